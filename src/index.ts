@@ -1,0 +1,7 @@
+/**
+ * The core: everything that needs nothing but `effect`. Adapters are imported by their own paths (`holdfast/Postgres`).
+ *
+ * @since 0.1.0
+ */
+export * as Ledger from "./Ledger.ts"
+export * as Managed from "./Managed.ts"
