@@ -15,7 +15,6 @@
  * @since 0.1.0
  */
 import * as Effect from "effect/Effect"
-import { dual } from "effect/Function"
 import * as WaitQueue from "./internal/waitQueue.ts"
 
 /**
@@ -197,11 +196,4 @@ export const withPermits =
  * @category operations
  * @since 0.1.0
  */
-export const withPermit: {
-  (self: Semaphore): <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
-  <A, E, R>(effect: Effect.Effect<A, E, R>, self: Semaphore): Effect.Effect<A, E, R>
-} = dual(
-  2,
-  <A, E, R>(effect: Effect.Effect<A, E, R>, self: Semaphore): Effect.Effect<A, E, R> =>
-    withPermits(self, 1)(effect)
-)
+export const withPermit = (self: Semaphore) => withPermits(self, 1)

@@ -5,3 +5,5 @@
  */
 export * as Ledger from "./Ledger.ts"
 export * as Managed from "./Managed.ts"
+export * as Parallel from "./Parallel.ts"
+export * as Semaphore from "./Semaphore.ts"

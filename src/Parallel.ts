@@ -1,0 +1,243 @@
+/**
+ * Parallel: `all` and `forEach` that may share one scoped resource safely.
+ *
+ * DESIGN. Workers that pull from one iterator (internal/workers.ts). The same signatures as Effect's `all` and `forEach`,
+ * without their two defects under a shared scope: in effect 3.22.4 a bounded `forEach` returns, and its scope releases,
+ * while one sibling still runs after a failure; and both can hang for ever when interrupted at an unlucky moment.
+ *
+ * INVARIANTS
+ * - Parallel-1 (L10) When it returns, no item is running: a resource acquired outside is released after its last user.
+ * - Parallel-2 An interrupted call always returns.
+ * - Parallel-3 The first failure stops the intake and interrupts and awaits the siblings; every failure that happened
+ *   meanwhile is in the cause.
+ * - Parallel-4 At most `concurrency` items are in flight, and the input is pulled only by a free worker: memory does not
+ *   depend on its length (with `discard`).
+ *
+ * COST one fork per worker; per item about 0.4 µs over the item itself. `"unbounded"` forks once per item.
+ * NOT DONE here yet: `race`, the modes `"either"` and `"validate"` of `Effect.all`.
+ * SOURCES p-map's pull model; Trio's nursery (the block ends after its last child).
+ *
+ * @since 0.1.0
+ */
+import * as Effect from "effect/Effect"
+import * as FiberRef from "effect/FiberRef"
+import { dual } from "effect/Function"
+import * as Predicate from "effect/Predicate"
+import type * as Types from "effect/Types"
+import * as Workers from "./internal/workers.ts"
+
+/**
+ * How many at once, and whether the results are wanted. Without `concurrency`: one after the other.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Options {
+  readonly concurrency?: Types.Concurrency | undefined
+  readonly discard?: boolean | undefined
+}
+
+interface Intake<A> {
+  readonly take: () => boolean
+  readonly item: () => A
+  readonly index: () => number
+}
+
+/** A source that several workers pull from, one item at a time. */
+const makeSource = <A>(items: Iterable<A>, isStopped: () => boolean) => {
+  const iterator = items[Symbol.iterator]()
+  // Guarded by the single thread: `take` is synchronous.
+  let exhausted = false
+  let taken = 0
+  const intake = (): Intake<A> => {
+    let item: A
+    let index = 0
+    return {
+      take: () => {
+        if (exhausted || isStopped()) return false
+        const next = iterator.next()
+        if (next.done === true) {
+          exhausted = true
+          return false
+        }
+        item = next.value
+        index = taken++
+        return true
+      },
+      item: () => item,
+      index: () => index
+    }
+  }
+  const close = Effect.sync(() => {
+    if (!exhausted) iterator.return?.()
+  })
+  return { intake, close }
+}
+
+const widthOf = (
+  concurrency: Types.Concurrency | undefined
+): Effect.Effect<number> => {
+  if (concurrency === "inherit") {
+    return Effect.map(
+      FiberRef.get(FiberRef.currentConcurrency),
+      (inherited) => inherited === "unbounded" ? Number.POSITIVE_INFINITY : inherited
+    )
+  }
+  return Effect.succeed(
+    concurrency === "unbounded" ? Number.POSITIVE_INFINITY : concurrency ?? 1
+  )
+}
+
+const isPositive = (width: number): boolean => width >= 1
+
+const runAll = <A, B, E, R>(
+  items: Iterable<A>,
+  f: (item: A, index: number) => Effect.Effect<B, E, R>,
+  width: number,
+  keep: ((value: B, index: number) => void) | undefined
+): Effect.Effect<void, E, R> => {
+  if (!isPositive(width)) {
+    return Effect.die(new RangeError(`Parallel-4: concurrency must be 1 or more; got ${width}.`))
+  }
+  // One fiber per item needs to know how many there are.
+  const source = width === Number.POSITIVE_INFINITY ? Array.from(items) : items
+  const count = Array.isArray(source) ? Math.min(width, source.length) : width
+  const crew = Workers.makeCrew<E>()
+  const { close, intake } = makeSource(source, () => crew.stopped)
+  const worker = (): Effect.Effect<void, E, R> => {
+    const mine = intake()
+    return Effect.whileLoop({
+      while: mine.take,
+      body: () => f(mine.item(), mine.index()),
+      step: keep === undefined ? () => {} : (value) => keep(value, mine.index())
+    })
+  }
+  return Effect.ensuring(
+    width === 1 ? Effect.suspend(worker) : Workers.run(crew, { count, worker }),
+    close
+  )
+}
+
+/**
+ * Runs `f` on every item, at most `concurrency` at once, and returns the results in input order (or nothing, with
+ * `discard`).
+ *
+ * **Details** — When it returns, in whatever way, no item is running any more (Parallel-1). The input is pulled by free
+ *   workers only and is closed early when the run ends early.
+ * **Interruption** — Every item is interrupted and awaited, then the interrupt is seen.
+ * **Errors** — The first failure interrupts the siblings; the cause holds all failures of that moment in parallel. A
+ *   concurrency below 1 is a `RangeError` defect.
+ * **Cost** — one fork per worker, about 0.4 µs per item.
+ *
+ * **Example** (one shared resource, released after its last user)
+ * ```ts run
+ * import { Effect } from "effect"
+ * import { Managed, Parallel } from "holdfast"
+ *
+ * const log: Array<string> = []
+ * const pen = Managed.make({
+ *   name: "pen",
+ *   acquire: Effect.succeed({ write: (n: number) => log.push(`wrote ${n}`) }),
+ *   release: () => Effect.sync(() => log.push("put away"))
+ * })
+ * const program = Managed.use(pen, (pen) =>
+ *   Parallel.forEach([1, 2, 3], (n) => Effect.sync(() => pen.write(n)), { concurrency: 2 }))
+ * await Effect.runPromise(program)
+ * log // => ["wrote 1", "wrote 2", "wrote 3", "put away"]
+ * ```
+ *
+ * @category operations
+ * @since 0.1.0
+ */
+export const forEach: {
+  <A, B, E, R>(
+    f: (item: A, index: number) => Effect.Effect<B, E, R>,
+    options: Options & { readonly discard: true }
+  ): (items: Iterable<A>) => Effect.Effect<void, E, R>
+  <A, B, E, R>(
+    f: (item: A, index: number) => Effect.Effect<B, E, R>,
+    options?: Options
+  ): (items: Iterable<A>) => Effect.Effect<Array<B>, E, R>
+  <A, B, E, R>(
+    items: Iterable<A>,
+    f: (item: A, index: number) => Effect.Effect<B, E, R>,
+    options: Options & { readonly discard: true }
+  ): Effect.Effect<void, E, R>
+  <A, B, E, R>(
+    items: Iterable<A>,
+    f: (item: A, index: number) => Effect.Effect<B, E, R>,
+    options?: Options
+  ): Effect.Effect<Array<B>, E, R>
+} = dual(
+  (args) => Predicate.isIterable(args[0]),
+  <A, B, E, R>(
+    items: Iterable<A>,
+    f: (item: A, index: number) => Effect.Effect<B, E, R>,
+    options?: Options
+  ): Effect.Effect<Array<B> | void, E, R> =>
+    Effect.flatMap(widthOf(options?.concurrency), (width) => {
+      if (options?.discard === true) return runAll(items, f, width, undefined)
+      const results: Array<B> = []
+      return Effect.as(
+        runAll(items, f, width, (value, index) => {
+          results[index] = value
+        }),
+        results
+      )
+    })
+)
+
+/**
+ * Runs a list or a record of effects and returns their results in the same shape.
+ *
+ * **Details**, **Interruption**, **Errors**, **Cost** — as `forEach`.
+ *
+ * **Example**
+ * ```ts run
+ * import { Effect } from "effect"
+ * import { Parallel } from "holdfast"
+ *
+ * const both = Parallel.all({ a: Effect.succeed(1), b: Effect.succeed("x") }, { concurrency: 2 })
+ * await Effect.runPromise(both) // => { a: 1, b: "x" }
+ * ```
+ *
+ * @category operations
+ * @since 0.1.0
+ */
+export const all = <
+  const Arg extends
+    | Iterable<Effect.Effect<any, any, any>>
+    | Record<string, Effect.Effect<any, any, any>>,
+  O extends Types.NoExcessProperties<Options, O>
+>(
+  effects: Arg,
+  options?: O
+): Effect.All.Return<Arg, O> => {
+  type Any = Effect.Effect<unknown, unknown, unknown>
+  const identity = (effect: Any): Any => effect
+  const run = (items: Iterable<Any>) =>
+    options?.discard === true
+      ? forEach(items, identity, { ...options, discard: true })
+      : forEach(items, identity, options)
+  const result: Effect.Effect<unknown, unknown, unknown> = Predicate.isIterable(effects)
+    ? run(effects as Iterable<Any>)
+    : allRecord(effects as Record<string, Any>, run)
+  // The conditional type is Effect's own; it cannot be followed through the two branches.
+  return result as Effect.All.Return<Arg, O>
+}
+
+const allRecord = (
+  effects: Record<string, Effect.Effect<unknown, unknown, unknown>>,
+  run: (
+    items: Iterable<Effect.Effect<unknown, unknown, unknown>>
+  ) => Effect.Effect<Array<unknown> | void, unknown, unknown>
+): Effect.Effect<unknown, unknown, unknown> => {
+  const keys = Object.keys(effects)
+  return Effect.map(
+    run(Object.values(effects)),
+    (values) =>
+      values === undefined
+        ? undefined
+        : Object.fromEntries(keys.map((key, index) => [key, values[index]]))
+  )
+}

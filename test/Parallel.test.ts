@@ -1,0 +1,178 @@
+import { describe, expect, it } from "@effect/vitest"
+import { Cause, Deferred, Effect, Exit, Fiber, FiberRef, TestClock } from "effect"
+import { Managed, Parallel } from "holdfast"
+
+/** A resource that knows when somebody uses it after its release. */
+const guarded = () => {
+  const state = { open: false, usedAfterRelease: 0, acquired: 0, released: 0 }
+  const managed = Managed.make({
+    name: "guarded",
+    acquire: Effect.sync(() => {
+      state.open = true
+      state.acquired++
+    }),
+    release: () =>
+      Effect.sync(() => {
+        state.open = false
+        state.released++
+      })
+  })
+  const touch = Effect.sync(() => {
+    if (!state.open) state.usedAfterRelease++
+  })
+  return { state, managed, touch }
+}
+
+const failingFirst = (touch: Effect.Effect<void>) => (i: number) =>
+  i === 0
+    ? Effect.fail("boom")
+    : Effect.uninterruptible(Effect.zipRight(Effect.sleep(i * 50), touch))
+
+/** Runs `program` so that its yields fall on swept offsets of the op budget, interrupts it at each, counts those that hang. */
+const hangsWhenInterrupted = async (program: Effect.Effect<unknown>): Promise<number> => {
+  let hangs = 0
+  for (let prefix = 1960; prefix < 2056; prefix++) {
+    const steps = Effect.gen(function*() {
+      for (let i = 0; i < prefix; i++) yield* Effect.sync(() => {})
+    })
+    const fiber = Effect.runFork(Effect.zipRight(steps, program))
+    if (fiber.unsafePoll() !== null) continue
+    fiber.unsafeInterruptAsFork(fiber.id())
+    const ended = await Promise.race([
+      Effect.runPromise(Fiber.await(fiber)),
+      new Promise<"hang">((resolve) => setTimeout(() => resolve("hang"), 300))
+    ])
+    if (ended === "hang") {
+      hangs++
+      if (hangs > 2) break
+    }
+  }
+  return hangs
+}
+
+const shared = (
+  parallel: (f: (i: number) => Effect.Effect<void, string>) => Effect.Effect<unknown, string>
+) =>
+  Effect.gen(function*() {
+    const { managed, state, touch } = guarded()
+    const fiber = yield* Effect.fork(Managed.use(managed, () => parallel(failingFirst(touch))))
+    yield* TestClock.adjust("1 second")
+    expect(Exit.isFailure(yield* Fiber.await(fiber))).toBe(true)
+    return state
+  })
+
+describe("Parallel", () => {
+  it.effect("Parallel-1: never releases a shared resource under a running sibling; raw forEach does", () =>
+    Effect.gen(function*() {
+      const ours = yield* shared((f) =>
+        Parallel.forEach([0, 1, 2, 3, 4], f, { concurrency: 4, discard: true })
+      )
+      expect(ours).toEqual({ open: false, usedAfterRelease: 0, acquired: 1, released: 1 })
+      const raw = yield* shared((f) =>
+        Effect.forEach([0, 1, 2, 3, 4], f, { concurrency: 4, discard: true })
+      )
+      // The defect this module exists for. When this line fails, upstream has fixed it.
+      expect(raw.usedAfterRelease).toBeGreaterThan(0)
+    }))
+
+  it("Parallel-2: never hangs when interrupted at an unlucky yield; raw Effect.all does", async () => {
+    const three = [Effect.yieldNow(), Effect.yieldNow(), Effect.yieldNow()]
+    expect(await hangsWhenInterrupted(Parallel.all(three, { concurrency: "unbounded" }))).toBe(0)
+    expect(await hangsWhenInterrupted(Parallel.all(three, { concurrency: 2 }))).toBe(0)
+    expect(await hangsWhenInterrupted(Effect.all(three, { concurrency: "unbounded" })))
+      .toBeGreaterThan(0)
+  })
+
+  it.effect("Parallel-3: keeps every concurrent failure, drops our own interruptions", () =>
+    Effect.gen(function*() {
+      const gate = yield* Deferred.make<void>()
+      const exit = yield* Effect.exit(Parallel.forEach([1, 2, 3], (i) =>
+        i === 3
+          ? Effect.never
+          : i === 2
+          ? Effect.onInterrupt(Effect.never, () => Effect.die("on the way out"))
+          : Effect.zipRight(Effect.yieldNow(), Effect.fail("first")), { concurrency: 3 }))
+      yield* Deferred.succeed(gate, undefined)
+      if (Exit.isSuccess(exit)) return expect.fail("should have failed")
+      expect(Array.from(Cause.failures(exit.cause))).toEqual(["first"])
+      expect(Array.from(Cause.defects(exit.cause))).toEqual(["on the way out"])
+    }))
+
+  it.effect("Parallel-3: after the first failure no new item starts", () =>
+    Effect.gen(function*() {
+      const started: Array<number> = []
+      yield* Effect.exit(Parallel.forEach(Array.from({ length: 100 }, (_, i) => i), (i) => {
+        started.push(i)
+        return i === 5 ? Effect.fail("stop") : Effect.yieldNow()
+      }, { concurrency: 3 }))
+      expect(started.length).toBeLessThanOrEqual(9)
+    }))
+
+  it.effect("Parallel-4: pulls an endless source only as workers are free, and closes it", () =>
+    Effect.gen(function*() {
+      let pulled = 0
+      let closed = false
+      const endless = function*() {
+        try {
+          while (true) yield pulled++
+        } finally {
+          closed = true
+        }
+      }
+      let inFlight = 0
+      let most = 0
+      const exit = yield* Effect.exit(Parallel.forEach(endless(), (i) =>
+        Effect.gen(function*() {
+          most = Math.max(most, ++inFlight)
+          yield* Effect.yieldNow()
+          inFlight--
+          if (i === 20) return yield* Effect.fail("enough")
+        }), { concurrency: 4, discard: true }))
+      expect(Exit.isFailure(exit)).toBe(true)
+      expect(most).toBe(4)
+      expect(pulled).toBeLessThanOrEqual(25)
+      expect(closed).toBe(true)
+    }))
+
+  it.effect("keeps input order, in lists, records and sequence", () =>
+    Effect.gen(function*() {
+      const slowFirst = (i: number) => Effect.as(i === 0 ? Effect.yieldNow() : Effect.void, i * 10)
+      expect(yield* Parallel.forEach([0, 1, 2], slowFirst, { concurrency: 3 })).toEqual([0, 10, 20])
+      expect(yield* Parallel.forEach([0, 1, 2], slowFirst)).toEqual([0, 10, 20])
+      expect(yield* Parallel.all({ a: Effect.succeed(1), b: Effect.succeed("b") })).toEqual({
+        a: 1,
+        b: "b"
+      })
+      const tuple: [number, string] = yield* Parallel.all([Effect.succeed(1), Effect.succeed("b")])
+      expect(tuple).toEqual([1, "b"])
+      expect(yield* Parallel.forEach([], slowFirst, { concurrency: 3 })).toEqual([])
+    }))
+
+  it.effect("what an item leaves in a FiberRef comes back, as with a join", () =>
+    Effect.gen(function*() {
+      const ref = FiberRef.unsafeMake(0)
+      yield* Parallel.forEach([7], (i) => FiberRef.set(ref, i), { concurrency: 2 })
+      expect(yield* FiberRef.get(ref)).toBe(7)
+    }))
+
+  it.effect("an interrupted call awaits its items before it returns", () =>
+    Effect.gen(function*() {
+      let ended = 0
+      const item = Effect.onInterrupt(Effect.never, () => Effect.sync(() => ended++))
+      const fiber = yield* Effect.fork(
+        Parallel.forEach([1, 2, 3, 4], () => item, { concurrency: 3, discard: true })
+      )
+      yield* Effect.yieldNow()
+      yield* Effect.yieldNow()
+      yield* Fiber.interrupt(fiber)
+      expect(ended).toBe(3)
+    }))
+
+  it.effect("a concurrency below 1 is a defect that says so", () =>
+    Effect.gen(function*() {
+      const exit = yield* Effect.exit(Parallel.forEach([1], Effect.succeed, { concurrency: 0 }))
+      expect(Exit.isFailure(exit) && Cause.pretty(exit.cause)).toContain(
+        "concurrency must be 1 or more"
+      )
+    }))
+})
