@@ -1,16 +1,21 @@
 import { defineConfig } from "vitest/config"
 
 const conditions = ["@holdfast/source"]
+// Where `.ci/run` wants the counts of the run.
+const counts = process.env["HOLDFAST_COUNTS"]
+
 export default defineConfig({
   resolve: { conditions },
   ssr: { resolve: { conditions } },
   test: {
+    // `X.slow.test.ts` (whole commands, child processes killed and resumed) runs in `npm test`, not in `npm run check`.
     include: ["test/**/*.test.ts"],
     globalSetup: ["test/support/globalSetup.ts"],
     // Two files at once is what two cores carry; real servers and child processes need room.
     maxWorkers: 2,
     minWorkers: 1,
     testTimeout: 30_000,
-    hookTimeout: 60_000
+    hookTimeout: 60_000,
+    reporters: counts === undefined ? ["default"] : ["default", ["json", { outputFile: counts }]]
   }
 })
