@@ -1,0 +1,113 @@
+/**
+ * The public surface, by name: a name that comes, goes or moves shows in a diff here (`npx vitest -u` after a wanted change),
+ * and so does a jump in size.
+ */
+import { describe, expect, it } from "@effect/vitest"
+import { build } from "esbuild"
+import * as fs from "node:fs"
+import * as path from "node:path"
+import { gzipSync } from "node:zlib"
+
+const src = path.resolve(import.meta.dirname, "../src")
+
+// The command is a program, not a module.
+const modules = fs.readdirSync(src, { recursive: true, encoding: "utf8" })
+  .filter((file) => file.endsWith(".ts") && !/^(internal|cli)\b/.test(file))
+  .map((file) => file.slice(0, -".ts".length))
+  .toSorted()
+
+/** Raise it with a reason: the core is loaded by everyone. */
+const maxGzippedBytes = 16_000
+
+const specifier = (module: string): string => module === "index" ? "holdfast" : `holdfast/${module}`
+
+interface Names {
+  readonly values: ReadonlyArray<string>
+  readonly types: ReadonlyArray<string>
+  readonly internals: ReadonlyArray<string>
+}
+
+/** The exports of a source file, read from its text: a type leaves no trace at run time. */
+const namesOf = (module: string): Names => {
+  const text = fs.readFileSync(path.join(src, `${module}.ts`), "utf8")
+  const values = new Set<string>()
+  const types = new Set<string>()
+  const internals = new Set<string>()
+  const declarations =
+    /(\/\*\*(?:(?!\*\/)[\s\S])*\*\/\n)?^export (?:declare |abstract |async )*(const|class|function|interface|type|\* as) \*?\s*(\w+)/gm
+  for (const [, doc = "", kind, name = ""] of text.matchAll(declarations)) {
+    const isType = kind === "interface" || kind === "type"
+    const list = isType ? types : doc.includes("@internal") ? internals : values
+    if (!(isType && doc.includes("@internal"))) list.add(name)
+  }
+  return { values: [...values].toSorted(), types: [...types].toSorted(), internals: [...internals] }
+}
+
+describe("exports", () => {
+  it("the public names", () => {
+    const surface = modules.map((module) => {
+      const { types, values } = namesOf(module)
+      return [
+        specifier(module),
+        `  ${values.join(" ")}`,
+        ...(types.length === 0 ? [] : [`  type ${types.join(" ")}`])
+      ].join("\n")
+    }).join("\n")
+    expect(`\n${surface}\n`).toMatchInlineSnapshot(`
+      "
+      holdfast/Batch
+        BatchFailed ItemTimeout run
+        type Checkpoint Ending Job Options Outcome Report Verdict
+      holdfast/Files
+        FileError draft publish writeAtomic
+        type Draft DraftOptions Durability PublishOptions WriteOptions
+      holdfast/Ledger
+        Ledger StillHeld layer make
+        type Entry Recorder Service Snapshot State Totals
+      holdfast/Lock
+        Lock LockBackendError LockLost LockReentry LockTimeout LockUnsupported acquire inspect layerMemory make makeMemory tryAcquire withLock withLockIfFree
+        type Backend Body Grant Holder Lease LockError LossReason MakeOptions Options Request Service TryOptions
+      holdfast/Lock/File
+        
+        type Options
+      holdfast/Managed
+        ReleaseTimeout make use
+        type Managed Options Restore
+      holdfast/Parallel
+        all forEach
+        type Options
+      holdfast/Postgres/Embedded
+        Embedded EmbeddedFailed EmbeddedUnavailable layer make
+        type Exited Options Server
+      holdfast/Semaphore
+        make takeInMask unsafeMake unsafeRelease unsafeStats unsafeTryTake withPermit withPermits
+        type Restore Semaphore
+      holdfast
+        Ledger Managed Parallel Semaphore
+      "
+    `)
+  })
+
+  // What builds on vitest is loaded by the tests that use it.
+  for (const module of modules.filter((name) => name !== "Testing/Vitest")) {
+    it(`${specifier(module)} loads, and exports what its text says`, async () => {
+      const loaded: object = await import(specifier(module))
+      const { internals, values } = namesOf(module)
+      expect(Object.keys(loaded).toSorted()).toEqual([...values, ...internals].toSorted())
+    })
+  }
+
+  it("the whole core, without effect, is small", async () => {
+    const bundle = await build({
+      entryPoints: [path.join(src, "index.ts")],
+      bundle: true,
+      minify: true,
+      format: "esm",
+      external: ["effect", "effect/*"],
+      write: false
+    })
+    const bytes = gzipSync(bundle.outputFiles[0]!.contents).byteLength
+    expect(bytes).toBeGreaterThan(1_000)
+    expect(bytes).toBeLessThan(maxGzippedBytes)
+  })
+})

@@ -1,0 +1,196 @@
+/**
+ * The rules of the house that no linter says: who may import whom, what stands before a mask, and that each invariant is
+ * stated, tested and (once the README has its guarantee table) promised under one id. Plain text, no parser.
+ */
+import { expect, it } from "@effect/vitest"
+import * as fs from "node:fs"
+import * as path from "node:path"
+
+/** The core modules; each may import those before it. */
+const cores = [
+  "Ledger",
+  "Managed",
+  "ExitStack",
+  "Parallel",
+  "Semaphore",
+  "Mutex",
+  "RwLock",
+  "Shared",
+  "Pool",
+  "Lock",
+  "Batch",
+  "Shutdown"
+]
+
+const root = path.resolve(import.meta.dirname, "..")
+const read = (file: string) => fs.readFileSync(path.join(root, file), "utf8")
+const filesUnder = (folder: string): ReadonlyArray<string> =>
+  fs.readdirSync(path.join(root, folder), { recursive: true, encoding: "utf8" })
+    .filter((file) => file.endsWith(".ts"))
+    .map((file) => path.posix.join(folder, file))
+    .toSorted()
+
+const isComment = (line: string) => /^\s*(\/\/|\/\*|\*)/.test(line)
+
+interface Module {
+  /** `src/Lock/Postgres.ts` */
+  readonly file: string
+  /** `Lock/Postgres` */
+  readonly name: string
+  readonly lines: ReadonlyArray<string>
+  /** The lines that are not comments: examples in docstrings import and mask as they like. */
+  readonly code: string
+  /** The first docstring. */
+  readonly head: string
+}
+
+const modules = filesUnder("src").map((file): Module => {
+  const text = read(file)
+  const lines = text.split("\n")
+  return {
+    file,
+    name: file.slice("src/".length, -".ts".length),
+    lines,
+    code: lines.filter((line) => !isComment(line)).join("\n"),
+    head: /^(?:#!.*\n)?\/\*\*[\s\S]*?\*\//.exec(text)?.[0] ?? ""
+  }
+})
+const testFiles = filesUnder("test")
+
+const importsOf = ({ code }: Module) =>
+  Array.from(code.matchAll(/(?:\bfrom|\bimport\(?)\s*"([^"]+)"/g), (found) => found[1]!)
+
+/** A relative import as the name of the module it means. */
+const target = (from: Module, specifier: string) =>
+  path.posix.join(path.posix.dirname(from.name), specifier).replace(/\.ts$/, "")
+
+const packageJson = JSON.parse(read("package.json")) as {
+  readonly dependencies?: Record<string, string>
+  readonly peerDependencies: Record<string, string>
+}
+const declared = Object.keys({ ...packageJson.dependencies, ...packageJson.peerDependencies })
+
+const mayImport = (from: Module, specifier: string): boolean => {
+  if (specifier.startsWith("effect/")) return true
+  const to = specifier.startsWith(".") ? target(from, specifier) : undefined
+  if (to?.startsWith("Testing")) return from.name.startsWith("Testing")
+  if (from.name.startsWith("internal/")) return to?.startsWith("internal/") ?? false
+  if (from.name === "index") return to !== undefined && cores.includes(to)
+  if (cores.includes(from.name)) {
+    return to !== undefined
+      && (to.startsWith("internal/")
+        || (cores.includes(to) && cores.indexOf(to) < cores.indexOf(from.name)))
+  }
+  // Adapters, the command, Testing: any public module, and what the package declares.
+  if (to !== undefined) {
+    return to !== "index" && (from.name.startsWith("Testing") || !to.startsWith("internal/"))
+  }
+  return specifier.startsWith("node:")
+    || declared.some((name) => specifier === name || specifier.startsWith(`${name}/`))
+}
+
+it("imports point down: internal, then the cores in order, then the adapters; Testing on top", () => {
+  const wrong = modules.flatMap((module) =>
+    importsOf(module).filter((specifier) => !mayImport(module, specifier))
+      .map((specifier) => `${module.file} imports ${specifier}`)
+  )
+  expect(wrong).toEqual([])
+})
+
+it("src builds on none of the primitives that leak, hang or stampede", () => {
+  const banned =
+    /\b(makeSemaphore|unsafeMakeSemaphore|withEarlyRelease)\b|\b(RcRef|ScopedRef|ScopedCache)\.|"effect\/(RcRef|ScopedRef|ScopedCache|Pool|KeyedPool)"/
+  const found = modules.filter(({ code }) => banned.test(code)).map(({ code, file }) =>
+    `${file}: ${banned.exec(code)?.[0]}`
+  )
+  expect(found).toEqual([])
+})
+
+it("each uninterruptible region says why, in the six lines before it", () => {
+  const silent = modules.flatMap(({ file, lines }) =>
+    lines.flatMap((line, index) =>
+      !isComment(line) && /\buninterruptible(Mask)?\b(?=[(,)]|$)/.test(line)
+        && !/^\s*import\b/.test(line)
+        && !lines.slice(Math.max(0, index - 6), index).some((before) => before.includes("// MASK:"))
+        ? [`${file}:${index + 1}`]
+        : []
+    )
+  )
+  expect(silent).toEqual([])
+})
+
+it("a file is named after its concept", () => {
+  const vague = /\b(utils?|common|helpers?|core|manager|inner|misc)\b/i
+  const files = ["src", "test", "bench"].flatMap(filesUnder)
+  expect(files.filter((file) => vague.test(file.replace(/([a-z])([A-Z])/g, "$1 $2")))).toEqual([])
+})
+
+it("the top of the repository holds what a newcomer expects", () => {
+  const allowed = new Set([
+    "package.json",
+    "package-lock.json",
+    "tsconfig.json",
+    "README.md",
+    "LICENSE",
+    "CHANGELOG.md",
+    "src",
+    "test",
+    "bench",
+    // Made by tools, not committed.
+    "node_modules",
+    "dist",
+    "out",
+    "holdfast-demo"
+  ])
+  const strangers = fs.readdirSync(root)
+    .filter((name) => !allowed.has(name) && !name.startsWith(".") && !name.endsWith(".tgz"))
+  expect(strangers).toEqual([])
+})
+
+// Invariants.
+
+const idsIn = (text: string, pattern: RegExp) =>
+  Array.from(text.matchAll(pattern)).flatMap((found) =>
+    Array.from(found[0].matchAll(/[A-Z][A-Za-z]*-\d+/g), ([id]) => id)
+  )
+
+/** Stated: ` * - Pool-3 …` in a file head. */
+const stated = new Map(
+  modules.flatMap(({ file, head }) =>
+    idsIn(head, /^ \* - [A-Z][A-Za-z]*-\d+/gm).map((id) => [id, file])
+  )
+)
+/** Tested: a title that begins with one id or several (`"Pool-3, Pool-4: …"`). */
+const tested = new Set(
+  testFiles.flatMap((file) =>
+    idsIn(read(file), /["'`][A-Z][A-Za-z]*-\d+(?:(?:, | and |\/)[A-Z][A-Za-z]*-\d+)*:/g)
+  )
+)
+const prefix = (id: string) => id.slice(0, id.indexOf("-"))
+
+it("each invariant of a file head is named by a test", () => {
+  const untested = Array.from(stated).filter(([id]) => !tested.has(id))
+  expect(untested.map(([id, file]) => `${id} (${file})`)).toEqual([])
+})
+
+it("each id in a test's name is stated in a file head", () => {
+  const prefixes = new Set(Array.from(stated.keys(), prefix))
+  expect(Array.from(tested).filter((id) => prefixes.has(prefix(id)) && !stated.has(id))).toEqual([])
+})
+
+const readme = fs.existsSync(path.join(root, "README.md")) ? read("README.md") : ""
+const guarantees = /^## Guarantees\b[\s\S]*?(?=^## |$(?![\s\S]))/m.exec(readme)?.[0]
+
+it.skipIf(guarantees === undefined)(
+  "the README's guarantee table promises exactly what is stated",
+  () => {
+    const promised = new Set(idsIn(guarantees ?? "", /^\|[\s*`]*[A-Z][A-Za-z]*-\d+/gm))
+    const unpromised = Array.from(stated).filter(([id, file]) =>
+      !file.startsWith("src/internal/") && !promised.has(id)
+    )
+    expect({
+      unpromised: unpromised.map(([id]) => id),
+      unstated: Array.from(promised).filter((id) => !stated.has(id))
+    }).toEqual({ unpromised: [], unstated: [] })
+  }
+)
