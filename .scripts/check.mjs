@@ -21,8 +21,12 @@ const run = (command, args, cwd = root) => {
 }
 
 const temp = fs.mkdtempSync(path.join(os.tmpdir(), "hf-check-"))
-// dprint keeps compiled plugins in a cache folder; an account without a home of its own gets one for the run.
-if (!fs.existsSync(os.homedir())) process.env.DPRINT_CACHE_DIR = path.join(temp, "dprint")
+// npm and dprint keep caches at home; an account that has none of its own gets one for the run.
+try {
+  fs.accessSync(os.homedir(), fs.constants.W_OK)
+} catch {
+  process.env.HOME = temp
+}
 
 /** Packs once; the steps after it look at the tarball as a user would get it. */
 let packed

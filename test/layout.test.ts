@@ -163,7 +163,7 @@ const stated = new Map(
 /** Tested: a title that begins with one id or several (`"Pool-3, Pool-4: …"`). */
 const tested = new Set(
   testFiles.flatMap((file) =>
-    idsIn(read(file), /["'`][A-Z][A-Za-z]*-\d+(?:(?:, | and |\/)[A-Z][A-Za-z]*-\d+)*:/g)
+    idsIn(read(file), /["'`][A-Z][A-Za-z]*-\d+(?:(?:,? | and |\/)[A-Z][A-Za-z]*-\d+)*:/g)
   )
 )
 const prefix = (id: string) => id.slice(0, id.indexOf("-"))
