@@ -1,0 +1,280 @@
+/**
+ * mirrorPath: where each URL is kept below the target folder, as `<host>/<path>`.
+ *
+ * DESIGN. Two steps. `plain` names one URL by itself, readably and injectively: `http://example.com/docs/a.html` is
+ * `example.com/docs/a.html`. `plan` sees the whole set and gives a hashed name (`a~~0123456789abcdef.html`) to those whose
+ * plain names clash on a real file system: equal but for case or Unicode form, or a file where another needs a folder.
+ *
+ * A plain name is made of parts that are spelled as in the URL, but for these, so that it can be read back:
+ * - `~xx` is the ASCII character of that code: the `?` of a query (`~3f`), `~` itself, and what some file system forbids,
+ *   such as `:` anywhere, or a dot at the end; `index~.html` is the empty name after the last slash; `~` an empty folder.
+ * - a letter or digit whose percent-encoding is the standard one stands as itself: `caf%C3%A9` is `café`.
+ * - the host's folder ends in `+https` and `+8080` unless scheme and port are the plain ones; IPv6 is `ip6+2001-db8--1`.
+ *
+ * INVARIANTS
+ * - MirrorPath-1 A path is relative, and stays inside the folder on POSIX and Windows alike.
+ * - MirrorPath-2 Distinct URLs have distinct plain names, and no plain name holds `~~`, which every hashed one does.
+ * - MirrorPath-3 In a plan no two paths are equal, and none is a folder of another, but for case and Unicode form.
+ * - MirrorPath-4 A plan depends on the set of URLs, not on their order; a URL in `taken` keeps its path.
+ * - MirrorPath-5 No part begins with `.holdfast`, ends in `.part`, a dot or a space, is a Windows device, or is longer than
+ *   200 bytes (room for a temporary suffix); no path is longer than 1000 bytes.
+ *
+ * COST O(n · length), one sha256 for each URL that needs a hashed name.
+ * NOT DONE Windows' 260-character paths.
+ * SOURCES wget's `--restrict-file-names`; Windows "Naming Files, Paths, and Namespaces"; git's checks of `.git` on HFS+.
+ *
+ * @since 0.1.0
+ */
+import { createHash } from "node:crypto"
+
+const maxPartBytes = 200
+const maxPathBytes = 1000
+const hashLength = 16
+
+const sha256 = (text: string): string => createHash("sha256").update(text).digest("hex")
+const bytesOf = (text: string): number => Buffer.byteLength(text)
+
+/**
+ * Equal for two names that some file system takes for one: case, compatibility and composition do not count. It may join
+ * more than a file system does, which costs no more than a hashed name.
+ */
+const folded = (path: string): string =>
+  path.normalize("NFKC").toUpperCase().toLowerCase().normalize("NFKC")
+
+const escaped = (character: string): string =>
+  `~${character.charCodeAt(0).toString(16).padStart(2, "0")}`
+
+const encodedCharacter =
+  /%[CD][0-9A-F]%[89AB][0-9A-F]|%E[0-9A-F](?:%[89AB][0-9A-F]){2}|%F[0-4](?:%[89AB][0-9A-F]){3}/g
+
+const decoded = (encoded: string): string => {
+  try {
+    const character = decodeURIComponent(encoded)
+    // A letter that is not drawn (a filler, a variation selector) would make two names look the same, and HFS+ drops some.
+    return /^[\p{L}\p{M}\p{Nd}]$/u.test(character)
+        && !/\p{Default_Ignorable_Code_Point}/u.test(character)
+      ? character
+      : encoded
+  } catch {
+    return encoded
+  }
+}
+
+const device = /^(?:con|prn|aux|nul|com[0-9]|lpt[0-9]|conin\$|conout\$)(?:\.|$)/
+
+/** One part of a path: never empty, never a name that means something to a file system, to Windows, or to us. */
+const part = (text: string): string => {
+  if (text === "") return "~"
+  let name = text
+    .replace(/[^A-Za-z0-9\-_.!$&'()+,;=@[\]^%]/g, escaped)
+    .replace(encodedCharacter, decoded)
+    .replace(/\.$/, "~2e")
+  if (folded(name).endsWith(".part")) name = name.replace(/\.(?=[^.]*$)/, "~2e")
+  return folded(name).startsWith(".holdfast") || device.test(name.toLowerCase())
+    ? `${escaped(name)}${name.slice(1)}`
+    : name
+}
+
+interface Parts {
+  readonly host: string
+  readonly folders: ReadonlyArray<string>
+  /** What stands after the last slash, as written. */
+  readonly last: string
+  /** With its `?`, or empty. */
+  readonly query: string
+}
+
+const hostFolder = (url: URL): string => {
+  const name = url.hostname.startsWith("[")
+    ? `ip6+${url.hostname.slice(1, -1).replaceAll(":", "-")}`
+    : part(url.hostname).replaceAll("+", "~2b")
+  const whole = `${name}${url.protocol === "https:" ? "+https" : ""}${url.port && `+${url.port}`}`
+  return bytesOf(whole) <= maxPartBytes
+    ? whole
+    : marked(whole, "", sha256(whole).slice(0, hashLength))
+}
+
+const partsOf = (href: string): Parts => {
+  const url = new URL(href)
+  if (url.protocol !== "http:" && url.protocol !== "https:") {
+    throw new TypeError("MirrorPath-1: only http and https URLs have a place in a mirror")
+  }
+  const segments = url.pathname.split("/").slice(1)
+  const last = segments.pop() ?? ""
+  // `search` does not tell "a?" from "a"; they are two URLs.
+  url.hash = ""
+  const query = url.search === "" && url.href.endsWith("?") ? "?" : url.search
+  return { host: hostFolder(url), folders: segments.map(part), last, query }
+}
+
+/** `name~~hash.ext`, with as much of the name as fits. */
+const marked = (name: string, extension: string, hash: string): string => {
+  const room = maxPartBytes - 2 - hash.length - extension.length
+  let kept = ""
+  let bytes = 0
+  for (const character of name) {
+    bytes += bytesOf(character)
+    if (bytes > room) break
+    kept += character
+  }
+  return `${kept}~~${hash}${extension}`
+}
+
+const plainOf = ({ folders, host, last, query }: Parts): string => {
+  const name = last !== ""
+    ? part(last + query)
+    : query === ""
+    ? "index~.html"
+    : `index~.html${part(query)}`
+  return [host, ...folders, name].join("/")
+}
+
+const hashedName = (url: string, last: string): string => {
+  const name = last === "" ? "index.html" : part(last)
+  const extension = /(?<=.)\.[A-Za-z0-9]{1,10}$/.exec(name)?.[0] ?? ""
+  const stem = name.slice(0, name.length - extension.length)
+  return marked(stem, extension, sha256(url).slice(0, hashLength))
+}
+
+const joined = (host: string, folders: ReadonlyArray<string>, name: string): string => {
+  let path = host
+  for (const folder of folders) {
+    if (bytesOf(folder) > maxPartBytes) break
+    if (bytesOf(path) + bytesOf(folder) + bytesOf(name) + 2 > maxPathBytes) break
+    path += `/${folder}`
+  }
+  return `${path}/${name}`
+}
+
+const fits = (path: string): boolean =>
+  bytesOf(path) <= maxPathBytes && path.split("/").every((part) => bytesOf(part) <= maxPartBytes)
+
+interface Names {
+  /** The plain name, if it is not too long. */
+  readonly first: string
+  /** Best first. */
+  readonly hashed: ReadonlyArray<string>
+}
+
+const namesOf = (url: string): Names => {
+  const parts = partsOf(url)
+  const path = plainOf(parts)
+  const name = hashedName(url, parts.last)
+  const inPlace = joined(parts.host, parts.folders, name)
+  // The later ones are for when a folder on the way is a file that was taken before.
+  const hashed = [inPlace, `${parts.host}/${name}`, `~~${sha256(url)}`]
+  return { first: fits(path) ? path : inPlace, hashed }
+}
+
+/**
+ * The plain name of an http(s) URL: readable, and another for each URL (MirrorPath-2). It may be too long, and it may
+ * clash with another's on a real file system: `plan` decides whether it is used.
+ *
+ * @category naming
+ * @since 0.1.0
+ */
+export const plain = (url: string): string => plainOf(partsOf(url))
+
+/**
+ * Whether a path, whoever wrote it, is one that a mirror may write to: relative, inside its folder on any system, and not
+ * in the folder's own `.holdfast`.
+ *
+ * @category naming
+ * @since 0.1.0
+ */
+export const isInside = (path: string): boolean =>
+  // oxlint-disable-next-line no-control-regex -- control characters are what is looked for
+  !/[\u0000-\u001F\\:]/.test(path)
+  && path.split("/").every((part) =>
+    part !== "" && part !== "." && part !== ".." && !folded(part).startsWith(".holdfast")
+  )
+
+/** The folders above a file, outermost first. */
+const above = (path: string): ReadonlyArray<string> => {
+  const parts = path.split("/")
+  return parts.slice(1).map((_, index) => parts.slice(0, index + 1).join("/"))
+}
+
+interface Tree {
+  readonly isFree: (path: string) => boolean
+  readonly add: (path: string) => void
+}
+
+const makeTree = (): Tree => {
+  // Both hold folded paths. Guarded by `plan`, which owns them.
+  const files = new Set<string>()
+  const folders = new Set<string>()
+  return {
+    isFree: (path) => {
+      const key = folded(path)
+      return !files.has(key) && !folders.has(key) && !above(key).some((folder) => files.has(folder))
+    },
+    add: (path) => {
+      const key = folded(path)
+      files.add(key)
+      for (const folder of above(key)) folders.add(folder)
+    }
+  }
+}
+
+/** Those that keep their first name: no other newcomer has it, or needs a folder there, whatever becomes of that one. */
+const undisputed = (first: ReadonlyMap<string, string>): ReadonlySet<string> => {
+  const users = new Map<string, number>()
+  const folders = new Set<string>()
+  for (const path of first.values()) {
+    const key = folded(path)
+    users.set(key, (users.get(key) ?? 0) + 1)
+    for (const folder of above(key)) folders.add(folder)
+  }
+  const kept = new Set<string>()
+  for (const [url, path] of first) {
+    const key = folded(path)
+    if (users.get(key) === 1 && !folders.has(key)) kept.add(url)
+  }
+  return kept
+}
+
+/**
+ * Gives each URL its path, knowing all of them. Pure.
+ *
+ * **Details** — A URL in `taken` keeps the path it has there; the others settle round those paths. Of new URLs that clash
+ *   with each other all get hashed names, except that a folder goes before a file. A path in `taken` that leaves the folder
+ *   or clashes with another one there is not trusted: its URL is named anew.
+ * **Errors** — throws on what is not an absolute http(s) URL; `urlList` yields nothing else.
+ * **Cost** — linear, plus a sort of the URLs.
+ *
+ * @category naming
+ * @since 0.1.0
+ */
+export const plan = (
+  urls: Iterable<string>,
+  taken: ReadonlyMap<string, string> = new Map()
+): ReadonlyMap<string, string> => {
+  const tree = makeTree()
+  const places = new Map<string, string>()
+  const place = (url: string, path: string): void => {
+    tree.add(path)
+    places.set(url, path)
+  }
+  // Whatever the order of the list, names are given in this one (MirrorPath-4).
+  const sorted = (of: Iterable<string>): ReadonlyArray<string> => Array.from(new Set(of)).toSorted()
+  for (const url of sorted(taken.keys())) {
+    const path = taken.get(url)!
+    if (isInside(path) && tree.isFree(path)) place(url, path)
+  }
+  const wanted = Array.from(urls)
+  const newcomers = sorted(wanted).filter((url) => !places.has(url))
+  const names = new Map(newcomers.map((url) => [url, namesOf(url)] as const))
+  const keeping = undisputed(new Map(Array.from(names, ([url, { first }]) => [url, first])))
+  const keepers = newcomers.filter((url) => keeping.has(url) && tree.isFree(names.get(url)!.first))
+  for (const url of keepers) place(url, names.get(url)!.first)
+  for (const [url, { hashed }] of names) {
+    if (places.has(url)) continue
+    const path = hashed.find((path) => tree.isFree(path))
+    if (path === undefined) {
+      throw new Error(`MirrorPath-3: every name of ${url} is taken by another URL`)
+    }
+    place(url, path)
+  }
+  return new Map(wanted.map((url) => [url, places.get(url)!]))
+}
