@@ -3,7 +3,9 @@
  *
  * @since 0.1.0
  */
+export * as Batch from "./Batch.ts"
 export * as Ledger from "./Ledger.ts"
 export * as Managed from "./Managed.ts"
 export * as Parallel from "./Parallel.ts"
 export * as Semaphore from "./Semaphore.ts"
+export * as Shutdown from "./Shutdown.ts"

@@ -1,0 +1,309 @@
+import { describe, expect, it } from "@effect/vitest"
+import { Cause, Deferred, Effect, Exit, Fiber, Schedule, TestClock } from "effect"
+import { Batch, Managed, Shutdown } from "holdfast"
+
+const sum = (report: Batch.Report): number =>
+  report.done + report.alreadyDone + report.skipped + report.failed + report.interrupted
+
+const range = (n: number): Array<number> => Array.from({ length: n }, (_, i) => i)
+
+describe("Batch", () => {
+  it.effect("Batch-1: a shared resource is released once, after the last item, in every mode of ending", () =>
+    Effect.gen(function*() {
+      for (const how of ["success", "failure", "defect", "interruption"] as const) {
+        let open = false
+        let acquired = 0
+        let released = 0
+        let usedAfter = 0
+        const resource = Managed.make({
+          name: "r",
+          acquire: Effect.sync(() => {
+            open = true
+            acquired++
+          }),
+          release: () =>
+            Effect.sync(() => {
+              open = false
+              released++
+            })
+        })
+        const job = {
+          name: how,
+          process: (i: number) =>
+            Effect.uninterruptible(Effect.zipRight(
+              Effect.sleep(10 + i),
+              Effect.suspend(() => {
+                if (!open) usedAfter++
+                if (i !== 3 || how === "success" || how === "interruption") return Effect.void
+                return how === "failure" ? Effect.fail("no") : Effect.die("bug")
+              })
+            ))
+        }
+        const fiber = yield* Effect.fork(
+          Managed.use(resource, () => Batch.run(job, range(20), { concurrency: 4 }))
+        )
+        yield* TestClock.adjust("12 millis")
+        if (how === "interruption") yield* Fiber.interruptFork(fiber)
+        yield* TestClock.adjust("1 second")
+        const exit = yield* Fiber.await(fiber)
+        expect(Exit.isSuccess(exit)).toBe(how === "success")
+        expect({ acquired, released, usedAfter }).toEqual({
+          acquired: 1,
+          released: 1,
+          usedAfter: 0
+        })
+      }
+    }))
+
+  it.effect("Batch-2: the report adds up, with failures collected and skipped", () =>
+    Effect.gen(function*() {
+      const job = {
+        name: "mixed",
+        process: (i: number) => i % 3 === 0 ? Effect.fail(i) : Effect.succeed(i)
+      }
+      const report = yield* Batch.run(job, range(30), {
+        concurrency: 4,
+        onError: (cause) => Cause.contains(cause, Cause.fail(9)) ? "skip" : "collect"
+      })
+      expect(report).toEqual({
+        name: "mixed",
+        status: "complete",
+        taken: 30,
+        done: 20,
+        alreadyDone: 0,
+        skipped: 1,
+        failed: 9,
+        interrupted: 0,
+        duplicates: 0
+      })
+    }))
+
+  it.effect("Batch-2 Batch-4: a fatal failure stops the intake and carries the report and the cause", () =>
+    Effect.gen(function*() {
+      const exit = yield* Effect.exit(Batch.run(
+        {
+          name: "fatal",
+          process: (i: number) => i === 7 ? Effect.fail("seven") : Effect.yieldNow()
+        },
+        range(1000),
+        { concurrency: 3 }
+      ))
+      if (Exit.isSuccess(exit)) return expect.fail("should have failed")
+      const [failed] = Array.from(Cause.failures(exit.cause))
+      expect(failed).toBeInstanceOf(Batch.BatchFailed)
+      const { report } = failed!
+      expect(sum(report)).toBe(report.taken)
+      expect(report.taken).toBeLessThan(15)
+      expect(failed!.message).toContain("seven")
+    }))
+
+  it.effect("Batch-3: at most `concurrency` in flight, no look-ahead, endless sources, sync and async", () =>
+    Effect.gen(function*() {
+      const sources = {
+        sync: (pulled: { n: number; closed: boolean }) =>
+          (function*() {
+            try {
+              while (true) yield pulled.n++
+            } finally {
+              pulled.closed = true
+            }
+          })(),
+        async: (pulled: { n: number; closed: boolean }) =>
+          (async function*() {
+            try {
+              while (true) yield pulled.n++
+            } finally {
+              pulled.closed = true
+            }
+          })()
+      }
+      for (const open of Object.values(sources)) {
+        const pulled = { n: 0, closed: false }
+        let inFlight = 0
+        let most = 0
+        let started = 0
+        const exit = yield* Effect.exit(Batch.run(
+          {
+            name: "endless",
+            process: () =>
+              Effect.gen(function*() {
+                started++
+                most = Math.max(most, ++inFlight)
+                expect(pulled.n - started).toBeLessThanOrEqual(4)
+                yield* Effect.yieldNow()
+                inFlight--
+                if (started >= 50) return yield* Effect.fail("enough")
+              })
+          },
+          open(pulled),
+          { concurrency: 4 }
+        ))
+        expect(Exit.isFailure(exit)).toBe(true)
+        expect(most).toBeLessThanOrEqual(4)
+        expect(pulled.closed).toBe(true)
+      }
+    }))
+
+  it.effect("Batch-4: a drain lets what runs finish and takes nothing more", () =>
+    Effect.gen(function*() {
+      const shutdown = Shutdown.unsafeMake()
+      let finished = 0
+      const fiber = yield* Effect.fork(Batch.run(
+        {
+          name: "drain",
+          process: () => Effect.zipRight(Effect.sleep("300 millis"), Effect.sync(() => finished++))
+        },
+        range(100),
+        { concurrency: 8, drain: { when: shutdown.requested } }
+      ))
+      yield* TestClock.adjust("100 millis")
+      yield* shutdown.request({ kind: "request", by: "test" })
+      yield* TestClock.adjust("200 millis")
+      const report = yield* Fiber.join(fiber)
+      expect([report.status, report.taken, report.done, finished]).toEqual(["drained", 8, 8, 8])
+    }))
+
+  it.effect("Batch-4 Batch-5: past the grace, items are interrupted and awaited, and counted as interrupted", () =>
+    Effect.gen(function*() {
+      const requested = yield* Deferred.make<void>()
+      let cleaned = 0
+      const fiber = yield* Effect.fork(Batch.run(
+        {
+          name: "grace",
+          process: () => Effect.onInterrupt(Effect.never, () => Effect.sync(() => cleaned++))
+        },
+        range(100),
+        {
+          concurrency: 4,
+          onError: "collect",
+          drain: { when: Deferred.await(requested), grace: "1 second" }
+        }
+      ))
+      yield* TestClock.adjust("10 millis")
+      yield* Deferred.succeed(requested, undefined)
+      yield* TestClock.adjust("1 second")
+      const report = yield* Fiber.join(fiber)
+      expect([report.status, report.taken, report.interrupted, report.failed, cleaned]).toEqual([
+        "drained",
+        4,
+        4,
+        0,
+        4
+      ])
+    }))
+
+  it.effect("Batch-4: an interrupted caller drains too; without `drain` it cuts at once", () =>
+    Effect.gen(function*() {
+      for (const drain of [{ grace: "1 second" }, undefined] as const) {
+        let finished = 0
+        const fiber = yield* Effect.fork(Batch.run(
+          {
+            name: "interrupted",
+            process: () =>
+              Effect.zipRight(Effect.sleep("300 millis"), Effect.sync(() => finished++))
+          },
+          range(100),
+          { concurrency: 4, drain }
+        ))
+        yield* TestClock.adjust("100 millis")
+        const ending = yield* Effect.fork(Fiber.interrupt(fiber))
+        yield* TestClock.adjust("300 millis")
+        expect(Exit.isInterrupted(yield* Fiber.join(ending))).toBe(true)
+        expect(finished).toBe(drain === undefined ? 0 : 4)
+      }
+    }))
+
+  it.effect("Batch-4: an async source that never yields does not hold up a drain", () =>
+    Effect.gen(function*() {
+      const shutdown = Shutdown.unsafeMake()
+      const silent: AsyncIterable<number> = {
+        [Symbol.asyncIterator]: () => ({
+          next: () => new Promise(() => {}),
+          return: () => new Promise(() => {})
+        })
+      }
+      const fiber = yield* Effect.fork(
+        Batch.run({ name: "silent", process: () => Effect.void }, silent, {
+          drain: { when: shutdown.requested }
+        })
+      )
+      yield* Effect.yieldNow()
+      yield* shutdown.request({ kind: "request", by: "test" })
+      yield* TestClock.adjust("5 seconds")
+      expect((yield* Fiber.join(fiber)).status).toBe("drained")
+    }))
+
+  it.effect("Batch-6: a key that comes twice is one item", () =>
+    Effect.gen(function*() {
+      const seen: Array<string> = []
+      const report = yield* Batch.run({
+        name: "keys",
+        key: (s: string) => s,
+        process: (s: string) => Effect.sync(() => seen.push(s))
+      }, ["a", "b", "a", "a"])
+      expect(seen).toEqual(["a", "b"])
+      expect([report.taken, report.duplicates]).toEqual([2, 2])
+    }))
+
+  it.effect("retries by schedule, times each attempt out, tells the attempts", () =>
+    Effect.gen(function*() {
+      const outcomes: Array<[string, number]> = []
+      const fiber = yield* Effect.fork(Batch.run(
+        {
+          name: "retry",
+          process: (i: number, attempt) =>
+            i === 0 || attempt < 3 ? Effect.sleep("10 seconds") : Effect.void,
+          retry: Schedule.recurs(3),
+          timeout: "1 second"
+        },
+        [0, 1],
+        {
+          onError: "collect",
+          onSettled: (o) => Effect.sync(() => outcomes.push([o.status, o.attempts]))
+        }
+      ))
+      yield* TestClock.adjust("10 seconds")
+      const report = yield* Fiber.join(fiber)
+      expect([report.done, report.failed]).toEqual([1, 1])
+      expect(outcomes).toEqual([["done", 3], ["failed", 4]])
+    }))
+
+  it.effect("with a checkpoint: what is done is not processed again, and commit runs inside it", () =>
+    Effect.gen(function*() {
+      const done = new Set(["0", "1"])
+      const log: Array<string> = []
+      const report = yield* Batch.run(
+        {
+          name: "checkpointed",
+          key: String,
+          process: (i: number) => Effect.succeed(i * 2),
+          commit: (_, value) => Effect.sync(() => log.push(`effect ${value}`))
+        },
+        range(4),
+        {
+          concurrency: 1,
+          checkpoint: {
+            isDone: (key) => Effect.succeed(done.has(key)),
+            commit: (key, effects) =>
+              Effect.gen(function*() {
+                log.push(`begin ${key}`)
+                yield* effects
+                log.push(`end ${key}`)
+              })
+          }
+        }
+      )
+      expect([report.done, report.alreadyDone]).toEqual([2, 2])
+      expect(log).toEqual(["begin 2", "effect 4", "end 2", "begin 3", "effect 6", "end 3"])
+    }))
+
+  it.effect("misuse is refused by name", () =>
+    Effect.gen(function*() {
+      const job = { name: "j", process: () => Effect.void }
+      const zero = yield* Effect.exit(Batch.run(job, [1], { concurrency: 0 }))
+      expect(Exit.isFailure(zero) && Cause.pretty(zero.cause)).toContain("concurrency must be")
+      const checkpoint = { isDone: () => Effect.succeed(false), commit: () => Effect.void }
+      const keyless = yield* Effect.exit(Batch.run(job, [1], { checkpoint }))
+      expect(Exit.isFailure(keyless) && Cause.pretty(keyless.cause)).toContain("no `key`")
+    }))
+})
