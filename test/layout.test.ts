@@ -147,6 +147,19 @@ it("the top of the repository holds what a newcomer expects", () => {
   expect(strangers).toEqual([])
 })
 
+it("the lock file is complete for all platforms and names no address (npm run lock)", () => {
+  const { packages } = JSON.parse(read("package-lock.json")) as {
+    readonly packages: Record<string, { readonly optionalDependencies?: Record<string, string> }>
+  }
+  const missing = Object.entries(packages).flatMap(([at, parent]) =>
+    Object.keys(parent.optionalDependencies ?? {}).filter((name) =>
+      !(`node_modules/${name}` in packages) && !(`${at}/node_modules/${name}` in packages)
+    )
+  )
+  expect(missing).toEqual([])
+  expect(Object.keys(packages).filter((at) => "resolved" in packages[at]!)).toEqual([])
+})
+
 // Invariants.
 
 const idsIn = (text: string, pattern: RegExp) =>
