@@ -309,8 +309,13 @@ interface Settings {
   readonly after: Readonly<Record<Stalled["phase"], Duration.Duration>>
 }
 
+const positive = (what: string, value: number): number => {
+  if (Number.isSafeInteger(value) && value > 0) return value
+  throw new RangeError(`Http-5: \`${what}\` has to be a whole number, 1 or more; got ${value}.`)
+}
+
 const settingsOf = (options: SessionOptions): Settings => ({
-  perHost: options.perHost ?? 6,
+  perHost: positive("perHost", options.perHost ?? 6),
   maxRedirects: options.maxRedirects ?? 10,
   userAgent: options.userAgent ?? "holdfast",
   after: {
@@ -347,6 +352,8 @@ interface Live {
   readonly sockets: Set<Socket>
   /** What the connector reported: the only sure sign that it was the connection that failed. */
   readonly connectErrors: WeakSet<object>
+  /** How many sockets broke, by origin. undici takes a reset for the end of a body without a length. */
+  readonly broken: Map<string, number>
   /** The partial files being written, by absolute path. */
   readonly writing: Set<string>
   closed: boolean
@@ -374,37 +381,41 @@ export interface SessionService {
 export class Session extends Context.Tag("holdfast/Http/Session")<Session, SessionService>() {}
 
 /** Every socket is ours from its first step, so that closing reaches those still connecting too. */
-const owned = (
-  settings: Settings,
-  sockets: Set<Socket>,
-  connectErrors: WeakSet<object>
+const connector = (
+  { after }: Settings,
+  { broken, connectErrors, sockets }: Pick<Live, "broken" | "connectErrors" | "sockets">
 ): buildConnector.connector => {
   // It returns the socket it starts, which its type keeps quiet about.
   const connect: (...args: Parameters<buildConnector.connector>) => unknown = Undici
-    .buildConnector({ timeout: millis(settings.after.connect) })
+    .buildConnector({ timeout: millis(after.connect) })
   return (options, callback) => {
     const socket = connect(options, (...args) => {
       if (args[0] !== null) connectErrors.add(args[0])
       callback(...args)
     })
     if (!(socket instanceof Socket)) return
+    const origin = `${options.protocol}//${options.host ?? options.hostname}`
     sockets.add(socket)
+    socket.once("error", () => broken.set(origin, (broken.get(origin) ?? 0) + 1))
     socket.once("close", () => sockets.delete(socket))
   }
 }
 
 const open = (options: SessionOptions): Live => {
   const settings = settingsOf(options)
-  const sockets = new Set<Socket>()
-  const connectErrors = new WeakSet<object>()
+  const own = {
+    sockets: new Set<Socket>(),
+    connectErrors: new WeakSet<object>(),
+    broken: new Map<string, number>()
+  }
   const agent = new Undici.Agent({
     connections: settings.perHost,
-    connect: owned(settings, sockets, connectErrors),
+    connect: connector(settings, own),
     headersTimeout: millis(settings.after.headers),
     bodyTimeout: millis(settings.after.body)
   })
   const permits = options.total === undefined ? undefined : Semaphore.unsafeMake(options.total)
-  return { settings, agent, permits, sockets, connectErrors, writing: new Set(), closed: false }
+  return { ...own, settings, agent, permits, writing: new Set(), closed: false }
 }
 
 const socketClosed = (socket: Socket): Effect.Effect<void> =>
@@ -429,11 +440,20 @@ const close = (live: Live): Effect.Effect<void> =>
 class Watched implements Dispatcher.DispatchHandler {
   readonly inner: Dispatcher.DispatchHandler
   readonly onFree: () => void
+  free = false
   controller: Dispatcher.DispatchController | undefined
 
   constructor(inner: Dispatcher.DispatchHandler, onFree: () => void) {
     this.inner = inner
     this.onFree = onFree
+  }
+  freed(): void {
+    this.free = true
+    this.onFree()
+  }
+  /** Cuts the request unless its connection is free already. */
+  letGo(): void {
+    if (!this.free) this.controller?.abort(new Error("The scope of this request has ended."))
   }
   onRequestStart(...args: Parameters<NonNullable<typeof this.inner.onRequestStart>>): void {
     this.controller = args[0]
@@ -450,11 +470,11 @@ class Watched implements Dispatcher.DispatchHandler {
   }
   onResponseEnd(...args: Parameters<NonNullable<typeof this.inner.onResponseEnd>>): void {
     this.inner.onResponseEnd?.(...args)
-    this.onFree()
+    this.freed()
   }
   onResponseError(...args: Parameters<NonNullable<typeof this.inner.onResponseError>>): void {
     this.inner.onResponseError?.(...args)
-    this.onFree()
+    this.freed()
   }
 }
 
@@ -475,10 +495,6 @@ const withDeadlines = ({ agent, settings }: Live): Dispatcher => {
   )
 }
 
-/** Cuts the request if its connection is not free yet. */
-const letGo = (watched: Watched | undefined) =>
-  Effect.sync(() => watched?.controller?.abort(new Error("The scope of this request has ended.")))
-
 /** Ties a request to the scope it runs in, if any, until its connection is free (Http-2). */
 const tied = <A, E, R>(request: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
   Effect.contextWithEffect((context: Context.Context<R>) =>
@@ -493,7 +509,7 @@ const tied = <A, E, R>(request: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> 
             let watched: Watched | undefined
             const onFree = () => Effect.runSync(Scope.close(tie, Exit.void))
             const watch: Ridden["watch"] = (inner) => watched = new Watched(inner, onFree)
-            yield* Scope.addFinalizer(tie, Effect.suspend(() => letGo(watched)))
+            yield* Scope.addFinalizer(tie, Effect.sync(() => watched?.letGo()))
             const given = Context.getOption(context, NodeHttpClient.UndiciRequestOptions)
             // Path and method are the request's; the platform writes them over these.
             const options = {
@@ -579,34 +595,61 @@ const timeoutPhases: Readonly<Record<string, Stalled["phase"]>> = {
   UND_ERR_BODY_TIMEOUT: "body"
 }
 
-/** The other side ended the stream in an orderly way, but too early. */
+/** The other side ended the body in an orderly way, but too early. */
 const cutCodes: ReadonlySet<string> = new Set([
   "UND_ERR_SOCKET",
   "UND_ERR_RES_CONTENT_LENGTH_MISMATCH",
-  "HPE_INVALID_EOF_STATE",
   "ERR_STREAM_PREMATURE_CLOSE"
 ])
 
-const transportError = (live: Live, url: string, progress: Progress) =>
-(
+const isCut = (error: object, code: string): boolean =>
+  cutCodes.has(code)
+  // The parser broke on no data at all: it was told of the end, in the middle of a chunk.
+  || (error instanceof Undici.errors.HTTPParserError && "data" in error && error.data === "")
+
+const codeOf = (error: object): string => {
+  if ("code" in error && typeof error.code === "string") return error.code
+  return "name" in error && typeof error.name === "string" ? error.name : "UNKNOWN"
+}
+
+const transportError = (
+  live: Live,
+  url: string,
+  progress: Progress,
   cause: unknown
 ): TransportError => {
   if (live.closed) return new SessionClosed({ url })
   const error = typeof cause === "object" && cause !== null ? cause : {}
-  const code = "code" in error && typeof error.code === "string" ? error.code : "UNKNOWN"
+  const code = codeOf(error)
   const phase = timeoutPhases[code]
   const { expected, received } = progress
   if (phase !== undefined) {
     return new Stalled({ url, phase, bytes: received, after: live.settings.after[phase] })
   }
   if (live.connectErrors.has(error)) return new ConnectFailed({ url, code, cause })
-  return progress.phase === "body" && cutCodes.has(code)
+  return progress.phase === "body" && isCut(error, code)
     ? new Truncated({ url, received, expected })
     : new TransportFailed({ url, code, received, cause })
 }
 
+/** What undici promises, with its errors told apart; what it calls our own mistake is a defect. */
+const promised = <A>(
+  live: Live,
+  url: string,
+  progress: Progress,
+  promise: () => Promise<A>
+): Effect.Effect<A, TransportError> =>
+  Effect.catchAll(
+    Effect.tryPromise({ try: promise, catch: (cause) => cause }),
+    (cause) =>
+      cause instanceof Undici.errors.InvalidArgumentError
+        ? Effect.die(cause)
+        : Effect.fail(transportError(live, url, progress, cause))
+  )
+
 interface Exchange {
   readonly url: string
+  readonly origin: string
   readonly response: Dispatcher.ResponseData
   readonly progress: Progress
   readonly live: Live
@@ -617,6 +660,7 @@ const exchange = <A, E, R>(
   live: Live,
   url: URL,
   headers: Readonly<Record<string, string>>,
+  progress: Progress,
   use: (exchange: Exchange) => Effect.Effect<A, E, R>
 ): Effect.Effect<A, E | TransportError, R> => {
   const request = Managed.make({
@@ -627,22 +671,19 @@ const exchange = <A, E, R>(
     release: (controller) => Effect.sync(() => controller.abort())
   })
   return Managed.use(request, ({ signal }) => {
-    const progress: Progress = { phase: "headers", received: 0, expected: undefined }
-    const answer = Effect.tryPromise({
-      try: () =>
-        live.agent.request({
-          method: "GET",
-          origin: url.origin,
-          path: url.pathname + url.search,
-          headers: { ...headers },
-          signal
-        }),
-      catch: transportError(live, url.href, progress)
-    })
+    progress.phase = "headers"
+    const answer = promised(live, url.href, progress, () =>
+      live.agent.request({
+        method: "GET",
+        origin: url.origin,
+        path: url.pathname + url.search,
+        headers: { ...headers },
+        signal
+      }))
     return Effect.flatMap(answer, (response) => {
       // A body cut after we have looked away must not end the process.
       response.body.on("error", () => {})
-      return use({ live, url: url.href, response, progress })
+      return use({ live, url: url.href, origin: url.origin, response, progress })
     })
   })
 }
@@ -705,6 +746,7 @@ interface Order {
   readonly destination: string
   readonly partial: string
   readonly options: DownloadOptions
+  readonly progress: Progress
 }
 
 const parse = (url: string | URL): Effect.Effect<URL, BadUrl> =>
@@ -793,21 +835,40 @@ const claim = ({ writing }: Live, partial: string) => {
   })
 }
 
+/** undici takes a reset for the end of a body without a length or chunks; we do not. */
+const breaks = (exchange: Exchange): number =>
+  exchange.progress.expected === undefined && headerOf(exchange, "transfer-encoding") === undefined
+    ? exchange.live.broken.get(exchange.origin) ?? 0
+    : 0
+
+/** Whether what has arrived is all there is. */
+const complete = (
+  exchange: Exchange,
+  brokenBefore: number
+): Effect.Effect<void, TransportError> => {
+  const { progress: { expected, received }, url } = exchange
+  if (expected !== undefined && received !== expected) {
+    return new Truncated({ url, received, expected })
+  }
+  return breaks(exchange) > brokenBefore
+    ? new TransportFailed({ url, code: "ECONNRESET", received, cause: undefined })
+    : Effect.void
+}
+
 /** The body into the draft, chunk by chunk: the next one is asked for when the last one is written. */
 const pour = (
-  { live, progress, response, url }: Exchange,
+  exchange: Exchange,
   draft: Files.Draft,
   { maxBytes = Infinity, onBytes }: DownloadOptions
 ): Effect.Effect<string, Files.FileError | TooLarge | TransportError> =>
   Effect.gen(function*() {
+    const { live, progress, response, url } = exchange
     const hash = createHash("sha256")
     const chunks: AsyncIterator<Uint8Array> = response.body[Symbol.asyncIterator]()
+    const brokenBefore = breaks(exchange)
     progress.phase = "body"
     while (true) {
-      const next = yield* Effect.tryPromise({
-        try: () => chunks.next(),
-        catch: transportError(live, url, progress)
-      })
+      const next = yield* promised(live, url, progress, () => chunks.next())
       if (next.done === true) break
       progress.received += next.value.length
       if (progress.received > maxBytes) {
@@ -817,10 +878,7 @@ const pour = (
       yield* draft.write(next.value)
       onBytes?.(next.value.length)
     }
-    const { expected, received } = progress
-    if (expected !== undefined && received !== expected) {
-      return yield* new Truncated({ url, received, expected })
-    }
+    yield* complete(exchange, brokenBefore)
     return hash.digest("hex")
   })
 
@@ -875,6 +933,7 @@ const fetched = (
         live,
         here,
         headers,
+        order.progress,
         (exchange): Effect.Effect<Downloaded | URL, DownloadError, FileSystem.FileSystem> => {
           const { statusCode } = exchange.response
           if (statusCode === 200 || statusCode === 203) {
@@ -920,7 +979,8 @@ export const download = (
     const start = yield* parse(url)
     const { permits, settings: { after } } = live
     const partial = options.partial ?? `${destination}.part`
-    const order: Order = { url: start.href, destination, partial, options }
+    const progress: Progress = { phase: "headers", received: 0, expected: undefined }
+    const order: Order = { url: start.href, destination, partial, options, progress }
     const attempt = Effect.suspend(() =>
       live.closed ? new SessionClosed({ url: start.href }) : fetched(live, start, order)
     )
@@ -929,7 +989,12 @@ export const download = (
     return yield* Effect.timeoutFail(turn, {
       duration: after.total,
       onTimeout: () =>
-        new Stalled({ url: start.href, phase: "total", bytes: 0, after: after.total })
+        new Stalled({
+          url: start.href,
+          phase: "total",
+          bytes: progress.received,
+          after: after.total
+        })
     })
   })
 
