@@ -89,8 +89,7 @@ const reasons: Readonly<Record<string, string>> = {
   AlreadyExists: "EEXIST",
   Busy: "EBUSY",
   NotFound: "ENOENT",
-  PermissionDenied: "EACCES",
-  WriteZero: "ENOSPC"
+  PermissionDenied: "EACCES"
 }
 
 /** The operating system's code: in the cause, or in the cause of the cause; else what the platform's reason says. */
@@ -103,6 +102,17 @@ const codeOf = (error: PlatformError): string => {
   return error._tag === "SystemError" ? reasons[error.reason] ?? error.reason : error._tag
 }
 
+/**
+ * Tells what the platform failed with: `Effect.mapError(fs.makeDirectory(path), toFileError("make", path))`.
+ *
+ * **Interruption** — never waits. **Errors** — none. **Cost** — an object.
+ *
+ * @category conversions
+ * @since 0.1.0
+ */
+export const toFileError = (operation: string, path: string) => (cause: PlatformError): FileError =>
+  new FileError({ operation, path, code: codeOf(cause), cause })
+
 /** One call to the file system. */
 const step = <A, R>(
   operation: string,
@@ -110,12 +120,7 @@ const step = <A, R>(
   call: Effect.Effect<A, PlatformError, R>
 ): Effect.Effect<A, FileError, R> =>
   // MASK: the kernel cannot be called back, so the call is waited for (Files-2); nothing else waits here.
-  Effect.uninterruptible(
-    Effect.mapError(
-      call,
-      (cause) => new FileError({ operation, path, code: codeOf(cause), cause })
-    )
-  )
+  Effect.uninterruptible(Effect.mapError(call, toFileError(operation, path)))
 
 /**
  * How `publish` makes the new content last.
@@ -204,17 +209,17 @@ export interface DraftOptions {
 
 const pieceBytes = 1 << 20
 
-const writeIn = (file: FileSystem.File, path: string) => (bytes: Uint8Array) =>
-  bytes.length <= pieceBytes
-    ? step("write", path, file.writeAll(bytes))
-    : Effect.iterate(0, {
+const writeIn =
+  (file: FileSystem.File, path: string) => (bytes: Uint8Array): Effect.Effect<void, FileError> =>
+    // A loop, not one call: the platform takes an empty write for a failed one, and a long one could not be cut.
+    Effect.asVoid(Effect.iterate(0, {
       while: (offset) => offset < bytes.length,
       body: (offset) =>
         Effect.as(
           step("write", path, file.writeAll(bytes.subarray(offset, offset + pieceBytes))),
           offset + pieceBytes
         )
-    }).pipe(Effect.asVoid)
+    }))
 
 /** Gone already is as good as removed (Files-3). */
 const removeIfThere = (fs: FileSystem.FileSystem, path: string): Effect.Effect<void, FileError> =>

@@ -255,24 +255,18 @@ export type DownloadError =
   | Truncated
 
 /**
- * Whether the same download may work a moment later.
+ * Whether the same download may work a moment later. Of anything that is no `DownloadError` it says no.
  *
  * @category predicates
  * @since 0.1.0
  */
-export const isRetryable = (error: DownloadError): boolean => {
-  switch (error._tag) {
-    case "ConnectFailed":
-    case "Stalled":
-    case "TransportFailed":
-    case "Truncated":
-      return true
-    case "HttpStatus":
-      return error.status === 408 || error.status === 425 || error.status === 429
-        || error.status >= 500
-    default:
-      return false
+export const isRetryable = (error: unknown): boolean => {
+  if (error instanceof HttpStatus) {
+    const { status } = error
+    return status === 408 || status === 425 || status === 429 || status >= 500
   }
+  return error instanceof ConnectFailed || error instanceof Stalled
+    || error instanceof TransportFailed || error instanceof Truncated
 }
 
 // ----------------------------------------------------------------------------------------- session
@@ -1033,19 +1027,19 @@ export interface RetryOptions {
  */
 export const retryPolicy = (
   options: RetryOptions = {}
-): Schedule.Schedule<number, DownloadError> => {
+): Schedule.Schedule<number, unknown> => {
   const times = options.times ?? 3
   const base = Duration.toMillis(options.base ?? "100 millis")
   const cap = Duration.toMillis(options.cap ?? "30 seconds")
   const factor = options.jittered === false
     ? Effect.succeed(1)
     : Effect.map(Random.next, (random) => 1 - random / 2)
-  return Schedule.makeWithState(0, (now, error: DownloadError, tried) => {
+  return Schedule.makeWithState(0, (now, error: unknown, tried) => {
     if (tried >= times || !isRetryable(error)) {
       return Effect.succeed([tried, tried, ScheduleDecision.done] as const)
     }
     return Effect.map(factor, (factor) => {
-      const asked = error._tag === "HttpStatus" && error.retryAfter !== undefined
+      const asked = error instanceof HttpStatus && error.retryAfter !== undefined
         ? Duration.toMillis(error.retryAfter)
         : 0
       const wait = Math.min(cap, Math.max(base * 2 ** tried * factor, asked))

@@ -1,0 +1,390 @@
+import type { FileSystem } from "@effect/platform"
+import { NodeFileSystem } from "@effect/platform-node"
+import { describe, expect, it } from "@effect/vitest"
+import { Effect, Exit, Fiber, Random, type Scope, Stream } from "effect"
+import { Ledger, Managed } from "holdfast"
+import * as Files from "holdfast/Files"
+import { execFileSync, spawn, spawnSync } from "node:child_process"
+import * as fs from "node:fs"
+import * as os from "node:os"
+import * as path from "node:path"
+
+const root = process.getuid?.() === 0
+const repository = path.resolve(import.meta.dirname, "..")
+
+/** A directory of its own, gone with the test. */
+const directory: Effect.Effect<string, never, Scope.Scope> = Effect.acquireRelease(
+  Effect.sync(() => {
+    const made = fs.mkdtempSync(path.join(os.tmpdir(), "hf-"))
+    fs.chmodSync(made, 0o755)
+    return made
+  }),
+  (made) => Effect.sync(() => fs.rmSync(made, { recursive: true, force: true }))
+)
+
+const live = <E>(
+  name: string,
+  test: Effect.Effect<unknown, E, Scope.Scope | FileSystem.FileSystem>
+) => it.scopedLive(name, () => Effect.provide(test, NodeFileSystem.layer))
+
+const descriptors = (): number => fs.readdirSync("/proc/self/fd").length
+
+const codeOf = <A, R>(effect: Effect.Effect<A, Files.FileError, R>) =>
+  Effect.map(Effect.flip(effect), ({ code, operation }) => `${operation}: ${code}`)
+
+/** Big enough to take several writes, and to be seen if it is torn. */
+const whole = (letter: string): string => letter.repeat(3_000_000)
+
+const isWhole = (content: string, length: number): boolean =>
+  content.length === length && content === content[0]!.repeat(length)
+
+describe("writeAtomic", () => {
+  live(
+    "writes text, bytes and streams, and leaves nothing else behind",
+    Effect.gen(function*() {
+      const dir = yield* directory
+      const at = path.join(dir, "file")
+      const contents = [
+        "text ü",
+        Buffer.from("bytes"),
+        Stream.make(Buffer.from("str"), Buffer.from("eam")),
+        "",
+        Stream.empty,
+        whole("w")
+      ]
+      const expected = ["text ü", "bytes", "stream", "", "", whole("w")]
+      for (const [i, content] of contents.entries()) {
+        for (const durability of ["none", "file", "full"] as const) {
+          yield* Files.writeAtomic(at, content, { durability })
+          expect(fs.readFileSync(at, "utf8")).toBe(expected[i])
+        }
+      }
+      expect(fs.readdirSync(dir)).toEqual(["file"])
+    })
+  )
+
+  live(
+    "keeps the mode of what it replaces, unless told another",
+    Effect.gen(function*() {
+      const at = path.join(yield* directory, "file")
+      const mode = () => (fs.statSync(at).mode & 0o7777).toString(8)
+      fs.writeFileSync(at, "old")
+      fs.chmodSync(at, 0o646)
+      yield* Files.writeAtomic(at, "new")
+      expect(mode()).toBe("646")
+      yield* Files.writeAtomic(at, "new", { mode: 0o600 })
+      expect(mode()).toBe("600")
+      fs.chmodSync(at, 0o400)
+      yield* Files.writeAtomic(at, "newer")
+      expect(mode()).toBe("400")
+      expect(fs.readFileSync(at, "utf8")).toBe("newer")
+    })
+  )
+
+  live(
+    "writes through symbolic links, also to where nothing is yet",
+    Effect.gen(function*() {
+      const dir = yield* directory
+      fs.mkdirSync(path.join(dir, "deep"))
+      fs.symlinkSync("deep/second", path.join(dir, "first"))
+      fs.symlinkSync("../file", path.join(dir, "deep", "second"))
+      for (const content of ["made", "replaced"]) {
+        yield* Files.writeAtomic(path.join(dir, "first"), content)
+        expect(fs.readFileSync(path.join(dir, "file"), "utf8")).toBe(content)
+      }
+      expect(fs.lstatSync(path.join(dir, "first")).isSymbolicLink()).toBe(true)
+      expect(fs.readdirSync(dir).toSorted()).toEqual(["deep", "file", "first"])
+      fs.symlinkSync("circle", path.join(dir, "circle"))
+      expect(yield* codeOf(Files.writeAtomic(path.join(dir, "circle"), ""))).toBe("follow: ELOOP")
+    })
+  )
+
+  live(
+    "Files-3: a stream that fails leaves the old content and passes its error",
+    Effect.gen(function*() {
+      const dir = yield* directory
+      const at = path.join(dir, "file")
+      fs.writeFileSync(at, "old")
+      const broken = Stream.concat(Stream.make(Buffer.from("ne")), Stream.fail("broken" as const))
+      expect(yield* Effect.flip(Files.writeAtomic(at, broken))).toBe("broken")
+      const dying = Stream.concat(Stream.make(Buffer.from("ne")), Stream.die("bug"))
+      expect(Exit.isFailure(yield* Effect.exit(Files.writeAtomic(at, dying)))).toBe(true)
+      expect(fs.readFileSync(at, "utf8")).toBe("old")
+      expect(fs.readdirSync(dir)).toEqual(["file"])
+    })
+  )
+
+  live(
+    "Files-1: of several writers one wins, whole, and readers never see a mix",
+    Effect.gen(function*() {
+      const dir = yield* directory
+      const at = path.join(dir, "file")
+      fs.writeFileSync(at, whole("0"))
+      const write = (letter: string) => Files.writeAtomic(at, whole(letter), { durability: "none" })
+      const writers = yield* Effect.forEach("abcdefgh".split(""), (l) => Effect.fork(write(l)))
+      let reads = 0
+      while (writers.some((writer) => writer.unsafePoll() === null)) {
+        expect(isWhole(fs.readFileSync(at, "latin1"), 3_000_000)).toBe(true)
+        reads++
+        yield* Effect.promise(() => new Promise(setImmediate))
+      }
+      for (const writer of writers) yield* Fiber.join(writer)
+      expect(reads).toBeGreaterThan(1)
+      expect(fs.readFileSync(at, "latin1")[0]).not.toBe("0")
+      expect(fs.readdirSync(dir)).toEqual(["file"])
+    })
+  )
+})
+
+describe("writeAtomic, interrupted", () => {
+  const settle = Effect.promise(() => new Promise((done) => setImmediate(done)))
+
+  /** Old or new, never a mix, no draft, and nothing changes after the interrupt has been seen. */
+  const check = (dir: string, at: string) =>
+    Effect.gen(function*() {
+      const look = () => fs.readdirSync(dir).join() + fs.statSync(at).mtimeMs + fs.statSync(at).ino
+      const first = look()
+      const content = fs.readFileSync(at, "latin1")
+      expect(isWhole(content, 3_000_000)).toBe(true)
+      expect(fs.readdirSync(dir)).toEqual(["file"])
+      yield* Effect.repeatN(settle, 3)
+      expect(look()).toBe(first)
+      return content[0] === "n"
+    })
+
+  const chunks = Stream.fromIterable(Array.from({ length: 30 }, () => Buffer.alloc(100_000, "n")))
+
+  live(
+    "Files-1, Files-2: 90 interruptions at random",
+    Effect.gen(function*() {
+      const dir = yield* directory
+      const at = path.join(dir, "file")
+      const fds = descriptors()
+      const write = (i: number) =>
+        Files.writeAtomic(at, i % 2 === 0 ? whole("n") : chunks, {
+          durability: i % 3 === 0 ? "full" : "none"
+        })
+      // How long one takes on this machine now, so that the interruptions fall inside and a little behind.
+      let ticks = 0
+      const first = yield* Effect.fork(write(1))
+      while (first.unsafePoll() === null) {
+        yield* settle
+        ticks++
+      }
+      let published = 0
+      for (let i = 0; i < 90; i++) {
+        fs.writeFileSync(at, whole("o"))
+        const fiber = yield* Effect.fork(write(i))
+        yield* Effect.repeatN(settle, yield* Random.nextIntBetween(0, Math.ceil(ticks * 1.3)))
+        yield* Fiber.interrupt(fiber)
+        if (yield* check(dir, at)) published++
+      }
+      expect(published).toBeLessThan(90)
+      expect(descriptors()).toBe(fds)
+      yield* (yield* Ledger.Ledger)!.assertEmpty
+    }).pipe(Effect.provide(Ledger.layer))
+  )
+
+  live(
+    "Files-1, Files-2: 96 interruptions, swept over the scheduler's steps",
+    Effect.gen(function*() {
+      const dir = yield* directory
+      const at = path.join(dir, "file")
+      fs.writeFileSync(at, whole("o"))
+      const fds = descriptors()
+      for (const ops of [14, 17, 23, 2048]) {
+        for (let yields = 0; yields < 24; yields++) {
+          const writing = Files.writeAtomic(at, whole("n"), { durability: "none" })
+          const fiber = yield* Effect.fork(Effect.withMaxOpsBeforeYield(writing, ops))
+          yield* Effect.repeatN(yields % 2 === 0 ? Effect.yieldNow() : settle, yields)
+          yield* Fiber.interrupt(fiber)
+          yield* check(dir, at)
+        }
+      }
+      expect(descriptors()).toBe(fds)
+    })
+  )
+
+  live(
+    "Files-1: a process killed while it writes leaves old or new",
+    Effect.gen(function*() {
+      const dir = yield* directory
+      const at = path.join(dir, "file")
+      const script = `
+        import { NodeFileSystem } from "@effect/platform-node"
+        import { Effect } from "effect"
+        import * as Files from "holdfast/Files"
+        const write = (letter) => Files.writeAtomic(process.argv[1], letter.repeat(3_000_000), { durability: "none" })
+        await Effect.runPromise(write("a").pipe(Effect.provide(NodeFileSystem.layer)))
+        process.stdout.write("writing")
+        const both = Effect.forever(Effect.zipRight(write("b"), write("a")))
+        await Effect.runPromise(both.pipe(Effect.provide(NodeFileSystem.layer)))`
+      for (const delay of [0, 2, 7]) {
+        const child = spawn(process.execPath, ["--input-type=module", "-e", script, "--", at], {
+          cwd: repository,
+          stdio: ["ignore", "pipe", "inherit"]
+        })
+        const closed = new Promise((done) => child.once("close", done))
+        yield* Effect.promise(() => new Promise((done) => child.stdout.once("data", done)))
+        yield* Effect.sleep(delay)
+        child.kill("SIGKILL")
+        yield* Effect.promise(() => closed)
+        expect(isWhole(fs.readFileSync(at, "latin1"), 3_000_000)).toBe(true)
+      }
+    })
+  )
+})
+
+describe("FileError", () => {
+  live(
+    "Files-4: says what the operating system said, and what to do",
+    Effect.gen(function*() {
+      const dir = yield* directory
+      const inside = (name: string) => path.join(dir, name)
+      const write = (name: string) => codeOf(Files.writeAtomic(inside(name), "x"))
+      fs.writeFileSync(inside("file"), "old")
+      fs.mkdirSync(inside("directory"))
+      execFileSync("mkfifo", [inside("fifo")])
+      expect(yield* write("file/below")).toBe("look at: ENOTDIR")
+      expect(yield* write("directory")).toBe("replace: EISDIR")
+      expect(yield* write("missing/file")).toBe("create: ENOENT")
+      expect(yield* write("n".repeat(256))).toBe("look at: ENAMETOOLONG")
+      expect(yield* write("fifo")).toBe("replace: EINVAL")
+      expect(yield* codeOf(Files.publish(inside("nothing"), inside("file")))).toBe("sync: ENOENT")
+      expect(
+        yield* codeOf(Files.publish(inside("nothing"), inside("file"), { durability: "none" }))
+      )
+        .toBe("rename: ENOENT")
+      expect(fs.readdirSync(dir).toSorted()).toEqual(["directory", "fifo", "file"])
+      expect(fs.readFileSync(inside("file"), "utf8")).toBe("old")
+      const error = yield* Effect.flip(Files.writeAtomic(inside("missing/file"), "x"))
+      expect(error.message).toMatch(
+        /^Could not create .*missing.*: ENOENT\. Make its directory first\.$/
+      )
+    })
+  )
+
+  it.scopedLive.skipIf(root)(
+    "Files-4: EACCES (root may write anywhere, so only as an ordinary user)",
+    () =>
+      Effect.gen(function*() {
+        const dir = yield* directory
+        fs.writeFileSync(path.join(dir, "file"), "old")
+        fs.chmodSync(dir, 0o555)
+        expect(yield* codeOf(Files.writeAtomic(path.join(dir, "file"), "x"))).toBe("create: EACCES")
+        fs.chmodSync(dir, 0o755)
+      }).pipe(Effect.provide(NodeFileSystem.layer))
+  )
+
+  /** Tries to replace a file of 100 bytes by one of 1 MB, and prints what came of it. */
+  const attempt = `
+    import { NodeFileSystem } from "@effect/platform-node"
+    import { Effect } from "effect"
+    import * as Files from "holdfast/Files"
+    import * as fs from "node:fs"
+    const at = process.argv[1] + "/file"
+    fs.writeFileSync(at, "o".repeat(100))
+    const write = Effect.flip(Files.writeAtomic(at, "n".repeat(1_000_000)))
+    const { _tag, code, operation } = await Effect.runPromise(write.pipe(Effect.provide(NodeFileSystem.layer)))
+    console.log(_tag, operation, code, fs.readdirSync(process.argv[1]).join(), fs.statSync(at).size)`
+
+  live(
+    "Files-3, Files-4: a file larger than the process may write",
+    Effect.gen(function*() {
+      const dir = yield* directory
+      const limited = "ulimit -f 64; exec \"$0\" --input-type=module -e \"$1\" -- \"$2\""
+      const { stderr, stdout } = spawnSync("sh", ["-c", limited, process.execPath, attempt, dir], {
+        cwd: repository,
+        encoding: "utf8"
+      })
+      expect(stderr + stdout).toBe("FileError write EFBIG file 100\n")
+    })
+  )
+
+  const unshared = ["-rm", "sh", "-c"]
+  const mayMount =
+    spawnSync("unshare", [...unshared, "mount -t tmpfs -o size=64k tmpfs /mnt"]).status === 0
+  it.scopedLive.skipIf(!mayMount)(
+    "Files-3, Files-4: a disk that is full (needs a mount namespace)",
+    () =>
+      Effect.gen(function*() {
+        const dir = yield* directory
+        const full =
+          "mount -t tmpfs -o size=64k tmpfs \"$2\" && exec \"$0\" --input-type=module -e \"$1\" -- \"$2\""
+        const { stderr, stdout } = spawnSync("unshare", [
+          ...unshared,
+          full,
+          process.execPath,
+          attempt,
+          dir
+        ], {
+          cwd: repository,
+          encoding: "utf8"
+        })
+        expect(stderr + stdout).toBe("FileError write ENOSPC file 100\n")
+      })
+  )
+})
+
+describe("draft", () => {
+  live(
+    "Files-3: is removed unless published; gone already is no failure",
+    Effect.gen(function*() {
+      const dir = yield* directory
+      const at = path.join(dir, "deep", "draft")
+      const draft = Files.draft(at)
+      for (
+        const before of [
+          () => {},
+          () => fs.rmSync(at),
+          () => fs.rmSync(path.dirname(at), { recursive: true }),
+          () => {
+            fs.rmSync(path.dirname(at), { recursive: true })
+            fs.writeFileSync(path.dirname(at), "a file where its directory was")
+          }
+        ]
+      ) {
+        fs.rmSync(path.dirname(at), { recursive: true, force: true })
+        fs.mkdirSync(path.dirname(at))
+        yield* Managed.use(
+          draft,
+          (draft) => Effect.zipRight(draft.write(Buffer.from("x")), Effect.sync(before))
+        )
+        expect(fs.existsSync(at)).toBe(false)
+      }
+    })
+  )
+
+  live(
+    "is exclusive, or replaces what an earlier run left",
+    Effect.gen(function*() {
+      const dir = yield* directory
+      const at = path.join(dir, "draft")
+      fs.writeFileSync(at, "left by a killed process")
+      expect(yield* codeOf(Managed.use(Files.draft(at), () => Effect.void))).toBe("create: EEXIST")
+      yield* Managed.use(
+        Files.draft(at, { replace: true }),
+        (draft) =>
+          Effect.zipRight(draft.write(Buffer.from("new")), draft.publish(path.join(dir, "to")))
+      )
+      expect(fs.readdirSync(dir)).toEqual(["to"])
+      expect(fs.readFileSync(path.join(dir, "to"), "utf8")).toBe("new")
+    })
+  )
+})
+
+describe("publish", () => {
+  live(
+    "puts a finished file in the place of another",
+    Effect.gen(function*() {
+      const dir = yield* directory
+      const [from, to] = [path.join(dir, "from"), path.join(dir, "to")]
+      for (const durability of ["none", "file", "full"] as const) {
+        fs.writeFileSync(from, durability)
+        yield* Files.publish(from, to, { durability })
+        expect(fs.readFileSync(to, "utf8")).toBe(durability)
+        expect(fs.readdirSync(dir)).toEqual(["to"])
+      }
+    })
+  )
+})
