@@ -58,9 +58,15 @@ describe("exports", () => {
       holdfast/Batch
         BatchFailed ItemTimeout run
         type Checkpoint Ending Job Options Outcome Report Verdict
+      holdfast/Batch/Postgres
+        checkpoint
+        type Checkpoint Options
       holdfast/Files
-        FileError draft publish writeAtomic
+        FileError draft publish toFileError writeAtomic
         type Draft DraftOptions Durability PublishOptions WriteOptions
+      holdfast/Http
+        BadRedirect BadUrl ChecksumMismatch ConnectFailed HttpStatus Session SessionClosed Stalled TooLarge TooManyRedirects TransportFailed Truncated download isRetryable retryPolicy session
+        type DownloadError DownloadOptions Downloaded RetryOptions SessionOptions SessionService SessionStats
       holdfast/Ledger
         Ledger StillHeld layer make
         type Entry Recorder Service Snapshot State Totals
@@ -68,7 +74,13 @@ describe("exports", () => {
         Lock LockBackendError LockLost LockReentry LockTimeout LockUnsupported acquire inspect layerMemory make makeMemory tryAcquire withLock withLockIfFree
         type Backend Body Grant Holder Lease LockError LossReason MakeOptions Options Request Service TryOptions
       holdfast/Lock/File
-        
+        layer make
+        type Options
+      holdfast/Lock/Postgres
+        layerAdvisory make
+        type Options
+      holdfast/Main
+        run
         type Options
       holdfast/Managed
         ReleaseTimeout make use
@@ -76,14 +88,20 @@ describe("exports", () => {
       holdfast/Parallel
         all forEach
         type Options
+      holdfast/Postgres
+        AcquireTimeout ConnectionLost InvalidUrl PoolClosed Postgres PostgresUnavailable TransactionAborted TransactionClosed TransactionOutcomeUnknown causeOf isConnectionLost layer layerEmbedded make sqlState
+        type Cause Options PoolOptions ReservedSession Service Stats
       holdfast/Postgres/Embedded
         Embedded EmbeddedFailed EmbeddedUnavailable layer make
         type Exited Options Server
       holdfast/Semaphore
         make takeInMask unsafeMake unsafeRelease unsafeStats unsafeTryTake withPermit withPermits
         type Restore Semaphore
+      holdfast/Shutdown
+        Shutdown unsafeMake
+        type Reason Service
       holdfast
-        Ledger Managed Parallel Semaphore
+        Batch Ledger Managed Parallel Semaphore Shutdown
       "
     `)
   })
