@@ -89,7 +89,7 @@ const logEvery = 2000
  * @category constructors
  * @since 0.1.0
  */
-export const initial = (total: number, startedAt: number): ProgressState => ({
+export const start = (total: number, startedAt: number): ProgressState => ({
   total,
   taken: 0,
   done: 0,
@@ -243,18 +243,7 @@ export interface Reporter {
   readonly print: (line: string) => Effect.Effect<void>
 }
 
-/**
- * What `make` takes.
- *
- * @category models
- * @since 0.1.0
- */
-export interface Options {
-  readonly state: ProgressState
-  readonly sink: Sink
-  /** Looked at for `NO_COLOR` and `TERM=dumb`. Default: nothing is set. */
-  readonly env?: Readonly<Record<string, string | undefined>> | undefined
-}
+type Environment = Readonly<Record<string, string | undefined>>
 
 const eraseLine = "\r\u001b[2K"
 
@@ -270,7 +259,8 @@ const raise = (shown: ProgressState, state: ProgressState): void => {
 }
 
 class Running implements Reporter {
-  readonly options: Options
+  readonly state: ProgressState
+  readonly sink: Sink
   readonly live: boolean
   readonly color: boolean
   readonly shown: ProgressState
@@ -280,9 +270,9 @@ class Running implements Reporter {
   lastTenth = 0
   lastAt: number
 
-  constructor(options: Options, now: number) {
-    const { env = {}, sink, state } = options
-    this.options = options
+  constructor(state: ProgressState, sink: Sink, env: Environment, now: number) {
+    this.state = state
+    this.sink = sink
     this.live = sink.isTTY === true && env["TERM"] !== "dumb"
     this.color = this.live && (env["NO_COLOR"] ?? "") === ""
     this.shown = { ...state }
@@ -292,7 +282,7 @@ class Running implements Reporter {
   write(text: string): void {
     if (this.broken) return
     try {
-      this.options.sink.write(text)
+      this.sink.write(text)
     } catch {
       // INVARIANT Progress-4: a closed terminal is no reason to stop a download.
       this.broken = true
@@ -300,10 +290,10 @@ class Running implements Reporter {
   }
 
   draw(now: number): void {
-    raise(this.shown, this.options.state)
+    raise(this.shown, this.state)
     if (this.live) {
       // One column is left free: some terminals wrap a line that fills the last one.
-      const width = (this.options.sink.columns || 80) - 1
+      const width = (this.sink.columns || 80) - 1
       const line = render(this.shown, { width, now, color: this.color })
       if (line !== this.drawn) this.write(`${eraseLine}${line}`)
       this.drawn = line
@@ -332,7 +322,7 @@ class Running implements Reporter {
 
   finish(now: number): void {
     this.erase()
-    this.write(`${summary(this.options.state, now)}\n`)
+    this.write(`${summary(this.state, now)}\n`)
   }
 }
 
@@ -343,7 +333,7 @@ interface Attended extends Reporter {
 
 /**
  * Shows a state while the scope lasts: on a terminal as one line, redrawn and in the end erased, otherwise as lines of a log.
- * The release writes the `summary`.
+ * The release writes the `summary`. `env` is looked at for `NO_COLOR` and `TERM=dumb`.
  *
  * **Interruption** — opening: never waits. Holding: nothing is lost, the release draws the last line.
  * **Errors** — none, whatever the sink does (Progress-4).
@@ -352,12 +342,16 @@ interface Attended extends Reporter {
  * @category constructors
  * @since 0.1.0
  */
-export const make = (options: Options): Managed.Managed<Reporter> =>
+export const reporter = (
+  state: ProgressState,
+  sink: Sink,
+  env: Environment = process.env
+): Managed.Managed<Reporter> =>
   Managed.make({
     name: "progress",
     kind: "progress line",
     acquire: Effect.gen(function*() {
-      const running = new Running(options, yield* Clock.currentTimeMillis)
+      const running = new Running(state, sink, env, yield* Clock.currentTimeMillis)
       const draw = Effect.map(Clock.currentTimeMillis, (now) => running.draw(now))
       const loop = Effect.forever(Effect.zipRight(draw, Effect.sleep(redrawEvery)))
       // The acquire runs masked, and the fiber would inherit that: it has to end when the release says so.

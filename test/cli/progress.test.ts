@@ -5,7 +5,7 @@ import { Ledger, Managed } from "holdfast"
 import * as Progress from "../../src/cli/progress.ts"
 
 const state = (part: Partial<Progress.ProgressState>): Progress.ProgressState => ({
-  ...Progress.initial(240, 0),
+  ...Progress.start(240, 0),
   ...part
 })
 
@@ -18,8 +18,8 @@ const terminal = (columns: number) => {
   return Object.assign(screen, {
     write: (text: string) => {
       screen.writes++
-      for (const piece of text.split(/(\r\u001b\[2K|\n)/)) {
-        if (piece === "\r\u001b[2K") screen.line = ""
+      for (const piece of text.replaceAll("\r\u001b[2K", "\r").split(/([\r\n])/)) {
+        if (piece === "\r") screen.line = ""
         else if (piece === "\n") {
           screen.above.push(screen.line)
           screen.line = ""
@@ -46,7 +46,7 @@ describe("progress.render", () => {
     expect(Progress.render(half, { width: 200, now: 0, color: true })).toContain(
       "\u001b[31m2 failed\u001b[0m"
     )
-    expect(Progress.render(Progress.initial(0, 0), { width: 80, now: 0 })).toBe("0/0  100%  0 B")
+    expect(Progress.render(Progress.start(0, 0), { width: 80, now: 0 })).toBe("0/0  100%  0 B")
   })
 
   it("there is no pace before two seconds, nor an ETA before the first item", () => {
@@ -110,13 +110,13 @@ describe("progress.render", () => {
   })
 })
 
-describe("progress.make", () => {
+describe("progress.reporter", () => {
   it.effect("Progress-2: a terminal has one line, at most ten times a second, that is gone at the end", () =>
     Effect.gen(function*() {
       const screen = terminal(40)
-      const counts = Progress.initial(100, 0)
+      const counts = Progress.start(100, 0)
       yield* Managed.use(
-        Progress.make({ state: counts, sink: screen, env: { NO_COLOR: "1" } }),
+        Progress.reporter(counts, screen, { NO_COLOR: "1" }),
         () =>
           Effect.gen(function*() {
             for (let i = 0; i < 100; i++) {
@@ -141,9 +141,9 @@ describe("progress.make", () => {
   it.effect("Progress-2: a log gets a line each tenth or each two seconds, without colour", () =>
     Effect.gen(function*() {
       const { lines, write } = log()
-      const counts = Progress.initial(100, 0)
+      const counts = Progress.start(100, 0)
       yield* Managed.use(
-        Progress.make({ state: counts, sink: { write } }),
+        Progress.reporter(counts, { write }, {}),
         () =>
           Effect.gen(function*() {
             for (let i = 0; i < 50; i++) {
@@ -173,7 +173,7 @@ describe("progress.make", () => {
       const screen = terminal(100)
       const counts = state({ total: 10, done: 3, bytes: 5000 })
       yield* Managed.use(
-        Progress.make({ state: counts, sink: screen }),
+        Progress.reporter(counts, screen, {}),
         () =>
           Effect.gen(function*() {
             yield* TestClock.adjust("100 millis")
@@ -192,7 +192,7 @@ describe("progress.make", () => {
       const screen = terminal(100)
       const counts = state({ total: 10, done: 3 })
       yield* Managed.use(
-        Progress.make({ state: counts, sink: screen }),
+        Progress.reporter(counts, screen, {}),
         (reporter) =>
           Effect.gen(function*() {
             yield* TestClock.adjust("100 millis")
@@ -204,7 +204,7 @@ describe("progress.make", () => {
       const { lines, write } = log()
       const sink = { isTTY: true, columns: 80, write }
       yield* Managed.use(
-        Progress.make({ state: counts, sink, env: { TERM: "dumb" } }),
+        Progress.reporter(counts, sink, { TERM: "dumb" }),
         (reporter) => reporter.print("note")
       )
       expect(lines.join("")).not.toContain("\u001b")
@@ -219,7 +219,7 @@ describe("progress.make", () => {
       }
       const exit = yield* Effect.exit(
         Managed.use(
-          Progress.make({ state: state({}), sink: { isTTY: true, columns: 80, write } }),
+          Progress.reporter(state({}), { isTTY: true, columns: 80, write }, {}),
           (reporter) => Effect.zipRight(TestClock.adjust("1 second"), reporter.print("note"))
         )
       )
