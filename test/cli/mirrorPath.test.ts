@@ -192,7 +192,7 @@ describe("mirrorPath", () => {
     )
   })
 
-  it("MirrorPath-1, -3, -5: every path is inside, alone, and no folder of another", () => {
+  it("MirrorPath-1, MirrorPath-3, MirrorPath-5: every path is inside, alone, and no folder of another", () => {
     fc.assert(
       fc.property(nastyUrls, (urls) => {
         const places = plan(urls)

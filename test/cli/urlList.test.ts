@@ -119,7 +119,7 @@ describe("urlList.parse", () => {
     }
   })
 
-  it("UrlList-1, -2, -3 hold for any text", () => {
+  it("UrlList-1, UrlList-2, UrlList-3 hold for any text", () => {
     const line = fc.oneof(
       fc.webUrl({ withFragments: true, withQueryParameters: true }),
       fc.constantFrom(
