@@ -1,8 +1,16 @@
 import { describe, expect, it } from "@effect/vitest"
 import fc from "fast-check"
+import * as fs from "node:fs"
+import * as os from "node:os"
 import * as path from "node:path"
 import { isInside, plain, plan } from "../../src/cli/mirrorPath.ts"
 
+/** What file systems of various kinds take for equal, each one by itself and then all together. */
+const folds: ReadonlyArray<(text: string) => string> = [
+  (text) => text.normalize("NFC").toLowerCase(),
+  (text) => text.normalize("NFD").toUpperCase(),
+  (text) => text.normalize("NFKD").toLowerCase()
+]
 const fold = (text: string) => text.normalize("NFKC").toUpperCase().toLowerCase().normalize("NFKC")
 
 const nastyPart = fc.oneof(
@@ -145,6 +153,7 @@ const expectGood = (paths: ReadonlyArray<string>) => {
   expect(paths.filter((one) => !isGood(one))).toEqual([])
   const files = new Set(paths.map(fold))
   expect(files.size).toBe(paths.length)
+  for (const fold of folds) expect(new Set(paths.map(fold)).size).toBe(paths.length)
   const folders = Array.from(files).flatMap((file) =>
     Array.from(file.matchAll(/\//g), ({ index }) => file.slice(0, index))
   )
@@ -201,6 +210,32 @@ describe("mirrorPath", () => {
       }),
       { numRuns: 150 }
     )
+  })
+
+  it("MirrorPath-1, MirrorPath-3: a real folder takes a whole plan, and nothing lands beside it", () => {
+    const base = fs.mkdtempSync(path.join(os.tmpdir(), "hf-"))
+    try {
+      fs.chmodSync(base, 0o755)
+      fc.assert(
+        fc.property(nastyUrls, fc.nat(), (urls, run) => {
+          const out = path.join(base, `${run}`, "out")
+          fs.mkdirSync(out, { recursive: true })
+          const places = plan(urls)
+          for (const [url, place] of places) {
+            fs.mkdirSync(path.join(out, path.dirname(place)), { recursive: true })
+            fs.writeFileSync(path.join(out, place), url, { flag: "wx" })
+          }
+          for (const [url, place] of places) {
+            expect(fs.readFileSync(path.join(out, place), "utf8")).toBe(url)
+          }
+          expect(fs.readdirSync(path.dirname(out))).toEqual(["out"])
+          fs.rmSync(path.dirname(out), { recursive: true })
+        }),
+        { numRuns: 20 }
+      )
+    } finally {
+      fs.rmSync(base, { recursive: true, force: true })
+    }
   })
 
   it("MirrorPath-4: the order of the list does not matter", () => {
