@@ -47,6 +47,8 @@ export interface Options<A, E> {
   readonly exitCode?:
     | ((exit: Exit.Exit<A, E>, reason: Option.Option<Shutdown.Reason>) => number | undefined)
     | undefined
+  /** Failures that the program has told its user of by itself. */
+  readonly isPrinted?: ((error: E) => boolean) | undefined
   /** Where lines for people go. Default: standard error. */
   readonly print?: ((line: string) => void) | undefined
 }
@@ -71,6 +73,13 @@ const holders = (entries: ReadonlyArray<Ledger.Entry>, now: number): Array<strin
       ((now - entry.since) / 1000).toFixed(1)
     } s`
   )
+
+const isSilent = <E>(
+  cause: Cause.Cause<E>,
+  isPrinted: ((error: E) => boolean) | undefined
+): boolean =>
+  Cause.isInterruptedOnly(cause)
+  || isPrinted !== undefined && cause._tag === "Fail" && isPrinted(cause.error)
 
 /** What has happened so far. Guarded by the single thread; written only inside `run`. */
 interface Course {
@@ -156,7 +165,7 @@ export const run = <A, E>(program: Effect.Effect<A, E>, options: Options<A, E> =
     clearInterval(alive)
     clearTimeout(course.timer)
     // INVARIANT Main-3: an interruption that was asked for is no news; anything beside it is.
-    if (Exit.isFailure(exit) && !Cause.isInterruptedOnly(exit.cause)) {
+    if (Exit.isFailure(exit) && !isSilent(exit.cause, options.isPrinted)) {
       print(Cause.pretty(exit.cause, { renderErrorCause: true }))
     }
     const code = options.exitCode?.(exit, course.reason) ?? defaultCode(exit, course.reason)

@@ -5,6 +5,7 @@
  */
 export * as Batch from "./Batch.ts"
 export * as Ledger from "./Ledger.ts"
+export * as Lock from "./Lock.ts"
 export * as Managed from "./Managed.ts"
 export * as Parallel from "./Parallel.ts"
 export * as Semaphore from "./Semaphore.ts"

@@ -1,0 +1,149 @@
+#!/usr/bin/env node
+/**
+ * The `holdfast` command. `holdfast mirror <urls.txt> --to <dir>` is the main job; `holdfast demo` shows it.
+ *
+ * EXIT CODES 0 all done; 1 some items failed; 2 bad arguments or an unreadable list; 3 held elsewhere; 75 drained before the
+ * end; 130/143 ended or forced by a signal.
+ */
+import * as Args from "@effect/cli/Args"
+import * as Command from "@effect/cli/Command"
+import * as CliOptions from "@effect/cli/Options"
+import * as ValidationError from "@effect/cli/ValidationError"
+import * as NodeContext from "@effect/platform-node/NodeContext"
+import * as Cause from "effect/Cause"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Option from "effect/Option"
+import * as Redacted from "effect/Redacted"
+import process from "node:process"
+import * as Demo from "./cli/demo.ts"
+import * as Mirror from "./cli/mirror.ts"
+import * as Settings from "./cli/settings.ts"
+import * as Main from "./Main.ts"
+
+const voice: Mirror.Voice = {
+  line: (text) => Effect.sync(() => void process.stdout.write(`${text}\n`)),
+  progress: process.stderr
+}
+
+// Guarded by the single thread: set once, by the command that ran.
+let exitCode = 0
+const exitWith = (program: Effect.Effect<number, Settings.BadOption, NodeContext.NodeContext>) =>
+  program.pipe(
+    Effect.catchAll((error) => Effect.as(voice.line(`holdfast: ${error.message}`), 2)),
+    Effect.map((code) => {
+      exitCode = code
+    })
+  )
+
+const optional = <A>(option: Option.Option<A>): A | undefined => Option.getOrUndefined(option)
+
+const mirror = Command.make("mirror", {
+  list: Args.text({ name: "urls.txt" }).pipe(
+    Args.withDescription("A text file, one URL per line; # starts a comment.")
+  ),
+  to: CliOptions.text("to").pipe(CliOptions.withDescription("The folder to mirror into.")),
+  concurrency: CliOptions.integer("concurrency").pipe(
+    CliOptions.withDescription("Downloads at once. Default 16."),
+    CliOptions.withDefault(Mirror.defaults.concurrency)
+  ),
+  perHost: CliOptions.integer("per-host").pipe(
+    CliOptions.withDescription("Connections to one host. Default 6."),
+    CliOptions.withDefault(Mirror.defaults.perHost)
+  ),
+  retries: CliOptions.integer("retries").pipe(
+    CliOptions.withDescription(
+      "Further attempts at what may pass (503, a cut connection). Default 4."
+    ),
+    CliOptions.withDefault(Mirror.defaults.retries)
+  ),
+  maxBytes: CliOptions.text("max-bytes").pipe(
+    CliOptions.withDescription("The largest file to accept, such as 500MB. Default: any."),
+    CliOptions.optional
+  ),
+  timeout: CliOptions.text("timeout").pipe(
+    CliOptions.withDescription("How long a server may be silent. Default \"30 seconds\"."),
+    CliOptions.withDefault("30 seconds")
+  ),
+  databaseUrl: CliOptions.redacted("database-url").pipe(
+    CliOptions.withDescription(
+      "A Postgres to keep the table in. Default: $DATABASE_URL, else an embedded server."
+    ),
+    CliOptions.optional
+  ),
+  report: CliOptions.text("report").pipe(
+    CliOptions.withDescription("Where to write the report as JSON."),
+    CliOptions.optional
+  ),
+  drain: CliOptions.text("drain").pipe(
+    CliOptions.withDescription(
+      "How long a first Ctrl-C lets running downloads go on. Default \"25 seconds\"."
+    ),
+    CliOptions.withDefault("25 seconds")
+  )
+}, (given) =>
+  exitWith(Effect.gen(function*() {
+    const fromEnvironment = process.env["DATABASE_URL"]
+    return yield* Mirror.mirror({
+      list: given.list,
+      to: given.to,
+      concurrency: yield* Settings.count("concurrency", given.concurrency, 1),
+      perHost: yield* Settings.count("per-host", given.perHost, 1),
+      retries: yield* Settings.count("retries", given.retries, 0),
+      maxBytes: Option.isNone(given.maxBytes)
+        ? undefined
+        : yield* Settings.bytes("max-bytes", given.maxBytes.value),
+      timeout: yield* Settings.duration("timeout", given.timeout),
+      databaseUrl: optional(given.databaseUrl)
+        ?? (fromEnvironment === undefined || fromEnvironment === ""
+          ? undefined
+          : Redacted.make(fromEnvironment)),
+      report: optional(given.report),
+      drain: yield* Settings.duration("drain", given.drain)
+    }, voice)
+  }))).pipe(
+    Command.withDescription(
+      "Downloads every URL of a list once, into files and a table, resumably."
+    )
+  )
+
+const demo = Command.make("demo", {
+  to: CliOptions.text("to").pipe(
+    CliOptions.withDescription("The folder to mirror into. Default holdfast-demo."),
+    CliOptions.withDefault("holdfast-demo")
+  )
+}, ({ to }) => exitWith(Demo.demo(to, voice))).pipe(
+  Command.withDescription("Mirrors a bundled origin on loopback, to show what `mirror` does.")
+)
+
+const holdfast = Command.make("holdfast").pipe(
+  Command.withDescription("Resources that always come back."),
+  Command.withSubcommands([mirror, demo])
+)
+
+/** The drain asked for, before the command line is parsed in full: Main needs it from the start. */
+const drainOf = (argv: ReadonlyArray<string>): Duration.Duration => {
+  const at = argv.findIndex((word) => word === "--drain" || word.startsWith("--drain="))
+  const text = at < 0 ? undefined : argv[at]!.split("=")[1] ?? argv[at + 1]
+  const asked = Effect.runSyncExit(Settings.duration("drain", text ?? "25 seconds"))
+  return Exit.isSuccess(asked) ? asked.value : Duration.seconds(25)
+}
+
+const badArguments = (exit: Exit.Exit<unknown, unknown>): boolean =>
+  Exit.isFailure(exit)
+  && Option.exists(Cause.failureOption(exit.cause), ValidationError.isValidationError)
+
+Main.run(
+  Command.run(holdfast, { name: "holdfast", version: "0.1.0" })(process.argv).pipe(
+    Effect.provide(NodeContext.layer)
+  ),
+  {
+    // The batch's own grace ends first; this is for a drain that hangs.
+    drain: Duration.sum(drainOf(process.argv), "5 seconds"),
+    release: "15 seconds",
+    exitCode: (exit) => Exit.isSuccess(exit) ? exitCode : badArguments(exit) ? 2 : undefined,
+    // The command line's own complaint has been printed already.
+    isPrinted: ValidationError.isValidationError
+  }
+)

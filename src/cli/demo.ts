@@ -1,0 +1,70 @@
+/**
+ * demo: `npm start` with no arguments. A bundled origin on loopback, mirrored by the real command.
+ *
+ * DESIGN. The origin's port is kept in the target folder, so that a second run asks for the same URLs and finds them done.
+ */
+import * as FileSystem from "@effect/platform/FileSystem"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as path from "node:path"
+import * as Ledger from "../Ledger.ts"
+import * as Mirror from "./mirror.ts"
+import * as Origin from "./origin.ts"
+
+const portFile = "origin-port.txt"
+
+/** The port of the last demo in this folder, if it is free again; else a free one. */
+const openOrigin = (folder: string) =>
+  Effect.gen(function*() {
+    const fs = yield* FileSystem.FileSystem
+    const file = path.join(folder, portFile)
+    const kept = yield* Effect.orElseSucceed(fs.readFileString(file), () => "0")
+    const port = Number.parseInt(kept, 10)
+    const origin = yield* Effect.orElse(
+      Origin.make({ port: port > 1023 && port < 65536 ? port : 0 }),
+      () => Origin.make({ port: 0 })
+    ).pipe(
+      // It outlives the mirror, whose ledger is summed while the origin still serves.
+      Effect.provideService(Ledger.Ledger, undefined)
+    )
+    yield* fs.writeFileString(file, `${origin.port}\n`)
+    return origin
+  })
+
+const whatNext = (folder: string): ReadonlyArray<string> => [
+  "",
+  `The files are in ${folder}. What to try next:`,
+  "  npm start                                  again: everything is there and verified, nothing is fetched",
+  `  rm -r ${folder} && npm start   and press Ctrl-C in the middle: it finishes what it has begun; run it again to resume`,
+  "  npm start -- urls.txt --to out             your own list, one URL per line"
+]
+
+/** Serves the bundled origin and mirrors it into `to`. */
+export const demo = (
+  to: string,
+  voice: Mirror.Voice
+): Effect.Effect<number, never, FileSystem.FileSystem> =>
+  Effect.gen(function*() {
+    const fs = yield* FileSystem.FileSystem
+    const folder = path.resolve(to)
+    yield* fs.makeDirectory(folder, { recursive: true })
+    // The origin's scope is inside: what is printed next comes after its release too.
+    const code = yield* Effect.scoped(Effect.gen(function*() {
+      const origin = yield* openOrigin(folder)
+      const list = path.join(folder, "urls.txt")
+      yield* fs.writeFileString(list, `${origin.urls.join("\n")}\n`)
+      yield* voice.line(
+        `Mirroring ${origin.urls.length} URLs of a bundled origin (slow ones, 503s, cut bodies, redirects) on 127.0.0.1:${origin.port}`
+      )
+      return yield* Mirror.mirror({
+        ...Mirror.defaults,
+        list,
+        to: folder,
+        drain: Duration.seconds(25)
+      }, voice)
+    }))
+    for (const line of whatNext(to)) yield* voice.line(line)
+    return code
+  }).pipe(
+    Effect.catchAll((error) => Effect.as(voice.line(`holdfast: ${error.message}`), 2))
+  )

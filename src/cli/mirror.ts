@@ -1,0 +1,426 @@
+/**
+ * mirror: a URL list into files and Postgres, sharing one session, one pool and one lock.
+ *
+ * DESIGN. The whole runtime in one scope: folder lock, database, row lock, HTTP session, batch; released in reverse. The
+ * folder lock comes first because it also guards the embedded server's data: whatever still runs there when we hold the
+ * lock is an orphan. What the run has learnt is kept outside that scope, so the report is written, and the ledger summed,
+ * after everything has been let go, however the run ended.
+ *
+ * INVARIANTS
+ * - Mirror-1 Two runs on one folder never overlap, on one host (folder lock) or through one database (row lock).
+ * - Mirror-2 A file appears complete or not at all, and never outside the folder.
+ * - Mirror-3 A row says `done` in the same transaction as the checkpoint, after the file is on disk.
+ * - Mirror-4 `done + alreadyDone + skipped + failed + interrupted = taken` in the report, rejected lines (skipped) included.
+ * - Mirror-5 The report is written and the ledger summed after the last release.
+ */
+import * as FileSystem from "@effect/platform/FileSystem"
+import * as SqlError from "@effect/sql/SqlError"
+import * as Cause from "effect/Cause"
+import * as Data from "effect/Data"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
+import * as Redacted from "effect/Redacted"
+import * as Stream from "effect/Stream"
+import { createHash } from "node:crypto"
+import * as path from "node:path"
+import * as Batch from "../Batch.ts"
+import * as BatchPostgres from "../Batch/Postgres.ts"
+import * as Files from "../Files.ts"
+import * as Http from "../Http.ts"
+import * as Ledger from "../Ledger.ts"
+import type * as Lock from "../Lock.ts"
+import * as LockFile from "../Lock/File.ts"
+import * as LockPostgres from "../Lock/Postgres.ts"
+import * as Postgres from "../Postgres.ts"
+import * as Embedded from "../Postgres/Embedded.ts"
+import * as Shutdown from "../Shutdown.ts"
+import * as MirrorPath from "./mirrorPath.ts"
+import * as MirrorStore from "./mirrorStore.ts"
+import * as Progress from "./progress.ts"
+import * as Report from "./report.ts"
+import * as UrlList from "./urlList.ts"
+
+/** What the command line said. Sizes in bytes. */
+export interface Options {
+  readonly list: string
+  readonly to: string
+  readonly concurrency: number
+  readonly perHost: number
+  readonly retries: number
+  readonly maxBytes: number | undefined
+  readonly databaseUrl: Redacted.Redacted | undefined
+  readonly report: string | undefined
+  readonly drain: Duration.Duration
+  readonly timeout: Duration.Duration
+}
+
+/** What holds where the command line says nothing. */
+export const defaults = {
+  concurrency: 16,
+  perHost: 6,
+  retries: 4,
+  maxBytes: undefined,
+  databaseUrl: undefined,
+  report: undefined,
+  timeout: Duration.seconds(30)
+} as const
+
+/** Where the command talks to people: `line` to standard output, `progress` to the terminal. */
+export interface Voice {
+  readonly line: (text: string) => Effect.Effect<void>
+  readonly progress: Progress.Sink
+}
+
+/** The folder cannot be written. */
+export class FolderUnusable extends Data.TaggedError("FolderUnusable")<{
+  readonly folder: string
+  readonly cause: unknown
+}> {
+  override get message(): string {
+    const why = this.cause instanceof Error ? this.cause.message : String(this.cause)
+    return `Cannot write into the folder ${this.folder}: ${why}. Give another --to, or its rights to this account.`
+  }
+}
+
+/** Another run works on this folder, or through this database on a folder of this name. */
+export class HeldElsewhere extends Data.TaggedError("HeldElsewhere")<{
+  readonly folder: string
+  readonly holder: Option.Option<Lock.Holder>
+}> {
+  override get message(): string {
+    const by = Option.match(this.holder, {
+      onNone: () => "another run",
+      onSome: ({ holder }) => holder
+    })
+    return `The folder ${this.folder} is being mirrored by ${by}. Wait until it has ended, or give another --to.`
+  }
+}
+
+/** A way out of the folder that was there before us, such as a symbolic link. */
+export class OutsideFolder extends Data.TaggedError("OutsideFolder")<{
+  readonly path: string
+  readonly leadsTo: string
+}> {
+  override get message(): string {
+    return `${this.path} leads out of the folder, to ${this.leadsTo}. Remove that link to mirror below it.`
+  }
+}
+
+/** Longer URLs do not fit a Postgres primary key. */
+const maxUrlLength = 2048
+
+/** Everything the run knows, kept outside its scope (Mirror-5). Guarded by the single thread. */
+interface Course {
+  readonly items: Array<Report.Item>
+  readonly progress: Progress.ProgressState
+  status: Batch.Report["status"]
+}
+
+const describe = (error: unknown): string => {
+  if (!(error instanceof Error)) return String(error)
+  // A SqlError's message says what was tried; its cause says what the server answered.
+  return error instanceof SqlError.SqlError && error.cause instanceof Error &&
+      error.cause.message !== error.message
+    ? `${error.message}: ${error.cause.message}`
+    : error.message
+}
+
+const describeCause = (cause: Cause.Cause<unknown>): string =>
+  Option.match(Cause.failureOption(cause), {
+    onSome: describe,
+    onNone: () => Cause.pretty(cause)
+  })
+
+// ------------------------------------------------------------------------------------------- the scope
+
+const openFolder = (to: string) =>
+  Effect.gen(function*() {
+    const fs = yield* FileSystem.FileSystem
+    const absolute = path.resolve(to)
+    const own = path.join(absolute, ".holdfast")
+    const opened = Effect.gen(function*() {
+      yield* fs.makeDirectory(own, { recursive: true })
+      yield* fs.access(absolute, { writable: true })
+      yield* fs.access(own, { writable: true })
+      return yield* fs.realPath(absolute)
+    })
+    return yield* Effect.mapError(
+      opened,
+      (cause) => new FolderUnusable({ folder: absolute, cause })
+    )
+  })
+
+/** Holds `mirror:<folder>` until the scope closes, or says who holds it. */
+const take = (locks: Lock.Service, folder: string) =>
+  Effect.gen(function*() {
+    const key = `mirror:${folder}`
+    const lease = yield* locks.tryAcquire(key, { label: "holdfast mirror" })
+    if (Option.isSome(lease)) return lease.value
+    const holder = yield* Effect.orElseSucceed(locks.inspect(key), () => Option.none<Lock.Holder>())
+    return yield* new HeldElsewhere({ folder, holder })
+  })
+
+const connectionOf = (folder: string, databaseUrl: Redacted.Redacted | undefined) =>
+  databaseUrl === undefined
+    ? Effect.map(
+      Embedded.make({ dataDirectory: path.join(folder, ".holdfast", "pg") }),
+      ({ database, host, port, user }) => ({ host, port, user, database })
+    )
+    : Effect.succeed({ url: Redacted.value(databaseUrl) })
+
+/** A fresh folder for what is being downloaded: whatever lies there was left by a killed run. */
+const openParts = (folder: string) =>
+  Effect.gen(function*() {
+    const fs = yield* FileSystem.FileSystem
+    const parts = path.join(folder, ".holdfast", "parts")
+    const clear = fs.remove(parts, { recursive: true, force: true })
+    return yield* Effect.acquireRelease(
+      Effect.as(Effect.zipRight(clear, fs.makeDirectory(parts)), parts),
+      () => Effect.ignore(clear)
+    ).pipe(Effect.mapError((cause) => new FolderUnusable({ folder: parts, cause })))
+  })
+
+// ------------------------------------------------------------------------------------------- one item
+
+const isUnchanged = (file: string, row: MirrorStore.Row) =>
+  Effect.gen(function*() {
+    const fs = yield* FileSystem.FileSystem
+    const { size } = yield* fs.stat(file)
+    if (Number(size) !== row.bytes) return false
+    const hash = createHash("sha256")
+    yield* Stream.runForEach(fs.stream(file), (chunk) => Effect.sync(() => hash.update(chunk)))
+    return hash.digest("hex") === row.sha256
+  }).pipe(Effect.orElseSucceed(() => false))
+
+const fetchInto = (folder: string, parts: string, place: string, url: string, options: {
+  readonly maxBytes: number | undefined
+  readonly onBytes: (added: number) => void
+}) =>
+  Effect.gen(function*() {
+    const fs = yield* FileSystem.FileSystem
+    const destination = path.join(folder, place)
+    const parent = path.dirname(destination)
+    yield* Effect.mapError(
+      fs.makeDirectory(parent, { recursive: true }),
+      Files.toFileError("mkdir", parent)
+    )
+    const real = yield* Effect.mapError(fs.realPath(parent), Files.toFileError("realPath", parent))
+    // INVARIANT Mirror-2: the names are safe by themselves; what was in the folder before us may not be.
+    if (real !== folder && !real.startsWith(folder + path.sep)) {
+      return yield* new OutsideFolder({ path: parent, leadsTo: real })
+    }
+    return yield* Http.download(url, destination, {
+      ...options,
+      partial: path.join(
+        parts,
+        `${createHash("sha256").update(url).digest("hex").slice(0, 32)}.part`
+      )
+    })
+  })
+
+/** What spoils every item alike: no room, no rights on the disk, no database. */
+const isFatal = (error: unknown): boolean =>
+  error instanceof SqlError.SqlError
+  || error instanceof Files.FileError &&
+    ["ENOSPC", "EDQUOT", "EROFS", "EMFILE", "EIO"].includes(error.code)
+
+const verdict = (cause: Cause.Cause<unknown>): Batch.Verdict =>
+  Option.match(Cause.failureOption(cause), {
+    onNone: () => "fail",
+    onSome: (error) => isFatal(error) ? "fail" : "collect"
+  })
+
+// ------------------------------------------------------------------------------------------- the run
+
+const download = (
+  options: Options,
+  folder: string,
+  list: UrlList.UrlList,
+  course: Course,
+  voice: Voice
+) =>
+  Effect.gen(function*() {
+    const fs = yield* FileSystem.FileSystem
+    const session = yield* Http.Session
+    const shutdown = yield* Shutdown.Shutdown
+    const store = yield* MirrorStore.open
+    const checkpoint = yield* BatchPostgres.checkpoint({ run: `mirror:${folder}` })
+    const parts = yield* openParts(folder)
+    const taken = new Map(Array.from(store.rows, ([url, row]) => [url, row.path]))
+    const plan = MirrorPath.plan(list.urls, taken)
+    const placeOf = (url: string): string => plan.get(url)!
+    yield* store.reserve(new Map(list.urls.map((url) => [url, placeOf(url)])))
+    const { progress } = course
+
+    const job: Batch.Job<string, Http.Downloaded, MirrorError, never> = {
+      name: "mirror",
+      key: (url) => url,
+      process: (url) =>
+        fetchInto(folder, parts, placeOf(url), url, {
+          maxBytes: options.maxBytes,
+          onBytes: (added) => {
+            progress.bytes += added
+          }
+        }).pipe(
+          Effect.provideService(FileSystem.FileSystem, fs),
+          Effect.provideService(Http.Session, session)
+        ),
+      commit: (url, { bytes, sha256 }, attempts) => store.done({ url, bytes, sha256, attempts }),
+      retry: Http.retryPolicy({ times: options.retries })
+    }
+    yield* Progress.reporter(progress, voice.progress)
+    const report = yield* shutdown.drains(Batch.run(job, list.urls, {
+      concurrency: options.concurrency,
+      onError: verdict,
+      drain: { when: shutdown.requested, grace: options.drain },
+      checkpoint: {
+        commit: checkpoint.commit,
+        isDone: (url) =>
+          Effect.gen(function*() {
+            const row = store.rows.get(url)
+            if (row?.status !== "done" || row.path !== placeOf(url)) return false
+            if (!(yield* checkpoint.isDone(url))) return false
+            return yield* isUnchanged(path.join(folder, row.path), row)
+          }).pipe(Effect.provideService(FileSystem.FileSystem, fs))
+      },
+      onTaken: () =>
+        Effect.sync(() => {
+          progress.taken++
+          progress.inFlight++
+        }),
+      onSettled: (outcome) => settled(outcome, course, store, placeOf(outcome.item))
+    }))
+    course.status = report.status
+  })
+
+type MirrorError = Effect.Effect.Error<ReturnType<typeof fetchInto>> | SqlError.SqlError
+
+const settled = (
+  outcome: Batch.Outcome<string, Http.Downloaded, MirrorError | Batch.ItemTimeout>,
+  { items, progress }: Course,
+  store: MirrorStore.Store,
+  place: string
+): Effect.Effect<void, SqlError.SqlError> =>
+  Effect.suspend(() => {
+    const { attempts, item: url, status } = outcome
+    const row = store.rows.get(url)
+    progress.inFlight--
+    if (status === "interrupted") {
+      items.push({ url, status, path: null, bytes: null, sha256: null, attempts, error: null })
+      return Effect.void
+    }
+    progress[status]++
+    if (status === "done" || status === "alreadyDone") {
+      const { bytes, sha256 } = status === "done"
+        ? outcome.value
+        : row ?? { bytes: null, sha256: null }
+      items.push({ url, status, path: place, bytes, sha256, attempts, error: null })
+      return Effect.void
+    }
+    const error = describeCause(outcome.cause)
+    items.push({ url, status, path: null, bytes: null, sha256: null, attempts, error })
+    // Without its database the row stays as it was; the next run finds it unfinished.
+    return verdict(outcome.cause) === "fail" ? Effect.void : store.failed({ url, attempts, error })
+  })
+
+const inFolder = (options: Options, list: UrlList.UrlList, course: Course, voice: Voice) =>
+  Effect.scoped(Effect.gen(function*() {
+    const folder = yield* openFolder(options.to)
+    yield* take(yield* LockFile.make({ namespace: "holdfast" }), folder)
+    const connection = yield* connectionOf(folder, options.databaseUrl)
+    const services = yield* Layer.build(Layer.merge(
+      Postgres.layer({
+        ...connection,
+        max: Math.max(4, options.concurrency),
+        applicationName: "holdfast"
+      }),
+      Http.session({
+        perHost: options.perHost,
+        headersTimeout: options.timeout,
+        idleTimeout: options.timeout,
+        userAgent: "holdfast-mirror"
+      })
+    ))
+    const locks = yield* LockPostgres.make({ ...connection, namespace: "holdfast" })
+    const lease = yield* take(locks, folder)
+    yield* lease.protect(Effect.provide(download(options, folder, list, course, voice), services))
+  }))
+
+/** The exit code of what a run can fail with, and whether its message says it all. */
+const codeOf = (error: { readonly _tag: string }): number => {
+  switch (error._tag) {
+    case "HeldElsewhere":
+      return 3
+    case "ListUnreadable":
+    case "ListEmpty":
+    case "ListBinary":
+    case "FolderUnusable":
+    case "PostgresUnavailable":
+    case "EmbeddedUnavailable":
+      return 2
+    default:
+      return 1
+  }
+}
+
+const summarise = (options: Options, course: Course, voice: Voice) =>
+  Effect.gen(function*() {
+    const ledger = yield* Ledger.Ledger
+    const snapshot = ledger === undefined ? undefined : yield* ledger.snapshot
+    const report = Report.make(course.items, snapshot)
+    for (const line of Report.lines(report, snapshot)) yield* voice.line(line)
+    if (options.report !== undefined) {
+      yield* Files.writeAtomic(options.report, `${JSON.stringify(report, null, 2)}\n`)
+    }
+    return report
+  })
+
+/**
+ * Mirrors a list and returns the exit code: 0 all done, 1 something failed, 2 bad input with nothing touched, 3 held
+ * elsewhere, 75 drained before the end.
+ *
+ * **Interruption** — everything is released and the report written, then the interrupt is seen.
+ */
+export const mirror = (
+  options: Options,
+  voice: Voice
+): Effect.Effect<number, never, FileSystem.FileSystem> =>
+  Effect.gen(function*() {
+    const list = yield* UrlList.read(options.list, { maxUrlLength })
+    const course: Course = {
+      items: list.rejected.map((rejected) => Report.rejected(rejected)),
+      progress: Progress.start(list.urls.length, Date.now()),
+      status: "failed"
+    }
+    // MASK: the report and the ledger's sum come after the last release, also when we are interrupted; the run is restored.
+    return yield* Effect.uninterruptibleMask((restore) =>
+      Effect.gen(function*() {
+        const exit = yield* Effect.exit(restore(inFolder(options, list, course, voice)))
+        const failure = Exit.isFailure(exit) ? Cause.failureOption(exit.cause) : Option.none()
+        if (Option.isSome(failure) && codeOf(failure.value) > 1) return yield* failure.value
+        const report = yield* summarise(options, course, voice)
+        if (Exit.isFailure(exit)) return yield* Effect.failCause(exit.cause)
+        if (course.status === "drained") {
+          yield* voice.line(
+            `Stopped on request: ${
+              list.urls.length - report.done - report.alreadyDone
+            } URL(s) left. Run it again to go on.`
+          )
+          return 75
+        }
+        return report.failed + report.skipped > 0 ? 1 : 0
+      })
+    )
+  }).pipe(
+    Effect.catchAll((error) =>
+      Effect.as(voice.line(`holdfast: ${describeFailure(error)}`), codeOf(error))
+    )
+  )
+
+const describeFailure = (error: unknown): string =>
+  error instanceof Batch.BatchFailed
+    ? `stopped early: ${describeCause(error.failure)} Run it again to go on.`
+    : describe(error)

@@ -1,0 +1,92 @@
+/**
+ * mirrorStore: the table `mirror_file`, one row per URL.
+ *
+ * DESIGN. A row is reserved, with its path, before anything is fetched, so that a later run with another list can never give
+ * the same path to another URL. `done` runs inside the checkpoint's transaction.
+ *
+ * INVARIANTS
+ * - MirrorStore-1 One row per URL (the primary key), and no two rows share a path.
+ * - MirrorStore-2 A row says `done` only when the file it names has been published.
+ */
+import * as SqlClient from "@effect/sql/SqlClient"
+import type * as SqlError from "@effect/sql/SqlError"
+import * as Effect from "effect/Effect"
+
+/** What the table remembers of one URL; `bytes` in bytes, `sha256` in hex. */
+export interface Row {
+  readonly url: string
+  readonly path: string
+  readonly bytes: number | null
+  readonly sha256: string | null
+  readonly status: "pending" | "done" | "failed"
+}
+
+/** The table, and its rows as they were when it was opened. */
+export interface Store {
+  readonly rows: ReadonlyMap<string, Row>
+  readonly reserve: (plan: ReadonlyMap<string, string>) => Effect.Effect<void, SqlError.SqlError>
+  readonly done: (file: {
+    readonly url: string
+    readonly bytes: number
+    readonly sha256: string
+    readonly attempts: number
+  }) => Effect.Effect<void, SqlError.SqlError>
+  readonly failed: (
+    item: { readonly url: string; readonly attempts: number; readonly error: string }
+  ) => Effect.Effect<void, SqlError.SqlError>
+}
+
+const reserveAtOnce = 500
+
+const createTable = (sql: SqlClient.SqlClient) =>
+  sql.withTransaction(Effect.zipRight(
+    // IF NOT EXISTS alone fails for one of two first comers.
+    sql`SELECT pg_advisory_xact_lock(hashtext('mirror_file'))`,
+    sql`CREATE TABLE IF NOT EXISTS mirror_file (
+      url text PRIMARY KEY,
+      path text,
+      bytes bigint,
+      sha256 text,
+      status text,
+      attempts int,
+      error text,
+      finished_at timestamptz
+    )`
+  ))
+
+/** Opens the table, making it if need be, and reads what it remembers. */
+export const open: Effect.Effect<Store, SqlError.SqlError, SqlClient.SqlClient> = Effect.gen(
+  function*() {
+    const sql = yield* SqlClient.SqlClient
+    yield* createTable(sql)
+    // float8: a bigint column arrives as text, and no file is longer than 2^53 bytes.
+    const rows = yield* sql<
+      Row
+    >`SELECT url, path, bytes::float8 AS bytes, sha256, status FROM mirror_file`
+
+    const reserveSome = (entries: ReadonlyArray<readonly [string, string]>) =>
+      sql`INSERT INTO mirror_file ${
+        sql.insert(entries.map(([url, path]) => ({ url, path, status: "pending", attempts: 0 })))
+      } ON CONFLICT (url) DO UPDATE SET path = excluded.path`
+
+    return {
+      rows: new Map(rows.map((row) => [row.url, row])),
+      reserve: (plan) => {
+        const entries = Array.from(plan)
+        const chunks = Array.from(
+          { length: Math.ceil(entries.length / reserveAtOnce) },
+          (_, i) => entries.slice(i * reserveAtOnce, (i + 1) * reserveAtOnce)
+        )
+        return Effect.forEach(chunks, reserveSome, { discard: true })
+      },
+      done: ({ attempts, bytes, sha256, url }) =>
+        Effect.asVoid(
+          sql`UPDATE mirror_file SET status = 'done', bytes = ${bytes}, sha256 = ${sha256},
+        attempts = ${attempts}, error = NULL, finished_at = now() WHERE url = ${url}`
+        ),
+      failed: ({ attempts, error, url }) =>
+        Effect.asVoid(sql`UPDATE mirror_file SET status = 'failed', attempts = ${attempts},
+        error = ${error}, finished_at = now() WHERE url = ${url}`)
+    }
+  }
+)

@@ -1,0 +1,68 @@
+/**
+ * settings: what people write on a command line (`"25 seconds"`, `10MiB`) as values, or a line that says what is wrong.
+ */
+import * as Data from "effect/Data"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+
+/** An option's text cannot be used. */
+export class BadOption extends Data.TaggedError("BadOption")<{
+  readonly option: string
+  readonly value: string
+  readonly expected: string
+}> {
+  override get message(): string {
+    return `--${this.option} ${this.value}: expected ${this.expected}.`
+  }
+}
+
+/** A whole number from `least` up. */
+export const count = (
+  option: string,
+  value: number,
+  least: number
+): Effect.Effect<number, BadOption> =>
+  Number.isSafeInteger(value) && value >= least
+    ? Effect.succeed(value)
+    : new BadOption({ option, value: String(value), expected: `a whole number, ${least} or more` })
+
+/** `"25 seconds"`, `"500 millis"`, or a bare number of seconds. */
+export const duration = (
+  option: string,
+  value: string
+): Effect.Effect<Duration.Duration, BadOption> => {
+  const text = /^\d+$/.test(value.trim()) ? `${value.trim()} seconds` : value.trim()
+  return Option.match(Duration.decodeUnknown(text), {
+    onNone: () =>
+      new BadOption({
+        option,
+        value,
+        expected: "a duration such as \"25 seconds\" or \"500 millis\""
+      }),
+    onSome: (found) => Effect.succeed(found)
+  })
+}
+
+const units: Readonly<Record<string, number>> = {
+  "": 1,
+  b: 1,
+  kb: 1e3,
+  mb: 1e6,
+  gb: 1e9,
+  kib: 1024,
+  mib: 1024 ** 2,
+  gib: 1024 ** 3
+}
+
+/** `1048576`, `10MB`, `1.5GiB`. */
+export const bytes = (option: string, value: string): Effect.Effect<number, BadOption> => {
+  const [, amount, unit = ""] = /^\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*$/i.exec(value) ?? []
+  const factor = units[unit.toLowerCase()]
+  const size = amount === undefined || factor === undefined
+    ? 0
+    : Math.floor(Number(amount) * factor)
+  return Number.isSafeInteger(size) && size > 0
+    ? Effect.succeed(size)
+    : new BadOption({ option, value, expected: "a size such as 500000, 10MB or 1GiB" })
+}
