@@ -252,6 +252,13 @@ const findBinaries: Effect.Effect<string, EmbeddedUnavailable> = Effect.suspend(
   )
 })
 
+const check = (binaries: string): Effect.Effect<string, EmbeddedUnavailable> =>
+  fs.existsSync(path.join(binaries, "bin", "initdb"))
+    ? Effect.succeed(path.resolve(binaries))
+    : Effect.fail(
+      new EmbeddedUnavailable({ platform, reason: `there is no bin/initdb in "${binaries}"` })
+    )
+
 /** `libpq.so.5.18` is asked for as `libpq.so.5`, `libicudata.77.1.dylib` as `libicudata.77.dylib`. */
 const shortName = (name: string): string | undefined =>
   /^(.+\.so\.\d+)\.[\d.]+$/.exec(name)?.[1]
@@ -752,7 +759,7 @@ const awaitReady = (launch: Launch, child: Child, directory: string, until: numb
 const start = (options: Options): Effect.Effect<Server, Failure, Scope.Scope> =>
   Effect.gen(function*() {
     const until = performance.now() + Duration.toMillis(options.startTimeout ?? "60 seconds")
-    const found = options.binaries ?? (yield* findBinaries)
+    const found = yield* options.binaries === undefined ? findBinaries : check(options.binaries)
     const kept = options.dataDirectory === undefined
       ? undefined
       : path.resolve(options.dataDirectory)
