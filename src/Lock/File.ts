@@ -326,8 +326,11 @@ const claimNames = (namespace: string, directory: string): Names => {
   }
 }
 
-/** Whether anybody listens: the kernel answers at once, even for a stopped holder. */
-const alive = (socket: string): Effect.Effect<boolean, Lock.LockBackendError> =>
+/**
+ * Whether anybody listens: the kernel answers at once, even for a stopped holder. A reset says only that this connection is
+ * over (a holder that has just closed, or has no file descriptor left to accept with): it is asked again, then believed alive.
+ */
+const alive = (socket: string, tries = 5): Effect.Effect<boolean, Lock.LockBackendError> =>
   Effect.async((resume) => {
     const probe = net.connect({ path: socket })
     const finish = (lives: Effect.Effect<boolean, Lock.LockBackendError>): void => {
@@ -339,19 +342,22 @@ const alive = (socket: string): Effect.Effect<boolean, Lock.LockBackendError> =>
       const code = codeOf(error)
       if (code === "ECONNREFUSED" || code === "ENOENT") finish(Effect.succeed(false))
       else if (code === "EAGAIN") finish(Effect.succeed(true))
-      else finish(Effect.fail(failed("connect")(error)))
+      else if (code === "ECONNRESET") {
+        finish(tries > 1 ? alive(socket, tries - 1) : Effect.succeed(true))
+      } else finish(Effect.fail(failed("connect")(error)))
     })
   })
 
-/** The highest fence given by this process. */
-let lastFence = 0n
 const nowMicros = (): bigint => BigInt(Date.now()) * 1000n
-const above = (floor: bigint): bigint => {
+
+/** The next number after `last`, and never below the clock. */
+const after = (last: bigint): bigint => {
   const now = nowMicros()
-  const least = (floor > lastFence ? floor : lastFence) + 1n
-  lastFence = now > least ? now : least
-  return lastFence
+  return now > last ? now : last + 1n
 }
+
+/** The highest fence this process has drawn from the clock. */
+let lastByClock = 0n
 
 /** The fence of a grant, and what a release must wait for so that the next one is higher (LockFile-4). */
 interface Fences {
@@ -371,7 +377,11 @@ const settleByClock = (fence: bigint): Effect.Effect<void> =>
   })
 
 const clockFences: Fences = {
-  next: () => Effect.sync(() => above(0n)),
+  next: () =>
+    Effect.sync(() => {
+      lastByClock = after(lastByClock)
+      return lastByClock
+    }),
   settle: settleByClock
 }
 
@@ -384,7 +394,7 @@ const counterFences = (namespace: string, directory: string): Fences => ({
           if (codeOf(error) === "ENOENT") return "0"
           throw error
         })
-        const fence = above(BigInt(last.trim()))
+        const fence = after(BigInt(last.trim()))
         // Renamed into place: a reader after a crash finds the old number or the new one, never half of one.
         await fs.promises.writeFile(`${file}.new`, `${fence}\n`)
         await fs.promises.rename(`${file}.new`, file)

@@ -1,0 +1,484 @@
+/**
+ * Lock/Postgres: a lock among all that reach one Postgres database, held by a session.
+ *
+ * DESIGN. A key is a session advisory lock on a connection of its own, never one of a query pool: the server queues the
+ * waiters in order, the lock is held exactly as long as the session lives, and there is no time to live to tune. The socket
+ * is the loss signal: its end interrupts the body at once, and a ping with a bound finds the peer that went silent. The
+ * bound (`pingInterval + pingTimeout`, 6 s) is shorter than what the server, told by its keepalive settings, takes to drop
+ * us (10 to 11 s), so the body is stopped before the next holder starts.
+ * An interrupted wait is cancelled from a second connection, then the first query's own end is awaited: cancel and grant may
+ * cross, and only the query itself knows which came first. Then the session is closed, which frees whatever it won.
+ *
+ * INVARIANTS
+ * - LockPostgres-1 (G1) The fence is drawn by the granted session, after the grant and before its release: it rises.
+ * - LockPostgres-2 (G3) After an interrupted wait no session of ours waits or holds; unsettled after 2 s the socket is cut.
+ * - LockPostgres-3 (G4) A session that ends, or does not answer a ping in time, loses the lease.
+ * - LockPostgres-4 (G8) No error of a connection is unhandled, and closing the layer leaves no connection.
+ * - LockPostgres-5 Behind a pooler that parts session from connection it refuses (`LockUnsupported`) rather than pretend.
+ *
+ * COST one connection per held key (about 5 ms to open), one more for an instant per cancel and per `inspect`.
+ * NOT DONE `lock_timeout` for `waitAtMost` (it may raise although the lock was granted); shared mode; lease rows for use behind
+ * poolers; safety across a failover to a replica that had not seen the grant: fence what you write.
+ * Waiting for sockets is in real time, not on the `Clock`; `waitAtMost` is on the `Clock`.
+ * SOURCES research/locks.md 5.1, 5.2; madelson/DistributedLock #147 (lock_timeout), pgbouncer #102, yugabyte #26105.
+ *
+ * @since 0.1.0
+ */
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
+import * as Redacted from "effect/Redacted"
+import type * as Scope from "effect/Scope"
+import * as crypto from "node:crypto"
+import * as os from "node:os"
+import { Client, type ClientConfig } from "pg"
+import * as Lock from "../Lock.ts"
+import * as Managed from "../Managed.ts"
+
+/**
+ * Where the server is and how it is watched. What `url` says wins over the single fields.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Options {
+  /** Keeps the keys of one application apart from another's in the same database. */
+  readonly namespace: string
+  readonly url?: string | Redacted.Redacted | undefined
+  /** A name, an address, or the directory of a Unix socket. */
+  readonly host?: string | undefined
+  readonly port?: number | undefined
+  readonly user?: string | undefined
+  readonly password?: string | Redacted.Redacted | undefined
+  readonly database?: string | undefined
+  readonly ssl?: ClientConfig["ssl"]
+  /** Default 5 seconds. */
+  readonly connectTimeout?: Duration.DurationInput | undefined
+  /** How often a held session is asked for a sign of life. Default 2 seconds. */
+  readonly pingInterval?: Duration.DurationInput | undefined
+  /** How long it may take to answer. Default 4 seconds; with the interval, keep it below 10 seconds. */
+  readonly pingTimeout?: Duration.DurationInput | undefined
+  /** The sequence the fences come from, made when missing; `schema.name` or `name`. Default `holdfast_lock_fence`. */
+  readonly sequence?: string | undefined
+}
+
+interface Settings {
+  readonly namespace: string
+  readonly client: ClientConfig
+  readonly pingIntervalMillis: number
+  readonly pingTimeoutMillis: number
+  readonly sequence: string
+}
+
+const unredacted = (text: string | Redacted.Redacted | undefined): string | undefined =>
+  Redacted.isRedacted(text) ? Redacted.value(text) : text
+
+const settingsOf = (options: Options): Settings => ({
+  namespace: options.namespace,
+  client: {
+    connectionString: unredacted(options.url),
+    host: options.host,
+    port: options.port,
+    user: options.user,
+    password: unredacted(options.password),
+    database: options.database,
+    ...(options.ssl === undefined ? {} : { ssl: options.ssl }),
+    connectionTimeoutMillis: Duration.toMillis(options.connectTimeout ?? "5 seconds"),
+    keepAlive: true,
+    keepAliveInitialDelayMillis: 5000
+  },
+  pingIntervalMillis: Duration.toMillis(options.pingInterval ?? "2 seconds"),
+  pingTimeoutMillis: Duration.toMillis(options.pingTimeout ?? "4 seconds"),
+  sequence: options.sequence ?? "holdfast_lock_fence"
+})
+
+/** After this a farewell (cancel, unlock, close) is given up and the socket cut. */
+const farewellMillis = 2000
+/** A `LockTimeout` waits for this to name the holder. */
+const inspectMillis = 2000
+
+const self = `${os.hostname()}:${process.pid}`
+
+/** As the server would make it, so that it can be compared: printable ASCII, 63 bytes at most. */
+const applicationName = (label: string | undefined): string =>
+  `lock:${self}${label === undefined ? "" : `:${label}`}`.replaceAll(/[^ -~]/g, "?").slice(0, 63)
+
+/** 64 bits of the digest, as Postgres wants them: signed, and as text, for a JavaScript number would lose some. */
+const idOf = (namespace: string, key: string): string =>
+  crypto.createHash("sha256").update(namespace).update("\0").update(key).digest()
+    .readBigInt64BE(0).toString()
+
+/** Everything a lock session relies on. A setting this server does not know is left out. */
+const prepareSql = `SELECT set_config(name, value, false)
+FROM (VALUES ('statement_timeout', '0'), ('lock_timeout', '0'), ('transaction_timeout', '0'),
+  ('idle_session_timeout', '0'), ('tcp_keepalives_idle', '5'), ('tcp_keepalives_interval', '2'),
+  ('tcp_keepalives_count', '3'), ('tcp_user_timeout', '10s'), ('application_name', $1)) AS wanted (name, value)
+WHERE current_setting(name, true) IS NOT NULL`
+
+/** Who holds a key that was given as one 64-bit number: pg_locks shows it in two halves, with objsubid 1. */
+const holderSql = `SELECT activity.application_name AS name, held.pid
+FROM pg_locks AS held LEFT JOIN pg_stat_activity AS activity ON activity.pid = held.pid
+WHERE held.locktype = 'advisory' AND held.granted AND held.objsubid = 1
+  AND held.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+  AND held.classid::bigint = (($1::bigint >> 32) & 4294967295) AND held.objid::bigint = ($1::bigint & 4294967295)`
+
+const codeOf = (error: unknown): string | undefined =>
+  error instanceof Error && "code" in error && typeof error.code === "string"
+    ? error.code
+    : undefined
+
+/** True if it ended, well or badly, within the time: real time, for it waits for a peer. */
+const endsWithin = (work: Promise<unknown>, millis: number): Promise<boolean> =>
+  new Promise((resolve) => {
+    const timer = setTimeout(() => resolve(false), millis)
+    const ended = (): void => {
+      clearTimeout(timer)
+      resolve(true)
+    }
+    work.then(ended, ended)
+  })
+
+const cut = (client: Client): void => {
+  client.connection.stream.destroy()
+}
+
+/** Ends the session politely, or cuts it. */
+const farewell = async (client: Client, first: Promise<unknown>): Promise<void> => {
+  const polite = first.then(() => client.end(), () => client.end())
+  if (!(await endsWithin(polite, farewellMillis))) cut(client)
+}
+
+/** One connection that waits for, then holds, one key. Its state is guarded by the single thread. */
+class Session {
+  readonly settings: Settings
+  readonly name: string
+  readonly client: Client
+  readonly onLoss: () => void
+  /** pg wants one query at a time: each starts when the one before has ended. Never rejects. */
+  last: Promise<unknown> = Promise.resolve()
+  pinging: ReturnType<typeof setTimeout> | undefined
+  /** The query under way may never end by itself. */
+  waiting = false
+  leaving = false
+  gone = false
+
+  constructor(settings: Settings, label: string | undefined, onLoss: () => void) {
+    this.settings = settings
+    this.name = applicationName(label)
+    this.client = new Client(settings.client)
+    this.onLoss = onLoss
+    // INVARIANT LockPostgres-4: an 'error' nobody listens to would end the process.
+    this.client.on("error", () => this.lose())
+    this.client.on("end", () => this.lose())
+  }
+
+  lose(): void {
+    clearTimeout(this.pinging)
+    this.gone = true
+    if (!this.leaving) this.onLoss()
+  }
+
+  query(sql: string, values: ReadonlyArray<unknown> = []): Promise<ReadonlyArray<Row>> {
+    const result = this.last.then(async () => (await this.client.query<Row>(sql, [...values])).rows)
+    this.last = result.then(() => {}, () => {})
+    return result
+  }
+
+  get pid(): number | null {
+    // In BackendKeyData; the types of pg do not tell of it.
+    return Reflect.get(this.client, "processID")
+  }
+
+  async open(): Promise<void> {
+    await this.client.connect()
+    await this.query(prepareSql, [this.name])
+    // Not every platform of the server can do it, and it only hastens the end of ghosts: a failure is no failure.
+    await this.query("SET client_connection_check_interval = '2s'").catch(() => {})
+    const [row] = await this.query("SELECT pg_backend_pid() AS pid")
+    if (row?.pid !== this.pid) {
+      throw new Lock.LockUnsupported({
+        why: "pooler",
+        detail:
+          `the server process (${row?.pid}) is not the one that was announced (${this.pid}): a pooler stands between, and a `
+          + "session lock would outlive its holder. Connect to the server itself."
+      })
+    }
+  }
+
+  async lock(sql: string, id: string): Promise<ReadonlyArray<Row>> {
+    this.waiting = true
+    try {
+      return await this.query(sql, [id])
+    } finally {
+      this.waiting = false
+    }
+  }
+
+  /** Watches a session that holds: a peer that went silent is found by its missing answer. */
+  watch(): void {
+    if (this.gone || this.leaving) return
+    this.pinging = setTimeout(() => {
+      void endsWithin(this.query("SELECT 1"), this.settings.pingTimeoutMillis).then((answered) => {
+        if (answered) return this.watch()
+        this.lose()
+        cut(this.client)
+      })
+    }, this.settings.pingIntervalMillis)
+    // A program that waits for nothing but this may end.
+    this.pinging.unref()
+  }
+
+  stopWatching(): void {
+    this.leaving = true
+    clearTimeout(this.pinging)
+  }
+
+  /** Gives the lock up. Rejects if the server says that we did not hold it. */
+  async release(id: string): Promise<void> {
+    this.stopWatching()
+    if (this.gone) return cut(this.client)
+    let unlocked: boolean | undefined
+    const unlocking = this.query("SELECT pg_advisory_unlock($1::bigint) AS ok", [id])
+      .then(([row]) => {
+        unlocked = row?.ok
+      })
+    await farewell(this.client, unlocking)
+    if (unlocked !== true) {
+      throw new Error("the server did not confirm the unlock; the session was closed")
+    }
+  }
+
+  /**
+   * Leaves in the middle of anything (LockPostgres-2). A wait under way is cancelled and its own end awaited; what it may
+   * have won ends with the session. Never rejects.
+   */
+  async abandon(): Promise<void> {
+    this.stopWatching()
+    // Not connected yet, or not any more: nobody to be polite to.
+    if (this.gone || this.pid === null) return cut(this.client)
+    // The session is not ended before the cancel has been answered: it must never reach a successor of the same pid.
+    const settled = this.waiting ? cancel(this).then(() => this.last) : this.last
+    await farewell(this.client, settled)
+  }
+
+  /** The layer closes: whoever still holds through this session is told first. */
+  async close(): Promise<void> {
+    if (!this.leaving) this.onLoss()
+    await this.abandon()
+  }
+}
+
+interface Row {
+  readonly pid?: number
+  readonly ok?: boolean
+  readonly name?: string | null
+  readonly next?: string
+  readonly seed?: string
+}
+
+/** One statement on a connection of its own, bounded. */
+const once = async (
+  settings: Settings,
+  name: string,
+  sql: string,
+  values: ReadonlyArray<unknown>,
+  millis: number
+): Promise<ReadonlyArray<Row>> => {
+  const client = new Client({ ...settings.client, application_name: name })
+  client.on("error", () => {})
+  const work = client.connect().then(() => client.query<Row>(sql, [...values]))
+  try {
+    if (!(await endsWithin(work, millis))) throw new Error(`no answer within ${millis} ms`)
+    const { rows } = await work
+    await farewell(client, work)
+    return rows
+  } catch (error) {
+    cut(client)
+    throw error
+  }
+}
+
+/** A cancel that fails leaves the session waiting: `farewell` then cuts it, and the server sees that within 2 s. */
+const cancel = (session: Session): Promise<void> =>
+  once(
+    session.settings,
+    applicationName("cancel"),
+    "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE pid = $1 AND application_name = $2",
+    [session.pid, session.name],
+    farewellMillis
+  ).then(() => {}, () => {})
+
+const quoted = (name: string): string =>
+  name.split(".").map((part) => `"${part.replaceAll("\"", "\"\"")}"`).join(".")
+
+/** Two who make the sequence at once: the loser sees one of these, and that it exists now. */
+const raced = new Set(["23505", "42P07", "XX000"])
+
+/** Draws the next fence; makes the sequence, seeded with the server's µs, when it is not there (B13: one per database). */
+const nextFence = async (session: Session): Promise<bigint> => {
+  const name = quoted(session.settings.sequence)
+  const draw = async (): Promise<bigint> => {
+    const [row] = await session.query("SELECT nextval($1::regclass) AS next", [name])
+    return BigInt(row?.next ?? "0")
+  }
+  try {
+    return await draw()
+  } catch (error) {
+    if (codeOf(error) !== "42P01") throw error
+  }
+  const [row] = await session.query(
+    "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint::text AS seed"
+  )
+  await session.query(
+    `CREATE SEQUENCE IF NOT EXISTS ${name} AS bigint START ${
+      BigInt(row?.seed ?? "1")
+    } CACHE 1 NO CYCLE`
+  ).catch((error: unknown) => {
+    if (!raced.has(codeOf(error) ?? "")) throw error
+  })
+  return draw()
+}
+
+type Failure = Lock.LockUnsupported | Lock.LockBackendError
+
+const failed = (op: string) => (cause: unknown): Failure =>
+  cause instanceof Lock.LockUnsupported ? cause : new Lock.LockBackendError({ op, cause })
+
+const step = <A>(op: string, run: () => Promise<A>): Effect.Effect<A, Failure> =>
+  Effect.tryPromise({ try: run, catch: failed(op) })
+
+const ask = <A>(op: string, run: () => Promise<A>): Effect.Effect<A, Lock.LockBackendError> =>
+  Effect.tryPromise({ try: run, catch: (cause) => new Lock.LockBackendError({ op, cause }) })
+
+const grantOf = (session: Session, id: string, fence: bigint): Lock.Grant => ({
+  fence,
+  // The session is the lock: whoever answers on it still holds, unless somebody unlocked by hand.
+  verify: ask("verify", async () => {
+    if (session.gone) return false
+    const [row] = await session.query(
+      `SELECT EXISTS (SELECT 1 FROM (${holderSql}) AS holders WHERE pid = pg_backend_pid()) AS ok`,
+      [id]
+    )
+    return row?.ok === true
+  }),
+  release: ask("release", () => session.release(id))
+})
+
+const backend = (settings: Settings, sessions: Set<Session>): Lock.Backend => {
+  /** From no connection to a grant. All of it may be cut, and whatever it had reached is then taken down. */
+  const attempt = (
+    request: Lock.Request,
+    restore: Managed.Restore,
+    sql: string
+  ): Effect.Effect<Option.Option<Lock.Grant>, Failure> =>
+    Effect.suspend(() => {
+      const id = idOf(settings.namespace, request.key)
+      const session = new Session(settings, request.label, () => request.lose("connection"))
+      sessions.add(session)
+      session.client.on("end", () => sessions.delete(session))
+      const steps = Effect.gen(function*() {
+        yield* step("connect", () => session.open())
+        const [row] = yield* step("lock", () => session.lock(sql, id))
+        if (row?.ok === false) return Option.none()
+        return Option.some(yield* step("fence", () => nextFence(session)))
+      })
+      return Effect.matchCauseEffect(restore(steps), {
+        onFailure: (cause) =>
+          Effect.zipRight(
+            Effect.promise(() => session.abandon()),
+            Effect.failCause(cause)
+          ),
+        onSuccess: (fence) =>
+          Option.match(fence, {
+            onNone: () => Effect.as(Effect.promise(() => session.abandon()), Option.none()),
+            onSome: (fence) =>
+              Effect.sync(() => {
+                session.watch()
+                return Option.some(grantOf(session, id, fence))
+              })
+          })
+      })
+    })
+
+  return {
+    self,
+    remote: true,
+    take: (request, restore) =>
+      Effect.flatMap(
+        attempt(request, restore, "SELECT pg_advisory_lock($1::bigint)"),
+        Option.match({
+          onNone: () => Effect.dieMessage("LockPostgres: a wait ended without a grant"),
+          onSome: (grant) => Effect.succeed(grant)
+        })
+      ),
+    tryTake: (request, restore) =>
+      attempt(request, restore, "SELECT pg_try_advisory_lock($1::bigint) AS ok"),
+    inspect: (key) =>
+      Effect.map(
+        ask("inspect", () =>
+          once(
+            settings,
+            applicationName("inspect"),
+            holderSql,
+            [idOf(settings.namespace, key)],
+            inspectMillis
+          )),
+        ([row]) =>
+          row === undefined
+            ? Option.none()
+            : Option.some({
+              holder: row.name?.replace(/^lock:/, "") || `server process ${row.pid}`
+            })
+      )
+  }
+}
+
+/**
+ * A lock service among all that reach one database, until the scope closes; leases still held then are lost.
+ *
+ * **Interruption** — Opening, Waiting: cancelled, settled, the session closed; within 2 seconds if the server does not answer.
+ *   Holding: unlocked, the session closed, then seen.
+ * **Errors** — the service's operations fail with `LockUnsupported` behind a pooler, `LockBackendError` if the server does;
+ *   brackets with `LockLost` when the session ends. Making it opens nothing and fails with nothing.
+ * **Cost** — see the head of this file.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const make = (options: Options): Effect.Effect<Lock.Service, never, Scope.Scope> =>
+  Effect.map(
+    Managed.make({
+      name: options.namespace,
+      kind: "lock sessions",
+      acquire: Effect.sync(() => new Set<Session>()),
+      // INVARIANT LockPostgres-4: whoever still holds through us loses the lease before the layer is gone.
+      release: (sessions) =>
+        Effect.promise(() => Promise.all(Array.from(sessions, (session) => session.close())))
+    }),
+    (sessions) => Lock.make(backend(settingsOf(options), sessions))
+  )
+
+/**
+ * The lock of one database as a layer.
+ *
+ * **Interruption** — as `make`. **Errors** — none in making it. **Cost** — as `make`.
+ *
+ * **Example** (one nightly report, wherever it runs)
+ * ```ts
+ * import { Effect } from "effect"
+ * import * as Lock from "holdfast/Lock"
+ * import * as LockPostgres from "holdfast/Lock/Postgres"
+ *
+ * const report = Lock.withLock("nightly-report", { waitAtMost: "1 minute" })((lease) =>
+ *   Effect.log(`writing with fence ${lease.fence}`)
+ * )
+ * const database = LockPostgres.layerAdvisory({ namespace: "billing", url: "postgres://localhost/billing" })
+ * Effect.runPromise(Effect.provide(report, database))
+ * ```
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerAdvisory = (options: Options): Layer.Layer<Lock.Lock> =>
+  Layer.scoped(Lock.Lock, make(options))

@@ -1,0 +1,276 @@
+/**
+ * What every lock layer keeps. A backend that passes is a lock; run it on yours:
+ * `lockContract("mine", { one, two })`, where `two` is a second service on the same locks, if there can be one.
+ */
+import { expect, it } from "@effect/vitest"
+import { Cause, Chunk, Effect, Exit, Fiber, FiberId, Option, type Scope } from "effect"
+import { Ledger } from "holdfast"
+import type * as Lock from "holdfast/Lock"
+
+export interface Subject {
+  readonly one: Effect.Effect<Lock.Service, unknown, Scope.Scope>
+  /** Another service that contends for the same keys, as another process would. */
+  readonly two?: Effect.Effect<Lock.Service, unknown, Scope.Scope> | undefined
+  /** How many fibers fight in the exclusion test, and how many offsets the race sweeps. Default 24 and 60. */
+  readonly fibers?: number | undefined
+  readonly offsets?: number | undefined
+  /** One step of the race sweep. Default: the n-th yield. */
+  readonly step?: ((offset: number) => Effect.Effect<void>) | undefined
+}
+
+const yields = (times: number): Effect.Effect<void> => Effect.repeatN(Effect.yieldNow(), times)
+
+/** One turn of the event loop: sockets get their chance, as they do not between mere yields. */
+const turn: Effect.Effect<void> = Effect.async((resume) => {
+  const immediate = setImmediate(() => resume(Effect.void))
+  return Effect.sync(() => clearImmediate(immediate))
+})
+
+export const turns = (times: number): Effect.Effect<void> => Effect.repeatN(turn, times)
+
+/** Waits until it is so; the test's own time limit is the cap. */
+export const eventually = (so: () => boolean): Effect.Effect<void> =>
+  Effect.suspend(() => so() ? Effect.void : Effect.zipRight(turn, eventually(so)))
+
+let keys = 0
+export const freshKey = (): string => `key ${process.pid} ${keys++}`
+
+const ledgerTotals = Effect.flatMap(
+  Ledger.Ledger,
+  (ledger) =>
+    Effect.map(ledger!.snapshot, ({ kinds, live }) => ({
+      lock: kinds["lock"],
+      live: live.filter(({ kind }) => kind === "lock").map(({ state }) => state)
+    }))
+)
+
+export const lockContract = (name: string, subject: Subject): void => {
+  const { fibers = 24, offsets = 60, one, step = yields, two } = subject
+  const test = (
+    title: string,
+    run: (one: Lock.Service, two: Lock.Service) => Effect.Effect<void, unknown, Scope.Scope>
+  ) =>
+    it.scopedLive(`${name}: ${title}`, () =>
+      Effect.flatMap(
+        one,
+        (first) => Effect.flatMap(two ?? Effect.succeed(first), (second) => run(first, second))
+      ).pipe(
+        Effect.provide(Ledger.layer)
+      ))
+
+  test(
+    "Lock-1: one at a time, and each grant's fence is higher than the one before",
+    (one, two) =>
+      Effect.gen(function*() {
+        const key = freshKey()
+        const fences: Array<bigint> = []
+        let inside = 0
+        let most = 0
+        const body = (lease: Lock.Lease) =>
+          Effect.gen(function*() {
+            most = Math.max(most, ++inside)
+            fences.push(lease.fence)
+            yield* turns(2)
+            yield* lease.ensureLive
+            inside--
+          })
+        const running = yield* Effect.forEach(
+          Array.from({ length: fibers }, (_, index) => index),
+          (index) => Effect.fork((index % 2 === 0 ? one : two).withLock(key)(body))
+        )
+        for (const fiber of running) yield* Fiber.join(fiber)
+        expect(most).toBe(1)
+        expect(fences.length).toBe(fibers)
+        for (let i = 1; i < fences.length; i++) expect(fences[i]! > fences[i - 1]!).toBe(true)
+      })
+  )
+
+  test("Lock-6: first come, first served among fibers", (lock) =>
+    Effect.gen(function*() {
+      const key = freshKey()
+      const order: Array<number> = []
+      const waiters = yield* lock.withLock(key)(
+        Effect.forEach(
+          Array.from({ length: 8 }, (_, index) => index),
+          (index) =>
+            Effect.tap(
+              // Daemons: they outlive the body, so to wait for the lock it holds is not a reentry by its own doing.
+              Effect.forkDaemon(
+                outside(lock.withLock(key)(Effect.sync(() => order.push(index))))
+              ),
+              () => yields(2)
+            )
+        )
+      )
+      for (const fiber of waiters) yield* Fiber.join(fiber)
+      expect(order).toEqual([0, 1, 2, 3, 4, 5, 6, 7])
+    }))
+
+  test("Lock-2: released once on success, failure, defect and interruption; the ledger agrees", (lock) =>
+    Effect.gen(function*() {
+      const key = freshKey()
+      const success = yield* Effect.exit(lock.withLock(key)(Effect.succeed(1)))
+      const failure = yield* Effect.exit(lock.withLock(key)(Effect.fail("no")))
+      const defect = yield* Effect.exit(lock.withLock(key)(Effect.die("broken")))
+      let started = false
+      const held = yield* Effect.fork(
+        lock.withLock(key)(Effect.zipRight(
+          Effect.sync(() => {
+            started = true
+          }),
+          Effect.never
+        ))
+      )
+      yield* eventually(() => started)
+      const interrupted = yield* Fiber.interrupt(held)
+      expect(success).toEqual(Exit.succeed(1))
+      expect(failure).toEqual(Exit.fail("no"))
+      expect(defect).toEqual(Exit.die("broken"))
+      expect(Exit.isInterrupted(interrupted)).toBe(true)
+      expect(yield* lock.withLockIfFree(key)(Effect.succeed("free"))).toEqual(Option.some("free"))
+      expect(yield* ledgerTotals).toEqual({
+        lock: { acquired: 5, released: 5, failed: 0, abandoned: 0 },
+        live: []
+      })
+    }))
+
+  test(
+    "Lock-3: a waiter interrupted anywhere around the grant leaves the lock free",
+    (one, two) =>
+      Effect.gen(function*() {
+        for (let offset = 0; offset < offsets; offset++) {
+          const key = freshKey()
+          let go = false
+          let holds = false
+          const holder = yield* Effect.fork(
+            one.withLock(key)(Effect.zipRight(
+              Effect.sync(() => {
+                holds = true
+              }),
+              eventually(() => go)
+            ))
+          )
+          yield* eventually(() => holds)
+          const waiter = yield* Effect.fork(
+            (offset % 2 === 0 ? one : two).withLock(
+              key,
+              offset % 3 === 0 ? {} : { waitAtMost: "20 seconds" }
+            )(Effect.void)
+          )
+          yield* yields(5)
+          go = true
+          yield* step(offset)
+          const exit = yield* Fiber.interrupt(waiter)
+          yield* Fiber.join(holder)
+          if (Exit.isFailure(exit)) expect(failuresOf(exit)).toEqual([])
+          for (const lock of [one, two]) {
+            expect(yield* lock.withLockIfFree(key)(Effect.succeed(offset))).toEqual(
+              Option.some(offset)
+            )
+          }
+        }
+        const { live, lock } = yield* ledgerTotals
+        expect(live).toEqual([])
+        expect(lock?.acquired).toBe(lock?.released)
+      })
+  )
+
+  test(
+    "Lock-3: a late waiter fails with LockTimeout, which says who holds it, and leaves nothing",
+    (one, two) =>
+      Effect.gen(function*() {
+        const key = freshKey()
+        const [mine, theirs] = yield* one.withLock(key, { label: "nightly" })((lease) =>
+          Effect.all([
+            Effect.map(
+              Effect.flip(outside(one.withLock(key, { waitAtMost: "30 millis" })(Effect.void))),
+              (error) => ({ error, fence: lease.fence })
+            ),
+            Effect.flip(outside(two.withLock(key, { waitAtMost: "150 millis" })(Effect.void)))
+          ])
+        )
+        expect(mine.error).toMatchObject({ _tag: "LockTimeout", key })
+        expect(mine.error.message).toContain(`fence ${mine.fence}`)
+        for (const error of [mine.error, theirs]) expect(error.message).toContain("nightly")
+        expect(yield* one.withLockIfFree(key)(Effect.void)).toEqual(Option.some(undefined))
+        expect(yield* two.withLockIfFree(key)(Effect.void)).toEqual(Option.some(undefined))
+      })
+  )
+
+  test("Lock-7: the same fiber tree is refused at once; other keys, and later, are not", (lock) =>
+    Effect.gen(function*() {
+      const key = freshKey()
+      const again = lock.withLock(key)(Effect.void)
+      const [same, child, other, late] = yield* lock.withLock(key)(
+        Effect.gen(function*() {
+          const same = yield* Effect.flip(again)
+          const child = yield* Effect.flip(Fiber.join(yield* Effect.fork(again)))
+          const other = yield* lock.withLock(freshKey())(Effect.succeed("other"))
+          const late = yield* Effect.forkDaemon(
+            Effect.zipRight(eventually(() => left), lock.withLock(key)(Effect.succeed("late")))
+          )
+          return [same, child, other, late] as const
+        })
+      )
+      left = true
+      expect([same, child]).toMatchObject([{ _tag: "LockReentry" }, { _tag: "LockReentry" }])
+      expect(other).toBe("other")
+      expect(yield* Fiber.join(late)).toBe("late")
+    }))
+  let left = false
+
+  test(
+    "a try never waits: none while held, and the body does not run",
+    (one, two) =>
+      Effect.gen(function*() {
+        const key = freshKey()
+        let ran = false
+        const tried = yield* one.withLock(key)(
+          Effect.forEach([one, two], (lock) =>
+            Effect.all([
+              lock.withLockIfFree(key)(Effect.sync(() => {
+                ran = true
+              })),
+              Effect.map(Effect.scoped(lock.tryAcquire(key)), Option.isSome)
+            ]))
+        )
+        expect(tried).toEqual([[Option.none(), false], [Option.none(), false]])
+        expect(ran).toBe(false)
+        expect(yield* Effect.map(Effect.scoped(two.tryAcquire(key)), Option.isSome)).toBe(true)
+        expect(yield* Effect.flip(one.withLockIfFree(key)(Effect.fail("mine")))).toBe("mine")
+      })
+  )
+
+  test(
+    "a scope holds a lease until it closes; inspect says who",
+    (one, two) =>
+      Effect.gen(function*() {
+        const key = freshKey()
+        expect(yield* one.inspect(key)).toEqual(Option.none())
+        yield* Effect.scoped(Effect.gen(function*() {
+          const lease = yield* one.acquire(key, { label: "export" })
+          yield* lease.verify
+          yield* lease.ensureLive
+          expect(lease.owner).toContain("export")
+          for (const lock of [one, two]) {
+            const holder = yield* lock.inspect(key)
+            expect(Option.getOrThrow(holder).holder).toContain("export")
+          }
+        }))
+        expect(yield* one.inspect(key)).toEqual(Option.none())
+        expect(yield* two.inspect(key)).toEqual(Option.none())
+      })
+  )
+}
+
+/** Runs it as a fiber that was forked by nobody: holding a key is inherited, so `fork` would not do. */
+const outside = <A, E>(effect: Effect.Effect<A, E>): Effect.Effect<A, E> =>
+  Effect.async((resume) => {
+    const fiber = Effect.runFork(effect)
+    fiber.addObserver((exit) => resume(exit))
+    return Effect.sync(() => fiber.unsafeInterruptAsFork(FiberId.none))
+  })
+
+/** The failures of a cause, by tag or as they are. */
+export const failuresOf = (exit: Exit.Exit<unknown, unknown>): ReadonlyArray<unknown> =>
+  Exit.isSuccess(exit) ? [] : Chunk.toReadonlyArray(Cause.failures(exit.cause))

@@ -1,0 +1,228 @@
+import { describe, expect, it } from "@effect/vitest"
+import { Cause, Duration, Effect, Exit, Fiber, Layer, Option, TestClock } from "effect"
+import { Ledger } from "holdfast"
+import * as Lock from "holdfast/Lock"
+import { eventually, failuresOf, lockContract } from "./Lock.contract.ts"
+
+lockContract("memory", { one: Lock.makeMemory, fibers: 200, offsets: 120 })
+
+/** A backend of this process whose grants can be taken away, and whose release is as told. */
+const fragile = (release: Effect.Effect<unknown, unknown> = Effect.void) => {
+  const lose: Array<(reason: Lock.LossReason) => void> = []
+  let fence = 0n
+  let releases = 0
+  const grant = (request: Lock.Request) =>
+    Effect.sync((): Lock.Grant => {
+      lose.push(request.lose)
+      return {
+        fence: ++fence,
+        verify: Effect.succeed(true),
+        release: Effect.zipRight(
+          Effect.sync(() => {
+            releases++
+          }),
+          release
+        )
+      }
+    })
+  const service = Lock.make({
+    self: "test",
+    remote: true,
+    take: grant,
+    tryTake: (request) => Effect.asSome(grant(request)),
+    inspect: () => Effect.succeedNone
+  })
+  return { service, lose: () => lose.at(-1)!("connection"), releases: () => releases }
+}
+
+describe("Lock", () => {
+  it.effect("Lock-3: waitAtMost is on the Clock, and the next waiter is not disturbed", () =>
+    Effect.gen(function*() {
+      const lock = yield* Lock.makeMemory
+      const order: Array<string> = []
+      const holder = yield* Effect.fork(
+        lock.withLock("k", { label: "holder" })(Effect.sleep("1 minute"))
+      )
+      yield* Effect.yieldNow()
+      const late = yield* Effect.fork(
+        Effect.exit(lock.withLock("k", { waitAtMost: "10 seconds" })(Effect.void))
+      )
+      const patient = yield* Effect.fork(
+        lock.withLock("k", { waitAtMost: "2 minutes" })(Effect.sync(() => order.push("patient")))
+      )
+      yield* TestClock.adjust("10 seconds")
+      const exit = yield* Fiber.join(late)
+      expect(failuresOf(exit)).toMatchObject([{
+        _tag: "LockTimeout",
+        waited: Duration.seconds(10),
+        holder: { fence: 1n }
+      }])
+      yield* TestClock.adjust("50 seconds")
+      yield* Fiber.join(holder)
+      yield* Fiber.join(patient)
+      expect(order).toEqual(["patient"])
+      expect(yield* lock.withLockIfFree("k")(Effect.void)).toEqual(Option.some(undefined))
+    }))
+
+  it.effect("Lock-3: a wait that ends and times out in one instant is one or the other, never both", () =>
+    Effect.gen(function*() {
+      const lock = yield* Lock.makeMemory
+      for (let round = 0; round < 50; round++) {
+        const holder = yield* Effect.fork(lock.withLock("k")(Effect.sleep("1 second")))
+        yield* Effect.yieldNow()
+        const waiter = yield* Effect.fork(
+          Effect.exit(lock.withLock("k", { waitAtMost: "1 second" })(Effect.succeed("in")))
+        )
+        yield* TestClock.adjust("1 second")
+        yield* Fiber.join(holder)
+        const exit = yield* Fiber.join(waiter)
+        if (Exit.isFailure(exit)) expect(failuresOf(exit)).toMatchObject([{ _tag: "LockTimeout" }])
+        expect(yield* lock.withLockIfFree("k")(Effect.void)).toEqual(Option.some(undefined))
+      }
+    }))
+
+  it.effect("Lock-4: loss interrupts the body, and the effect fails with LockLost", () =>
+    Effect.gen(function*() {
+      const { lose, releases, service } = fragile()
+      let interrupted = false
+      let started = false
+      const fiber = yield* Effect.fork(
+        Effect.exit(
+          service.withLock("k")((lease) =>
+            Effect.sync(() => {
+              started = true
+            }).pipe(
+              Effect.zipRight(Effect.never),
+              Effect.onInterrupt(() =>
+                Effect.gen(function*() {
+                  interrupted = true
+                  expect(failuresOf(yield* Effect.exit(lease.ensureLive))).toMatchObject([
+                    { _tag: "LockLost", fence: 1n, reason: "connection" }
+                  ])
+                })
+              )
+            )
+          )
+        )
+      )
+      yield* eventually(() => started)
+      lose()
+      lose()
+      const exit = yield* Fiber.join(fiber)
+      expect(interrupted).toBe(true)
+      expect(failuresOf(exit)).toMatchObject([{ _tag: "LockLost", key: "k", fence: 1n }])
+      expect(releases()).toBe(1)
+    }))
+
+  it.effect("Lock-4: what else the body died of is kept beside the loss; a finished body is lost too", () =>
+    Effect.gen(function*() {
+      const { lose, service } = fragile()
+      const failing = yield* Effect.exit(
+        service.withLock("k")(
+          Effect.ensuring(Effect.zipRight(Effect.sync(lose), Effect.never), Effect.die("cleanup"))
+        )
+      )
+      expect(failuresOf(failing)).toMatchObject([{ _tag: "LockLost" }])
+      expect(Exit.isFailure(failing) && Array.from(Cause.defects(failing.cause))).toEqual([
+        "cleanup"
+      ])
+      const deaf = yield* Effect.exit(
+        service.withLock("k")(
+          Effect.uninterruptible(Effect.zipRight(Effect.sync(lose), Effect.yieldNow()))
+        )
+      )
+      expect(failuresOf(deaf)).toMatchObject([{ _tag: "LockLost" }])
+      const tried = yield* Effect.exit(
+        service.withLockIfFree("k")(Effect.ensuring(
+          Effect.zipRight(Effect.sync(lose), Effect.never),
+          Effect.die("cleanup")
+        ))
+      )
+      expect(Exit.isFailure(tried) && Array.from(Cause.defects(tried.cause))).toEqual(["cleanup"])
+    }))
+
+  it.effect("Lock-5: no LockLost once the body has ended, nor from our own release", () =>
+    Effect.gen(function*() {
+      const made: { lose?: () => void } = {}
+      // The session ends while, and because, it is released.
+      const subject = fragile(Effect.sync(() => made.lose?.()))
+      made.lose = subject.lose
+      expect(yield* Effect.exit(subject.service.withLock("k")(Effect.succeed("done")))).toEqual(
+        Exit.succeed("done")
+      )
+    }))
+
+  it.effect("Lock-2: a failed or hung release changes nothing of the exit, and delays it by 2 seconds at most", () =>
+    Effect.gen(function*() {
+      const broken = fragile(Effect.fail("unlock failed")).service
+      expect(yield* Effect.exit(broken.withLock("k")(Effect.succeed(1)))).toEqual(Exit.succeed(1))
+      expect(yield* Effect.exit(broken.withLock("k")(Effect.fail("mine")))).toEqual(
+        Exit.fail("mine")
+      )
+      const hung = fragile(Effect.never).service
+      const fiber = yield* Effect.fork(Effect.exit(hung.withLock("k")(Effect.succeed(2))))
+      yield* TestClock.adjust("2 seconds")
+      expect(yield* Fiber.join(fiber)).toEqual(Exit.succeed(2))
+      // The next one gets its turn all the same.
+      const next = yield* Effect.fork(Effect.exit(hung.withLock("k")(Effect.succeed(3))))
+      yield* TestClock.adjust("2 seconds")
+      expect(yield* Fiber.join(next)).toEqual(Exit.succeed(3))
+    }))
+
+  it.effect("Lock-4: a scoped lease protects what it wraps, until its scope closes", () =>
+    Effect.gen(function*() {
+      const { lose, service } = fragile()
+      const exit = yield* Effect.exit(Effect.scoped(Effect.flatMap(
+        service.acquire("k"),
+        (lease) => lease.protect(Effect.zipRight(Effect.sync(lose), Effect.never))
+      )))
+      expect(failuresOf(exit)).toMatchObject([{ _tag: "LockLost", reason: "connection" }])
+      const lock = yield* Lock.makeMemory
+      const after = yield* Effect.scoped(lock.acquire("k"))
+      expect(failuresOf(yield* Effect.exit(after.protect(Effect.void)))).toMatchObject([
+        { _tag: "LockLost", reason: "released" }
+      ])
+    }))
+
+  it.effect("Lock-2: an interrupted body of a remote lease ends before the lock is released", () =>
+    Effect.gen(function*() {
+      const log: Array<string> = []
+      const { service } = fragile(Effect.sync(() => log.push("released")))
+      const fiber = yield* Effect.fork(
+        service.withLock("k")(
+          Effect.onInterrupt(
+            Effect.never,
+            () =>
+              Effect.zipRight(Effect.sleep("1 second"), Effect.sync(() => log.push("body ended")))
+          )
+        )
+      )
+      yield* Effect.yieldNow()
+      yield* Effect.yieldNow()
+      const ending = yield* Effect.fork(Fiber.interrupt(fiber))
+      yield* TestClock.adjust("1 second")
+      expect(Exit.isInterrupted(yield* Fiber.join(ending))).toBe(true)
+      expect(log).toEqual(["body ended", "released"])
+    }))
+
+  it.effect("a body under a remote lease keeps its fiber refs, and its failures their types", () =>
+    Effect.gen(function*() {
+      const { service } = fragile()
+      const exit = yield* Effect.exit(
+        service.withLock("k")(Effect.fail({ _tag: "Mine" as const }))
+      )
+      expect(failuresOf(exit)).toEqual([{ _tag: "Mine" }])
+    }))
+
+  it.effect("the accessors ask the layer", () =>
+    Effect.gen(function*() {
+      const fence = yield* Lock.withLock("k")((lease) => Effect.succeed(lease.fence))
+      expect(fence).toBe(1n)
+      yield* Effect.scoped(Lock.acquire("k"))
+      expect(yield* Effect.scoped(Effect.map(Lock.tryAcquire("k"), Option.isSome))).toBe(true)
+      expect(yield* Lock.withLockIfFree("k")(Effect.succeed(1))).toEqual(Option.some(1))
+      expect(yield* Lock.inspect("k")).toEqual(Option.none())
+      const ledger = yield* Ledger.Ledger
+      yield* ledger!.assertEmpty
+    }).pipe(Effect.provide(Layer.merge(Lock.layerMemory, Ledger.layer))))
+})

@@ -1,0 +1,209 @@
+import { afterAll, describe, expect, it } from "@effect/vitest"
+import { Effect, Exit, Fiber, Option } from "effect"
+import * as LockFile from "holdfast/Lock/File"
+import { type ChildProcess, spawn } from "node:child_process"
+import { randomBytes } from "node:crypto"
+import * as fs from "node:fs"
+import * as net from "node:net"
+import * as os from "node:os"
+import * as path from "node:path"
+import { failuresOf, freshKey, lockContract, turns } from "../Lock.contract.ts"
+
+const root = path.resolve(import.meta.dirname, "../..")
+const directory = fs.mkdtempSync(path.join(os.tmpdir(), "hf-"))
+fs.chmodSync(directory, 0o755)
+afterAll(() => fs.rmSync(directory, { recursive: true, force: true }))
+
+const namespace = `test-${process.pid}-${randomBytes(4).toString("hex")}`
+const linux = process.platform === "linux"
+
+const kinds: ReadonlyArray<readonly [string, LockFile.Options]> = [
+  ...(linux ? [["abstract", { namespace }]] as const : []),
+  ["socket files", { namespace, sockets: "file", directory }]
+]
+
+/** A process of its own that runs `body` (with `lock` and `Effect` in scope) on the built package. */
+const child = (options: LockFile.Options, body: string): ChildProcess =>
+  spawn(process.execPath, [
+    "--input-type=module",
+    "-e",
+    `import { Effect } from "effect"
+import * as LockFile from "holdfast/Lock/File"
+import * as fs from "node:fs"
+const lock = await Effect.runPromise(LockFile.make(${JSON.stringify(options)}))
+${body}`
+  ], { cwd: root, stdio: ["ignore", "pipe", "inherit"] })
+
+const saysSo = (process: ChildProcess): Effect.Effect<void> =>
+  Effect.async((resume) => {
+    process.stdout?.once("data", () => resume(Effect.void))
+    process.once("exit", () => resume(Effect.void))
+  })
+
+const ended = (process: ChildProcess): Effect.Effect<number | string | null> =>
+  Effect.async((resume) => {
+    const done = (): void => resume(Effect.succeed(process.exitCode ?? process.signalCode))
+    if (process.exitCode !== null || process.signalCode !== null) done()
+    else process.once("exit", done)
+  })
+
+/** A child that holds `key`, killed when the scope closes. */
+const holding = (options: LockFile.Options, key: string) =>
+  Effect.acquireRelease(
+    Effect.sync(() =>
+      child(
+        options,
+        `setInterval(() => {}, 1000)
+await Effect.runPromise(lock.withLock(${JSON.stringify(key)}, { label: "child" })(
+  Effect.zipRight(Effect.sync(() => console.log("held")), Effect.never)
+))`
+      )
+    ),
+    (holder) => {
+      holder.kill("SIGKILL")
+      return ended(holder)
+    }
+  ).pipe(Effect.flatMap((holder) => Effect.as(saysSo(holder), holder)))
+
+for (const [kind, options] of kinds) {
+  lockContract(`file (${kind})`, {
+    one: LockFile.make(options),
+    two: LockFile.make(options),
+    offsets: 40,
+    step: turns
+  })
+
+  describe(`file (${kind})`, () => {
+    it.scopedLive("LockFile-1: a killed holder frees the key at once, and a waiter gets it", () =>
+      Effect.gen(function*() {
+        const key = freshKey()
+        const lock = yield* LockFile.make(options)
+        const process = yield* holding(options, key)
+        expect(Option.getOrThrow(yield* lock.inspect(key)).holder).toContain(
+          `:${process.pid}:child`
+        )
+        const waiter = yield* Effect.fork(
+          lock.withLock(key)((lease) => Effect.succeed(lease.fence))
+        )
+        yield* turns(20)
+        process.kill("SIGKILL")
+        expect(yield* Fiber.join(waiter)).toBeGreaterThan(0n)
+        expect(yield* lock.inspect(key)).toEqual(Option.none())
+      }))
+
+    it.scopedLive("LockFile-1: a stopped holder still holds, though it does not answer", () =>
+      Effect.gen(function*() {
+        const key = freshKey()
+        const lock = yield* LockFile.make(options)
+        const process = yield* holding(options, key)
+        process.kill("SIGSTOP")
+        expect(yield* lock.withLockIfFree(key)(Effect.void)).toEqual(Option.none())
+        const exit = yield* Effect.exit(
+          lock.withLock(key, { waitAtMost: "100 millis" })(Effect.void)
+        )
+        expect(failuresOf(exit)).toMatchObject([{
+          _tag: "LockTimeout",
+          holder: { holder: "a process that does not answer (stopped?)" }
+        }])
+        process.kill("SIGCONT")
+        process.kill("SIGKILL")
+        expect(yield* lock.withLock(key)(Effect.succeed("mine"))).toBe("mine")
+      }))
+
+    it.scopedLive("LockFile-1, LockFile-3: two processes lose no update of an unguarded counter", () =>
+      Effect.gen(function*() {
+        const key = freshKey()
+        const counter = path.join(directory, `counter-${kind}`)
+        fs.writeFileSync(counter, "0")
+        const processes = yield* Effect.acquireRelease(
+          Effect.sync(() =>
+            [1, 2].map(() =>
+              child(
+                options,
+                `const increment = lock.withLock(${
+                  JSON.stringify(key)
+                })(Effect.promise(async () => {
+  const read = Number(await fs.promises.readFile(${JSON.stringify(counter)}, "utf8"))
+  await fs.promises.writeFile(${JSON.stringify(counter)}, String(read + 1))
+}))
+await Effect.runPromise(Effect.repeatN(increment, 149))`
+              )
+            )
+          ),
+          (processes) => Effect.sync(() => processes.forEach((process) => process.kill("SIGKILL")))
+        )
+        for (const process of processes) expect(yield* ended(process)).toBe(0)
+        expect(fs.readFileSync(counter, "utf8")).toBe("300")
+      }))
+
+    it.scopedLive("LockFile-2: an interrupted waiter has closed its socket", () =>
+      Effect.gen(function*() {
+        const key = freshKey()
+        const lock = yield* LockFile.make(options)
+        yield* holding(options, key)
+        const waiter = yield* Effect.fork(lock.withLock(key)(Effect.void))
+        const sockets = () =>
+          process.getActiveResourcesInfo().filter((name) => name === "PipeWrap").length
+        const before = sockets()
+        yield* turns(20)
+        expect(Exit.isInterrupted(yield* Fiber.interrupt(waiter))).toBe(true)
+        yield* turns(5)
+        expect(sockets()).toBeLessThanOrEqual(before)
+      }))
+  })
+}
+
+describe("fences", () => {
+  it.scopedLive("LockFile-4: with a directory the counter outlives the service, and never falls below the clock", () =>
+    Effect.gen(function*() {
+      const key = freshKey()
+      const started = BigInt(Date.now()) * 1000n
+      const fenceOf = Effect.flatMap(
+        LockFile.make({ namespace, directory }),
+        (lock) => lock.withLock(key)((lease) => Effect.succeed(lease.fence))
+      )
+      const first = yield* fenceOf
+      expect(first).toBeGreaterThanOrEqual(started)
+      const [file] = fs.readdirSync(directory).filter((name) =>
+        name.endsWith(".fence")
+        && fs.readFileSync(path.join(directory, name), "utf8").trim() === first.toString()
+      )
+      // As if the clock had been an hour ahead when the last fence was drawn.
+      const ahead = first + 3_600_000_000n
+      fs.writeFileSync(path.join(directory, file!), `${ahead}\n`)
+      expect(yield* fenceOf).toBe(ahead + 1n)
+    }).pipe(Effect.when(() => linux)))
+
+  it.scopedLive("LockFile-4: without one, a release waits until the clock has passed the fence", () =>
+    Effect.gen(function*() {
+      const lock = yield* LockFile.make({ namespace, sockets: "abstract" })
+      for (let i = 0; i < 20; i++) {
+        const fence = yield* lock.withLock(`k${i}`)((lease) => Effect.succeed(lease.fence))
+        expect(BigInt(Date.now()) * 1000n > fence).toBe(true)
+      }
+    }).pipe(Effect.when(() => linux)))
+})
+
+it.scopedLive("a listener of somebody else who says nonsense is a holder, too", () =>
+  Effect.gen(function*() {
+    const key = freshKey()
+    const lock = yield* LockFile.make({ namespace, sockets: "file", directory })
+    const socket = path.join(directory, "stranger")
+    const server = net.createServer((peer) => {
+      peer.on("error", () => {})
+      peer.write("hello\n")
+    })
+    yield* Effect.acquireRelease(
+      Effect.async<void>((resume) => {
+        server.listen(socket, () => resume(Effect.void))
+      }),
+      () => Effect.sync(() => server.close())
+    )
+    yield* Effect.scoped(lock.acquire(key))
+    const claim = fs.readdirSync(directory).filter((name) => /^[0-9a-f]{32}\.\d+$/.test(name))
+      .map((name) => path.join(directory, name))
+      .toSorted((a, b) => fs.statSync(b).mtimeMs - fs.statSync(a).mtimeMs)[0]!
+    fs.writeFileSync(claim, "stranger")
+    expect(yield* lock.withLockIfFree(key)(Effect.void)).toEqual(Option.none())
+    expect(Option.getOrThrow(yield* lock.inspect(key)).holder).toContain("does not answer")
+  }))
