@@ -390,7 +390,10 @@ const connector = (
     if (!(socket instanceof Socket)) return
     const origin = `${options.protocol}//${options.host ?? options.hostname}`
     sockets.add(socket)
-    socket.once("error", () => broken.set(origin, (broken.get(origin) ?? 0) + 1))
+    socket.once("error", (error) => {
+      // Only what the operating system says; undici ends sockets with errors of its own.
+      if ("syscall" in error) broken.set(origin, (broken.get(origin) ?? 0) + 1)
+    })
     socket.once("close", () => sockets.delete(socket))
   }
 }

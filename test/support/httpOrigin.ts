@@ -3,7 +3,7 @@
  */
 import { Effect, type Scope } from "effect"
 import * as http from "node:http"
-import type { AddressInfo, Socket } from "node:net"
+import * as net from "node:net"
 
 /** Answers one request; `hit` counts the requests for this path, from 1. */
 export type Answer = (
@@ -17,14 +17,14 @@ export interface Origin {
   /** What was asked, in order. */
   readonly requests: Array<http.IncomingMessage>
   /** The sockets open now. */
-  readonly sockets: ReadonlySet<Socket>
+  readonly sockets: ReadonlySet<net.Socket>
   readonly seen: { accepted: number; most: number }
 }
 
-const listening = (server: http.Server): Effect.Effect<number> =>
+const listening = (server: net.Server): Effect.Effect<number> =>
   Effect.async((resume) => {
     server.listen(0, "127.0.0.1", () =>
-      resume(Effect.succeed((server.address() as AddressInfo).port)))
+      resume(Effect.succeed((server.address() as net.AddressInfo).port)))
   })
 
 const stopped = (server: http.Server): Effect.Effect<void> =>
@@ -38,7 +38,7 @@ export const make = (
   answers: Readonly<Record<string, Answer>>
 ): Effect.Effect<Origin, never, Scope.Scope> =>
   Effect.gen(function*() {
-    const sockets = new Set<Socket>()
+    const sockets = new Set<net.Socket>()
     const requests: Array<http.IncomingMessage> = []
     const hits = new Map<string, number>()
     const seen = { accepted: 0, most: 0 }
@@ -61,6 +61,28 @@ export const make = (
     const port = yield* Effect.acquireRelease(listening(server), () => stopped(server))
     return { url: (path) => `http://127.0.0.1:${port}${path}`, requests, sockets, seen }
   })
+
+/** Takes connections and never says a word: a TLS handshake has no end there. */
+export const mute: Effect.Effect<
+  { readonly port: number; readonly sockets: ReadonlySet<net.Socket> },
+  never,
+  Scope.Scope
+> = Effect.gen(function*() {
+  const sockets = new Set<net.Socket>()
+  const server = net.createServer((socket) => {
+    sockets.add(socket)
+    socket.on("error", () => {}).once("close", () => sockets.delete(socket)).resume()
+  })
+  const port = yield* Effect.acquireRelease(
+    listening(server),
+    () =>
+      Effect.async<void>((resume) => {
+        server.close(() => resume(Effect.void))
+        for (const socket of sockets) socket.destroy()
+      })
+  )
+  return { port, sockets }
+})
 
 /** A whole body, with its length. */
 export const body =

@@ -1,0 +1,657 @@
+import { type FileSystem, HttpClient, type HttpClientError } from "@effect/platform"
+import { NodeFileSystem } from "@effect/platform-node"
+import { describe, expect, it } from "@effect/vitest"
+import {
+  Cause,
+  Context,
+  Duration,
+  Effect,
+  Either,
+  Exit,
+  Fiber,
+  Layer,
+  Random,
+  Schedule,
+  Scope,
+  Stream,
+  TestClock
+} from "effect"
+import { Ledger } from "holdfast"
+import * as Files from "holdfast/Files"
+import * as Http from "holdfast/Http"
+import { createHash } from "node:crypto"
+import * as fs from "node:fs"
+import * as os from "node:os"
+import * as path from "node:path"
+import * as Origin from "./support/httpOrigin.ts"
+
+/** A directory of its own, gone with the test. */
+const directory: Effect.Effect<string, never, Scope.Scope> = Effect.acquireRelease(
+  Effect.sync(() => {
+    const made = fs.mkdtempSync(path.join(os.tmpdir(), "hf-"))
+    fs.chmodSync(made, 0o755)
+    return made
+  }),
+  (made) => Effect.sync(() => fs.rmSync(made, { recursive: true, force: true }))
+)
+
+/** Runs a test with real files, real time, and a ledger that has to be empty in the end. */
+const live = <E>(
+  name: string,
+  test: Effect.Effect<unknown, E, Scope.Scope | FileSystem.FileSystem>
+) =>
+  it.scopedLive(name, () =>
+    Effect.scoped(test).pipe(
+      Effect.zipRight(Effect.flatMap(Ledger.Ledger, (ledger) => ledger!.assertEmpty)),
+      Effect.provide(Layer.merge(NodeFileSystem.layer, Ledger.layer))
+    ))
+
+const quick = { connectTimeout: 250, headersTimeout: 250, idleTimeout: 250 }
+const descriptors = (): number => fs.readdirSync("/proc/self/fd").length
+const tick = Effect.promise(() => new Promise((done) => setImmediate(done)))
+const content = Buffer.alloc(600_000, "n")
+const sha256 = (bytes: Uint8Array | string) => createHash("sha256").update(bytes).digest("hex")
+
+describe("download", () => {
+  live(
+    "Http-4: brings the whole file, and says what it brought",
+    Effect.gen(function*() {
+      const dir = yield* directory
+      const at = path.join(dir, "file")
+      const origin = yield* Origin.make({
+        "/length": Origin.body(content, { "content-type": "text/plain" }),
+        "/chunked": (response) => {
+          response.write(content.subarray(0, 1000))
+          response.end(content.subarray(1000))
+        },
+        "/close": (response) => {
+          response.useChunkedEncodingByDefault = false
+          response.writeHead(200, { connection: "close" })
+          response.end(content)
+        },
+        "/empty": Origin.body(""),
+        // More than announced is not part of the answer.
+        "/more": (response) => {
+          response.writeHead(200, { "content-length": 3 })
+          response.end("abcdef")
+        }
+      })
+      for (const route of ["/length", "/chunked", "/close", "/empty", "/more"]) {
+        fs.writeFileSync(at, "old")
+        fs.writeFileSync(`${at}.part`, "left by a killed process")
+        let progress = 0
+        const url = origin.url(route)
+        const downloaded = yield* Http.download(`${url}#fragment`, at, {
+          onBytes: (added) => progress += added
+        })
+        const expected = { "/empty": Buffer.alloc(0), "/more": Buffer.from("abc") }[route] ??
+          content
+        expect(fs.readFileSync(at).equals(expected)).toBe(true)
+        expect(downloaded).toEqual({
+          url,
+          finalUrl: url,
+          path: at,
+          bytes: expected.length,
+          sha256: sha256(expected),
+          status: 200,
+          contentType: route === "/length" ? "text/plain" : undefined
+        })
+        expect(progress).toBe(expected.length)
+        expect(fs.readdirSync(dir)).toEqual(["file"])
+      }
+      expect(origin.requests[0]!.headers).toMatchObject({
+        "accept-encoding": "identity",
+        "user-agent": "holdfast"
+      })
+    }).pipe(Effect.provide(Http.session()))
+  )
+
+  /** What fails how: the tag and the fields that say it. */
+  const failures: Record<string, [Origin.Answer, object]> = {
+    "/missing": [Origin.status(404), { _tag: "HttpStatus", status: 404, retryAfter: undefined }],
+    "/partial": [Origin.status(206), { _tag: "HttpStatus", status: 206 }],
+    "/busy": [Origin.status(503, { "retry-after": "7" }), {
+      _tag: "HttpStatus",
+      status: 503,
+      retryAfter: Duration.seconds(7)
+    }],
+    "/silent": [Origin.silent, {
+      _tag: "Stalled",
+      phase: "headers",
+      bytes: 0,
+      after: Duration.millis(250)
+    }],
+    "/stall": [Origin.partly("abc", "silence"), { _tag: "Stalled", phase: "body", bytes: 3 }],
+    "/stall-length": [Origin.partly("abc", "silence", { "content-length": 9 }), {
+      _tag: "Stalled",
+      phase: "body",
+      bytes: 3
+    }],
+    "/cut-length": [Origin.partly("abc", "end", { "content-length": 9 }), {
+      _tag: "Truncated",
+      expected: 9
+    }],
+    "/cut-length-close": [
+      Origin.partly("abc", "end", { "content-length": 9, connection: "close" }),
+      { _tag: "Truncated", expected: 9 }
+    ],
+    "/cut-chunked": [Origin.partly("abc", "end"), { _tag: "Truncated", expected: undefined }],
+    "/cut-chunked-close": [Origin.partly("abc", "end", { connection: "close" }), {
+      _tag: "Truncated",
+      expected: undefined
+    }],
+    "/reset-length": [Origin.partly("abc", "reset", { "content-length": 9 }), {
+      _tag: "TransportFailed",
+      code: "ECONNRESET",
+      received: 3
+    }],
+    "/reset-chunked": [Origin.partly("abc", "reset"), {
+      _tag: "TransportFailed",
+      code: "ECONNRESET"
+    }],
+    // Nothing but the reset tells that this body is not complete.
+    "/reset-plain": [(response) => {
+      response.useChunkedEncodingByDefault = false
+      Origin.partly("abc", "reset", { connection: "close" })(response, response.req, 1)
+    }, { _tag: "TransportFailed", code: "ECONNRESET" }],
+    "/reset-head": [(response) => response.socket!.resetAndDestroy(), {
+      _tag: "TransportFailed",
+      code: "ECONNRESET"
+    }],
+    "/end-head": [(response) => response.socket!.destroy(), {
+      _tag: "TransportFailed",
+      code: "UND_ERR_SOCKET"
+    }],
+    "/garbage": [(response) => response.socket!.end("HTTP/1.1 what?\r\n\r\n"), {
+      _tag: "TransportFailed",
+      code: "HTTPParserError"
+    }],
+    "/bad-chunk": [(response) => {
+      response.socket!.end("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\nabc\r\n")
+    }, { _tag: "TransportFailed", code: "HTTPParserError" }],
+    "/large": [Origin.body(content), { _tag: "TooLarge", maxBytes: 100_000, seen: 600_000 }],
+    "/endless": [Origin.endless, { _tag: "TooLarge", maxBytes: 100_000 }],
+    "/loop": [Origin.redirect("/loop?"), { _tag: "BadRedirect", reason: "loop" }],
+    "/ftp": [Origin.redirect("ftp://127.0.0.1/file"), { _tag: "BadRedirect", reason: "protocol" }],
+    "/nowhere": [Origin.status(302), {
+      _tag: "BadRedirect",
+      reason: "missing",
+      location: undefined
+    }],
+    "/invalid": [Origin.redirect("http://["), { _tag: "BadRedirect", reason: "invalid" }],
+    "/far": [(response, _, hit) => Origin.redirect(`/far?${hit}`)(response, _, hit), {
+      _tag: "TooManyRedirects",
+      maxRedirects: 10
+    }],
+    "/other": [Origin.body("other"), { _tag: "ChecksumMismatch", actual: sha256("other") }]
+  }
+
+  live(
+    "Http-3, Http-4: each failure has its name and numbers, and leaves the old file",
+    Effect.gen(function*() {
+      const dir = yield* directory
+      const at = path.join(dir, "file")
+      fs.writeFileSync(at, "old")
+      const answers = Object.entries(failures).map(([route, [answer]]) => [route, answer])
+      const origin = yield* Origin.make(Object.fromEntries(answers))
+      for (const [route, [, expected]] of Object.entries(failures)) {
+        const error = yield* Effect.flip(Http.download(origin.url(route), at, {
+          maxBytes: 100_000,
+          expectedSha256: sha256("expected")
+        }))
+        expect(error, route).toMatchObject(expected)
+        expect(error.message).toContain(route)
+        expect(fs.readdirSync(dir), route).toEqual(["file"])
+        expect(fs.readFileSync(at, "utf8"), route).toBe("old")
+      }
+    }).pipe(Effect.provide(Http.session(quick)))
+  )
+
+  live(
+    "Http-3: a connection that fails or stalls, and an address that is none",
+    Effect.gen(function*() {
+      const at = path.join(yield* directory, "file")
+      const { port } = yield* Origin.mute
+      const expected = {
+        "http://127.0.0.1:1/": { _tag: "ConnectFailed", code: "ECONNREFUSED" },
+        "https://127.0.0.1:1/": { _tag: "ConnectFailed", code: "ECONNREFUSED" },
+        [`https://127.0.0.1:${port}/`]: { _tag: "Stalled", phase: "connect" },
+        "ftp://127.0.0.1/": { _tag: "BadUrl", reason: "protocol" },
+        "nonsense": { _tag: "BadUrl", reason: "unreadable" },
+        "http://me:secret@127.0.0.1/": {
+          _tag: "BadUrl",
+          reason: "credentials",
+          url: "http://127.0.0.1/"
+        }
+      }
+      for (const [url, error] of Object.entries(expected)) {
+        expect(yield* Effect.flip(Http.download(url, at)), url).toMatchObject(error)
+      }
+      const misuse = yield* Effect.exit(
+        Http.download("http://127.0.0.1:1/", at, { headers: { "bad header": "" } })
+      )
+      expect(Exit.isFailure(misuse) && Cause.isDie(misuse.cause)).toBe(true)
+    }).pipe(Effect.provide(Http.session(quick)))
+  )
+
+  live(
+    "Http-3: a deadline for the whole, waiting included",
+    Effect.gen(function*() {
+      const dir = yield* directory
+      const origin = yield* Origin.make({ "/trickle": Origin.slowly(content, 60_000, 10) })
+      const error = yield* Effect.flip(
+        Http.download(origin.url("/trickle"), path.join(dir, "file"))
+      )
+      expect(error).toMatchObject({ _tag: "Stalled", phase: "total" })
+      expect(fs.readdirSync(dir)).toEqual([])
+    }).pipe(Effect.provide(Http.session({ totalTimeout: 150 })))
+  )
+
+  live(
+    "follows redirects, and shows what proves who we are to the first origin only",
+    Effect.gen(function*() {
+      const at = path.join(yield* directory, "file")
+      const other = yield* Origin.make({ "/file": Origin.body("here") })
+      const first = yield* Origin.make({
+        "/a": Origin.redirect("/b", 301),
+        "/b": Origin.redirect(other.url("/file#part"), 308)
+      })
+      const headers = { Authorization: "Bearer secret", "X-Mine": "1" }
+      const downloaded = yield* Http.download(first.url("/a"), at, { headers })
+      expect(downloaded).toMatchObject({ url: first.url("/a"), finalUrl: other.url("/file") })
+      const shown = [...first.requests, ...other.requests].map(({ headers }) => [
+        headers.authorization,
+        headers["x-mine"]
+      ])
+      expect(shown).toEqual([["Bearer secret", "1"], ["Bearer secret", "1"], [undefined, "1"]])
+    }).pipe(Effect.provide(Http.session()))
+  )
+
+  live(
+    "Http-4: an error of the disk is a FileError, and the connection is let go",
+    Effect.gen(function*() {
+      const dir = yield* directory
+      const origin = yield* Origin.make({ "/endless": Origin.endless, "/file": Origin.body("x") })
+      const at = path.join(dir, "missing", "file")
+      const error = yield* Effect.flip(Http.download(origin.url("/endless"), at))
+      expect(error).toMatchObject({ _tag: "FileError", code: "ENOENT", operation: "create" })
+      expect(Http.isRetryable(error)).toBe(false)
+      yield* Origin.eventually("the socket is closed", () => origin.sockets.size === 0)
+      fs.mkdirSync(path.join(dir, "taken"))
+      const taken = yield* Effect.flip(Http.download(origin.url("/file"), path.join(dir, "taken")))
+      expect(taken).toMatchObject({ _tag: "FileError", code: "EISDIR", operation: "rename" })
+      expect(fs.readdirSync(dir)).toEqual(["taken"])
+    }).pipe(Effect.provide(Http.session()))
+  )
+
+  live(
+    "Http-4: a partial file has one writer",
+    Effect.gen(function*() {
+      const dir = yield* directory
+      const at = path.join(dir, "file")
+      const origin = yield* Origin.make({
+        "/slow": Origin.slowly(content, 20, 10),
+        "/file": Origin.body("other")
+      })
+      const first = yield* Effect.fork(Http.download(origin.url("/slow"), at))
+      yield* Origin.eventually("it has begun", () => fs.existsSync(`${at}.part`))
+      const second = yield* Effect.flip(Http.download(origin.url("/file"), at))
+      expect(second).toMatchObject({ _tag: "FileError", code: "EBUSY" })
+      yield* Fiber.join(first)
+      expect(fs.readFileSync(at).equals(content)).toBe(true)
+      yield* Http.download(origin.url("/file"), at)
+      expect(fs.readFileSync(at, "utf8")).toBe("other")
+    }).pipe(Effect.provide(Http.session()))
+  )
+})
+
+describe("download, interrupted", () => {
+  live(
+    "Http-1, Http-4: 80 interruptions leave the old file or the new, no part, no socket, no descriptor",
+    Effect.gen(function*() {
+      const dir = yield* directory
+      const at = path.join(dir, "file")
+      const old = Buffer.alloc(content.length, "o")
+      const origin = yield* Origin.make({
+        "/slow": Origin.slowly(content, 12, 1),
+        "/fast": Origin.body(content),
+        "/moved": Origin.redirect("/fast")
+      })
+      const before = descriptors()
+      const routes = ["/slow", "/fast", "/moved"]
+      const downloads = Effect.gen(function*() {
+        let whole = 0
+        for (let i = 0; i < 80; i++) {
+          fs.writeFileSync(at, old)
+          const url = origin.url(routes[i % 3]!)
+          const durability = i % 2 === 0 ? "none" : "full"
+          const download = Http.download(url, at, { durability })
+          const ops = i % 4 === 0 ? 17 : 2048
+          const fiber = yield* Effect.fork(Effect.withMaxOpsBeforeYield(download, ops))
+          const ticks = yield* Random.nextIntBetween(0, 60)
+          for (let t = 0; t < ticks && fiber.unsafePoll() === null; t++) yield* tick
+          yield* Fiber.interrupt(fiber)
+          const now = fs.readFileSync(at)
+          expect(now.equals(old) || now.equals(content)).toBe(true)
+          expect(fs.readdirSync(dir)).toEqual(["file"])
+          if (now.equals(content)) whole++
+        }
+        expect(whole).toBeLessThan(80)
+        expect((yield* (yield* Http.Session).stats).downloads).toBe(0)
+        // And it still works.
+        yield* Http.download(origin.url("/fast"), at)
+      })
+      yield* Effect.provide(downloads, Http.session({ perHost: 2 }))
+      yield* Origin.eventually("no sockets", () => origin.sockets.size === 0)
+      yield* Origin.eventually("no descriptors", () => descriptors() <= before)
+    })
+  )
+})
+
+describe("session", () => {
+  live(
+    "Http-1: closing it cuts what is in flight, whatever it waits for, and closes every socket",
+    Effect.gen(function*() {
+      const dir = yield* directory
+      const origin = yield* Origin.make({
+        "/silent": Origin.silent,
+        "/stall": Origin.partly("abc", "silence"),
+        "/endless": Origin.endless,
+        "/file": Origin.body("x")
+      })
+      const scope = yield* Scope.make()
+      const context = yield* Layer.buildWithScope(Http.session({ perHost: 2, total: 5 }), scope)
+      const get = (route: string, name: string) =>
+        Http.download(origin.url(route), path.join(dir, name)).pipe(
+          Effect.either,
+          Effect.provide(context)
+        )
+      yield* get("/file", "kept")
+      const routes = ["/silent", "/stall", "/endless", "/silent", "/stall", "/endless", "/file"]
+      const fibers = yield* Effect.forEach(routes, (route, i) => Effect.fork(get(route, `${i}`)))
+      yield* Origin.eventually("both connections are taken", () => origin.requests.length === 3)
+      yield* Scope.close(scope, Exit.void)
+      const { stats } = Context.get(context, Http.Session)
+      expect(yield* stats).toMatchObject({ sockets: 0, closed: true })
+      for (const fiber of fibers) {
+        const ended = yield* Fiber.join(fiber)
+        expect(Either.isLeft(ended) && ended.left._tag).toBe("SessionClosed")
+      }
+      expect(yield* stats).toEqual({ sockets: 0, downloads: 0, closed: true })
+      yield* Origin.eventually("no sockets", () => origin.sockets.size === 0)
+      expect(fs.readdirSync(dir)).toEqual(["kept"])
+      const late = yield* get("/file", "late")
+      expect(Either.isLeft(late) && late.left._tag).toBe("SessionClosed")
+      expect(origin.requests.length).toBe(3)
+      const client = HttpClient.get(origin.url("/file")).pipe(Effect.provide(context))
+      expect((yield* Effect.flip(client))._tag).toBe("RequestError")
+    })
+  )
+
+  live(
+    "Http-1: closing it reaches a connection that is still being made",
+    Effect.gen(function*() {
+      const { port, sockets } = yield* Origin.mute
+      const at = path.join(yield* directory, "file")
+      const connecting = Effect.gen(function*() {
+        const download = Http.download(`https://127.0.0.1:${port}/`, at)
+        const fiber = yield* Effect.forkDaemon(download)
+        yield* Origin.eventually("it connects", () => sockets.size === 1)
+        return fiber
+      })
+      const fiber = yield* Effect.provide(connecting, Http.session())
+      expect((yield* Effect.flip(Fiber.join(fiber)))._tag).toBe("SessionClosed")
+      yield* Origin.eventually("no sockets", () => sockets.size === 0)
+    })
+  )
+
+  live(
+    "Http-5: keeps connections alive, and never has more than perHost",
+    Effect.gen(function*() {
+      const dir = yield* directory
+      const origin = yield* Origin.make({
+        "/small": Origin.body("x"),
+        "/slow": Origin.slowly(content, 3, 2),
+        "/busy": Origin.status(503)
+      })
+      const get = (route: string, name: string) =>
+        Effect.either(
+          Http.download(origin.url(route), path.join(dir, name), { durability: "none" })
+        )
+      for (let i = 0; i < 60; i++) yield* get(i % 3 === 0 ? "/busy" : "/small", "one")
+      expect(origin.seen.accepted).toBeLessThanOrEqual(3)
+      const fibers = yield* Effect.forEach(
+        Array.from({ length: 50 }, (_, i) => i),
+        (i) => Effect.fork(get("/slow", `${i}`))
+      )
+      for (const fiber of fibers) expect(Either.isRight(yield* Fiber.join(fiber))).toBe(true)
+      expect(origin.seen.most).toBeLessThanOrEqual(3)
+      expect(fs.readdirSync(dir).length).toBe(51)
+    }).pipe(Effect.provide(Http.session({ perHost: 3 })))
+  )
+
+  live(
+    "Http-5: never more than total downloads at once, first come first served",
+    Effect.gen(function*() {
+      const dir = yield* directory
+      let now = 0
+      let most = 0
+      const origin = yield* Origin.make({
+        "/file": (response) => {
+          most = Math.max(most, ++now)
+          setTimeout(() => {
+            now--
+            response.end("x")
+          }, 5)
+        }
+      })
+      const order: Array<number> = []
+      const fibers = yield* Effect.forEach(
+        [0, 1, 2, 3, 4, 5, 6, 7],
+        (i) =>
+          Http.download(origin.url("/file"), path.join(dir, `${i}`)).pipe(
+            Effect.tap(() => Effect.sync(() => order.push(i))),
+            Effect.fork
+          )
+      )
+      yield* Effect.yieldNow()
+      yield* Fiber.interrupt(fibers[4]!)
+      for (const [i, fiber] of fibers.entries()) if (i !== 4) yield* Fiber.join(fiber)
+      expect(most).toBe(1)
+      expect(order).toEqual([0, 1, 2, 3, 5, 6, 7])
+    }).pipe(Effect.provide(Http.session({ total: 1 })))
+  )
+
+  live(
+    "Http-5: caps that are no whole number are a mistake, said at once",
+    Effect.gen(function*() {
+      for (const options of [{ perHost: 0 }, { perHost: 1.5 }, { total: 0 }]) {
+        const exit = yield* Effect.exit(Effect.provide(Effect.void, Http.session(options)))
+        expect(Exit.isFailure(exit) && Cause.isDie(exit.cause)).toBe(true)
+      }
+    })
+  )
+})
+
+describe("the platform's HttpClient", () => {
+  live(
+    "Http-2: a body nobody reads is let go with its scope; two connections serve twenty of them",
+    Effect.gen(function*() {
+      const origin = yield* Origin.make({
+        "/endless": Origin.endless,
+        "/refused": (response) => {
+          response.writeHead(503)
+          response.write(Buffer.alloc(1_000_000))
+        },
+        "/file": Origin.body("text")
+      })
+      for (let i = 0; i < 20; i++) {
+        const response = yield* Effect.scoped(HttpClient.get(origin.url("/endless")))
+        expect(response.status).toBe(200)
+        const refused = HttpClient.filterStatusOk(yield* HttpClient.HttpClient)
+        const error = yield* Effect.flip(Effect.scoped(refused.get(origin.url("/refused"))))
+        expect(error._tag).toBe("ResponseError")
+      }
+      yield* Origin.eventually("all are let go", () => origin.sockets.size === 0)
+      // A body that was read is not cut, and its connection serves again.
+      for (let i = 0; i < 20; i++) {
+        const text = yield* Effect.scoped(
+          Effect.flatMap(HttpClient.get(origin.url("/file")), (response) => response.text)
+        )
+        expect(text).toBe("text")
+      }
+      expect(origin.sockets.size).toBeLessThanOrEqual(2)
+      expect(origin.requests.at(-1)!.headers["user-agent"]).toBe("holdfast")
+    }).pipe(Effect.provide(Http.session({ perHost: 2 })))
+  )
+
+  live(
+    "Http-3: its deadlines fire",
+    Effect.gen(function*() {
+      const origin = yield* Origin.make({
+        "/silent": Origin.silent,
+        "/stall": Origin.partly("abc", "silence")
+      })
+      const silent = yield* Effect.flip(Effect.scoped(HttpClient.get(origin.url("/silent"))))
+      expect(silent).toMatchObject({ cause: { code: "UND_ERR_HEADERS_TIMEOUT" } })
+      const stalled: HttpClientError.HttpClientError = yield* Effect.flip(
+        Effect.scoped(
+          Effect.flatMap(
+            HttpClient.get(origin.url("/stall")),
+            (response) => Stream.runDrain(response.stream)
+          )
+        )
+      )
+      expect(stalled).toMatchObject({ cause: { code: "UND_ERR_BODY_TIMEOUT" } })
+    }).pipe(Effect.provide(Http.session(quick)))
+  )
+
+  live(
+    "Http-2: 60 interruptions leave no socket taken",
+    Effect.gen(function*() {
+      const origin = yield* Origin.make({
+        "/endless": Origin.endless,
+        "/silent": Origin.silent,
+        "/file": Origin.body("x")
+      })
+      for (let i = 0; i < 60; i++) {
+        const read = Effect.flatMap(
+          HttpClient.get(origin.url(i % 2 === 0 ? "/endless" : "/silent")),
+          (response) => Stream.runDrain(response.stream)
+        )
+        const fiber = yield* Effect.fork(Effect.scoped(read))
+        for (let ticks = 0; ticks < i % 20; ticks++) yield* tick
+        yield* Fiber.interrupt(fiber)
+      }
+      expect((yield* HttpClient.get(origin.url("/file"))).status).toBe(200)
+      yield* Origin.eventually("one socket", () => origin.sockets.size <= 1)
+    }).pipe(Effect.provide(Http.session({ perHost: 2 })))
+  )
+})
+
+describe("retry", () => {
+  const failing = (error: Http.DownloadError | Error) => {
+    const at: Array<number> = []
+    const attempt = Effect.flatMap(TestClock.currentTimeMillis, (now) => {
+      at.push(now)
+      return Effect.fail(error)
+    })
+    return { at, attempt }
+  }
+  const status = (status: number, retryAfter?: Duration.Duration) =>
+    new Http.HttpStatus({ url: "u", status, retryAfter })
+  const policy = { times: 4, base: "1 second", cap: "5 seconds", jittered: false } as const
+
+  it.effect("waits longer each time, at least as long as asked, never longer than the cap", () =>
+    Effect.gen(function*() {
+      const expected: Array<[Http.DownloadError, Array<number>]> = [
+        [status(500), [0, 1, 3, 7, 12]],
+        [status(429, Duration.seconds(2)), [0, 2, 4, 8, 13]],
+        [status(503, Duration.hours(1)), [0, 5, 10, 15, 20]],
+        [new Http.Truncated({ url: "u", received: 1, expected: 2 }), [0, 1, 3, 7, 12]]
+      ]
+      for (const [error, seconds] of expected) {
+        const { at, attempt } = failing(error)
+        const fiber = yield* Effect.fork(
+          Effect.flip(Effect.retry(attempt, Http.retryPolicy(policy)))
+        )
+        yield* TestClock.adjust("1 minute")
+        expect(yield* Fiber.join(fiber)).toBe(error)
+        expect(at.map((ms) => (ms - at[0]!) / 1000)).toEqual(seconds)
+      }
+    }))
+
+  it.effect("shortens its own waits at random by up to half, never those the server asked for", () =>
+    Effect.gen(function*() {
+      for (
+        const [error, least] of [[status(500), 0.5], [status(500, Duration.seconds(1)), 1]] as const
+      ) {
+        const { at, attempt } = failing(error)
+        const once = Http.retryPolicy({ times: 1, base: "1 second" })
+        const fiber = yield* Effect.fork(Effect.flip(Effect.retry(attempt, once)))
+        yield* TestClock.adjust("1 minute")
+        yield* Fiber.join(fiber)
+        expect(at[1]! - at[0]!).toBeGreaterThanOrEqual(least * 1000)
+        expect(at[1]! - at[0]!).toBeLessThanOrEqual(1000)
+      }
+    }))
+
+  it.effect("does not wait for what will not pass", () =>
+    Effect.gen(function*() {
+      const url = "u"
+      const hopeless = [
+        status(404),
+        status(301),
+        new Http.TooLarge({ url, maxBytes: 1, seen: 2 }),
+        new Http.BadRedirect({ url, location: undefined, reason: "missing" }),
+        new Http.ChecksumMismatch({ url, expected: "a", actual: "b" }),
+        new Http.SessionClosed({ url }),
+        new Files.FileError({ operation: "write", path: "p", code: "ENOSPC" }),
+        new Error("something else")
+      ]
+      for (const error of hopeless) {
+        const { at, attempt } = failing(error)
+        expect(yield* Effect.flip(Effect.retry(attempt, Http.retryPolicy(policy)))).toBe(error)
+        expect(at.length).toBe(1)
+      }
+      for (const code of [408, 425, 429, 500, 503]) {
+        expect(Http.isRetryable(status(code))).toBe(true)
+      }
+    }))
+
+  it.scoped("reads Retry-After as seconds and as a date", () =>
+    Effect.gen(function*() {
+      yield* TestClock.setTime(Date.UTC(2026, 0, 1))
+      const at = path.join(yield* directory, "file")
+      const wanted: Array<[string, Duration.Duration | undefined]> = [
+        ["120", Duration.minutes(2)],
+        ["Thu, 01 Jan 2026 00:01:30 GMT", Duration.seconds(90)],
+        ["Thu, 01 Jan 1970 00:00:00 GMT", Duration.zero],
+        ["soon", undefined]
+      ]
+      for (const [header, retryAfter] of wanted) {
+        const origin = yield* Origin.make({ "/": Origin.status(429, { "retry-after": header }) })
+        const error = yield* Effect.flip(Http.download(origin.url("/"), at))
+        expect(error).toMatchObject({ _tag: "HttpStatus", status: 429, retryAfter })
+      }
+    }).pipe(Effect.provide(Layer.merge(NodeFileSystem.layer, Http.session()))))
+
+  live(
+    "a server that is busy twice is asked a third time",
+    Effect.gen(function*() {
+      const at = path.join(yield* directory, "file")
+      const busy = Origin.status(503, { "retry-after": "0" })
+      const origin = yield* Origin.make({
+        "/file": (response, request, hit) =>
+          (hit < 3 ? busy : Origin.body("at last"))(response, request, hit)
+      })
+      yield* Http.download(origin.url("/file"), at).pipe(
+        Effect.retry(
+          Http.retryPolicy({ base: "1 millis" }).pipe(Schedule.intersect(Schedule.forever))
+        )
+      )
+      expect(fs.readFileSync(at, "utf8")).toBe("at last")
+      expect(origin.requests.length).toBe(3)
+    }).pipe(Effect.provide(Http.session()))
+  )
+})
