@@ -164,7 +164,7 @@ describe("fences", () => {
       )
       const first = yield* fenceOf
       expect(first).toBeGreaterThanOrEqual(started)
-      const [file] = fs.readdirSync(directory).filter((name) =>
+      const file = fs.readdirSync(directory).find((name) =>
         name.endsWith(".fence")
         && fs.readFileSync(path.join(directory, name), "utf8").trim() === first.toString()
       )
