@@ -337,8 +337,10 @@ const oneItem = <Item, A, E, R>(
  * import { Batch } from "holdfast"
  *
  * const halve = { name: "halve", process: (n: number) => n % 2 === 0 ? Effect.succeed(n / 2) : Effect.fail("odd") }
- * const report = await Effect.runPromise(Batch.run(halve, [1, 2, 3, 4], { onError: "collect" }))
- * [report.status, report.done, report.failed] // => ["complete", 2, 2]
+ * const run = Batch.run(halve, [1, 2, 3, 4], { onError: "collect" })
+ * const { done, failed, status } = await Effect.runPromise(run)
+ * const seen = { done, failed, status }
+ * seen // => { done: 2, failed: 2, status: "complete" }
  * ```
  *
  * @category operations

@@ -147,7 +147,7 @@ it("the top of the repository holds what a newcomer expects", () => {
   expect(strangers).toEqual([])
 })
 
-it("the lock file is complete for all platforms and names no address (`npm install --package-lock-only` in a folder without node_modules makes it)", () => {
+it("the lock file is complete for all platforms and names no address (npm run lock)", () => {
   const { packages } = JSON.parse(read("package-lock.json")) as {
     readonly packages: Record<string, { readonly optionalDependencies?: Record<string, string> }>
   }

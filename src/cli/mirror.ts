@@ -334,7 +334,7 @@ const inFolder = (options: Options, list: UrlList.UrlList, course: Course, voice
     const services = yield* Layer.build(Layer.merge(
       Postgres.layer({
         ...connection,
-        max: Math.max(4, options.concurrency),
+        max: Math.min(10, options.concurrency),
         applicationName: "holdfast"
       }),
       Http.session({
@@ -358,6 +358,7 @@ const codeOf = (error: { readonly _tag: string }): number => {
     case "ListEmpty":
     case "ListBinary":
     case "FolderUnusable":
+    case "InvalidUrl":
     case "PostgresUnavailable":
     case "EmbeddedUnavailable":
       return 2

@@ -3,7 +3,7 @@ import * as Embedded from "holdfast/Postgres/Embedded"
 import * as fs from "node:fs"
 import * as path from "node:path"
 import { setTimeout as pause } from "node:timers/promises"
-import pg from "pg"
+import { Client } from "pg"
 import { afterEach, beforeEach, describe, expect, it } from "vitest"
 import * as Origin from "../../src/cli/origin.ts"
 import {
@@ -48,7 +48,7 @@ const rows = (folder: string): Promise<ReadonlyArray<Row>> =>
     Embedded.make({ dataDirectory: path.join(folder, ".holdfast", "pg") }),
     ({ database, host, port, user }) =>
       Effect.promise(async () => {
-        const client = new pg.Client({ host, port, user, database })
+        const client = new Client({ host, port, user, database })
         await client.connect()
         const result = await client.query<Row>("SELECT * FROM mirror_file ORDER BY url")
         await client.end()
@@ -57,8 +57,9 @@ const rows = (folder: string): Promise<ReadonlyArray<Row>> =>
   )))
 
 const report = (file: string) => JSON.parse(fs.readFileSync(file, "utf8"))
+const endings = ["done", "alreadyDone", "skipped", "failed", "interrupted"]
 const addsUp = (r: Record<string, number>): boolean =>
-  r["done"]! + r["alreadyDone"]! + r["skipped"]! + r["failed"]! + r["interrupted"]! === r["taken"]!
+  endings.reduce((sum, ending) => sum + (r[ending] ?? Number.NaN), 0) === r["taken"]
 
 /** One row per URL, every file the origin's, nothing else below the folder, nothing left over. */
 const expectWhole = async (origin: Origin.Origin): Promise<void> => {
