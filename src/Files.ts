@@ -22,7 +22,6 @@
  *
  * @since 0.1.0
  */
-/// <reference types="node" />
 import type { PlatformError } from "@effect/platform/Error"
 import * as FileSystem from "@effect/platform/FileSystem"
 import * as Data from "effect/Data"
@@ -144,6 +143,16 @@ const synced = (
     Effect.scoped(Effect.flatMap(fs.open(path, { flag: "r" }), (file) => file.sync))
   )
 
+/** Where directories cannot be synced there is nothing to wait for; every other refusal is told. */
+const cannotSync = new Set(["EINVAL", "EISDIR", "ENOSYS", "ENOTSUP", "EPERM"])
+
+const syncedDirectory = (fs: FileSystem.FileSystem, path: string): Effect.Effect<void, FileError> =>
+  Effect.catchIf(
+    synced(fs, path, "sync the directory"),
+    ({ code }) => cannotSync.has(code),
+    () => Effect.void
+  )
+
 const swap = (
   fs: FileSystem.FileSystem,
   from: string,
@@ -154,7 +163,7 @@ const swap = (
   if (durability !== "full") return renamed
   // MASK: once renamed the new content is there; whoever asked for it to last must not be told so by half.
   return Effect.uninterruptible(
-    Effect.zipRight(renamed, synced(fs, Path.dirname(to), "sync the directory"))
+    Effect.zipRight(renamed, syncedDirectory(fs, Path.dirname(to)))
   )
 }
 

@@ -417,16 +417,19 @@ const open = (options: SessionOptions): Live => {
 
 const socketClosed = (socket: Socket): Effect.Effect<void> =>
   Effect.async((resume) => {
-    if (socket.closed) return resume(Effect.void)
-    socket.once("close", () => resume(Effect.void))
-    socket.destroy()
+    if (socket.closed) resume(Effect.void)
+    else socket.once("close", () => resume(Effect.void))
   })
 
 const close = (live: Live): Effect.Effect<void> =>
   Effect.suspend(() => {
     live.closed = true
+    const destroyed = live.agent.destroy()
+    // The agent forgets sockets that are still connecting. Always with an error: without one, undici takes the end of a
+    // paused "connection: close" body for the end of its message, and an assertion of its own ends the process.
+    for (const socket of live.sockets) socket.destroy(new Error("The HTTP session has closed."))
     return Effect.zipRight(
-      Effect.promise(() => live.agent.destroy()),
+      Effect.promise(() => destroyed),
       Effect.forEach(Array.from(live.sockets), socketClosed, { discard: true })
     )
   })
@@ -934,7 +937,7 @@ const fetched = (
         (exchange): Effect.Effect<Downloaded | URL, DownloadError, FileSystem.FileSystem> => {
           const { statusCode } = exchange.response
           if (statusCode === 200 || statusCode === 203) {
-            return Managed.use(claim(live, order.partial), () => save(exchange, order))
+            return save(exchange, order)
           }
           return redirects.has(statusCode)
             ? Effect.zipRight(
@@ -979,7 +982,9 @@ export const download = (
     const progress: Progress = { phase: "headers", received: 0, expected: undefined }
     const order: Order = { url: start.href, destination, partial, options, progress }
     const attempt = Effect.suspend(() =>
-      live.closed ? new SessionClosed({ url: start.href }) : fetched(live, start, order)
+      live.closed
+        ? new SessionClosed({ url: start.href })
+        : Managed.use(claim(live, partial), () => fetched(live, start, order))
     )
     const turn = permits === undefined ? attempt : Semaphore.withPermits(permits, 1)(attempt)
     if (!Duration.isFinite(after.total)) return yield* turn

@@ -81,6 +81,20 @@ describe("writeAtomic", () => {
     })
   )
 
+  it.scopedLive.skipIf(!root)(
+    "keeps the owner of what it replaces (only root may give files away)",
+    () =>
+      Effect.gen(function*() {
+        const at = path.join(yield* directory, "file")
+        fs.writeFileSync(at, "old")
+        fs.chownSync(at, 12_345, 54_321)
+        fs.chmodSync(at, 0o4755)
+        yield* Files.writeAtomic(at, "new")
+        const { gid, mode, uid } = fs.statSync(at)
+        expect([uid, gid, mode & 0o7777]).toEqual([12_345, 54_321, 0o4755])
+      }).pipe(Effect.provide(NodeFileSystem.layer))
+  )
+
   live(
     "writes through symbolic links, also to where nothing is yet",
     Effect.gen(function*() {

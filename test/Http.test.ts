@@ -406,6 +406,22 @@ describe("session", () => {
   )
 
   live(
+    "Http-1: closing it while a \"connection: close\" body waits to be read harms nobody else",
+    Effect.gen(function*() {
+      const origin = yield* Origin.make({
+        "/close": Origin.partly(content, "silence", { connection: "close" })
+      })
+      // Unread, so that undici's parser is paused; its own way of closing then is an assertion that ends the process.
+      const unread = Effect.zipRight(
+        HttpClient.get(origin.url("/close")),
+        Effect.sleep("50 millis")
+      )
+      yield* Effect.provide(unread, Http.session())
+      yield* Origin.eventually("no sockets", () => origin.sockets.size === 0)
+    })
+  )
+
+  live(
     "Http-5: keeps connections alive, and never has more than perHost",
     Effect.gen(function*() {
       const dir = yield* directory
