@@ -405,6 +405,12 @@ const Cursor: new(sql: string, values: ReadonlyArray<unknown>) => Cursor = creat
   createRequire(import.meta.url).resolve("@effect/sql-pg")
 )("pg-cursor")
 
+/** A stream of rows under way. Guarded by the single thread. */
+interface Portal {
+  readonly cursor: Cursor
+  isOver: boolean
+}
+
 /** What pg's typings leave out. */
 type Keys = { readonly processID: number; readonly secretKey: number }
 
@@ -444,7 +450,7 @@ class Session {
   // All guarded by the single thread; written only by this class and the pool.
   lost: ConnectionLost | undefined = undefined
   pending: Pending | undefined = undefined
-  cursors = 0
+  portal: Portal | undefined = undefined
   /** A cancel was sent and not confirmed: it may still hit whatever runs next. */
   isTainted = false
   isDirty = false
@@ -583,43 +589,43 @@ class Session {
       Effect.acquireRelease(
         Effect.suspend(() => {
           if (this.lost !== undefined) return Effect.fail(failed(this.lost))
-          this.cursors++
-          return Effect.succeed({
-            cursor: this.client.query(new Cursor(sql, values)),
-            isOver: false
-          })
+          const cursor = this.client.query(new Cursor(sql, values))
+          this.portal = { cursor, isOver: false }
+          return Effect.succeed(this.portal)
         }),
-        (open) => this.closeCursor(open.cursor, open.isOver)
+        (portal) => this.closePortal(portal)
       ),
-      (open) => Stream.repeatEffectChunkOption(this.read(open))
+      (portal) => Stream.repeatEffectChunkOption(this.read(portal))
     ))
   }
 
-  read(
-    open: { readonly cursor: Cursor; isOver: boolean }
-  ): Effect.Effect<Chunk.Chunk<object>, Option.Option<SqlError>> {
+  read(portal: Portal): Effect.Effect<Chunk.Chunk<object>, Option.Option<SqlError>> {
     return Effect.async((resume) => {
       const pending = new Pending()
       this.pending = pending
-      open.cursor.read(128, (error, rows) => {
+      portal.cursor.read(128, (error, rows) => {
         if (pending.settled) return
         if (this.pending === pending) this.pending = undefined
         pending.settle(error)
         if (error) return resume(Effect.fail(Option.some(this.errorFrom(error))))
         if (rows.length > 0) return resume(Effect.succeed(Chunk.unsafeFromArray(rows)))
-        open.isOver = true
+        portal.isOver = true
         resume(Effect.fail(Option.none()))
       })
       return this.stop(pending)
     })
   }
 
-  /** A cursor that was read to its end has closed itself. Else the next statement tells when the session is free again. */
-  closeCursor(cursor: Cursor, isOver: boolean): Effect.Effect<void> {
+  /**
+   * Closed once, by the stream or, if that is late, by whoever cleans the session. A portal that was read to its end has
+   * closed itself; else the answer to the next statement tells that the session is free again.
+   */
+  closePortal(portal: Portal): Effect.Effect<void> {
     return Effect.suspend(() => {
-      this.cursors--
-      if (isOver || this.lost !== undefined) return Effect.void
-      cursor.close(() => {})
+      if (this.portal !== portal) return Effect.void
+      this.portal = undefined
+      if (portal.isOver || this.lost !== undefined) return Effect.void
+      portal.cursor.close(() => {})
       return this.promptly("")
     })
   }
@@ -627,11 +633,12 @@ class Session {
   /** Makes it fit for the next user, or cuts it (Postgres-2). Bounded. */
   readonly clean: Effect.Effect<void> = Effect.gen(this, function*() {
     yield* this.stopRunning
+    if (this.portal !== undefined) yield* this.closePortal(this.portal)
     if (this.lost === undefined && this.status !== "I") yield* this.promptly("ROLLBACK")
     if (this.lost === undefined && this.isDirty) {
       this.isDirty = !(yield* this.promptly("DISCARD ALL"))
     }
-    const isFit = this.status === "I" && !this.isTainted && !this.isDirty && this.cursors === 0
+    const isFit = this.status === "I" && !this.isTainted && !this.isDirty
     if (this.lost === undefined && !isFit) this.cut("it was not fit for another user")
   })
 
@@ -933,7 +940,11 @@ class Lane implements Connection {
   /** Closed to newcomers; returns when the statement under way, of whatever fiber, has ended. */
   settle(restore: Managed.Restore): Effect.Effect<void> {
     this.isOpen = false
-    return Semaphore.takeInMask(this.lock, 1, restore)
+    return Effect.map(
+      Semaphore.takeInMask(this.lock, 1, restore),
+      // Given on at once: those in line learn that the lane is closed.
+      () => Semaphore.unsafeRelease(this.lock, 1)
+    )
   }
 
   /** Closed to newcomers; what is under way is cancelled. */

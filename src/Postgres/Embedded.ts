@@ -756,6 +756,14 @@ const awaitReady = (launch: Launch, child: Child, directory: string, until: numb
     if (yield* hasExited(child)) return yield* failed(launch, "the server ended while starting")
   })
 
+/** The server itself does not keep the program alive; whoever waits for its end does. */
+const keepingAlive = <A>(effect: Effect.Effect<A>): Effect.Effect<A> =>
+  Effect.acquireUseRelease(
+    Effect.sync(() => setInterval(() => {}, 0x7fff_ffff)),
+    () => effect,
+    (timer) => Effect.sync(() => clearInterval(timer))
+  )
+
 const start = (options: Options): Effect.Effect<Server, Failure, Scope.Scope> =>
   Effect.gen(function*() {
     const until = performance.now() + Duration.toMillis(options.startTimeout ?? "60 seconds")
@@ -802,7 +810,7 @@ const start = (options: Options): Effect.Effect<Server, Failure, Scope.Scope> =>
       database: "postgres",
       pid: child.pid,
       dataDirectory: kept ?? directory,
-      exited: Deferred.await(child.exited)
+      exited: keepingAlive(Deferred.await(child.exited))
     }
   })
 

@@ -1,0 +1,590 @@
+import { SqlClient } from "@effect/sql"
+import { describe, expect, it } from "@effect/vitest"
+import { Chunk, Deferred, Effect, Exit, Fiber, Option, Redacted, Stream } from "effect"
+import { Ledger } from "holdfast"
+import * as Postgres from "holdfast/Postgres"
+import * as Embedded from "holdfast/Postgres/Embedded"
+import * as fs from "node:fs"
+import * as os from "node:os"
+import * as path from "node:path"
+import { embeddedServer, query, urlOf } from "./support/postgres.ts"
+import { tcpProxy } from "./support/tcpProxy.ts"
+
+const server = embeddedServer({ settings: { max_connections: "60" } })
+
+let pools = 0
+/** A pool with a name of its own, by which the server tells its sessions. */
+const pool = (options: Postgres.Options = {}) => {
+  const { database, host, port, user } = server.get()
+  const applicationName = `test-${++pools}`
+  return Effect.map(
+    Postgres.make({ host, port, user, database, applicationName, ...options }),
+    (service) => ({ ...service, applicationName })
+  )
+}
+
+const ask = (sql: string, ...values: Array<unknown>) =>
+  Effect.promise(() => query(server.get(), sql, values))
+
+/** The states of the server's sessions for a pool: "active", "idle", "idle in transaction", … */
+const statesOf = (applicationName: string) =>
+  Effect.map(
+    ask(
+      "select state from pg_stat_activity where application_name = $1 order by 1",
+      applicationName
+    ),
+    (rows) => rows.map((row) => String(row["state"]))
+  )
+
+const until = <E, R>(
+  what: string,
+  check: Effect.Effect<boolean, E, R>
+): Effect.Effect<void, E, R> =>
+  Effect.gen(function*() {
+    const end = performance.now() + 15_000
+    while (!(yield* check)) {
+      if (performance.now() > end) return yield* Effect.dieMessage(`never happened: ${what}`)
+      yield* Effect.sleep(5)
+    }
+  })
+
+const untilStates = (applicationName: string, ...states: Array<string>) =>
+  until(
+    `${applicationName} has the sessions [${states.join()}]`,
+    Effect.map(statesOf(applicationName), (now) => now.join() === states.join())
+  )
+
+const failureOf = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<E, never, R> =>
+  Effect.orDieWith(Effect.flip(effect), () => new Error("should have failed"))
+
+const reasonOf = (error: unknown) =>
+  Option.match(Postgres.causeOf(error), { onNone: () => undefined, onSome: (cause) => cause._tag })
+
+let tables = 0
+const table = (columns: string) =>
+  Effect.gen(function*() {
+    const name = `t${++tables}`
+    yield* ask(`create table ${name} (${columns})`)
+    return name
+  })
+
+describe("Postgres: statements", () => {
+  it.scopedLive("the statement builder of @effect/sql works on it", () =>
+    Effect.gen(function*() {
+      const { sql } = yield* pool()
+      const name = yield* table("id int primary key, label text")
+      const rows = [{ id: 1, label: "a" }, { id: 2, label: "b" }]
+      expect(yield* sql`insert into ${sql(name)} ${sql.insert(rows).returning("*")}`).toEqual(rows)
+      expect(yield* sql`select id from ${sql(name)} where ${sql.in("label", ["b"])}`.values)
+        .toEqual([[2]])
+      expect(yield* sql`select 1 as a; select 2 as b`).toEqual([[{ a: 1 }], [{ b: 2 }]])
+      const all = yield* Stream.runCollect(sql`select * from generate_series(1, 1000)`.stream)
+      expect(Chunk.size(all)).toBe(1000)
+    }))
+
+  it.scopedLive("a failed statement carries its SQLSTATE, and the session goes on", () =>
+    Effect.gen(function*() {
+      const { sql, stats } = yield* pool({ max: 1 })
+      const error = yield* failureOf(sql`select nope`)
+      expect(error._tag).toBe("SqlError")
+      expect(Postgres.sqlState(error)).toEqual(Option.some("42703"))
+      expect(Postgres.isConnectionLost(error)).toBe(false)
+      expect(yield* sql`select 1 as one`).toEqual([{ one: 1 }])
+      expect(yield* stats).toEqual({ max: 1, active: 0, idle: 1, waiting: 0 })
+    }))
+
+  it.scopedLive("Postgres-1: interrupted in a full pool, nothing runs on the server any more", () =>
+    Effect.gen(function*() {
+      const { applicationName, sql, stats } = yield* pool({ max: 2 })
+      const pids = sql`select pg_backend_pid() as pid`
+      const fibers = yield* Effect.all([
+        Effect.fork(sql`select pg_sleep(60)`),
+        Effect.fork(sql`select pg_sleep(60)`)
+      ])
+      yield* untilStates(applicationName, "active", "active")
+      const used = yield* ask(
+        "select pid from pg_stat_activity where application_name = $1",
+        applicationName
+      )
+      for (const fiber of fibers) {
+        expect(Exit.isInterrupted(yield* Fiber.interrupt(fiber))).toBe(true)
+      }
+      // No waiting here: when the interrupt has returned the server has already stopped.
+      expect(yield* statesOf(applicationName)).toEqual(["idle", "idle"])
+      expect(used).toContainEqual((yield* pids)[0])
+      expect(yield* stats).toEqual({ max: 2, active: 0, idle: 2, waiting: 0 })
+    }))
+
+  it.scopedLive("Postgres-1: a stream blocked in a read is cancelled; one that is not read to its end is closed", () =>
+    Effect.gen(function*() {
+      const { applicationName, sql, stats } = yield* pool({ max: 1 })
+      const rows = sql`select pg_sleep(60) from generate_series(1, 3)`.stream
+      const fiber = yield* Effect.fork(Stream.runDrain(rows))
+      yield* untilStates(applicationName, "active")
+      yield* Fiber.interrupt(fiber)
+      expect(yield* statesOf(applicationName)).toEqual(["idle"])
+      for (let i = 0; i < 20; i++) {
+        const one = Stream.take(sql`select * from generate_series(1, 1000)`.stream, 1)
+        expect(Chunk.size(yield* Stream.runCollect(one))).toBe(1)
+      }
+      const failed = yield* failureOf(
+        Stream.runDrain(sql`select 1 / (3 - n) from generate_series(1, 5) n`.stream)
+      )
+      expect(Postgres.sqlState(failed)).toEqual(Option.some("22012"))
+      expect(yield* stats).toEqual({ max: 1, active: 0, idle: 1, waiting: 0 })
+    }))
+
+  it.scopedLive("Postgres-1, -2: in a black hole the interrupt returns, and the session is given up", () =>
+    Effect.gen(function*() {
+      const { host, port } = server.get()
+      const proxy = yield* Effect.acquireRelease(
+        Effect.promise(() => tcpProxy(host, port)),
+        (proxy) => Effect.promise(() => proxy.close())
+      )
+      const { applicationName, sql, stats } = yield* pool({
+        host: "127.0.0.1",
+        port: proxy.port,
+        cancelTimeout: "100 millis",
+        drain: "50 millis"
+      })
+      const fiber = yield* Effect.fork(sql`select pg_sleep(60)`)
+      yield* untilStates(applicationName, "active")
+      proxy.freeze()
+      yield* Fiber.interrupt(fiber)
+      expect(yield* stats).toMatchObject({ active: 0, idle: 0 })
+      // closing must end too: the scope of this test is the proof
+    }))
+
+  it.scopedLive("Postgres-2: what a reserved session was left with does not reach the next user", () =>
+    Effect.gen(function*() {
+      const { applicationName, reserve, sql } = yield* pool({ max: 1 })
+      const before = yield* sql`select pg_backend_pid() as pid`
+      yield* Effect.scoped(Effect.gen(function*() {
+        const session = yield* reserve
+        yield* session.execute("set statement_timeout = 1234", [], undefined)
+        yield* session.execute("select pg_advisory_lock(4711)", [], undefined)
+        yield* session.execute("begin", [], undefined)
+      }))
+      expect(yield* statesOf(applicationName)).toEqual(["idle"])
+      expect(yield* sql`select pg_backend_pid() as pid`).toEqual(before)
+      expect(yield* sql`show statement_timeout`).toEqual([{ statement_timeout: "0" }])
+      expect(yield* sql`select count(*)::int as n from pg_locks where locktype = 'advisory'`)
+        .toEqual([{ n: 0 }])
+    }))
+
+  it.scopedLive("Postgres-2: a SET of one statement does not reach the next user either", () =>
+    Effect.gen(function*() {
+      const { sql } = yield* pool({ max: 1 })
+      yield* sql`set statement_timeout = 1234`
+      expect(yield* sql`show statement_timeout`).toEqual([{ statement_timeout: "0" }])
+    }))
+
+  it.scopedLive("a reserved session tells when it is lost", () =>
+    Effect.gen(function*() {
+      const { reserve, sql, stats } = yield* pool({ max: 1 })
+      yield* Effect.scoped(Effect.gen(function*() {
+        const session = yield* reserve
+        yield* ask("select pg_terminate_backend($1)", session.processId)
+        expect((yield* session.lost)._tag).toBe("ConnectionLost")
+        const error = yield* failureOf(session.execute("select 1", [], undefined))
+        expect(Postgres.isConnectionLost(error)).toBe(true)
+      }))
+      expect(yield* sql`select 1 as one`).toEqual([{ one: 1 }])
+      expect((yield* stats).active).toBe(0)
+    }))
+})
+
+describe("Postgres: waiting", () => {
+  it.scopedLive("Postgres-4: a waiter can be interrupted and leaves the line; the place is not lost", () =>
+    Effect.gen(function*() {
+      const { reserve, sql, stats } = yield* pool({ max: 1 })
+      yield* Effect.scoped(Effect.gen(function*() {
+        yield* reserve
+        const waits: ReadonlyArray<Effect.Effect<unknown, unknown>> = [
+          sql`select 1`,
+          sql.withTransaction(sql`select 1`),
+          Effect.scoped(reserve)
+        ]
+        for (const waiting of waits) {
+          const fiber = yield* Effect.fork(waiting)
+          yield* until("it waits", Effect.map(stats, (now) => now.waiting === 1))
+          yield* Fiber.interrupt(fiber)
+          expect((yield* stats).waiting).toBe(0)
+        }
+      }))
+      expect(yield* sql`select 1 as one`).toEqual([{ one: 1 }])
+    }))
+
+  it.scopedLive("Postgres-4: first come, first served", () =>
+    Effect.gen(function*() {
+      const { reserve, sql, stats } = yield* pool({ max: 1 })
+      const order: Array<number> = []
+      const fibers: Array<Fiber.Fiber<unknown, unknown>> = []
+      yield* Effect.scoped(Effect.gen(function*() {
+        yield* reserve
+        for (let i = 0; i < 5; i++) {
+          fibers.push(yield* Effect.forkDaemon(Effect.tap(sql`select 1`, () => order.push(i))))
+          yield* until("it waits", Effect.map(stats, (now) => now.waiting === i + 1))
+        }
+      }))
+      for (const fiber of fibers) yield* Fiber.join(fiber)
+      expect(order).toEqual([0, 1, 2, 3, 4])
+    }))
+
+  it.scopedLive("Postgres-4: waiting ends by acquireTimeout, with the state of the pool", () =>
+    Effect.gen(function*() {
+      const { reserve, sql } = yield* pool({ max: 1, acquireTimeout: "50 millis" })
+      yield* Effect.scoped(Effect.gen(function*() {
+        yield* reserve
+        const error = yield* failureOf(sql`select 1`)
+        const cause = Option.getOrThrow(Postgres.causeOf(error))
+        expect(cause).toMatchObject({ _tag: "AcquireTimeout", stats: { max: 1, active: 1 } })
+        expect(error.message).toContain("1 of 1 in use")
+      }))
+      expect(yield* sql`select 1 as one`).toEqual([{ one: 1 }])
+    }))
+})
+
+describe("Postgres: transactions", () => {
+  const rowsOf = (name: string) =>
+    Effect.map(ask(`select id from ${name} order by id`), (rows) => rows.map((row) => row["id"]))
+
+  it.scopedLive("Postgres-5: all or nothing, nested too", () =>
+    Effect.gen(function*() {
+      const { sql, stats } = yield* pool({ max: 1 })
+      const t = yield* table("id int primary key")
+      const insert = (id: number) => sql`insert into ${sql(t)} values (${id})`
+      const no = Effect.fail("no" as const)
+      yield* Effect.exit(sql.withTransaction(Effect.zipRight(insert(1), no)))
+      expect(yield* rowsOf(t)).toEqual([])
+      yield* sql.withTransaction(Effect.gen(function*() {
+        yield* insert(2)
+        yield* Effect.exit(sql.withTransaction(Effect.zipRight(insert(3), no)))
+        yield* sql.withTransaction(insert(4))
+      }))
+      expect(yield* rowsOf(t)).toEqual([2, 4])
+      expect((yield* stats).active).toBe(0)
+    }))
+
+  it.scopedLive("Postgres-5: a COMMIT that fails is typed", () =>
+    Effect.gen(function*() {
+      const { applicationName, sql } = yield* pool({ max: 1 })
+      const t = yield* table("id int, unique (id) deferrable initially deferred")
+      const twice = sql`insert into ${sql(t)} values (1), (1)`
+      const error = yield* failureOf(sql.withTransaction(twice))
+      expect(Postgres.sqlState(error)).toEqual(Option.some("23505"))
+      expect(yield* statesOf(applicationName)).toEqual(["idle"])
+    }))
+
+  it.scopedLive("Postgres-5: a failure that was caught in the body cannot be committed, and is not silent", () =>
+    Effect.gen(function*() {
+      const { sql } = yield* pool({ max: 1 })
+      const t = yield* table("id int primary key")
+      const insert = sql`insert into ${sql(t)} values (1)`
+      const caught = Effect.zipRight(insert, Effect.ignore(sql`select nope`))
+      expect(reasonOf(yield* failureOf(sql.withTransaction(caught)))).toBe("TransactionAborted")
+      const outer = Effect.gen(function*() {
+        expect(reasonOf(yield* failureOf(sql.withTransaction(caught)))).toBe("TransactionAborted")
+        yield* sql`insert into ${sql(t)} values (2)`
+      })
+      yield* sql.withTransaction(outer)
+      expect(yield* rowsOf(t)).toEqual([2])
+    }))
+
+  it.scopedLive("Postgres-5: a backend killed in the body is typed, and the next transaction works", () =>
+    Effect.gen(function*() {
+      const { sql, stats } = yield* pool({ max: 1 })
+      const error = yield* failureOf(sql.withTransaction(Effect.gen(function*() {
+        const [row] = yield* sql<{ pid: number }>`select pg_backend_pid() as pid`
+        yield* ask("select pg_terminate_backend($1)", row?.pid)
+        yield* sql`select 1`
+      })))
+      expect(Postgres.isConnectionLost(error)).toBe(true)
+      expect(yield* sql.withTransaction(sql`select 1 as one`)).toEqual([{ one: 1 }])
+      expect(yield* stats).toEqual({ max: 1, active: 0, idle: 1, waiting: 0 })
+    }))
+
+  it.scopedLive("Postgres-5: a connection lost during COMMIT leaves an unknown outcome, and says so", () =>
+    Effect.gen(function*() {
+      const { host, port } = server.get()
+      const proxy = yield* Effect.acquireRelease(
+        Effect.promise(() => tcpProxy(host, port)),
+        (proxy) => Effect.promise(() => proxy.close())
+      )
+      const { sql } = yield* pool({
+        host: "127.0.0.1",
+        port: proxy.port,
+        max: 1,
+        cancelTimeout: "100 millis"
+      })
+      const t = yield* table("id int primary key")
+      const swallowed = proxy.swallowed()
+      const body = Effect.tap(
+        sql`insert into ${sql(t)} values (1)`,
+        () => Effect.sync(proxy.freeze)
+      )
+      const committing = yield* Effect.fork(failureOf(sql.withTransaction(body)))
+      yield* Effect.promise(() => swallowed)
+      proxy.cut()
+      const error = yield* Fiber.join(committing)
+      expect(reasonOf(error)).toBe("TransactionOutcomeUnknown")
+      expect(Postgres.isConnectionLost(error)).toBe(true)
+    }))
+
+  it.scopedLive("Postgres-5: an interrupt during COMMIT lets it finish", () =>
+    Effect.gen(function*() {
+      const { applicationName, sql, stats } = yield* pool({ max: 1 })
+      const t = yield* table("id int primary key")
+      yield* ask(`create function slow_${t}() returns trigger language plpgsql as
+        $$ begin perform pg_sleep(0.3); return null; end $$`)
+      yield* ask(`create constraint trigger slow after insert on ${t}
+        deferrable initially deferred for each row execute function slow_${t}()`)
+      const fiber = yield* Effect.fork(sql.withTransaction(sql`insert into ${sql(t)} values (1)`))
+      yield* until(
+        "COMMIT runs",
+        Effect.map(
+          ask(
+            "select 1 from pg_stat_activity where application_name = $1 and query = 'COMMIT' and state = 'active'",
+            applicationName
+          ),
+          (rows) => rows.length === 1
+        )
+      )
+      expect(Exit.isInterrupted(yield* Fiber.interrupt(fiber))).toBe(true)
+      expect(yield* rowsOf(t)).toEqual([1])
+      expect(yield* stats).toMatchObject({ active: 0, idle: 1 })
+    }))
+
+  it.scopedLive("Postgres-6: nested transactions side by side keep all their rows", () =>
+    Effect.gen(function*() {
+      const { sql } = yield* pool({ max: 1 })
+      const t = yield* table("id int primary key")
+      const insert = (id: number) => sql`insert into ${sql(t)} values (${id})`
+      const branch = (id: number) =>
+        sql.withTransaction(Effect.zipRight(
+          Effect.zipRight(insert(id), Effect.yieldNow()),
+          id % 2 === 0 ? Effect.fail("even") : Effect.void
+        ))
+      yield* sql.withTransaction(
+        Effect.forEach([1, 2, 3, 4, 5], (id) => Effect.exit(branch(id)), { concurrency: 5 })
+      )
+      expect(yield* rowsOf(t)).toEqual([1, 3, 5])
+    }))
+
+  it.scopedLive("Postgres-6: a fiber that outlives its transaction gets TransactionClosed", () =>
+    Effect.gen(function*() {
+      const { sql } = yield* pool({ max: 1 })
+      const t = yield* table("id int primary key")
+      const go = yield* Deferred.make<void>()
+      const late = yield* sql.withTransaction(
+        Effect.forkDaemon(
+          Effect.zipRight(Deferred.await(go), sql`insert into ${sql(t)} values (1)`)
+        )
+      )
+      const error = yield* sql.withTransaction(Effect.zipRight(
+        Deferred.succeed(go, void 0),
+        failureOf(Fiber.join(late))
+      ))
+      expect(reasonOf(error)).toBe("TransactionClosed")
+      expect(yield* rowsOf(t)).toEqual([])
+    }))
+
+  it.scopedLive("Postgres-3: after 150 interrupts at random moments all sessions are sound and the sum is right", () =>
+    Effect.gen(function*() {
+      const { applicationName, sql, stats } = yield* pool({ max: 3 })
+      const t = yield* table("id int primary key, n int not null")
+      yield* ask(`insert into ${t} select i, 100 from generate_series(0, 3) i`)
+      // xorshift: the same moments in every run
+      let seed = 42
+      const random = (below: number): number => {
+        seed ^= seed << 13
+        seed ^= seed >>> 17
+        seed ^= seed << 5
+        return (seed >>> 0) % below
+      }
+      const move = (id: number, n: number) =>
+        sql`update ${sql(t)} set n = n + ${n} where id = ${id}`
+      const transfer = (from: number, to: number) =>
+        sql.withTransaction(Effect.gen(function*() {
+          yield* move(Math.min(from, to), from < to ? -1 : 1)
+          yield* sql.withTransaction(move(Math.max(from, to), from < to ? 1 : -1))
+          yield* Stream.runDrain(Stream.take(sql`select * from generate_series(1, 300)`.stream, 2))
+        }))
+      const worker = Effect.gen(function*() {
+        for (let i = 0; i < 25; i++) {
+          const from = random(4)
+          const fiber = yield* Effect.fork(transfer(from, (from + 1 + random(3)) % 4))
+          if (random(3) === 0) { for (let k = random(20); k > 0; k--) yield* Effect.yieldNow() }
+          else yield* Effect.sleep(random(12))
+          yield* Fiber.interrupt(fiber)
+        }
+      })
+      yield* Effect.forEach([1, 2, 3, 4, 5, 6], () => worker, { concurrency: 6 })
+      const now = yield* stats
+      expect(now.active).toBe(0)
+      expect(now.waiting).toBe(0)
+      expect(now.idle).toBeLessThanOrEqual(3)
+      yield* until(
+        "closed sessions are gone",
+        Effect.map(statesOf(applicationName), (states) => states.length === now.idle)
+      )
+      expect(new Set(yield* statesOf(applicationName))).toEqual(
+        now.idle === 0 ? new Set() : new Set(["idle"])
+      )
+      expect(yield* ask(`select sum(n)::int as sum from ${t}`)).toEqual([{ sum: 400 }])
+      const all = Array.from({ length: 3 }, () => sql.withTransaction(sql`select 1 as one`))
+      expect(yield* Effect.all(all, { concurrency: 3 })).toEqual([[{ one: 1 }], [{ one: 1 }], [{
+        one: 1
+      }]])
+    }))
+})
+
+describe("Postgres: opening and closing", () => {
+  it.live("Postgres-7: closing cancels and cuts what daemons still hold; no session is left", () =>
+    Effect.gen(function*() {
+      const { applicationName, held, service } = yield* Effect.scoped(Effect.gen(function*() {
+        const service = yield* pool({ max: 3, drain: "50 millis" })
+        const { applicationName, sql } = service
+        const asleep = yield* Effect.forkDaemon(failureOf(sql`select pg_sleep(60)`))
+        const inside = yield* Effect.forkDaemon(
+          sql.withTransaction(Effect.zipRight(sql`select 1`, Effect.never))
+        )
+        const holder = yield* Effect.forkDaemon(
+          Effect.scoped(Effect.zipRight(service.reserve, Effect.never))
+        )
+        yield* until("all are held", Effect.map(service.stats, (now) => now.active === 3))
+        const waiting = yield* Effect.forkDaemon(failureOf(sql`select 1`))
+        yield* until("one waits", Effect.map(service.stats, (now) => now.waiting === 1))
+        yield* untilStates(applicationName, "active", "idle", "idle in transaction")
+        return { applicationName, service, held: { asleep, inside, holder, waiting } }
+      }))
+      yield* untilStates(applicationName)
+      expect(reasonOf(yield* Fiber.join(held.waiting))).toBe("PoolClosed")
+      expect(Postgres.sqlState(yield* Fiber.join(held.asleep))).toEqual(Option.some("57014"))
+      expect(reasonOf(yield* failureOf(service.sql`select 1`))).toBe("PoolClosed")
+      yield* Fiber.interrupt(held.inside)
+      yield* Fiber.interrupt(held.holder)
+      const ledger = (yield* Ledger.Ledger)!
+      yield* ledger.assertEmpty
+      const { kinds } = yield* ledger.snapshot
+      expect(kinds["postgres connection"]).toEqual({
+        acquired: 3,
+        released: 3,
+        failed: 0,
+        abandoned: 0
+      })
+    }).pipe(Effect.provide(Ledger.layer)))
+
+  it.live("layerEmbedded: a server killed in mid-query is typed, and the layer closes", () =>
+    Effect.gen(function*() {
+      const { pid } = yield* Embedded.Embedded
+      const sql = yield* SqlClient.SqlClient
+      const { stats } = yield* Postgres.Postgres
+      const asleep = yield* Effect.fork(failureOf(sql`select pg_sleep(60)`))
+      const inside = yield* Effect.fork(failureOf(sql.withTransaction(sql`select pg_sleep(60)`)))
+      yield* until("both run", Effect.map(stats, (now) => now.active === 2))
+      yield* Effect.sleep(20)
+      // The backends of a server that is gone end when they notice; told here, they end now.
+      const backends = childrenOf(pid)
+      for (const one of [pid, ...backends]) process.kill(one, "SIGKILL")
+      expect(Postgres.isConnectionLost(yield* Fiber.join(asleep))).toBe(true)
+      expect(Postgres.isConnectionLost(yield* Fiber.join(inside))).toBe(true)
+      const again = yield* failureOf(sql`select 1`)
+      expect(again._tag).toBe("SqlError")
+      expect(yield* stats).toMatchObject({ active: 0, idle: 0 })
+    }).pipe(Effect.provide(Postgres.layerEmbedded({ cancelTimeout: "500 millis" }))))
+
+  const childrenOf = (pid: number): Array<number> =>
+    process.platform === "linux"
+      ? fs.readFileSync(`/proc/${pid}/task/${pid}/children`, "utf8").trim().split(" ").map(Number)
+      : []
+
+  const opening = (options: Postgres.Options) => failureOf(Effect.scoped(Postgres.make(options)))
+
+  it.live("an address where nothing listens is typed", () =>
+    Effect.gen(function*() {
+      const refused = yield* opening({ url: "postgres://someone:se%20cret@127.0.0.1:1/shop" })
+      expect(refused).toMatchObject({
+        _tag: "PostgresUnavailable",
+        host: "127.0.0.1",
+        port: 1,
+        database: "shop",
+        user: "someone",
+        code: "ECONNREFUSED"
+      })
+      expect(refused.message).toContain("Is the server running")
+      expect(JSON.stringify(refused) + refused.message).not.toContain("cret")
+      const nowhere = fs.mkdtempSync(path.join(os.tmpdir(), "hf-"))
+      yield* Effect.addFinalizer(() => Effect.sync(() => fs.rmdirSync(nowhere)))
+      expect(yield* opening({ host: nowhere })).toMatchObject({
+        _tag: "PostgresUnavailable",
+        code: "ENOENT"
+      })
+    }).pipe(Effect.scoped))
+
+  it.live("a server that accepts and never answers is typed by connectTimeout", () =>
+    Effect.gen(function*() {
+      const { host, port } = server.get()
+      const proxy = yield* Effect.acquireRelease(
+        Effect.promise(() => tcpProxy(host, port)),
+        (proxy) => Effect.promise(() => proxy.close())
+      )
+      proxy.freeze()
+      const address = {
+        host: "127.0.0.1",
+        port: proxy.port,
+        user: "postgres",
+        database: "postgres"
+      }
+      const late = yield* opening({ ...address, connectTimeout: "50 millis" })
+      expect(late.message).toContain("no answer within 50ms")
+      const swallowed = proxy.swallowed()
+      const fiber = yield* Effect.fork(Effect.scoped(Postgres.make(address)))
+      yield* Effect.promise(() => swallowed)
+      expect(Exit.isInterrupted(yield* Fiber.interrupt(fiber))).toBe(true)
+    }).pipe(Effect.scoped))
+
+  it.live("a database that does not exist, and a password that is missing or wrong, are typed", () =>
+    Effect.gen(function*() {
+      const { host, port } = server.get()
+      expect(yield* opening({ url: urlOf(server.get(), "no_such_database") })).toMatchObject({
+        _tag: "PostgresUnavailable",
+        code: "3D000",
+        database: "no_such_database"
+      })
+      const [where] = yield* ask("select current_setting('hba_file') as hba")
+      const hba = String(where?.["hba"])
+      fs.writeFileSync(hba, `local all locked scram-sha-256\n${fs.readFileSync(hba, "utf8")}`)
+      yield* ask("create role locked login password 'open sesame'")
+      yield* ask("select pg_reload_conf()")
+      const as = { host, port, user: "locked", database: "postgres" }
+      yield* until(
+        "the rule is in force",
+        Effect.map(opening(as), (error) => error._tag === "PostgresUnavailable")
+      )
+      expect((yield* opening(as)).message).toContain("none was given")
+      const wrong = yield* opening({ ...as, password: Redacted.make("knock knock") })
+      expect(wrong).toMatchObject({ code: "28P01" })
+      expect(wrong.message).not.toContain("knock")
+      const { sql } = yield* Postgres.make({ ...as, password: Redacted.make("open sesame") })
+      expect(yield* sql`select current_user as me`).toEqual([{ me: "locked" }])
+    }).pipe(Effect.scoped))
+
+  for (
+    const url of [
+      "mysql://root:hunter2@localhost/db",
+      "localhost:5432",
+      "",
+      "postgres://u:hunter2@h:99999/db"
+    ]
+  ) {
+    it.live(`an unreadable URL is refused before anything is opened: ${url.slice(0, 8)}`, () =>
+      Effect.gen(function*() {
+        for (const one of [url, Redacted.make(url)]) {
+          const error = yield* opening({ url: one })
+          expect(error._tag).toBe("InvalidUrl")
+          expect(error.message).not.toContain("hunter2")
+        }
+      }))
+  }
+})
