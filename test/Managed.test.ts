@@ -117,18 +117,3 @@ describe("Managed", () => {
       expect(log).toEqual(["+outer", "-outer Success"])
     }))
 })
-
-describe("Ledger", () => {
-  it.effect("Ledger-1: acquired = released + abandoned + held", () =>
-    Effect.gen(function*() {
-      const fiber = yield* Effect.fork(Managed.use(traced([], "held"), () => Effect.never))
-      yield* Effect.yieldNow()
-      const during = yield* totals
-      expect(during.total.acquired).toBe(1)
-      expect(during.live.map((e) => [e.name, e.state])).toEqual([["held", "held"]])
-      yield* Fiber.interrupt(fiber)
-      const after = yield* totals
-      expect(after.total).toEqual({ acquired: 1, released: 1, failed: 0, abandoned: 0 })
-      yield* (yield* Ledger.Ledger)!.assertEmpty
-    }).pipe(Effect.provide(Ledger.layer)))
-})

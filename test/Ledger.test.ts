@@ -1,0 +1,70 @@
+import { describe, expect, it } from "@effect/vitest"
+import { Effect, Fiber } from "effect"
+import { Ledger, Managed } from "holdfast"
+
+const thing = Managed.make({
+  name: "held",
+  kind: "thing",
+  acquire: Effect.void,
+  release: () => Effect.void
+})
+
+describe("Ledger", () => {
+  it.effect("Ledger-1: acquired = released + abandoned + held, at every instant", () =>
+    Effect.gen(function*() {
+      const ledger = yield* Ledger.make
+      const fiber = yield* Effect.fork(Effect.provideService(
+        Managed.use(thing, () => Effect.never),
+        Ledger.Ledger,
+        ledger
+      ))
+      yield* Effect.yieldNow()
+      const during = yield* ledger.snapshot
+      expect(during.total.acquired).toBe(1)
+      expect(during.live.map((e) => [e.name, e.state])).toEqual([["held", "held"]])
+      const refused = yield* Effect.flip(ledger.assertEmpty)
+      expect(refused.message).toContain("thing \"held\" (held)")
+      yield* Fiber.interrupt(fiber)
+      const after = yield* ledger.snapshot
+      expect(after.total).toEqual({ acquired: 1, released: 1, failed: 0, abandoned: 0 })
+      yield* ledger.assertEmpty
+    }))
+
+  it.effect("Ledger-2: the first end of an entry counts, later ones are ignored", () =>
+    Effect.gen(function*() {
+      const ledger = yield* Ledger.make
+      const entry = ledger.unsafeAcquiring("k", "n", 0)
+      ledger.unsafeHeld(entry, 1)
+      ledger.unsafeAbandoned(entry)
+      ledger.unsafeReleased(entry, false)
+      ledger.unsafeAbandoned(entry)
+      expect((yield* ledger.snapshot).kinds["k"]).toEqual({
+        acquired: 1,
+        released: 0,
+        failed: 0,
+        abandoned: 1
+      })
+    }))
+
+  it.effect("Ledger-3: ended entries leave only their counts; an acquire that failed leaves nothing", () =>
+    Effect.gen(function*() {
+      const ledger = yield* Ledger.make
+      for (let i = 0; i < 1000; i++) {
+        const entry = ledger.unsafeAcquiring("k", `n${i}`, 0)
+        if (i % 2 === 0) ledger.unsafeGaveUp(entry)
+        else {
+          ledger.unsafeHeld(entry, 0)
+          ledger.unsafeReleased(entry, i % 3 === 0)
+        }
+      }
+      const snapshot = yield* ledger.snapshot
+      expect(snapshot.live).toEqual([])
+      expect(snapshot.total).toEqual({ acquired: 500, released: 500, failed: 167, abandoned: 0 })
+    }))
+
+  it.effect("off by default: nothing is recorded", () =>
+    Effect.gen(function*() {
+      expect(yield* Ledger.Ledger).toBe(undefined)
+      yield* Managed.use(thing, () => Effect.void)
+    }))
+})
