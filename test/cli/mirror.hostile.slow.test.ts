@@ -114,7 +114,7 @@ describe("a hostile list", () => {
     expect(fs.existsSync(out)).toBe(false)
   })
 
-  it("Mirror-2 Mirror-4: bad lines spoil nothing, no URL leaves the folder, clashing names stay apart", async () => {
+  it("Mirror-2 Mirror-4 Report-1: bad lines spoil nothing, no URL leaves the folder, clashing names stay apart", async () => {
     const good = [
       `${origin}/../../etc/passwd`,
       `${origin}/%2e%2e%2fetc%2fpasswd`,

@@ -178,7 +178,7 @@ describe("holdfast mirror", () => {
     await expectWhole(again)
   })
 
-  it("Mirror-2 Mirror-3: five SIGKILLs at random moments, then one run: one row per URL, every hash right, nothing left", async () => {
+  it("Mirror-2 Mirror-3 MirrorStore-1 MirrorStore-2: five SIGKILLs at random moments, then one run: one row per URL, every hash right, nothing left", async () => {
     const origin = await openOrigin({ documents: 200, pace: 1 })
     const list = writeList(work, origin.urls)
     for (let kill = 0; kill < 5; kill++) {
