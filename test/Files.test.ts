@@ -5,9 +5,11 @@ import { Effect, Exit, Fiber, Random, type Scope, Stream } from "effect"
 import { Ledger, Managed } from "holdfast"
 import * as Files from "holdfast/Files"
 import { execFileSync, spawn, spawnSync } from "node:child_process"
+import { pbkdf2 } from "node:crypto"
 import * as fs from "node:fs"
 import * as os from "node:os"
 import * as path from "node:path"
+import { promisify } from "node:util"
 
 const root = process.getuid?.() === 0
 const repository = path.resolve(import.meta.dirname, "..")
@@ -398,6 +400,31 @@ describe("publish", () => {
         yield* Files.publish(from, to, { durability })
         expect(fs.readFileSync(to, "utf8")).toBe(durability)
         expect(fs.readdirSync(dir)).toEqual(["to"])
+      }
+    })
+  )
+
+  live(
+    "Files-2: interrupted while the kernel has not come to it yet, it waits for the kernel",
+    Effect.gen(function*() {
+      const dir = yield* directory
+      const [from, to] = [path.join(dir, "from"), path.join(dir, "to")]
+      for (const durability of ["none", "file", "full"] as const) {
+        fs.writeFileSync(from, "new")
+        fs.writeFileSync(to, "old")
+        // Takes every thread that could serve the file system.
+        const busy = Array.from(
+          { length: 8 },
+          () => promisify(pbkdf2)("password", "salt", 30_000, 64, "sha512")
+        )
+        const fiber = yield* Effect.fork(Files.publish(from, to, { durability }))
+        yield* Effect.yieldNow()
+        yield* Fiber.interrupt(fiber)
+        const seen = fs.readFileSync(to, "utf8")
+        yield* Effect.promise(() => Promise.all(busy))
+        yield* Effect.promise(() => fs.promises.stat(to))
+        expect(fs.readFileSync(to, "utf8"), durability).toBe(seen)
+        expect(fs.existsSync(from)).toBe(seen === "old")
       }
     })
   )
