@@ -13,7 +13,8 @@
  * - Http-4 (H3) After `download`, however it ended, the destination is untouched or complete, and the partial file is gone.
  * - Http-5 (H4) Never more than `perHost` connections to one origin, nor more than `total` downloads at once.
  *
- * COST a download costs about 1 ms and two fsyncs; one chunk (up to 64 KiB) in memory each.
+ * COST (2026-11, loopback, 2 cores) about 3.5 ms a small download, nearly all of it calls to the file system; 300 MB/s a
+ *   large one, hashed; one chunk (up to 64 KiB) in memory each.
  * NOT DONE: resuming with Range; proxies; HTTP/2; `total` counts downloads, not the `HttpClient`'s requests; a body without
  *   length or chunks ends where the server closes, so it cannot be told from a cut one (give `expectedSha256`); two
  *   processes must not share a partial path (within a session it is refused).

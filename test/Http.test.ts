@@ -522,6 +522,31 @@ describe("the platform's HttpClient", () => {
   )
 
   live(
+    "Http-1: closing the session fails what is in flight, in its own terms",
+    Effect.gen(function*() {
+      const origin = yield* Origin.make({
+        "/silent": Origin.silent,
+        "/stall": Origin.partly("abc", "silence")
+      })
+      const scope = yield* Scope.make()
+      const context = yield* Layer.buildWithScope(Http.session(), scope)
+      const read = (route: string) =>
+        Effect.flatMap(
+          HttpClient.get(origin.url(route)),
+          (response) => Stream.runDrain(response.stream)
+        ).pipe(Effect.provide(context), Effect.flip, Effect.fork)
+      const fibers = [yield* read("/silent"), yield* read("/stall")]
+      yield* Origin.eventually("both are asked for", () => origin.requests.length === 2)
+      yield* Effect.repeatN(tick, 5)
+      yield* Scope.close(scope, Exit.void)
+      const tags = []
+      for (const fiber of fibers) tags.push((yield* Fiber.join(fiber))._tag)
+      expect(tags[0]).toBe("RequestError")
+      expect(["RequestError", "ResponseError"]).toContain(tags[1])
+    })
+  )
+
+  live(
     "Http-3: its deadlines fire",
     Effect.gen(function*() {
       const origin = yield* Origin.make({
