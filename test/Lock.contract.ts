@@ -3,7 +3,7 @@
  * `lockContract("mine", { one, two })`, where `two` is a second service on the same locks, if there can be one.
  */
 import { expect, it } from "@effect/vitest"
-import { Cause, Chunk, Effect, Exit, Fiber, FiberId, Option, type Scope } from "effect"
+import { Cause, Chunk, Effect, Exit, Fiber, FiberId, Option, Scope } from "effect"
 import { Ledger } from "holdfast"
 import type * as Lock from "holdfast/Lock"
 
@@ -16,6 +16,8 @@ export interface Subject {
   readonly offsets?: number | undefined
   /** One step of the race sweep. Default: the n-th yield. */
   readonly step?: ((offset: number) => Effect.Effect<void>) | undefined
+  /** Lets a waiter get in line. Default: a few turns. */
+  readonly queued?: Effect.Effect<void> | undefined
 }
 
 const yields = (times: number): Effect.Effect<void> => Effect.repeatN(Effect.yieldNow(), times)
@@ -45,7 +47,7 @@ const ledgerTotals = Effect.flatMap(
 )
 
 export const lockContract = (name: string, subject: Subject): void => {
-  const { fibers = 24, offsets = 60, one, step = yields, two } = subject
+  const { fibers = 24, offsets = 60, one, queued = turns(3), step = yields, two } = subject
   const test = (
     title: string,
     run: (one: Lock.Service, two: Lock.Service) => Effect.Effect<void, unknown, Scope.Scope>
@@ -140,28 +142,19 @@ export const lockContract = (name: string, subject: Subject): void => {
       Effect.gen(function*() {
         for (let offset = 0; offset < offsets; offset++) {
           const key = freshKey()
-          let go = false
-          let holds = false
-          const holder = yield* Effect.fork(
-            one.withLock(key)(Effect.zipRight(
-              Effect.sync(() => {
-                holds = true
-              }),
-              eventually(() => go)
-            ))
-          )
-          yield* eventually(() => holds)
+          const held = yield* Scope.make()
+          yield* Scope.extend(one.acquire(key), held)
           const waiter = yield* Effect.fork(
             (offset % 2 === 0 ? one : two).withLock(
               key,
-              offset % 3 === 0 ? {} : { waitAtMost: "20 seconds" }
+              offset % 4 < 2 ? {} : { waitAtMost: "20 seconds" }
             )(Effect.void)
           )
-          yield* yields(5)
-          go = true
-          yield* step(offset)
+          yield* queued
+          const freeing = yield* Effect.fork(Scope.close(held, Exit.void))
+          yield* step(Math.floor(offset / 4))
           const exit = yield* Fiber.interrupt(waiter)
-          yield* Fiber.join(holder)
+          yield* Fiber.join(freeing)
           if (Exit.isFailure(exit)) expect(failuresOf(exit)).toEqual([])
           for (const lock of [one, two]) {
             expect(yield* lock.withLockIfFree(key)(Effect.succeed(offset))).toEqual(

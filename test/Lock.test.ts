@@ -1,10 +1,10 @@
 import { describe, expect, it } from "@effect/vitest"
 import { Cause, Duration, Effect, Exit, Fiber, Layer, Option, TestClock } from "effect"
-import { Ledger } from "holdfast"
+import { Ledger, type Managed } from "holdfast"
 import * as Lock from "holdfast/Lock"
 import { eventually, failuresOf, lockContract } from "./Lock.contract.ts"
 
-lockContract("memory", { one: Lock.makeMemory, fibers: 200, offsets: 120 })
+lockContract("memory", { one: Lock.makeMemory, fibers: 200, offsets: 160 })
 
 /** A backend of this process whose grants can be taken away, and whose release is as told. */
 const fragile = (release: Effect.Effect<unknown, unknown> = Effect.void) => {
@@ -33,6 +33,36 @@ const fragile = (release: Effect.Effect<unknown, unknown> = Effect.void) => {
     inspect: () => Effect.succeedNone
   })
   return { service, lose: () => lose.at(-1)!("connection"), releases: () => releases }
+}
+
+/** A backend whose take can be cut while it waits, and then needs a few steps more that cannot. */
+const slow = (rest: Effect.Effect<unknown>) => {
+  let held = 0
+  const take = (_: Lock.Request, restore: Managed.Restore) =>
+    Effect.zipRight(
+      restore(Effect.repeatN(Effect.yieldNow(), 3)),
+      Effect.zipLeft(
+        Effect.sync((): Lock.Grant => {
+          held++
+          return {
+            fence: 1n,
+            verify: Effect.succeed(true),
+            release: Effect.sync(() => {
+              held--
+            })
+          }
+        }),
+        rest
+      )
+    )
+  const service = Lock.make({
+    self: "slow",
+    remote: false,
+    take,
+    tryTake: (request, restore) => Effect.asSome(take(request, restore)),
+    inspect: () => Effect.succeedNone
+  })
+  return { service, held: () => held }
 }
 
 describe("Lock", () => {
@@ -79,6 +109,33 @@ describe("Lock", () => {
         if (Exit.isFailure(exit)) expect(failuresOf(exit)).toMatchObject([{ _tag: "LockTimeout" }])
         expect(yield* lock.withLockIfFree("k")(Effect.void)).toEqual(Option.some(undefined))
       }
+    }))
+
+  for (const options of [{}, { waitAtMost: "1 hour" }] satisfies ReadonlyArray<Lock.Options>) {
+    it.effect(`Lock-3: cut at any step of a slow backend, nothing is held (${JSON.stringify(options)})`, () =>
+      Effect.gen(function*() {
+        const { held, service } = slow(Effect.repeatN(Effect.yieldNow(), 3))
+        for (let offset = 0; offset < 40; offset++) {
+          const fiber = yield* Effect.fork(service.withLock("k", options)(Effect.void))
+          yield* Effect.repeatN(Effect.yieldNow(), offset)
+          yield* Fiber.interrupt(fiber)
+          expect(held()).toBe(0)
+          expect(yield* service.withLockIfFree("k")(Effect.succeed(offset))).toEqual(
+            Option.some(offset)
+          )
+        }
+      }))
+  }
+
+  it.effect("Lock-3: what is granted as the time runs out is kept, and let go once", () =>
+    Effect.gen(function*() {
+      const { held, service } = slow(Effect.sleep("2 seconds"))
+      const fiber = yield* Effect.fork(
+        service.withLock("k", { waitAtMost: "1 second" })(Effect.sync(() => held()))
+      )
+      yield* TestClock.adjust("2 seconds")
+      expect(yield* Fiber.join(fiber)).toBe(1)
+      expect(held()).toBe(0)
     }))
 
   it.effect("Lock-4: loss interrupts the body, and the effect fails with LockLost", () =>

@@ -162,6 +162,8 @@ class Session {
   waiting = false
   leaving = false
   gone = false
+  /** The one farewell, whoever asks for it first. */
+  parting: Promise<void> | undefined
 
   constructor(settings: Settings, label: string | undefined, onLoss: () => void) {
     this.settings = settings
@@ -234,16 +236,18 @@ class Session {
     clearTimeout(this.pinging)
   }
 
-  /** Gives the lock up. Rejects if the server says that we did not hold it. */
+  /** Gives the lock up. Rejects if the server does not confirm that we held it until now. */
   async release(id: string): Promise<void> {
+    // Lost already, or the layer has closed it: there is nothing left to give up.
+    if (this.gone || this.leaving) return this.abandon()
     this.stopWatching()
-    if (this.gone) return cut(this.client)
     let unlocked: boolean | undefined
     const unlocking = this.query("SELECT pg_advisory_unlock($1::bigint) AS ok", [id])
       .then(([row]) => {
         unlocked = row?.ok
       })
-    await farewell(this.client, unlocking)
+    this.parting = farewell(this.client, unlocking)
+    await this.parting
     if (unlocked !== true) {
       throw new Error("the server did not confirm the unlock; the session was closed")
     }
@@ -253,13 +257,17 @@ class Session {
    * Leaves in the middle of anything (LockPostgres-2). A wait under way is cancelled and its own end awaited; what it may
    * have won ends with the session. Never rejects.
    */
-  async abandon(): Promise<void> {
+  abandon(): Promise<void> {
     this.stopWatching()
+    this.parting ??= this.part()
+    return this.parting
+  }
+
+  async part(): Promise<void> {
     // Not connected yet, or not any more: nobody to be polite to.
     if (this.gone || this.pid === null) return cut(this.client)
     // The session is not ended before the cancel has been answered: it must never reach a successor of the same pid.
-    const settled = this.waiting ? cancel(this).then(() => this.last) : this.last
-    await farewell(this.client, settled)
+    await farewell(this.client, this.waiting ? cancel(this).then(() => this.last) : this.last)
   }
 
   /** The layer closes: whoever still holds through this session is told first. */

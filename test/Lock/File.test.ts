@@ -69,7 +69,8 @@ for (const [kind, options] of kinds) {
   lockContract(`file (${kind})`, {
     one: LockFile.make(options),
     two: LockFile.make(options),
-    offsets: 40,
+    offsets: 48,
+    queued: turns(20),
     step: turns
   })
 

@@ -9,7 +9,7 @@ import * as fs from "node:fs"
 import * as net from "node:net"
 import * as os from "node:os"
 import * as path from "node:path"
-import { eventually, failuresOf, freshKey, lockContract } from "../Lock.contract.ts"
+import { eventually, failuresOf, freshKey, lockContract, turns } from "../Lock.contract.ts"
 import { embeddedServer, query } from "../support/postgres.ts"
 
 const root = path.resolve(import.meta.dirname, "../..")
@@ -66,8 +66,9 @@ lockContract("postgres", {
   one: Effect.suspend(() => LockPostgres.make(options())),
   two: Effect.suspend(() => LockPostgres.make(options())),
   fibers: 12,
-  offsets: 24,
-  step: (offset) => pause(offset / 3)
+  offsets: 40,
+  queued: pause(15),
+  step: turns
 })
 
 /** Runs a body that never ends by itself, and hands over how it ended. */
@@ -122,10 +123,11 @@ describe("LockPostgres", () => {
             const scope = yield* Scope.make()
             yield* Scope.extend(one.acquire(key), scope)
             const waiter = yield* Effect.fork(two.withLock(key)(Effect.sync(() => granted++)))
-            // Opening takes a few milliseconds; some rounds interrupt within it, most at the very grant.
-            yield* pause(round % 20)
+            // Every fourth round is cut while it opens; the others are in the server's queue by then.
+            yield* pause(round % 4 === 0 ? round % 12 : 15)
             const freeing = yield* Effect.fork(Scope.close(scope, Exit.void))
-            if (round % 2 === 0) yield* pause((round % 7) / 2)
+            // The unlock, the grant, the fence and the body follow each other within these turns.
+            yield* turns(round % 50)
             const exit = yield* Fiber.interrupt(waiter)
             yield* Fiber.join(freeing)
             expect(failuresOf(exit)).toEqual([])
