@@ -1,5 +1,5 @@
 /**
- * Parallel: `all` and `forEach` that may share one scoped resource safely.
+ * Parallel: `all`, `forEach` and `race` that may share one scoped resource safely.
  *
  * DESIGN. Workers that pull from one iterator (internal/workers.ts). The same signatures as Effect's `all` and `forEach`,
  * without their two defects under a shared scope: in effect 3.22.4 a bounded `forEach` returns, and its scope releases,
@@ -12,14 +12,17 @@
  *   meanwhile is in the cause.
  * - Parallel-4 At most `concurrency` items are in flight, and the input is pulled only by a free worker: memory does not
  *   depend on its length (with `discard`).
+ * - Parallel-5 A race is over when its losers have ended; what they failed with on the way out is kept.
  *
  * COST one fork per worker; per item about 0.4 µs over the item itself. `"unbounded"` forks once per item.
- * NOT DONE here yet: `race`, the modes `"either"` and `"validate"` of `Effect.all`.
+ * NOT DONE here yet: the modes `"either"` and `"validate"` of `Effect.all`.
  * SOURCES p-map's pull model; Trio's nursery (the block ends after its last child).
  *
  * @since 0.1.0
  */
+import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import * as FiberRef from "effect/FiberRef"
 import { dual } from "effect/Function"
 import * as Predicate from "effect/Predicate"
@@ -112,8 +115,9 @@ const runAll = <A, B, E, R>(
       step: keep === undefined ? () => {} : (value) => keep(value, mine.index())
     })
   }
+  const crewed = Effect.suspend(() => Workers.run(crew, { count, worker }))
   return Effect.ensuring(
-    width === 1 ? Effect.suspend(worker) : Workers.run(crew, { count, worker }),
+    width === 1 ? Effect.suspend(worker) : Effect.zipRight(crewed, Workers.inherit(crew)),
     close
   )
 }
@@ -241,3 +245,125 @@ const allRecord = (
         : Object.fromEntries(keys.map((key, index) => [key, values[index]]))
   )
 }
+
+/** How a race stands. Guarded by the single thread; written only by its racers. */
+interface Race<A, E> {
+  won: { readonly exit: Exit.Exit<A, E>; readonly index: number } | undefined
+  readonly lost: Array<Cause.Cause<E>>
+}
+
+/** Runs all at once until `wins` accepts an exit; then the others are interrupted and awaited. */
+const runRace = <A, E, R>(
+  effects: ReadonlyArray<Effect.Effect<A, E, R>>,
+  wins: (exit: Exit.Exit<A, E>) => boolean
+): Effect.Effect<A, E, R> =>
+  Effect.suspend(() => {
+    const crew = Workers.makeCrew<never>()
+    const race: Race<A, E> = { won: undefined, lost: [] }
+    const racer = (index: number) =>
+      Effect.flatMap(Effect.exit(effects[index]!), (exit) =>
+        Effect.sync(() => {
+          if (race.won === undefined && wins(exit)) {
+            race.won = { exit, index }
+            Workers.cut(crew)
+          } else if (
+            Exit.isFailure(exit) && !(crew.stopped && Cause.isInterruptedOnly(exit.cause))
+          ) {
+            race.lost.push(exit.cause)
+          }
+        }))
+    return Effect.zipRight(
+      Workers.run(crew, { count: effects.length, worker: racer }),
+      Effect.suspend(() => finish(race, crew))
+    )
+  })
+
+const finish = <A, E>(race: Race<A, E>, crew: Workers.Crew<never>): Effect.Effect<A, E> => {
+  if (race.won === undefined) {
+    return race.lost.length === 0
+      ? Effect.never
+      : Effect.failCause(race.lost.reduce(Cause.parallel))
+  }
+  const { exit, index } = race.won
+  if (Exit.isFailure(exit)) return Effect.failCause(race.lost.reduce(Cause.parallel, exit.cause))
+  // A loser's failure is news only if it is a defect: of failures a race is allowed to have some (Parallel-5).
+  const defects = race.lost.filter(Cause.isDie)
+  return defects.length > 0
+    ? Effect.failCause(defects.reduce(Cause.parallel))
+    : Effect.zipRight(crew.fibers[index]!.inheritAll, exit)
+}
+
+/**
+ * Runs all effects at once and returns the first success; the others are interrupted and awaited.
+ *
+ * **Details** — As `Effect.raceAll`, but it always ends when interrupted and never before its losers. Fails when all have
+ *   failed. A defect of a loser, in its release say, fails the race: it is not dropped (Parallel-5).
+ * **Interruption** — All are interrupted and awaited. **Errors** — all failures in parallel, if none succeeds.
+ * **Cost** — one fork per effect.
+ *
+ * @category racing
+ * @since 0.1.0
+ */
+export const raceAll = <A, E, R>(
+  effects: Iterable<Effect.Effect<A, E, R>>
+): Effect.Effect<A, E, R> => Effect.suspend(() => runRace(Array.from(effects), Exit.isSuccess))
+
+/**
+ * The first success of two; the other is interrupted and awaited.
+ *
+ * **Details**, **Interruption**, **Errors**, **Cost** — as `raceAll`.
+ *
+ * **Example** (the loser has let go before the race returns)
+ * ```ts run
+ * import { Effect } from "effect"
+ * import { Parallel } from "holdfast"
+ *
+ * const log: Array<string> = []
+ * const slow = Effect.onInterrupt(Effect.never, () => Effect.sync(() => log.push("let go")))
+ * log.push(await Effect.runPromise(Parallel.race(slow, Effect.as(Effect.sleep("1 millis"), "won"))))
+ * log // => ["let go", "won"]
+ * ```
+ *
+ * @category racing
+ * @since 0.1.0
+ */
+export const race: {
+  <A2, E2, R2>(
+    that: Effect.Effect<A2, E2, R2>
+  ): <A, E, R>(self: Effect.Effect<A, E, R>) => Effect.Effect<A | A2, E | E2, R | R2>
+  <A, E, R, A2, E2, R2>(
+    self: Effect.Effect<A, E, R>,
+    that: Effect.Effect<A2, E2, R2>
+  ): Effect.Effect<A | A2, E | E2, R | R2>
+} = dual(
+  2,
+  <A, E, R, A2, E2, R2>(
+    self: Effect.Effect<A, E, R>,
+    that: Effect.Effect<A2, E2, R2>
+  ): Effect.Effect<A | A2, E | E2, R | R2> => raceAll<A | A2, E | E2, R | R2>([self, that])
+)
+
+/**
+ * The first of two to end, in success or failure; the other is interrupted and awaited.
+ *
+ * **Details**, **Interruption**, **Cost** — as `raceAll`. **Errors** — those of the first to end.
+ *
+ * @category racing
+ * @since 0.1.0
+ */
+export const raceFirst: {
+  <A2, E2, R2>(
+    that: Effect.Effect<A2, E2, R2>
+  ): <A, E, R>(self: Effect.Effect<A, E, R>) => Effect.Effect<A | A2, E | E2, R | R2>
+  <A, E, R, A2, E2, R2>(
+    self: Effect.Effect<A, E, R>,
+    that: Effect.Effect<A2, E2, R2>
+  ): Effect.Effect<A | A2, E | E2, R | R2>
+} = dual(
+  2,
+  <A, E, R, A2, E2, R2>(
+    self: Effect.Effect<A, E, R>,
+    that: Effect.Effect<A2, E2, R2>
+  ): Effect.Effect<A | A2, E | E2, R | R2> =>
+    Effect.suspend(() => runRace<A | A2, E | E2, R | R2>([self, that], () => true))
+)

@@ -175,4 +175,38 @@ describe("Parallel", () => {
         "concurrency must be 1 or more"
       )
     }))
+
+  it.effect("Parallel-5: a race returns the first success after its losers have ended", () =>
+    Effect.gen(function*() {
+      let ended = 0
+      const loser = Effect.onInterrupt(
+        Effect.never,
+        () => Effect.zipRight(Effect.yieldNow(), Effect.sync(() => ended++))
+      )
+      const late = Effect.zipRight(Effect.yieldNow(), Effect.succeed("won"))
+      expect(yield* Parallel.raceAll([loser, late, loser, Effect.fail("no")])).toBe("won")
+      expect(ended).toBe(2)
+      expect(yield* Parallel.race(loser, Effect.succeed(1))).toBe(1)
+      expect(yield* Effect.flip(Parallel.raceFirst(loser, Effect.fail("first")))).toBe("first")
+      expect(ended).toBe(4)
+    }))
+
+  it.effect("Parallel-5: fails with all causes when nobody wins; a defect of a loser is kept", () =>
+    Effect.gen(function*() {
+      const failed = yield* Effect.exit(Parallel.raceAll([Effect.fail("a"), Effect.fail("b")]))
+      expect(Exit.isFailure(failed) && Array.from(Cause.failures(failed.cause))).toEqual(["a", "b"])
+      const dirty = Effect.onInterrupt(Effect.never, () => Effect.die("release broke"))
+      const kept = yield* Effect.exit(
+        Parallel.race(dirty, Effect.zipRight(Effect.yieldNow(), Effect.succeed(1)))
+      )
+      expect(Exit.isFailure(kept) && Array.from(Cause.defects(kept.cause))).toEqual([
+        "release broke"
+      ])
+    }))
+
+  it("Parallel-2 Parallel-5: a race never hangs when interrupted; raw Effect.raceFirst may", async () => {
+    const two = () => [Effect.yieldNow(), Effect.yieldNow()] as const
+    expect(await hangsWhenInterrupted(Parallel.raceFirst(...two()))).toBe(0)
+    expect(await hangsWhenInterrupted(Parallel.race(...two()))).toBe(0)
+  })
 })

@@ -122,10 +122,12 @@ export const run = <E, R>(
         )
       }
       if (failed !== undefined) return yield* Effect.failCause(failed)
-      // As a join does: what the workers left in FiberRefs comes back to the caller.
-      for (const fiber of crew.fibers) yield* fiber.inheritAll
     })
   )
+
+/** As a join does: what the workers left in FiberRefs comes to the caller. After the run. */
+export const inherit = <E>(crew: Crew<E>): Effect.Effect<void> =>
+  Effect.forEach(crew.fibers, (fiber) => fiber.inheritAll, { discard: true })
 
 /** Waits for the workers to end. For a grace period: bound it from outside. */
 export const awaitEnd = <E>(crew: Crew<E>): Effect.Effect<void> => settled(crew)
