@@ -208,3 +208,13 @@ it.scopedLive("a listener of somebody else who says nonsense is a holder, too", 
     expect(yield* lock.withLockIfFree(key)(Effect.void)).toEqual(Option.none())
     expect(Option.getOrThrow(yield* lock.inspect(key)).holder).toContain("does not answer")
   }))
+
+it.scopedLive("a directory too long for a socket is refused before anything is made", () =>
+  Effect.gen(function*() {
+    const deep = path.join(directory, "d".repeat(90))
+    const error = yield* Effect.flip(
+      LockFile.make({ namespace, sockets: "file", directory: deep })
+    )
+    expect(error).toMatchObject({ _tag: "LockUnsupported", why: "platform" })
+    expect(fs.existsSync(deep)).toBe(false)
+  }))

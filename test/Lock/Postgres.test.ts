@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, it } from "@effect/vitest"
-import { Cause, Effect, Exit, Fiber, Option, Scope } from "effect"
+import { Cause, Effect, Exit, Fiber, Logger, Option, Scope } from "effect"
 import type * as Lock from "holdfast/Lock"
 import * as LockPostgres from "holdfast/Lock/Postgres"
 import * as Embedded from "holdfast/Postgres/Embedded"
@@ -281,6 +281,22 @@ describe("LockPostgres, through a network", () => {
       yield* Scope.close(scope, Exit.void)
       yield* until(advisoryLocks, 0)
     }))
+
+  it.scopedLive("LockPostgres-2: a release that the server does not answer changes nothing of the exit", () =>
+    Effect.gen(function*() {
+      const { port, state } = yield* proxy
+      const lock = yield* LockPostgres.make({ ...through(port), pingInterval: "1 minute" })
+      const key = freshKey()
+      const exit = yield* Effect.exit(
+        lock.withLock(key)(Effect.sync(() => {
+          state.frozen = true
+          return "done"
+        }))
+      )
+      expect(exit).toEqual(Exit.succeed("done"))
+      // The socket was cut, so the server let go.
+      yield* until(advisoryLocks, 0)
+    }).pipe(Effect.provide(Logger.remove(Logger.defaultLogger))))
 
   it.scopedLive("LockPostgres-5: behind a pooler it refuses", () =>
     Effect.gen(function*() {
