@@ -1222,6 +1222,40 @@ const unavailable = (settings: Settings, error: SqlError): PostgresUnavailable =
 const firstSession = (pool: Pool): Effect.Effect<void, SqlError> =>
   Effect.scoped(Effect.asVoid(borrow(pool, false)))
 
+const makeService = (
+  options: Options
+): Effect.Effect<
+  Service,
+  PostgresUnavailable | InvalidUrl,
+  Scope.Scope | Reactivity.Reactivity
+> =>
+  Effect.gen(function*() {
+    const settings = yield* readSettings(options)
+    const pool = yield* managedPool(settings, yield* Ledger.Ledger)
+    yield* Effect.mapError(firstSession(pool), (error) => unavailable(settings, error))
+    const reserve = borrow(pool, true)
+    const client = yield* SqlClient.make({
+      acquirer: borrow(pool, false),
+      transactionAcquirer: reserve,
+      compiler: PgClient.makeCompiler(),
+      spanAttributes: [
+        ["db.system.name", "postgresql"],
+        ["db.namespace", settings.address.database],
+        ["server.address", settings.address.host],
+        ["server.port", settings.address.port]
+      ]
+    })
+    return {
+      sql: Object.assign(client, { withTransaction: transactionOf(pool) }),
+      stats: Effect.sync(() => pool.unsafeStats()),
+      reserve: Effect.map(reserve, (lane): ReservedSession =>
+        Object.assign(lane, {
+          processId: lane.session.processId,
+          lost: Deferred.await(lane.session.ended)
+        }))
+    }
+  })
+
 /**
  * A pool in the current scope. The first session is opened at once.
  *
@@ -1238,36 +1272,7 @@ const firstSession = (pool: Pool): Effect.Effect<void, SqlError> =>
 export const make = (
   options: Options = {}
 ): Effect.Effect<Service, PostgresUnavailable | InvalidUrl, Scope.Scope> =>
-  Effect.gen(function*() {
-    const settings = yield* readSettings(options)
-    const pool = yield* managedPool(settings, yield* Ledger.Ledger)
-    yield* Effect.mapError(firstSession(pool), (error) => unavailable(settings, error))
-    const reserve = borrow(pool, true)
-    const client = yield* Effect.provide(
-      SqlClient.make({
-        acquirer: borrow(pool, false),
-        transactionAcquirer: reserve,
-        compiler: PgClient.makeCompiler(),
-        spanAttributes: [
-          ["db.system.name", "postgresql"],
-          ["db.namespace", settings.address.database],
-          ["server.address", settings.address.host],
-          ["server.port", settings.address.port]
-        ]
-      }),
-      Reactivity.layer
-    )
-    const sql = Object.assign(client, { withTransaction: transactionOf(pool) })
-    return {
-      sql,
-      stats: Effect.sync(() => pool.unsafeStats()),
-      reserve: Effect.map(reserve, (lane): ReservedSession =>
-        Object.assign(lane, {
-          processId: lane.session.processId,
-          lost: Deferred.await(lane.session.ended)
-        }))
-    }
-  })
+  Effect.provideServiceEffect(makeService(options), Reactivity.Reactivity, Reactivity.make)
 
 const contextOf = (service: Service): Context.Context<Postgres | SqlClient.SqlClient> =>
   Context.make(Postgres, service).pipe(Context.add(SqlClient.SqlClient, service.sql))
@@ -1283,7 +1288,7 @@ const contextOf = (service: Service): Context.Context<Postgres | SqlClient.SqlCl
 export const layer = (
   options: Options = {}
 ): Layer.Layer<Postgres | SqlClient.SqlClient, PostgresUnavailable | InvalidUrl> =>
-  Layer.scopedContext(Effect.map(make(options), contextOf))
+  Layer.provide(Layer.scopedContext(Effect.map(makeService(options), contextOf)), Reactivity.layer)
 
 /**
  * A pool on an embedded server that lives exactly as long; `server` is what `Embedded.make` takes.
@@ -1299,9 +1304,12 @@ export const layerEmbedded = (
   Postgres | SqlClient.SqlClient | Embedded.Embedded,
   PostgresUnavailable | InvalidUrl | Embedded.EmbeddedUnavailable | Embedded.EmbeddedFailed
 > =>
-  Layer.scopedContext(Effect.gen(function*() {
-    const server = yield* Embedded.make(options.server)
-    const { database, host, port, user } = server
-    const service = yield* make({ ...options, host, port, user, database })
-    return Context.add(contextOf(service), Embedded.Embedded, server)
-  }))
+  Layer.provide(
+    Layer.scopedContext(Effect.gen(function*() {
+      const server = yield* Embedded.make(options.server)
+      const { database, host, port, user } = server
+      const service = yield* makeService({ ...options, host, port, user, database })
+      return Context.add(contextOf(service), Embedded.Embedded, server)
+    })),
+    Reactivity.layer
+  )

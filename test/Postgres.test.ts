@@ -60,6 +60,12 @@ const failureOf = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<E, ne
 const reasonOf = (error: unknown) =>
   Option.match(Postgres.causeOf(error), { onNone: () => undefined, onSome: (cause) => cause._tag })
 
+/** A way to the server by TCP, that a test may spoil. */
+const door = Effect.acquireRelease(
+  Effect.promise(() => tcpProxy(server.get().host, server.get().port)),
+  (proxy) => Effect.promise(() => proxy.close())
+)
+
 let tables = 0
 const table = (columns: string) =>
   Effect.gen(function*() {
@@ -136,11 +142,7 @@ describe("Postgres: statements", () => {
 
   it.scopedLive("Postgres-1, -2: in a black hole the interrupt returns, and the session is given up", () =>
     Effect.gen(function*() {
-      const { host, port } = server.get()
-      const proxy = yield* Effect.acquireRelease(
-        Effect.promise(() => tcpProxy(host, port)),
-        (proxy) => Effect.promise(() => proxy.close())
-      )
+      const proxy = yield* door
       const { applicationName, sql, stats } = yield* pool({
         host: "127.0.0.1",
         port: proxy.port,
@@ -153,6 +155,23 @@ describe("Postgres: statements", () => {
       yield* Fiber.interrupt(fiber)
       expect(yield* stats).toMatchObject({ active: 0, idle: 0 })
       // closing must end too: the scope of this test is the proof
+    }))
+
+  it.scopedLive("Postgres-2: a session whose cancel was not confirmed is not lent again", () =>
+    Effect.gen(function*() {
+      const proxy = yield* door
+      const { applicationName, sql, stats } = yield* pool({
+        host: "127.0.0.1",
+        port: proxy.port,
+        cancelTimeout: "300 millis"
+      })
+      const fiber = yield* Effect.fork(sql`select pg_sleep(0.1)`)
+      yield* untilStates(applicationName, "active")
+      // The cancel goes astray while the statement comes to its own end: it might still arrive.
+      proxy.ignoreNew()
+      expect(Exit.isInterrupted(yield* Fiber.interrupt(fiber))).toBe(true)
+      expect(yield* stats).toMatchObject({ active: 0, idle: 0 })
+      yield* untilStates(applicationName)
     }))
 
   it.scopedLive("Postgres-2: what a reserved session was left with does not reach the next user", () =>
@@ -306,11 +325,7 @@ describe("Postgres: transactions", () => {
 
   it.scopedLive("Postgres-5: a connection lost during COMMIT leaves an unknown outcome, and says so", () =>
     Effect.gen(function*() {
-      const { host, port } = server.get()
-      const proxy = yield* Effect.acquireRelease(
-        Effect.promise(() => tcpProxy(host, port)),
-        (proxy) => Effect.promise(() => proxy.close())
-      )
+      const proxy = yield* door
       const { sql } = yield* pool({
         host: "127.0.0.1",
         port: proxy.port,
@@ -475,6 +490,41 @@ describe("Postgres: opening and closing", () => {
       })
     }).pipe(Effect.provide(Ledger.layer)))
 
+  it.live("Postgres-7: who waits, or connects, is told at once, though nothing is given back", () =>
+    Effect.gen(function*() {
+      const full = yield* Effect.scoped(Effect.gen(function*() {
+        const { reserve, sql, stats } = yield* pool({
+          max: 1,
+          drain: "10 millis",
+          cancelTimeout: "50 millis"
+        })
+        const holder = yield* Effect.forkDaemon(
+          Effect.scoped(Effect.zipRight(reserve, Effect.never))
+        )
+        yield* until("it is held", Effect.map(stats, (now) => now.active === 1))
+        const waiting = yield* Effect.forkDaemon(failureOf(sql`select 1`))
+        yield* until("one waits", Effect.map(stats, (now) => now.waiting === 1))
+        return { holder, waiting }
+      }))
+      expect(reasonOf(yield* Fiber.join(full.waiting))).toBe("PoolClosed")
+      yield* Fiber.interrupt(full.holder)
+      const proxy = yield* door
+      const connecting = yield* Effect.scoped(Effect.gen(function*() {
+        const { reserve, sql } = yield* pool({
+          host: "127.0.0.1",
+          port: proxy.port,
+          drain: "10 millis"
+        })
+        yield* reserve
+        proxy.ignoreNew()
+        const swallowed = proxy.swallowed()
+        const connecting = yield* Effect.forkDaemon(failureOf(sql`select 1`))
+        yield* Effect.promise(() => swallowed)
+        return connecting
+      }))
+      expect(reasonOf(yield* Fiber.join(connecting))).toBe("PoolClosed")
+    }).pipe(Effect.scoped))
+
   it.live("layerEmbedded: a server killed in mid-query is typed, and the layer closes", () =>
     Effect.gen(function*() {
       const { pid } = yield* Embedded.Embedded
@@ -524,11 +574,7 @@ describe("Postgres: opening and closing", () => {
 
   it.live("a server that accepts and never answers is typed by connectTimeout", () =>
     Effect.gen(function*() {
-      const { host, port } = server.get()
-      const proxy = yield* Effect.acquireRelease(
-        Effect.promise(() => tcpProxy(host, port)),
-        (proxy) => Effect.promise(() => proxy.close())
-      )
+      const proxy = yield* door
       proxy.freeze()
       const address = {
         host: "127.0.0.1",

@@ -521,7 +521,10 @@ const locate = async (dataDirectory: string): Promise<Place> => {
   await fsp.mkdir(path.dirname(directory), { recursive: true })
   const isCluster = await exists(path.join(directory, "PG_VERSION"))
   const account = await accountFor(isCluster ? directory : undefined)
-  const inside = await fsp.readdir(directory).catch(() => [])
+  const inside = await fsp.readdir(directory).catch((cause: NodeJS.ErrnoException) => {
+    if (cause.code !== "ENOENT") throw cause
+    return []
+  })
   if (!isCluster && inside.length > 0) {
     throw new Error("the directory is not empty and holds no Postgres data; name another one")
   }
@@ -757,7 +760,10 @@ const abandoned = async (
 /** Removes what killed processes left: temporary servers with their data, and run directories that serve nothing any more. */
 const sweep = (account: Account): Effect.Effect<void> =>
   Effect.gen(function*() {
-    const bases = new Set([yield* Effect.promise(() => fsp.realpath(os.tmpdir())), "/tmp"])
+    const bases = new Set([
+      yield* Effect.promise(() => fsp.realpath(os.tmpdir()).catch(() => "/tmp")),
+      "/tmp"
+    ])
     for (const base of bases) {
       for (const [run, owner] of yield* Effect.promise(() => abandoned(base, account))) {
         const { directory } = owner

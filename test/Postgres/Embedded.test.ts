@@ -1,5 +1,5 @@
 import { describe, expect, it } from "@effect/vitest"
-import { Effect, Exit, Fiber, Layer } from "effect"
+import { Context, Effect, Exit, Fiber, Layer } from "effect"
 import { Ledger } from "holdfast"
 import * as Embedded from "holdfast/Postgres/Embedded"
 import { type ChildProcess, spawn } from "node:child_process"
@@ -100,7 +100,8 @@ describe("Embedded", () => {
   it.live("Embedded-1: serves, and leaves no process and no file", () =>
     Effect.gen(function*() {
       const server = yield* Effect.scoped(Effect.gen(function*() {
-        const server = yield* Embedded.make({ settings: { max_connections: "17" } })
+        const context = yield* Layer.build(Embedded.layer({ settings: { max_connections: "17" } }))
+        const server = Context.get(context, Embedded.Embedded)
         const rows = yield* Effect.promise(() =>
           query(
             server,
@@ -143,12 +144,6 @@ describe("Embedded", () => {
       expect(rows).toEqual([{ answer: 42, a: "on", b: "on", c: "on" }])
       expect(runDirectories()).toEqual([])
     }))
-
-  it.live("the layer gives the server to its users", () =>
-    Effect.gen(function*() {
-      const { port, user } = yield* Embedded.Embedded
-      expect({ port, user }).toEqual({ port: 5432, user: "postgres" })
-    }).pipe(Effect.provide(Layer.orDie(Embedded.layer()))))
 
   for (const millis of [0, 30, 150, 300, 600]) {
     it.live(`Embedded-1: interrupted ${millis} ms into the start, nothing is left`, () =>
@@ -337,6 +332,20 @@ describe("Embedded", () => {
 })
 
 describe("Embedded: where its account cannot reach", () => {
+  it.live("where a socket's path would be too long, the run directory is in /tmp", () =>
+    Effect.gen(function*() {
+      const long = fresh("l".repeat(90))
+      fs.mkdirSync(long)
+      process.env["TMPDIR"] = long
+      const rows = yield* Effect.scoped(Effect.flatMap(Embedded.make(), (server) => {
+        expect(path.dirname(server.host)).toBe("/tmp")
+        return Effect.promise(() => query(server, "select 1 as one"))
+      }))
+      expect(rows).toEqual([{ one: 1 }])
+    }).pipe(Effect.ensuring(Effect.sync(() => {
+      process.env["TMPDIR"] = temporary
+    }))))
+
   it.live.skipIf(!isRoot)(
     "data below a 0700 directory is kept in /var/lib/holdfast, behind a symlink",
     () =>

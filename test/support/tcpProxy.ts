@@ -8,6 +8,8 @@ export interface TcpProxy {
   readonly port: number
   /** From now on nothing passes, in either direction, and nobody is told. */
   readonly freeze: () => void
+  /** From now on new connections are accepted and then never heard; those there are go on. */
+  readonly ignoreNew: () => void
   /** The next bytes a client sends into the frozen proxy. */
   readonly swallowed: () => Promise<unknown>
   /** Ends every connection there is. */
@@ -18,6 +20,7 @@ export interface TcpProxy {
 export const tcpProxy = async (host: string, port: number): Promise<TcpProxy> => {
   const sockets = new Set<net.Socket>()
   let isFrozen = false
+  let isIgnoringNew = false
   let tell = (): void => {}
   const keep = (socket: net.Socket): net.Socket => {
     sockets.add(socket)
@@ -36,7 +39,7 @@ export const tcpProxy = async (host: string, port: number): Promise<TcpProxy> =>
   }
   const server = net.createServer((client) => {
     keep(client)
-    if (isFrozen) {
+    if (isFrozen || isIgnoringNew) {
       client.on("data", () => tell())
       return
     }
@@ -53,6 +56,9 @@ export const tcpProxy = async (host: string, port: number): Promise<TcpProxy> =>
     port: (server.address() as net.AddressInfo).port,
     freeze: () => {
       isFrozen = true
+    },
+    ignoreNew: () => {
+      isIgnoringNew = true
     },
     swallowed: () =>
       new Promise<void>((resolve) => {
