@@ -339,16 +339,27 @@ export interface SessionStats {
   readonly closed: boolean
 }
 
-interface Live {
-  readonly settings: Settings
-  readonly agent: Dispatcher
-  readonly permits: Semaphore.Semaphore | undefined
-  /** Guarded by the single thread: every change below is synchronous. */
+/** The connections of a session. Guarded by the single thread: every change is synchronous. */
+interface Wires {
+  /** Open and opening. */
   readonly sockets: Set<Socket>
+  /** Told to wait, because nobody reads what they bring. */
+  readonly held: WeakSet<Socket>
+  /** The last one that was read: what a handler is told, it is told from inside that read. */
+  reading: Socket | undefined
   /** What the connector reported: the only sure sign that it was the connection that failed. */
   readonly connectErrors: WeakSet<object>
   /** How many sockets broke, by origin. undici takes a reset for the end of a body without a length. */
   readonly broken: Map<string, number>
+}
+
+interface Live {
+  readonly settings: Settings
+  readonly wires: Wires
+  readonly agent: Dispatcher
+  /** The agent behind `Flow`: what every request goes through. */
+  readonly dispatcher: Dispatcher
+  readonly permits: Semaphore.Semaphore | undefined
   /** The partial files being written, by absolute path. */
   readonly writing: Set<string>
   closed: boolean
@@ -375,11 +386,20 @@ export interface SessionService {
  */
 export class Session extends Context.Tag("holdfast/Http/Session")<Session, SessionService>() {}
 
+/** A held socket gives nothing, so that its buffer fills and TCP makes the server wait. */
+const holdable = (wires: Wires, socket: Socket): void => {
+  const read = socket.read.bind(socket)
+  socket.read = (size) => {
+    // 0 asks for no data: the socket may look ahead.
+    if (size !== 0 && wires.held.has(socket)) return null
+    wires.reading = socket
+    return read(size)
+  }
+}
+
 /** Every socket is ours from its first step, so that closing reaches those still connecting too. */
-const connector = (
-  { after }: Settings,
-  { broken, connectErrors, sockets }: Pick<Live, "broken" | "connectErrors" | "sockets">
-): buildConnector.connector => {
+const connector = ({ after }: Settings, wires: Wires): buildConnector.connector => {
+  const { broken, connectErrors, sockets } = wires
   // It returns the socket it starts, which its type keeps quiet about.
   const connect: (...args: Parameters<buildConnector.connector>) => unknown = Undici
     .buildConnector({ timeout: millis(after.connect) })
@@ -390,6 +410,7 @@ const connector = (
     })
     if (!(socket instanceof Socket)) return
     const origin = `${options.protocol}//${options.host ?? options.hostname}`
+    holdable(wires, socket)
     sockets.add(socket)
     socket.once("error", (error) => {
       // Only what the operating system says; undici ends sockets with errors of its own.
@@ -401,19 +422,20 @@ const connector = (
 
 const open = (options: SessionOptions): Live => {
   const settings = settingsOf(options)
-  const own = {
-    sockets: new Set<Socket>(),
-    connectErrors: new WeakSet<object>(),
-    broken: new Map<string, number>()
+  const wires: Wires = {
+    sockets: new Set(),
+    held: new WeakSet(),
+    reading: undefined,
+    connectErrors: new WeakSet(),
+    broken: new Map()
   }
   const agent = new Undici.Agent({
     connections: settings.perHost,
-    connect: connector(settings, own),
-    headersTimeout: millis(settings.after.headers),
-    bodyTimeout: millis(settings.after.body)
+    connect: connector(settings, wires)
   })
+  const dispatcher = flowing(agent, wires, settings)
   const permits = options.total === undefined ? undefined : Semaphore.unsafeMake(options.total)
-  return { ...own, settings, agent, permits, writing: new Set(), closed: false }
+  return { settings, wires, agent, dispatcher, permits, writing: new Set(), closed: false }
 }
 
 const socketClosed = (socket: Socket): Effect.Effect<void> =>
@@ -426,75 +448,143 @@ const close = (live: Live): Effect.Effect<void> =>
   Effect.suspend(() => {
     live.closed = true
     const destroyed = live.agent.destroy()
-    // The agent forgets sockets that are still connecting. Always with an error: without one, undici takes the end of a
-    // paused "connection: close" body for the end of its message, and an assertion of its own ends the process.
-    for (const socket of live.sockets) socket.destroy(new Error("The HTTP session has closed."))
+    // The agent forgets sockets that are still connecting.
+    for (const socket of live.wires.sockets) {
+      socket.destroy(new Error("The HTTP session has closed."))
+    }
     return Effect.zipRight(
       Effect.promise(() => destroyed),
-      Effect.forEach(Array.from(live.sockets), socketClosed, { discard: true })
+      Effect.forEach(Array.from(live.wires.sockets), socketClosed, { discard: true })
     )
   })
 
-// ----------------------------------------------------------------------------- the platform client
+// -------------------------------------------------------------------------------------------- flow
 
-/** Tells when a request's connection is free again; the connection may be taken back before. */
-class Watched implements Dispatcher.DispatchHandler {
+/**
+ * Between the agent and the one who reads. undici 7 pauses its parser when nobody reads, and a `connection: close` that then
+ * ends trips an assertion that ends the process (undici #5360, put right in 8 only). So the parser is never paused: the
+ * socket is held instead. With that goes undici's idle deadline, which knows only its own pauses; the one here counts
+ * silence only while someone wants more. It also tells when the connection is free again.
+ */
+class Flow implements Dispatcher.DispatchHandler {
   readonly inner: Dispatcher.DispatchHandler
+  readonly wires: Wires
+  readonly idleMillis: number
   readonly onFree: () => void
   free = false
   controller: Dispatcher.DispatchController | undefined
+  socket: Socket | undefined
+  idle: NodeJS.Timeout | undefined
 
-  constructor(inner: Dispatcher.DispatchHandler, onFree: () => void) {
+  constructor(inner: Dispatcher.DispatchHandler, wires: Wires, idle: number, onFree: () => void) {
     this.inner = inner
+    this.wires = wires
+    this.idleMillis = idle
     this.onFree = onFree
   }
+  /** Cuts the request unless its connection is free already. */
+  letGo(reason: Error): void {
+    if (!this.free) this.controller?.abort(reason)
+  }
+  hold(): void {
+    if (this.free || this.socket === undefined) return
+    this.wires.held.add(this.socket)
+    this.rest()
+  }
+  release(): void {
+    const { socket } = this
+    if (this.free || socket === undefined || !this.wires.held.delete(socket)) return
+    this.listen()
+    // Later: we may be inside the very parser that this would call.
+    queueMicrotask(() => socket.emit("readable"))
+  }
+  /** From now on, silence counts. */
+  listen(): void {
+    this.rest()
+    if (this.idleMillis === 0) return
+    this.idle = setTimeout(() => this.letGo(new Undici.errors.BodyTimeoutError()), this.idleMillis)
+  }
+  /** Silence does not count any more. */
+  rest(): void {
+    clearTimeout(this.idle)
+    this.idle = undefined
+  }
   freed(): void {
+    this.rest()
+    // The next answer on this socket is someone else's.
+    if (this.socket !== undefined) this.wires.held.delete(this.socket)
     this.free = true
     this.onFree()
   }
-  /** Cuts the request unless its connection is free already. */
-  letGo(): void {
-    if (!this.free) this.controller?.abort(new Error("The scope of this request has ended."))
+  /** What the reader sees of the connection: its pauses are ours to make. */
+  controls(controller: Dispatcher.DispatchController): Dispatcher.DispatchController {
+    return {
+      get aborted() {
+        return controller.aborted
+      },
+      get paused() {
+        return controller.paused
+      },
+      get reason() {
+        return controller.reason
+      },
+      get rawHeaders() {
+        return controller.rawHeaders ?? null
+      },
+      get rawTrailers() {
+        return controller.rawTrailers ?? null
+      },
+      abort: (reason) => controller.abort(reason),
+      pause: () => this.hold(),
+      resume: () => this.release()
+    }
   }
-  onRequestStart(...args: Parameters<NonNullable<typeof this.inner.onRequestStart>>): void {
-    this.controller = args[0]
-    this.inner.onRequestStart?.(...args)
+  onRequestStart(controller: Dispatcher.DispatchController, context: unknown): void {
+    this.controller = controller
+    this.inner.onRequestStart?.(this.controls(controller), context)
   }
-  onRequestUpgrade(...args: Parameters<NonNullable<typeof this.inner.onRequestUpgrade>>): void {
-    this.inner.onRequestUpgrade?.(...args)
+  onRequestUpgrade(...[controller, ...rest]: Told<"onRequestUpgrade">): void {
+    this.inner.onRequestUpgrade?.(this.controls(controller), ...rest)
   }
-  onResponseStart(...args: Parameters<NonNullable<typeof this.inner.onResponseStart>>): void {
-    this.inner.onResponseStart?.(...args)
+  onResponseStart(...[controller, ...rest]: Told<"onResponseStart">): void {
+    this.socket = this.wires.reading
+    this.listen()
+    this.inner.onResponseStart?.(this.controls(controller), ...rest)
   }
-  onResponseData(...args: Parameters<NonNullable<typeof this.inner.onResponseData>>): void {
-    this.inner.onResponseData?.(...args)
+  onResponseData(...[controller, chunk]: Told<"onResponseData">): void {
+    this.idle?.refresh()
+    this.inner.onResponseData?.(this.controls(controller), chunk)
   }
-  onResponseEnd(...args: Parameters<NonNullable<typeof this.inner.onResponseEnd>>): void {
-    this.inner.onResponseEnd?.(...args)
+  onResponseEnd(...[controller, trailers]: Told<"onResponseEnd">): void {
     this.freed()
+    this.inner.onResponseEnd?.(this.controls(controller), trailers)
   }
-  onResponseError(...args: Parameters<NonNullable<typeof this.inner.onResponseError>>): void {
-    this.inner.onResponseError?.(...args)
+  onResponseError(...[controller, error]: Told<"onResponseError">): void {
     this.freed()
+    this.inner.onResponseError?.(this.controls(controller), error)
   }
 }
+
+type Told<Event extends keyof Dispatcher.DispatchHandler> = Parameters<
+  NonNullable<Dispatcher.DispatchHandler[Event]>
+>
 
 /** Rides along in the options of one request, from its effect to its dispatch. */
 interface Ridden extends Dispatcher.DispatchOptions {
-  readonly watch?: ((inner: Dispatcher.DispatchHandler) => Watched) | undefined
+  readonly onFlow?: ((flow: Flow) => void) | undefined
+  readonly onFree?: (() => void) | undefined
 }
 
-/** The agent with this session's deadlines, which the platform's client would turn off. */
-const withDeadlines = ({ agent, settings }: Live): Dispatcher => {
-  const headersTimeout = millis(settings.after.headers)
-  const bodyTimeout = millis(settings.after.body)
-  return agent.compose((dispatch) => (options: Ridden, handler) =>
-    dispatch(
-      { ...options, headersTimeout, bodyTimeout },
-      options.watch === undefined ? handler : options.watch(handler)
-    )
-  )
-}
+const flowing = (agent: Dispatcher, wires: Wires, { after }: Settings): Dispatcher =>
+  agent.compose((dispatch) => ({ onFlow, onFree, ...options }: Ridden, handler) => {
+    const flow = new Flow(handler, wires, millis(after.body), onFree ?? (() => {}))
+    onFlow?.(flow)
+    // Here, and not in the agent's own options, because the platform's client turns them off.
+    const timeouts = { headersTimeout: millis(after.headers), bodyTimeout: 0 }
+    return dispatch({ ...options, ...timeouts }, flow)
+  })
+
+// ----------------------------------------------------------------------------- the platform client
 
 /** Ties a request to the scope it runs in, if any, until its connection is free (Http-2). */
 const tied = <A, E, R>(request: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
@@ -507,17 +597,19 @@ const tied = <A, E, R>(request: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> 
           Effect.gen(function*() {
             // A scope of its own, so that the long-lived one forgets the request when its connection is free.
             const tie = yield* Scope.fork(scope, ExecutionStrategy.sequential)
-            let watched: Watched | undefined
+            let flow: Flow | undefined
             const onFree = () => Effect.runSync(Scope.close(tie, Exit.void))
-            const watch: Ridden["watch"] = (inner) => watched = new Watched(inner, onFree)
-            yield* Scope.addFinalizer(tie, Effect.sync(() => watched?.letGo()))
+            const onFlow = (started: Flow) => flow = started
+            const ended = () => flow?.letGo(new Error("The scope of this request has ended."))
+            yield* Scope.addFinalizer(tie, Effect.sync(ended))
             const given = Context.getOption(context, NodeHttpClient.UndiciRequestOptions)
             // Path and method are the request's; the platform writes them over these.
             const options = {
               path: "",
               method: "GET",
               ...Option.getOrUndefined(given),
-              watch
+              onFlow,
+              onFree
             } as const
             const sent = Effect.provideService(
               request,
@@ -534,7 +626,7 @@ const tied = <A, E, R>(request: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> 
   )
 
 const clientOf = (live: Live): HttpClient.HttpClient =>
-  NodeHttpClient.makeUndici(withDeadlines(live)).pipe(
+  NodeHttpClient.makeUndici(live.dispatcher).pipe(
     HttpClient.mapRequest((request) =>
       request.headers["user-agent"] === undefined
         ? HttpClientRequest.setHeader(request, "user-agent", live.settings.userAgent)
@@ -570,7 +662,7 @@ export const session = (
           Context.add(Session, {
             live,
             stats: Effect.sync(() => ({
-              sockets: live.sockets.size,
+              sockets: live.wires.sockets.size,
               downloads: live.writing.size,
               closed: live.closed
             }))
@@ -627,7 +719,7 @@ const transportError = (
   if (phase !== undefined) {
     return new Stalled({ url, phase, bytes: received, after: live.settings.after[phase] })
   }
-  if (live.connectErrors.has(error)) return new ConnectFailed({ url, code, cause })
+  if (live.wires.connectErrors.has(error)) return new ConnectFailed({ url, code, cause })
   return progress.phase === "body" && isCut(error, code)
     ? new Truncated({ url, received, expected })
     : new TransportFailed({ url, code, received, cause })
@@ -674,7 +766,7 @@ const exchange = <A, E, R>(
   return Managed.use(request, ({ signal }) => {
     progress.phase = "headers"
     const answer = promised(live, url.href, progress, () =>
-      live.agent.request({
+      live.dispatcher.request({
         method: "GET",
         origin: url.origin,
         path: url.pathname + url.search,
@@ -839,7 +931,7 @@ const claim = ({ writing }: Live, partial: string) => {
 /** undici takes a reset for the end of a body without a length or chunks; we do not. */
 const breaks = (exchange: Exchange): number =>
   exchange.progress.expected === undefined && headerOf(exchange, "transfer-encoding") === undefined
-    ? exchange.live.broken.get(exchange.origin) ?? 0
+    ? exchange.live.wires.broken.get(exchange.origin) ?? 0
     : 0
 
 /** Whether what has arrived is all there is. */
