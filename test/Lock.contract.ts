@@ -6,6 +6,7 @@ import { expect, it } from "@effect/vitest"
 import { Cause, Chunk, Effect, Exit, Fiber, FiberId, Option, Scope } from "effect"
 import { Ledger } from "holdfast"
 import type * as Lock from "holdfast/Lock"
+import * as fs from "node:fs"
 
 export interface Subject {
   readonly one: Effect.Effect<Lock.Service, unknown, Scope.Scope>
@@ -263,6 +264,12 @@ const outside = <A, E>(effect: Effect.Effect<A, E>): Effect.Effect<A, E> =>
     fiber.addObserver((exit) => resume(exit))
     return Effect.sync(() => fiber.unsafeInterruptAsFork(FiberId.none))
   })
+
+/** How many fences, one a line in the order of their grants, were each higher than the one before. */
+export const rises = (file: string): number => {
+  const fences = fs.readFileSync(file, "utf8").trim().split("\n").map(BigInt)
+  return fences.filter((fence, index) => index === 0 || fence > fences[index - 1]!).length
+}
 
 /** The failures of a cause, by tag or as they are. */
 export const failuresOf = (exit: Exit.Exit<unknown, unknown>): ReadonlyArray<unknown> =>

@@ -7,7 +7,7 @@ import * as fs from "node:fs"
 import * as net from "node:net"
 import * as os from "node:os"
 import * as path from "node:path"
-import { failuresOf, freshKey, lockContract, turns } from "../Lock.contract.ts"
+import { failuresOf, freshKey, lockContract, rises, turns } from "../Lock.contract.ts"
 
 const root = path.resolve(import.meta.dirname, "../..")
 const directory = fs.mkdtempSync(path.join(os.tmpdir(), "hf-"))
@@ -111,11 +111,12 @@ for (const [kind, options] of kinds) {
         expect(yield* lock.withLock(key)(Effect.succeed("mine"))).toBe("mine")
       }))
 
-    it.scopedLive("LockFile-1, LockFile-3: two processes lose no update of an unguarded counter", () =>
+    it.scopedLive("LockFile-1, LockFile-3, LockFile-4: two processes lose no update of an unguarded counter, and their fences rise", () =>
       Effect.gen(function*() {
         const key = freshKey()
         const counter = path.join(directory, `counter-${kind}`)
         fs.writeFileSync(counter, "0")
+        const fences = `${counter}-fences`
         const processes = yield* Effect.acquireRelease(
           Effect.sync(() =>
             [1, 2].map(() =>
@@ -123,8 +124,9 @@ for (const [kind, options] of kinds) {
                 options,
                 `const increment = lock.withLock(${
                   JSON.stringify(key)
-                })(Effect.promise(async () => {
+                })(({ fence }) => Effect.promise(async () => {
   const read = Number(await fs.promises.readFile(${JSON.stringify(counter)}, "utf8"))
+  await fs.promises.appendFile(${JSON.stringify(fences)}, fence + "\\n")
   await fs.promises.writeFile(${JSON.stringify(counter)}, String(read + 1))
 }))
 await Effect.runPromise(Effect.repeatN(increment, 149))`
@@ -135,6 +137,7 @@ await Effect.runPromise(Effect.repeatN(increment, 149))`
         )
         for (const process of processes) expect(yield* ended(process)).toBe(0)
         expect(fs.readFileSync(counter, "utf8")).toBe("300")
+        expect(rises(fences)).toBe(300)
       }))
 
     it.scopedLive("LockFile-2: an interrupted waiter has closed its socket", () =>

@@ -9,7 +9,7 @@ import * as fs from "node:fs"
 import * as net from "node:net"
 import * as os from "node:os"
 import * as path from "node:path"
-import { eventually, failuresOf, freshKey, lockContract, turns } from "../Lock.contract.ts"
+import { eventually, failuresOf, freshKey, lockContract, rises, turns } from "../Lock.contract.ts"
 import { embeddedServer, query } from "../support/postgres.ts"
 
 const root = path.resolve(import.meta.dirname, "../..")
@@ -340,7 +340,7 @@ ${body}`
   )
 
 describe("LockPostgres, among processes", () => {
-  it.scopedLive("LockPostgres-1: two processes lose no update of an unguarded counter", () =>
+  it.scopedLive("LockPostgres-1: two processes lose no update of an unguarded counter, and their fences rise", () =>
     Effect.gen(function*() {
       const directory = yield* Effect.acquireRelease(
         Effect.sync(() => fs.mkdtempSync(path.join(os.tmpdir(), "hf-"))),
@@ -348,14 +348,18 @@ describe("LockPostgres, among processes", () => {
       )
       const counter = path.join(directory, "counter")
       fs.writeFileSync(counter, "0")
-      const body = `const increment = lock.withLock("counter")(Effect.promise(async () => {
+      const fences = `${counter}-fences`
+      const body =
+        `const increment = lock.withLock("counter")(({ fence }) => Effect.promise(async () => {
   const read = Number(await fs.promises.readFile(${JSON.stringify(counter)}, "utf8"))
+  await fs.promises.appendFile(${JSON.stringify(fences)}, fence + "\\n")
   await fs.promises.writeFile(${JSON.stringify(counter)}, String(read + 1))
 }))
 await Effect.runPromise(Effect.repeatN(increment, 49))`
       const children = [yield* spawned(body), yield* spawned(body)]
       for (const child of children) expect(yield* ended(child)).toBe(0)
       expect(fs.readFileSync(counter, "utf8")).toBe("100")
+      expect(rises(fences)).toBe(100)
     }))
 
   it.scopedLive("LockPostgres-3: a killed holder frees the key; a stopped one keeps it, and is named", () =>
