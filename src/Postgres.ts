@@ -1295,6 +1295,23 @@ export const layer = (
  *
  * **Interruption** — as `Embedded.make` and `make`. **Errors** — of both. **Cost** — about 1 s to start.
  *
+ * **Example** (all or nothing)
+ * ```ts run
+ * import { SqlClient } from "@effect/sql"
+ * import { Effect } from "effect"
+ * import * as Postgres from "holdfast/Postgres"
+ *
+ * const adopt = Effect.gen(function*() {
+ *   const sql = yield* SqlClient.SqlClient
+ *   yield* sql`create table cats (name text)`
+ *   yield* Effect.ignore(sql.withTransaction(Effect.zipRight(sql`insert into cats values ('Tom')`, Effect.fail("no"))))
+ *   yield* sql.withTransaction(sql`insert into cats values ('Kit')`)
+ *   return yield* sql<{ name: string }>`select name from cats`
+ * })
+ * const cats = await Effect.runPromise(Effect.provide(adopt, Postgres.layerEmbedded()))
+ * cats // => [{ name: "Kit" }]
+ * ```
+ *
  * @category layers
  * @since 0.1.0
  */
