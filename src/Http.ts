@@ -18,8 +18,8 @@
  * NOT DONE: resuming with Range; proxies; HTTP/2; `total` counts downloads, not the `HttpClient`'s requests; a body without
  *   length or chunks ends where the server closes, so it cannot be told from a cut one (give `expectedSha256`); two
  *   processes must not share a partial path (within a session it is refused).
- * SOURCES undici #1139, #4364 (unread bodies hold connections), #5360 (its backpressure may end the process: see `Flow`); huggingface_hub #4060, httrack #428 (short answers taken for
- *   success); httpx #1461 (cancelled requests eat the pool).
+ * SOURCES undici #1139, #4364 (unread bodies hold connections), #5360 (its backpressure may end the process: see `Flow`);
+ *   huggingface_hub #4060, httrack #428 (short answers taken for success); httpx #1461 (cancelled requests eat the pool).
  *
  * @since 0.1.0
  */
