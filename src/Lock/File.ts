@@ -18,8 +18,8 @@
  *   and a release waits, at most about 1 ms, until the clock has passed it. A holder killed within the very millisecond of
  *   its grant is the one exception: its successor may get the same number.
  *
- * COST (2026-11) acquire and release 0.6 ms with `directory`; without, 0.2 ms but never less than the clock's millisecond
- * (LockFile-4); a wake-up about 1 ms; one connection per waiting process and key; with socket files one small claim per key stays.
+ * COST (2026-11) acquire and release 0.6 ms with `directory`; without, 1.2 ms (the clock must have moved on;
+ * LockFile-4); a wake-up about 1 ms; one connection per waiting process and key; with socket files one small claim per key stays.
  * NOT DONE order among processes (the kernel wakes all, one wins; each then tries again); shared volumes; other containers:
  * abstract names belong to a network namespace, use `sockets: "file"` with a shared `directory` on one kernel. Any account
  * of the host may hold an abstract name: `namespace` keeps apart, it does not protect. Keep `directory` away from cleaners

@@ -18,7 +18,7 @@
  *
  * COST (2026-11, Unix socket) 4.5 ms for acquire and release, nearly all of it the connection of its own; an interrupted
  * waiter is gone in 7 ms; one more connection for an instant per cancel and per `inspect`.
- * NOT DONE sessions kept warm between two holds (it would be 0.3 ms); `lock_timeout` for `waitAtMost` (it may raise although the lock was granted); shared mode; lease rows for use behind
+ * NOT DONE sessions kept warm between two holds; `lock_timeout` for `waitAtMost` (it may raise although the lock was granted); shared mode; lease rows for use behind
  * poolers; safety across a failover to a replica that had not seen the grant: fence what you write.
  * A server that vanishes while we wait is noticed by keepalive, in about 15 s.
  * Waiting for sockets is in real time, not on the `Clock`; `waitAtMost` is on the `Clock`.
