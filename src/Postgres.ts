@@ -441,19 +441,23 @@ class Pending {
     for (const wake of this.waiting) wake()
   }
 
-  readonly awaited: Effect.Effect<void> = Effect.async((resume) => {
-    if (this.settled) resume(Effect.void)
-    else this.waiting.push(() => resume(Effect.void))
-  })
+  get awaited(): Effect.Effect<void> {
+    return Effect.async((resume) => {
+      if (this.settled) resume(Effect.void)
+      else this.waiting.push(() => resume(Effect.void))
+    })
+  }
 
   /** In real time: no test should have to move its clock for an interrupt to be seen. */
-  readonly awaitedBriefly: Effect.Effect<void> = Effect.async((resume) => {
-    const timer = setTimeout(() => resume(Effect.void), briefly)
-    this.waiting.push(() => {
-      clearTimeout(timer)
-      resume(Effect.void)
+  get awaitedBriefly(): Effect.Effect<void> {
+    return Effect.async((resume) => {
+      const timer = setTimeout(() => resume(Effect.void), briefly)
+      this.waiting.push(() => {
+        clearTimeout(timer)
+        resume(Effect.void)
+      })
     })
-  })
+  }
 }
 
 class Session {

@@ -424,6 +424,7 @@ describe("Postgres: transactions", () => {
           yield* move(Math.min(from, to), from < to ? -1 : 1)
           yield* sql.withTransaction(move(Math.max(from, to), from < to ? 1 : -1))
           yield* Stream.runDrain(Stream.take(sql`select * from generate_series(1, 300)`.stream, 2))
+          yield* sql`select pg_sleep(${random(3) * 0.02})`
         }))
       const worker = Effect.gen(function*() {
         for (let i = 0; i < 25; i++) {
@@ -452,6 +453,41 @@ describe("Postgres: transactions", () => {
         one: 1
       }]])
     }))
+})
+
+describe("Postgres: interrupted between any two steps", () => {
+  const one = (service: Postgres.Service): Record<string, Effect.Effect<unknown, unknown>> => {
+    const { reserve, sql } = service
+    return {
+      "a statement": sql`select 1`,
+      "a transaction": sql.withTransaction(
+        Effect.zipRight(sql`select 1`, sql.withTransaction(sql`select 2`))
+      ),
+      "a reserved session": Effect.scoped(
+        Effect.flatMap(reserve, (session) => session.execute("select 1", [], undefined))
+      ),
+      "a stream": Stream.runDrain(sql`select * from generate_series(1, 200)`.stream)
+    }
+  }
+
+  // The fiber yields after `ops` steps, the other interrupts it after `yields` turns: every window is met.
+  for (const what of ["a statement", "a transaction", "a reserved session", "a stream"]) {
+    it.scopedLive(`Postgres-2, -3: ${what} gives back what it took, fit for the next`, () =>
+      Effect.gen(function*() {
+        const service = yield* pool({ max: 1 })
+        for (let ops = 14; ops <= 42; ops += 7) {
+          for (let yields = 0; yields < 26; yields++) {
+            const work = one(service)[what] ?? Effect.dieMessage("no such work")
+            const fiber = yield* Effect.fork(Effect.withMaxOpsBeforeYield(work, ops))
+            for (let i = 0; i < yields; i++) yield* Effect.yieldNow()
+            yield* Fiber.interrupt(fiber)
+            expect(yield* service.stats).toMatchObject({ active: 0, waiting: 0 })
+            expect(yield* service.sql`select 1 as one`).toEqual([{ one: 1 }])
+          }
+        }
+        yield* untilStates(service.applicationName, "idle")
+      }))
+  }
 })
 
 describe("Postgres: opening and closing", () => {
