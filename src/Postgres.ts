@@ -660,6 +660,11 @@ class Session {
     })
   }
 
+  get isFit(): boolean {
+    return this.lost === undefined && this.status === "I" && !this.isTainted && !this.isDirty
+      && this.pending === undefined && this.portal === undefined
+  }
+
   /** Makes it fit for the next user, or cuts it (Postgres-2). Bounded. */
   readonly clean: Effect.Effect<void> = Effect.gen(this, function*() {
     yield* this.stopRunning
@@ -668,8 +673,7 @@ class Session {
     if (this.lost === undefined && this.isDirty) {
       this.isDirty = !(yield* this.promptly("DISCARD ALL"))
     }
-    const isFit = this.status === "I" && !this.isTainted && !this.isDirty
-    if (this.lost === undefined && !isFit) this.cut("it was not fit for another user")
+    if (!this.isFit) this.cut("it was not fit for another user")
   })
 
   unsafeEnd(): void {
@@ -831,20 +835,26 @@ class Pool {
   }
 
   giveBack(place: Place): Effect.Effect<void> {
-    return place.session.clean.pipe(
-      Effect.zipRight(Effect.suspend(() => {
-        this.active.delete(place)
-        if (this.isClosed || place.session.lost !== undefined) {
-          return Scope.close(place.scope, Exit.void)
-        }
-        this.idle.push(place)
-        return Effect.void
-      })),
-      Effect.ensuring(Effect.sync(() => {
-        Semaphore.unsafeRelease(this.semaphore, 1)
-        if (this.active.size === 0) { for (const wake of this.drained) wake() }
-      }))
-    )
+    return Effect.suspend(() => {
+      if (place.session.isFit && !this.isClosed) return Effect.sync(() => this.unsafePutBack(place))
+      return place.session.clean.pipe(
+        Effect.zipRight(
+          Effect.suspend(() =>
+            place.session.isFit && !this.isClosed
+              ? Effect.void
+              : Scope.close(place.scope, Exit.void)
+          )
+        ),
+        Effect.ensuring(Effect.sync(() => this.unsafePutBack(place)))
+      )
+    })
+  }
+
+  unsafePutBack(place: Place): void {
+    this.active.delete(place)
+    if (place.session.isFit && !this.isClosed) this.idle.push(place)
+    Semaphore.unsafeRelease(this.semaphore, 1)
+    if (this.active.size === 0) { for (const wake of this.drained) wake() }
   }
 
   /** Until nobody holds a session, or until `duration` has passed. */
