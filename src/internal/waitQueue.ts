@@ -9,11 +9,14 @@
  * INVARIANTS
  * - WaitQueue-1 (L6) First come, first served: only the head is ever granted.
  * - WaitQueue-2 (L2) A granted waiter that was interrupted before it ran gives its grant on in the same step.
- * - WaitQueue-3 A cancelled waiter leaves at once; the queue holds only fibers that still want.
+ * - WaitQueue-3 A cancelled, late or refused waiter leaves at once; the queue holds only fibers that still want, and
+ *   whoever leaves lets the owner serve those behind it in the same step.
+ * - WaitQueue-4 A grant wakes exactly the waiter it was given to: wake-ups never outnumber grants and departures.
  *
- * COST one record and one `Effect.async` per wait; cancel and grant O(1).
+ * COST one record and one `Effect.async` per wait; cancel and grant O(1). A bound on the wait forks one timer.
  * SOURCES tokio's batch semaphore (one queue under every primitive), Trio's parking lot.
  */
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 
 type Restore = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
@@ -22,7 +25,7 @@ type Restore = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, 
 export interface Waiter {
   readonly need: number
   // All guarded by the single thread; written only by this file.
-  state: "queued" | "granted" | "cancelled"
+  state: "queued" | "granted" | "refused" | "cancelled"
   resume: ((effect: Effect.Effect<void>) => void) | undefined
   previous: Waiter | undefined
   next: Waiter | undefined
@@ -35,6 +38,12 @@ export interface WaitQueue {
   tail: Waiter | undefined
   size: number
 }
+
+/**
+ * What the owner of the line does when a waiter goes without what it was given: with `true` it had been granted (the goods
+ * must go to the next in line), with `false` it left the line (the new head may now be served).
+ */
+export type GiveOn = (wasGranted: boolean) => void
 
 export const make = (): WaitQueue => ({ head: undefined, tail: undefined, size: 0 })
 
@@ -53,46 +62,99 @@ const enqueue = (queue: WaitQueue, need: number): Waiter => {
   return waiter
 }
 
-const unlink = (queue: WaitQueue, waiter: Waiter): void => {
+/** Ends the waiting of a queued waiter. It keeps no neighbour: a waiter in hand must not keep a whole line in memory. */
+const leave = (
+  queue: WaitQueue,
+  waiter: Waiter,
+  state: "granted" | "refused" | "cancelled"
+): void => {
   if (waiter.previous === undefined) queue.head = waiter.next
   else waiter.previous.next = waiter.next
   if (waiter.next === undefined) queue.tail = waiter.previous
   else waiter.next.previous = waiter.previous
+  waiter.previous = undefined
+  waiter.next = undefined
   queue.size--
+  waiter.state = state
+  if (state !== "cancelled") waiter.resume?.(Effect.void)
 }
 
 /** Grants the head what it asked for and wakes it. The caller has already set the goods aside for it. */
 export const grantHead = (queue: WaitQueue): void => {
   const waiter = queue.head
   if (waiter === undefined) throw new Error("WaitQueue-1 broken: nobody to grant to")
-  unlink(queue, waiter)
-  waiter.state = "granted"
-  waiter.resume?.(Effect.void)
+  leave(queue, waiter, "granted")
 }
 
-/**
- * Waits in line until granted. `giveOn` is called when this waiter was interrupted: with `true` if it had been granted
- * (the goods must go to the next in line), with `false` if it left the line (the new head may now be served).
- */
-export const waitInMask = (
+/** Sends everybody away whom `isHopeless` names; the caller then serves those who stay. O(waiters). */
+export const refuse = (queue: WaitQueue, isHopeless: (need: number) => boolean): void => {
+  for (let waiter = queue.head; waiter !== undefined;) {
+    const { next } = waiter
+    if (isHopeless(waiter.need)) leave(queue, waiter, "refused")
+    waiter = next
+  }
+}
+
+const settled = <E>(
+  queue: WaitQueue,
+  waiter: Waiter,
+  restore: Restore,
+  giveOn: GiveOn,
+  refused: () => Effect.Effect<never, E>
+): Effect.Effect<void, E> => {
+  const woken = Effect.async<void>((resume) => {
+    waiter.resume = resume
+    if (waiter.state !== "queued") resume(Effect.void)
+  })
+  return Effect.matchCauseEffect(restore(woken), {
+    onFailure: (cause) => {
+      if (waiter.state === "granted") giveOn(true)
+      else if (waiter.state === "queued") {
+        leave(queue, waiter, "cancelled")
+        giveOn(false)
+      }
+      return Effect.failCause(cause)
+    },
+    onSuccess: () => waiter.state === "refused" ? refused() : Effect.void
+  })
+}
+
+const neverRefused = (): Effect.Effect<never> =>
+  Effect.die(new Error("WaitQueue-3 broken: refused by an owner that refuses nobody"))
+
+/** Waits in line until granted, or until `refuse` names it: it then ends as `refused` says. */
+export const waitInMask = <E = never>(
   queue: WaitQueue,
   need: number,
   restore: Restore,
-  giveOn: (wasGranted: boolean) => void
-): Effect.Effect<void> =>
+  giveOn: GiveOn,
+  refused: () => Effect.Effect<never, E> = neverRefused
+): Effect.Effect<void, E> =>
+  Effect.suspend(() => settled(queue, enqueue(queue, need), restore, giveOn, refused))
+
+/** As `waitInMask`, for at most `atMost` of the `Clock`: whoever is late leaves in the timer's own step, as `late` says. */
+export const waitAtMostInMask = <E>(
+  queue: WaitQueue,
+  need: number,
+  restore: Restore,
+  giveOn: GiveOn,
+  atMost: Duration.Duration,
+  late: () => Effect.Effect<never, E>
+): Effect.Effect<void, E> =>
   Effect.suspend(() => {
     const waiter = enqueue(queue, need)
-    const granted = Effect.async<void>((resume) => {
-      waiter.resume = resume
-      if (waiter.state === "granted") resume(Effect.void)
-    })
-    return Effect.catchAllCause(restore(granted), (cause) => {
-      const wasGranted = waiter.state === "granted"
-      if (!wasGranted) {
-        waiter.state = "cancelled"
-        unlink(queue, waiter)
+    return Effect.flatMap(
+      Effect.forkDaemon(Effect.interruptible(Effect.sleep(atMost))),
+      (timer) => {
+        timer.addObserver(() => {
+          if (waiter.state !== "queued") return
+          leave(queue, waiter, "refused")
+          giveOn(false)
+        })
+        return Effect.onExit(
+          settled(queue, waiter, restore, giveOn, late),
+          () => Effect.sync(() => timer.unsafeInterruptAsFork(timer.id()))
+        )
       }
-      giveOn(wasGranted)
-      return Effect.failCause(cause)
-    })
+    )
   })
