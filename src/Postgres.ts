@@ -338,7 +338,7 @@ export const isConnectionLost = (error: unknown): boolean =>
 // Deadlines
 // ---------------------------------------------------------------------------------------------------------------------
 
-/** The timers of those who wait; to interrupt one is to end its wait. */
+/** The timers of waits under way; to interrupt one is to end its wait. */
 type Timers = Set<Fiber.RuntimeFiber<void>>
 
 /**
@@ -740,7 +740,7 @@ class Pool {
   // All guarded by the single thread; written only by this class.
   readonly idle: Array<Place> = []
   readonly active = new Set<Place>()
-  readonly timers: Timers = new Set()
+  readonly connecting: Timers = new Set()
   readonly drained: Array<() => void> = []
   isClosed = false
 
@@ -753,35 +753,21 @@ class Pool {
   unsafeStats(): Stats {
     const { free, permits, waiting } = Semaphore.unsafeStats(this.semaphore)
     const idle = this.idle.filter((place) => place.session.lost === undefined).length
-    return { max: permits, active: permits - free, idle, waiting }
+    return { max: this.settings.max, active: permits - free, idle, waiting }
   }
 
   closed(): SqlError {
     return failed(new PoolClosed({ applicationName: this.settings.applicationName }))
   }
 
-  /** A permit, in turn. The line knows only "interrupted"; a timer that ends or is ended is told apart here. */
   permit(restore: Managed.Restore): Effect.Effect<void, SqlError> {
     const { acquireTimeout } = this.settings
-    const gaveUp = Symbol("gave up")
-    const orGiveUp: Managed.Restore = (granted) =>
-      restore(
-        Effect.flatMap(
-          within(granted, acquireTimeout, this.timers),
-          Option.getOrElse(() => Exit.die(gaveUp))
-        )
-      )
-    return Effect.catchAllDefect(
-      Semaphore.takeInMask(this.semaphore, 1, orGiveUp),
-      (defect) => {
-        if (defect !== gaveUp) return Effect.die(defect)
-        const stats = this.unsafeStats()
-        return Effect.fail(
-          this.isClosed
-            ? this.closed()
-            : failed(new AcquireTimeout({ waited: acquireTimeout, stats }))
-        )
-      }
+    return Semaphore.takeWithinInMask(
+      this.semaphore,
+      1,
+      restore,
+      acquireTimeout,
+      () => failed(new AcquireTimeout({ waited: acquireTimeout, stats: this.unsafeStats() }))
     )
   }
 
@@ -814,7 +800,7 @@ class Pool {
 
   open(restore: Managed.Restore): Effect.Effect<Place, SqlError> {
     const managed = Effect.provideService(
-      managedSession(this.settings, this.timers),
+      managedSession(this.settings, this.connecting),
       Ledger.Ledger,
       this.ledger
     )
@@ -871,8 +857,10 @@ class Pool {
   /** Refuses, drains, cancels, cuts (Postgres-7). */
   readonly close: Effect.Effect<void> = Effect.gen(this, function*() {
     this.isClosed = true
-    // Whoever waits in line or for a connection learns it now: its timer is over.
-    for (const timer of this.timers) timer.unsafeInterruptAsFork(timer.id())
+    // Who waits in line gets a permit and finds the pool closed; who waits for a connection, that its time is over.
+    const { permits, waiting } = Semaphore.unsafeStats(this.semaphore)
+    yield* Semaphore.resize(this.semaphore, permits + waiting)
+    for (const timer of this.connecting) timer.unsafeInterruptAsFork(timer.id())
     for (const { session } of this.idle) session.unsafeEnd()
     yield* this.drainFor(this.settings.drain)
     for (const { session } of this.active) yield* Effect.forkDaemon(session.stopRunning)
@@ -906,31 +894,12 @@ const managedPool = (
 
 type TransformRows = Parameters<Connection["execute"]>[2]
 
-class Lane implements Connection {
-  readonly pool: Pool
-  readonly session: Session
-  readonly owner: "transaction" | "session"
-  readonly lock = Semaphore.unsafeMake(1)
-  /** Guarded by the single thread; closed once, by its owner. */
-  isOpen = true
+type Config = Pg.QueryConfig | Pg.QueryArrayConfig
 
-  constructor(pool: Pool, session: Session, owner: "transaction" | "session") {
-    this.pool = pool
-    this.session = session
-    this.owner = owner
-  }
-
-  get ifOpen(): Effect.Effect<void, SqlError> {
-    return Effect.suspend(() =>
-      this.isOpen ? Effect.void : Effect.fail(failed(new TransactionClosed({ owner: this.owner })))
-    )
-  }
-
-  run(
-    config: Pg.QueryConfig | Pg.QueryArrayConfig
-  ): Effect.Effect<Result | ReadonlyArray<Result>, SqlError> {
-    return Semaphore.withPermit(this.lock)(Effect.zipRight(this.ifOpen, this.session.query(config)))
-  }
+/** The faces `@effect/sql` asks for, over two ways to get an answer. */
+abstract class Statements implements Connection {
+  abstract run(config: Config): Effect.Effect<Result | ReadonlyArray<Result>, SqlError>
+  abstract rows(sql: string, params: ReadonlyArray<unknown>): Stream.Stream<object, SqlError>
 
   execute(sql: string, params: ReadonlyArray<unknown>, transformRows: TransformRows) {
     return Effect.map(this.run({ text: sql, values: [...params] }), (result) => {
@@ -958,6 +927,74 @@ class Lane implements Connection {
   }
 
   executeStream(sql: string, params: ReadonlyArray<unknown>, transformRows: TransformRows) {
+    const rows = this.rows(sql, params)
+    return transformRows === undefined
+      ? rows
+      : Stream.mapChunks(
+        rows,
+        (chunk) => Chunk.unsafeFromArray(transformRows(Chunk.toReadonlyArray(chunk)))
+      )
+  }
+}
+
+/** Statements on their own: each takes a session for itself and gives it back when it is answered. */
+class Single extends Statements {
+  readonly pool: Pool
+
+  constructor(pool: Pool) {
+    super()
+    this.pool = pool
+  }
+
+  override run(config: Config): Effect.Effect<Result | ReadonlyArray<Result>, SqlError> {
+    // MASK: from the session taken to the session given back; waiting, connecting and the statement are restored.
+    return Effect.uninterruptibleMask((restore) =>
+      Effect.flatMap(
+        this.pool.take(restore),
+        (place) =>
+          Effect.matchCauseEffect(restore(place.session.query(config)), {
+            onFailure: (cause) =>
+              Effect.zipRight(this.pool.giveBack(place), Effect.failCause(cause)),
+            onSuccess: (result) => Effect.as(this.pool.giveBack(place), result)
+          })
+      )
+    )
+  }
+
+  override rows(sql: string, params: ReadonlyArray<unknown>): Stream.Stream<object, SqlError> {
+    return Stream.unwrapScoped(
+      Effect.map(borrow(this.pool, false), (lane) => lane.rows(sql, params))
+    )
+  }
+}
+
+/** A session on loan: one statement at a time, and none when the loan is over (Postgres-6). */
+class Lane extends Statements {
+  readonly pool: Pool
+  readonly session: Session
+  readonly owner: "transaction" | "session"
+  readonly lock = Semaphore.unsafeMake(1)
+  /** Guarded by the single thread; closed once, by its owner. */
+  isOpen = true
+
+  constructor(pool: Pool, session: Session, owner: "transaction" | "session") {
+    super()
+    this.pool = pool
+    this.session = session
+    this.owner = owner
+  }
+
+  get ifOpen(): Effect.Effect<void, SqlError> {
+    return Effect.suspend(() =>
+      this.isOpen ? Effect.void : Effect.fail(failed(new TransactionClosed({ owner: this.owner })))
+    )
+  }
+
+  override run(config: Config): Effect.Effect<Result | ReadonlyArray<Result>, SqlError> {
+    return Semaphore.withPermit(this.lock)(Effect.zipRight(this.ifOpen, this.session.query(config)))
+  }
+
+  override rows(sql: string, params: ReadonlyArray<unknown>): Stream.Stream<object, SqlError> {
     // MASK: from the permit to its registration; the wait is restored.
     const turn = Effect.uninterruptibleMask((restore) =>
       Effect.zipRight(
@@ -965,16 +1002,9 @@ class Lane implements Connection {
         Effect.addFinalizer(() => Effect.sync(() => Semaphore.unsafeRelease(this.lock, 1)))
       )
     )
-    const rows = this.session.stream(sql, params)
-    return Stream.unwrapScoped(Effect.as(
-      Effect.zipRight(turn, this.ifOpen),
-      transformRows === undefined
-        ? rows
-        : Stream.mapChunks(
-          rows,
-          (chunk) => Chunk.unsafeFromArray(transformRows(Chunk.toReadonlyArray(chunk)))
-        )
-    ))
+    return Stream.unwrapScoped(
+      Effect.as(Effect.zipRight(turn, this.ifOpen), this.session.stream(sql, params))
+    )
   }
 
   /** Closed to newcomers; returns when the statement under way, of whatever fiber, has ended. */
@@ -1249,7 +1279,7 @@ const makeService = (
     yield* Effect.mapError(firstSession(pool), (error) => unavailable(settings, error))
     const reserve = borrow(pool, true)
     const client = yield* SqlClient.make({
-      acquirer: borrow(pool, false),
+      acquirer: Effect.succeed(new Single(pool)),
       transactionAcquirer: reserve,
       compiler: PgClient.makeCompiler(),
       spanAttributes: [
