@@ -55,12 +55,12 @@ export class ItemTimeout extends Data.TaggedError("ItemTimeout")<{
 }
 
 /**
- * What to do with each item, wherever it runs.
+ * What to do with each item, wherever it runs. `E` and `R` are those of `process`, `E2` and `R2` those of `commit`.
  *
  * @category models
  * @since 0.1.0
  */
-export interface Job<Item, A, E, R> {
+export interface Job<Item, A, E, R, E2 = E, R2 = R> {
   readonly name: string
   /** Names an item across runs; needed for a checkpoint. Items of one key are one item. */
   readonly key?: ((item: Item) => string) | undefined
@@ -68,10 +68,10 @@ export interface Job<Item, A, E, R> {
   readonly process: (item: Item, attempt: number) => Effect.Effect<A, E, R>
   /** Exactly once, with a checkpoint: runs inside its transaction. */
   readonly commit?:
-    | ((item: Item, value: A, attempts: number) => Effect.Effect<unknown, E, R>)
+    | ((item: Item, value: A, attempts: number) => Effect.Effect<unknown, E2, R2>)
     | undefined
   /** When to try `process` again. Default: never. */
-  readonly retry?: Schedule.Schedule<unknown, E | ItemTimeout, R> | undefined
+  readonly retry?: Schedule.Schedule<unknown, NoInfer<E> | ItemTimeout, R> | undefined
   /** Bound of each attempt. Default: none. */
   readonly timeout?: Duration.DurationInput | undefined
 }
@@ -161,12 +161,13 @@ export class BatchFailed<E> extends Data.TaggedError("BatchFailed")<{
 export type Verdict = "fail" | "collect" | "skip"
 
 /**
- * How to run a job.
+ * How to run a job. `E` is what an item may fail with; the checkpoint (`E2`, `R2`) and the hooks have errors and needs of
+ * their own.
  *
  * @category models
  * @since 0.1.0
  */
-export interface Options<Item, A, E, R> {
+export interface Options<Item, A, E, R, E2 = E, R2 = R, E3 = E, R3 = R> {
   /** Items in flight at the most. Default 16. */
   readonly concurrency?: number | undefined
   /** `"fail"` (default) ends the run, `"collect"` counts the item as failed and goes on. A defect always ends it, unless
@@ -176,15 +177,17 @@ export interface Options<Item, A, E, R> {
     | "collect"
     | ((cause: Cause.Cause<E>, item: Item) => Verdict)
     | undefined
-  readonly checkpoint?: Checkpoint<E, R> | undefined
+  readonly checkpoint?: Checkpoint<E2, R2> | undefined
   /** When `when` succeeds no further item is taken; what runs has `grace` (default 25 seconds) to finish. An interrupted
-   * caller drains too. */
+   * caller drains too, but sees no report. Under `Main.run`: `when: Shutdown.requested`, and `Shutdown.drains` around the run. */
   readonly drain?: {
     readonly when?: Effect.Effect<unknown, never, R> | undefined
     readonly grace?: Duration.DurationInput | undefined
   } | undefined
   readonly onTaken?: ((item: Item, index: number) => Effect.Effect<unknown, never, R>) | undefined
-  readonly onSettled?: ((outcome: Outcome<Item, A, E>) => Effect.Effect<unknown, E, R>) | undefined
+  readonly onSettled?:
+    | ((outcome: Outcome<Item, A, E>) => Effect.Effect<unknown, E3, R3>)
+    | undefined
 }
 
 const defaultConcurrency = 16
@@ -206,12 +209,14 @@ interface Tally {
   duplicates: number
 }
 
-/** The state of one run, shared by its workers. */
-interface Running<Item, A, E, R> {
-  readonly job: Job<Item, A, E, R>
-  readonly options: Options<Item, A, E | ItemTimeout, R>
+/** The state of one run, shared by its workers. Items fail with `E`, `onSettled` with `E2`. */
+interface Running<Item, A, E, E2, R> {
+  readonly name: string
+  readonly keyOf: ((item: Item) => string) | undefined
+  readonly begin: (item: Item, key: string | undefined) => Attempts<A, E, R>
+  readonly options: Options<Item, A, E, R, E, R, E2, R>
   readonly concurrency: number
-  readonly crew: Workers.Crew<E | ItemTimeout>
+  readonly crew: Workers.Crew<E | E2>
   readonly stop: Effect.Effect<unknown>
   readonly intake: Source<Item>
   // Guarded by the single thread: read and written in one synchronous step per item.
@@ -277,8 +282,8 @@ const openSource = <Item>(
   }
 }
 
-const verdictOn = <Item, A, E, R>(
-  options: Options<Item, A, E, R>,
+const verdictOn = <Item, E>(
+  options: { readonly onError?: Options<Item, unknown, E, never>["onError"] },
   cause: Cause.Cause<E>,
   item: Item
 ): Verdict => {
@@ -286,13 +291,19 @@ const verdictOn = <Item, A, E, R>(
   return options.onError === "collect" && !Cause.isDie(cause) ? "collect" : "fail"
 }
 
-/** One item from attempt to commit. `attempts` tells how often `process` has started. */
-const oneItem = <Item, A, E, R>(
-  { job, options: { checkpoint } }: Running<Item, A, E, R>,
-  item: Item,
-  key: string | undefined
-) => {
-  type Work = Effect.Effect<Ending<A, E | ItemTimeout>, E | ItemTimeout, R>
+/** What becomes of one item. `attempts` tells how often `process` has started. */
+interface Attempts<A, E, R> {
+  readonly work: Effect.Effect<Ending<A, E>, E, R>
+  readonly attempts: () => number
+}
+
+/** One item from attempt to commit. */
+const beginItem = <Item, A, E, R, E2, R2, E3, R3>(
+  job: Job<Item, A, E, R, E2, R2>,
+  checkpoint: Checkpoint<E3, R3> | undefined
+) =>
+(item: Item, key: string | undefined): Attempts<A, E | E2 | E3 | ItemTimeout, R | R2 | R3> => {
+  type Work = Attempts<A, E | E2 | E3 | ItemTimeout, R | R2 | R3>["work"]
   let attempts = 0
   const timeout = job.timeout === undefined ? undefined : Duration.decode(job.timeout)
   const attempt = Effect.suspend(() => {
@@ -305,10 +316,13 @@ const oneItem = <Item, A, E, R>(
   })
   const processed = job.retry === undefined ? attempt : Effect.retry(attempt, job.retry)
   const committed: Work = Effect.flatMap(processed, (value) => {
-    const effects = Effect.suspend(() => job.commit?.(item, value, attempts) ?? Effect.void)
-    const commit = checkpoint === undefined || key === undefined
-      ? effects
-      : checkpoint.commit(key, effects)
+    const effects: Effect.Effect<unknown, E2, R2> = Effect.suspend(() =>
+      job.commit?.(item, value, attempts) ?? Effect.void
+    )
+    const commit: Effect.Effect<unknown, E2 | E3, R2 | R3> =
+      checkpoint === undefined || key === undefined
+        ? effects
+        : checkpoint.commit(key, effects)
     return Effect.as(commit, { status: "done", value } as const)
   })
   const work: Work = checkpoint === undefined || key === undefined
@@ -328,7 +342,8 @@ const oneItem = <Item, A, E, R>(
  * **Interruption** — No further item starts; with `drain`, what runs may finish for `grace`; then it is interrupted and
  *   awaited, and the interrupt is seen.
  * **Errors** — `BatchFailed` with the report and every concurrent failure. With `onError: "collect"` only defects and
- *   failures of `onSettled` end the run. A checkpoint without a `key`, or a concurrency below 1, is a `RangeError` defect.
+ *   failures of `onSettled` end the run. What `process`, `commit`, the checkpoint and `onSettled` fail with and need is
+ *   gathered, each may be of its own kind. A checkpoint without a `key`, or a concurrency below 1, is a `RangeError` defect.
  * **Cost** — about 2 µs per item.
  *
  * **Example** (collect what fails)
@@ -346,11 +361,27 @@ const oneItem = <Item, A, E, R>(
  * @category operations
  * @since 0.1.0
  */
-export const run = <Item, A, E, R>(
-  job: Job<Item, A, E, R>,
+export const run = <
+  Item,
+  A,
+  E,
+  R,
+  E2 = never,
+  R2 = never,
+  E3 = never,
+  R3 = never,
+  E4 = never,
+  R4 = never,
+  R5 = never
+>(
+  job: Job<Item, A, E, R, E2, R2>,
   source: Iterable<Item> | AsyncIterable<Item>,
-  options: Options<Item, A, E | ItemTimeout, R> = {}
-): Effect.Effect<Report, BatchFailed<E | ItemTimeout>, R> =>
+  options: Options<Item, A, NoInfer<E | E2 | E3 | ItemTimeout>, R5, E3, R3, E4, R4> = {}
+): Effect.Effect<
+  Report,
+  BatchFailed<E | E2 | E3 | E4 | ItemTimeout>,
+  R | R2 | R3 | R4 | R5
+> =>
   Effect.suspend(() => {
     const concurrency = options.concurrency ?? defaultConcurrency
     if (!Number.isSafeInteger(concurrency) || concurrency < 1) {
@@ -367,10 +398,12 @@ export const run = <Item, A, E, R>(
         )
       )
     }
-    const crew = Workers.makeCrew<E | ItemTimeout>()
+    const crew = Workers.makeCrew<E | E2 | E3 | E4 | ItemTimeout>()
     const stopped = Deferred.unsafeMake<void>(FiberId.none)
-    return supervise({
-      job,
+    return supervise<Item, A, E | E2 | E3 | ItemTimeout, E4, R | R2 | R3 | R4 | R5>({
+      name: job.name,
+      keyOf: job.key,
+      begin: beginItem(job, options.checkpoint),
       options,
       concurrency,
       crew,
@@ -393,12 +426,12 @@ export const run = <Item, A, E, R>(
   })
 
 /** Forks the workers, watches for a drain, and closes the source after the last of them. */
-const supervise = <Item, A, E, R>(
-  running: Running<Item, A, E, R>
-): Effect.Effect<Report, BatchFailed<E | ItemTimeout>, R> => {
-  const { crew, intake, job, options: { drain }, stop, tally } = running
+const supervise = <Item, A, E, E2, R>(
+  running: Running<Item, A, E, E2, R>
+): Effect.Effect<Report, BatchFailed<E | E2>, R> => {
+  const { crew, intake, name, options: { drain }, stop, tally } = running
   const grace = Duration.decode(drain?.grace ?? defaultGrace)
-  const reportAs = (status: Report["status"]): Report => ({ name: job.name, status, ...tally })
+  const reportAs = (status: Report["status"]): Report => ({ name, status, ...tally })
   const workers = Workers.run(crew, {
     count: running.concurrency,
     worker: () => worker(running),
@@ -433,9 +466,9 @@ const supervise = <Item, A, E, R>(
   )
 }
 
-const worker = <Item, A, E, R>(
-  running: Running<Item, A, E, R>
-): Effect.Effect<void, E | ItemTimeout, R> => {
+const worker = <Item, A, E, E2, R>(
+  running: Running<Item, A, E, E2, R>
+): Effect.Effect<void, E | E2, R> => {
   let idle = false
   // MASK: taking an item and settling it belong together, or the report would not add up; pulling and processing are restored.
   return Effect.uninterruptibleMask((restore) =>
@@ -453,8 +486,8 @@ const worker = <Item, A, E, R>(
 }
 
 /** True if the key is new in this run (Batch-6). */
-const isFirst = <Item, A, E, R>(
-  { seen, tally }: Running<Item, A, E, R>,
+const isFirst = <Item, A, E, E2, R>(
+  { seen, tally }: Running<Item, A, E, E2, R>,
   key: string | undefined
 ): boolean => {
   if (key === undefined) return true
@@ -466,23 +499,23 @@ const isFirst = <Item, A, E, R>(
   return true
 }
 
-const settle = <Item, A, E, R>(
-  running: Running<Item, A, E, R>,
+const settle = <Item, A, E, E2, R>(
+  running: Running<Item, A, E, E2, R>,
   { index, item }: Taken<Item>,
-  restore: <A2, E2, R2>(effect: Effect.Effect<A2, E2, R2>) => Effect.Effect<A2, E2, R2>
-): Effect.Effect<void, E | ItemTimeout, R> =>
+  restore: <A2, E3, R2>(effect: Effect.Effect<A2, E3, R2>) => Effect.Effect<A2, E3, R2>
+): Effect.Effect<void, E | E2, R> =>
   Effect.gen(function*() {
-    const { job, options, tally } = running
-    const key = job.key?.(item)
+    const { begin, keyOf, options, tally } = running
+    const key = keyOf?.(item)
     if (!isFirst(running, key)) return
     tally.taken++
     if (options.onTaken !== undefined) yield* options.onTaken(item, index)
-    const { attempts, work } = oneItem(running, item, key)
+    const { attempts, work } = begin(item, key)
     const exit = yield* Effect.exit(restore(work))
     const failure = Exit.isFailure(exit) && !Cause.isInterruptedOnly(exit.cause)
       ? { cause: exit.cause, verdict: verdictOn(options, exit.cause, item) }
       : undefined
-    const ending: Ending<A, E | ItemTimeout> = Exit.isSuccess(exit)
+    const ending: Ending<A, E> = Exit.isSuccess(exit)
       ? exit.value
       : failure === undefined
       ? { status: "interrupted" }

@@ -1,6 +1,19 @@
 import { describe, expect, it } from "@effect/vitest"
-import { Cause, Deferred, Effect, Exit, Fiber, Schedule, TestClock } from "effect"
+import {
+  Cause,
+  Chunk,
+  Context,
+  Data,
+  Deferred,
+  Effect,
+  Exit,
+  Fiber,
+  Option,
+  Schedule,
+  TestClock
+} from "effect"
 import { Batch, Managed, Shutdown } from "holdfast"
+import { expectTypeOf } from "vitest"
 
 const sum = (report: Batch.Report): number =>
   report.done + report.alreadyDone + report.skipped + report.failed + report.interrupted
@@ -295,6 +308,76 @@ describe("Batch", () => {
       )
       expect([report.done, report.alreadyDone]).toEqual([2, 2])
       expect(log).toEqual(["begin 2", "effect 4", "end 2", "begin 3", "effect 6", "end 3"])
+    }))
+
+  it.effect("process, commit, checkpoint and hooks each have errors and needs of their own, inferred", () =>
+    Effect.gen(function*() {
+      class Odd extends Data.TaggedError("Odd")<{ readonly n: number }> {}
+      class Refused
+        extends Data.TaggedError("Refused")<{ readonly n: number; readonly by: string }>
+      {}
+      class Lost extends Data.TaggedError("Lost")<{ readonly key: string; readonly at: number }> {}
+      class Full extends Data.TaggedError("Full")<{ readonly bytes: bigint }> {}
+      class Web extends Context.Tag("Web")<Web, { readonly get: number }>() {}
+      class Store extends Context.Tag("Store")<Store, { readonly limit: number }>() {}
+      class Log extends Context.Tag("Log")<Log, Array<string>>() {}
+      const checkpoint: Batch.Checkpoint<Lost, never> = {
+        isDone: (key) =>
+          key === "7" ? Effect.fail(new Lost({ key, at: 1 })) : Effect.succeed(false),
+        commit: (_, effects) => Effect.asVoid(effects)
+      }
+      const run = Batch.run(
+        {
+          name: "mixed",
+          key: (n: number) => String(n),
+          process: (n) =>
+            Effect.flatMap(
+              Web,
+              ({ get }) => n % 2 === 1 && n < 7 ? new Odd({ n }) : Effect.succeed(n * get)
+            ),
+          retry: Schedule.recurs(1),
+          commit: (n, value) =>
+            Effect.flatMap(
+              Store,
+              ({ limit }) => value > limit ? new Refused({ n, by: "limit" }) : Effect.void
+            )
+        },
+        range(8),
+        {
+          concurrency: 1,
+          checkpoint,
+          onError: (cause) =>
+            Cause.failures(cause).pipe(Chunk.some((e) => e._tag === "Lost")) ? "skip" : "collect",
+          onSettled: (outcome) =>
+            outcome.index > 99
+              ? new Full({ bytes: 1n })
+              : Effect.flatMap(Log, (log) =>
+                Effect.sync(() => {
+                  const error = outcome.status === "failed" || outcome.status === "skipped"
+                    ? Option.getOrUndefined(Cause.failureOption(outcome.cause))
+                    : undefined
+                  log.push(error?._tag ?? outcome.status)
+                }))
+        }
+      )
+      type Failure = Batch.BatchFailed<Odd | Refused | Lost | Full | Batch.ItemTimeout>
+      expectTypeOf(run).toEqualTypeOf<Effect.Effect<Batch.Report, Failure, Web | Store | Log>>()
+      const log: Array<string> = []
+      const report = yield* run.pipe(
+        Effect.provideService(Web, { get: 10 }),
+        Effect.provideService(Store, { limit: 50 }),
+        Effect.provideService(Log, log)
+      )
+      expect(log).toEqual(["done", "Odd", "done", "Odd", "done", "Odd", "Refused", "Lost"])
+      expect([report.done, report.failed, report.skipped]).toEqual([3, 4, 1])
+
+      const sure = Batch.run({ name: "sure", process: Effect.succeed, retry: Schedule.recurs(1) }, [
+        1
+      ])
+      expectTypeOf(sure).toEqualTypeOf<
+        Effect.Effect<Batch.Report, Batch.BatchFailed<Batch.ItemTimeout>>
+      >()
+      expect((yield* sure).done).toBe(1)
     }))
 
   it.effect("misuse is refused by name", () =>
