@@ -18,7 +18,9 @@
  *   transaction gets `TransactionClosed`, never another's session.
  * - Postgres-7 Closing ends by `drain` and three times `cancelTimeout`, and leaves no session on the server.
  *
- * COST a statement costs what `pg` costs and about 10 µs. One round trip more after `reserve` (DISCARD ALL).
+ * COST measured November 2026, two loaded cores, Unix socket, `select 1`: 136 µs a statement (sql-pg 141, bare pg 86), 71 µs
+ * with 4 fibers on 4 sessions (105); with 32 fibers on 4 sessions 180 µs (98: there the line costs more than the query).
+ * One round trip more after `reserve` and after a statement whose effect stays with the session (DISCARD ALL).
  * NOT DONE LISTEN; ageing and health checks; retry of 40001; cancel through TLS-only proxies (the session is then closed).
  * A transaction of one database does not keep apart the statements of another: `@effect/sql` has one tag for both.
  * SOURCES pgx (status check, own socket for cancel), asyncpg (deadlines for release and close), sqlx 4385, effect 8068.
