@@ -215,6 +215,8 @@ export const make: Effect.Effect<Service> = Effect.sync(() => {
 /**
  * Turns the ledger on for everything built on this layer.
  *
+ * **Details** — Provide it last, outside the layers it is to see: one merged beside them is built beside them, and they do not
+ *   see it.
  * **Interruption** — never waits. **Errors** — none. **Cost** — see `make`.
  *
  * **Example** (nothing is left)
@@ -230,8 +232,8 @@ export const make: Effect.Effect<Service> = Effect.sync(() => {
  * })
  * const sum = Effect.gen(function*() {
  *   yield* Managed.use(lamp, () => Effect.void)
- *   const ledger = yield* Ledger.Ledger
- *   return ledger === undefined ? undefined : (yield* ledger.snapshot).kinds["light"]
+ *   yield* Ledger.assertEmpty
+ *   return (yield* Ledger.snapshot).kinds["light"]
  * })
  * const totals = await Effect.runPromise(Effect.provide(sum, Ledger.layer))
  * totals // => { acquired: 1, released: 1, failed: 0, abandoned: 0 }
@@ -241,3 +243,35 @@ export const make: Effect.Effect<Service> = Effect.sync(() => {
  * @since 0.1.0
  */
 export const layer: Layer.Layer<never> = Layer.effect(Ledger, make)
+
+const inForce: Effect.Effect<Service> = Effect.flatMap(Ledger, (ledger) =>
+  ledger === undefined
+    ? Effect.dieMessage("No ledger is in force: provide `Ledger.layer`, or run by `Main.run`.")
+    : Effect.succeed(ledger))
+
+/**
+ * What the ledger in force says now.
+ *
+ * **Interruption** — never waits. **Errors** — none; without a ledger it is a defect. **Cost** — a copy of the live entries.
+ *
+ * @category getters
+ * @since 0.1.0
+ */
+export const snapshot: Effect.Effect<Snapshot> = Effect.flatMap(
+  inForce,
+  (ledger) => ledger.snapshot
+)
+
+/**
+ * Fails with what is held, if anything is: the last line of a test. Call it outside what provides the resources.
+ *
+ * **Interruption** — never waits. **Errors** — `StillHeld`; without a ledger it is a defect, not a test passed.
+ * **Cost** — as `snapshot`.
+ *
+ * @category operations
+ * @since 0.1.0
+ */
+export const assertEmpty: Effect.Effect<void, StillHeld> = Effect.flatMap(
+  inForce,
+  (ledger) => ledger.assertEmpty
+)

@@ -94,12 +94,12 @@ export const unsafeMake = (): Service => {
  * import { Batch, Shutdown } from "holdfast"
  *
  * const program = Effect.gen(function*() {
- *   const shutdown = yield* Shutdown.Shutdown
  *   const tick = { name: "tick", process: () => Effect.sleep("5 millis") }
  *   const forEver = (function*() { for (let n = 0;; n++) yield n })()
- *   const batch = yield* Effect.fork(Batch.run(tick, forEver, { drain: { when: shutdown.requested } }))
+ *   const ticks = Batch.run(tick, forEver, { drain: { when: Shutdown.requested } })
+ *   const batch = yield* Effect.fork(Shutdown.drains(ticks)) // without `drains`, `Main.run` interrupts it at once
  *   yield* Effect.sleep("20 millis")
- *   yield* shutdown.request({ kind: "request", by: "the example" })
+ *   yield* Shutdown.request({ kind: "request", by: "the example" })
  *   return yield* Fiber.join(batch)
  * })
  * const report = await Effect.runPromise(Effect.provideService(program, Shutdown.Shutdown, Shutdown.unsafeMake()))
@@ -112,3 +112,52 @@ export const unsafeMake = (): Service => {
 export class Shutdown extends Context.Reference<Shutdown>()("holdfast/Shutdown", {
   defaultValue: unsafeMake
 }) {}
+
+/**
+ * Waits until the end is asked for, and says why.
+ *
+ * **Interruption** — Waiting: at once. **Errors** — none. **Cost** — none to speak of.
+ *
+ * @category operations
+ * @since 0.1.0
+ */
+export const requested: Effect.Effect<Reason> = Effect.flatMap(
+  Shutdown,
+  (shutdown) => shutdown.requested
+)
+
+/**
+ * Why the end has been asked for, if it has; never waits.
+ *
+ * **Interruption** — never waits. **Errors** — none. **Cost** — none to speak of.
+ *
+ * @category getters
+ * @since 0.1.0
+ */
+export const reason: Effect.Effect<Option.Option<Reason>> = Effect.flatMap(
+  Shutdown,
+  (shutdown) => shutdown.reason
+)
+
+/**
+ * Asks for the end; true if this was the first request.
+ *
+ * **Interruption** — never waits. **Errors** — none. **Cost** — none to speak of.
+ *
+ * @category operations
+ * @since 0.1.0
+ */
+export const request = (reason: Reason): Effect.Effect<boolean> =>
+  Effect.flatMap(Shutdown, (shutdown) => shutdown.request(reason))
+
+/**
+ * Marks an effect that ends by itself soon after `requested`: `Main.run` then waits for it, up to `drain`, instead of
+ * interrupting at once.
+ *
+ * **Interruption** — the effect's own. **Errors** — the effect's own. **Cost** — a counter.
+ *
+ * @category operations
+ * @since 0.1.0
+ */
+export const drains = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+  Effect.flatMap(Shutdown, (shutdown) => shutdown.drains(effect))

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "@effect/vitest"
-import { Effect, Fiber } from "effect"
+import { Cause, Effect, Exit, Fiber } from "effect"
 import { Ledger, Managed } from "holdfast"
 
 const thing = Managed.make({
@@ -66,5 +66,22 @@ describe("Ledger", () => {
     Effect.gen(function*() {
       expect(yield* Ledger.Ledger).toBe(undefined)
       yield* Managed.use(thing, () => Effect.void)
+    }))
+
+  it.effect("the accessors speak of the ledger in force; without one they are a defect, not a test passed", () =>
+    Effect.gen(function*() {
+      const exits: ReadonlyArray<Exit.Exit<unknown, unknown>> = [
+        yield* Effect.exit(Ledger.assertEmpty),
+        yield* Effect.exit(Ledger.snapshot)
+      ]
+      for (const exit of exits) {
+        expect(Exit.isFailure(exit) && Cause.pretty(exit.cause)).toContain("No ledger is in force")
+      }
+      yield* Effect.gen(function*() {
+        const held = yield* Effect.scoped(Effect.zipRight(thing, Effect.flip(Ledger.assertEmpty)))
+        expect(held.entries.map((entry) => entry.name)).toEqual(["held"])
+        yield* Ledger.assertEmpty
+        expect((yield* Ledger.snapshot).total.released).toBe(1)
+      }).pipe(Effect.provide(Ledger.layer))
     }))
 })

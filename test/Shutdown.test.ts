@@ -28,4 +28,17 @@ describe("Shutdown", () => {
       yield* Effect.exit(shutdown.drains(Effect.fail("no")))
       expect(shutdown.unsafeDrainers()).toBe(0)
     }))
+
+  it.effect("the accessors speak of the shutdown in force", () => {
+    const shutdown = Shutdown.unsafeMake()
+    return Effect.gen(function*() {
+      const seen = yield* Shutdown.drains(Effect.sync(() => shutdown.unsafeDrainers()))
+      expect([seen, shutdown.unsafeDrainers()]).toEqual([1, 0])
+      const why = { kind: "request", by: "a test" } as const
+      expect(yield* Shutdown.reason).toEqual(Option.none())
+      expect(yield* Shutdown.request(why)).toBe(true)
+      expect(yield* Shutdown.requested).toEqual(why)
+      expect(yield* shutdown.reason).toEqual(Option.some(why))
+    }).pipe(Effect.provideService(Shutdown.Shutdown, shutdown))
+  })
 })
