@@ -407,6 +407,11 @@ const launched = (launch: Launch): Effect.Effect<Child, EmbeddedUnavailable> =>
       child.once("exit", (code, signal) =>
         Deferred.unsafeDone(exited, Exit.succeed({ code, signal })))
       child.once("spawn", () => {
+        // A forced `process.exit` runs no release: the last thing this process does is to ask the server to end.
+        const lastWord = (): void =>
+          void child.kill("SIGINT")
+        process.once("exit", lastWord)
+        child.once("exit", () => process.off("exit", lastWord))
         // The server must not keep the program alive: its scope does. While we wait, timers keep the loop going.
         child.unref()
         resume(Effect.succeed({ pid: child.pid ?? 0, process: child, exited }))

@@ -171,6 +171,7 @@ describe("holdfast mirror", () => {
     const ended = await running.ended
     expect(ended.code, ended.out + ended.err).toBe(130)
     expect(ended.err).toContain("Still held:")
+    await until("the server of a forced run has ended", () => processesOn(out).length === 0)
     await Effect.runPromise(Scope.close(scope, Exit.void))
     scope = Effect.runSync(Scope.make())
     const again = await openOrigin({ documents: 60, pace: 0, port: origin.port })
