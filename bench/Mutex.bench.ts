@@ -20,7 +20,7 @@ interface AsyncMutex {
   readonly Mutex: new() => { readonly runExclusive: (f: () => unknown) => Promise<unknown> }
 }
 
-const loop = (operations: number, effect: Effect.Effect<unknown>) => () => {
+const loop = (operations: number, effect: Effect.Effect<unknown, unknown>) => () => {
   let done = 0
   return Effect.runPromise(
     Effect.whileLoop({ while: () => done < operations, body: () => effect, step: () => done++ })
@@ -28,7 +28,7 @@ const loop = (operations: number, effect: Effect.Effect<unknown>) => () => {
 }
 
 /** So many fibers at once; each of them waits in line, then holds on across one yield. */
-const crowd = (size: number, effect: Effect.Effect<unknown>) => () =>
+const crowd = (size: number, effect: Effect.Effect<unknown, unknown>) => () =>
   Effect.runPromise(
     Effect.forEach(Array.from({ length: size }), () => effect, {
       concurrency: "unbounded",
