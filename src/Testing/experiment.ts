@@ -1,0 +1,290 @@
+/**
+ * experiment: one run of a subject under a plan, and what the laws say about it.
+ *
+ * DESIGN. Set up in an owner's scope; start the body as the target; let all settle; use it a second time; close the owner;
+ * look at what is left. The steps are a generator that yields where the run has to settle, so the same code runs
+ * synchronously (thousands of runs a second) and, for programs that wait on real handles, asynchronously.
+ *
+ * INVARIANTS
+ * - Explore-3 A law is broken only relative to the plain run: what already happens without an interrupt is no finding.
+ *
+ * SOURCES Meta's `cancel_safe` and xapi's `cancel_test` (the second use as oracle).
+ *
+ * @since 0.1.0
+ */
+import * as Cause from "effect/Cause"
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Scope from "effect/Scope"
+import * as Ledger from "../Ledger.ts"
+import * as Probe from "./Probe.ts"
+import { type AnyFiber } from "./runtime.ts"
+import { makeScopeLedger, pendingOf } from "./scopes.ts"
+import { Endless, type Plan, Simulation, type Trace } from "./simulation.ts"
+
+/** A subject with its types forgotten. */
+export interface Program {
+  readonly name: string
+  readonly setup: (probe: Probe.Probe) => Effect.Effect<unknown, unknown, Scope.Scope>
+  readonly body: (
+    state: never,
+    probe: Probe.Probe
+  ) => Effect.Effect<unknown, unknown, Scope.Scope>
+  readonly after?: ((state: never) => Effect.Effect<unknown, unknown, Scope.Scope>) | undefined
+  readonly invariant?: ((state: never) => boolean | string | void) | undefined
+}
+
+/** What a run may break. */
+export type Law =
+  | "the target exits"
+  | "the second use is as the first"
+  | "the invariant holds"
+  | "the owner closes"
+  | "all is released"
+  | "released once"
+  | "released in order"
+  | "no fiber is left"
+  | "the run ends"
+  | "every schedule ends alike"
+
+/** A law that a run broke, and how. */
+export interface Violation {
+  readonly law: Law
+  readonly message: string
+}
+
+/** What was acquired and never released, and from where. */
+export interface Unreleased {
+  readonly name: string
+  readonly at: string | undefined
+}
+
+/** Settings of one run. */
+export interface RunOptions {
+  readonly plan: Plan
+  readonly fault?: Probe.PlannedFault | undefined
+  readonly trace?: Trace | undefined
+  readonly locate?: (() => string | undefined) | undefined
+  readonly pad?: number | undefined
+  readonly seed: number
+  readonly opLimit: number
+}
+
+/** How a run went, in facts. */
+export interface Outcome {
+  readonly first: string
+  readonly second: string
+  readonly close: string
+  readonly invariant: string | undefined
+  readonly unreleased: ReadonlyArray<Unreleased>
+  readonly pending: ReadonlyArray<Unreleased>
+  readonly doubles: ReadonlyArray<string>
+  readonly disorders: number
+  readonly survivors: number
+  readonly endless: string | undefined
+  readonly hit: boolean
+  readonly struck: boolean
+  /** Operations of the watched phase: all, and the target's own. */
+  readonly global: number
+  readonly own: number
+  readonly ops: number
+  readonly hash: number
+  readonly hitHash: number
+  readonly hitGlobal: number
+  readonly delayHash: number
+  readonly escapes: number
+  readonly log: ReadonlyArray<string>
+}
+
+/** Where a run has to settle: until this holds, or until nothing is left to run. */
+export type Until = () => boolean
+
+const quiescence: Until = () => false
+
+export const never = "never"
+
+/** An exit in one word and, if it failed, its first line. */
+export const show = (exit: Exit.Exit<unknown, unknown> | null): string => {
+  if (exit === null) return never
+  if (Exit.isSuccess(exit)) return "success"
+  if (Cause.isInterruptedOnly(exit.cause)) return "interrupted"
+  return `failure: ${Cause.pretty(exit.cause).split("\n")[0]}`
+}
+
+const ended = (fiber: AnyFiber): Until => () => fiber.unsafePoll() !== null
+
+const check = (program: Program, state: unknown): string | undefined => {
+  if (program.invariant === undefined) return undefined
+  try {
+    const said = program.invariant(state as never)
+    return said === false ? "does not hold" : typeof said === "string" ? said : undefined
+  } catch (error) {
+    return error instanceof Error ? error.message : String(error)
+  }
+}
+
+/** The setup of a subject does not work: nothing can be explored. */
+export class BrokenSetup extends Error {
+  override readonly name = "BrokenSetup"
+}
+
+/** What a run is made of. */
+export interface World {
+  readonly simulation: Simulation
+  readonly run: Generator<Until, Outcome, void>
+}
+
+const makeServices = () => {
+  const ledger = Effect.runSync(Ledger.make)
+  const services: Context.Context<never> = Context.make(Ledger.Ledger, ledger)
+  return { ledger, services }
+}
+
+export const makeWorld = (program: Program, options: RunOptions): World => {
+  const { ledger, services } = makeServices()
+  const { locate, opLimit, plan, seed, trace } = options
+  const simulation = new Simulation({ plan, trace, opLimit, seed, services })
+  return { simulation, run: steps(program, simulation, ledger, options, locate) }
+}
+
+function* steps(
+  program: Program,
+  simulation: Simulation,
+  ledger: Ledger.Service,
+  options: RunOptions,
+  locate: (() => string | undefined) | undefined
+): Generator<Until, Outcome, void> {
+  const scopes = makeScopeLedger(simulation, locate)
+  const recorder = Probe.makeRecorder({ fault: options.fault, pad: options.pad, locate })
+  const { probe } = recorder
+  const owner = Effect.runSync(Scope.make())
+
+  const setup = simulation.fork(Scope.extend(Effect.suspend(() => program.setup(probe)), owner))
+  yield ended(setup)
+  const prepared = setup.unsafePoll()
+  if (prepared === null || Exit.isFailure(prepared)) {
+    throw new BrokenSetup(`the setup of "${program.name}" ends as: ${show(prepared)}`)
+  }
+  yield quiescence
+  const state = prepared.value as never
+  const use = Effect.scoped(Effect.suspend(() => program.body(state, probe)))
+
+  let endless: string | undefined
+  let second = "not tried"
+  let close = "not tried"
+  let invariant: string | undefined
+  recorder.arm()
+  const first = simulation.forkTarget(use)
+  try {
+    yield ended(first)
+    simulation.unwatch()
+    yield quiescence
+    invariant = check(program, state)
+
+    const { after } = program
+    const again = simulation.fork(after === undefined ? use : Effect.scoped(Effect.suspend(() => after(state))))
+    yield ended(again)
+    second = show(again.unsafePoll())
+    yield quiescence
+    invariant ??= check(program, state)
+
+    const closing = simulation.fork(Scope.close(owner, Exit.void))
+    yield ended(closing)
+    close = show(closing.unsafePoll())
+    yield quiescence
+  } catch (error) {
+    if (!(error instanceof Endless)) throw error
+    endless = error.message
+  }
+  let survivors = 0
+  for (const fiber of simulation.fibers) {
+    if (fiber !== first && fiber.unsafePoll() === null) survivors++
+  }
+  const held = Effect.runSync(ledger.snapshot).live
+    .map(({ kind, name }) => ({ name: `${kind} "${name}"`, at: undefined }))
+  return {
+    first: show(first.unsafePoll()),
+    second,
+    close,
+    invariant,
+    unreleased: [...recorder.unreleased(), ...held],
+    pending: pendingOf(scopes).map(({ at }) => ({ name: "a finalizer", at })),
+    doubles: [
+      ...recorder.releasedTwice(),
+      ...(scopes.doubles > 0 ? [`${scopes.doubles} finalizer(s)`] : []),
+      ...recorder.unbalanced()
+    ],
+    disorders: scopes.disorders,
+    survivors,
+    endless,
+    hit: simulation.hit,
+    struck: recorder.struck(),
+    global: simulation.global,
+    own: simulation.own,
+    ops: simulation.ops,
+    hash: simulation.hash,
+    hitHash: simulation.hitHash,
+    hitGlobal: simulation.hitGlobal,
+    delayHash: simulation.delayHash,
+    escapes: simulation.escapes,
+    log: recorder.log
+  }
+}
+
+const names = (list: ReadonlyArray<Unreleased>): string =>
+  list.map(({ at, name }) => at === undefined ? name : `${name} (${at})`).join(", ")
+
+/** An end that a fault of our own making explains. */
+const isOurs = (shown: string): boolean => shown.includes("The explorer made")
+
+/** Which laws a run broke that the plain run keeps. */
+export const judge = (outcome: Outcome, plain: Outcome): ReadonlyArray<Violation> => {
+  const found: Array<Violation> = []
+  const add = (law: Law, message: string) => found.push({ law, message })
+  if (outcome.endless !== undefined) add("the run ends", outcome.endless)
+  if (outcome.first === never) add("the target exits", "the fiber never exits")
+  if (outcome.invariant !== undefined && plain.invariant === undefined) {
+    add("the invariant holds", outcome.invariant)
+  }
+  if (outcome.endless === undefined) {
+    if (outcome.second !== plain.second && !isOurs(outcome.second)) {
+      add(
+        "the second use is as the first",
+        outcome.second === never ? "the next use hangs" : `the next use ends as ${outcome.second}`
+      )
+    }
+    if (outcome.close !== plain.close && !isOurs(outcome.close)) {
+      add(
+        "the owner closes",
+        outcome.close === never ? "closing the owner hangs" : `closing the owner ends as ${outcome.close}`
+      )
+    }
+  }
+  if (outcome.unreleased.length > plain.unreleased.length) {
+    add("all is released", `never released: ${names(outcome.unreleased)}`)
+  } else if (outcome.pending.length > plain.pending.length) {
+    add("all is released", `${outcome.pending.length} finalizer(s) of scopes that nobody closed`)
+  }
+  if (outcome.doubles.length > plain.doubles.length) {
+    add("released once", `not exactly once: ${outcome.doubles.join(", ")}`)
+  }
+  if (outcome.disorders > plain.disorders) {
+    add("released in order", `${outcome.disorders} finalizer(s) ran before those registered after them`)
+  }
+  if (outcome.survivors > plain.survivors && outcome.first !== never) {
+    add("no fiber is left", `${outcome.survivors} fiber(s) still there after the owner's close`)
+  }
+  return found
+}
+
+/** What an observer could tell two runs apart by. */
+export const signatureOf = (outcome: Outcome): string =>
+  [
+    outcome.first,
+    outcome.second,
+    outcome.close,
+    outcome.unreleased.length,
+    outcome.pending.length,
+    outcome.log.join(" ")
+  ].join("|")

@@ -1,0 +1,164 @@
+/**
+ * findings: the points at which a law is broken, gathered into windows, with how far production is from each.
+ *
+ * DESIGN. Grades of reach. R0: the fiber waits, or has just been started or resumed; any scheduler interrupts there. R1: in the
+ * first slice of the fiber; as many cheap operations before the call bring the default yield, one in 2,048, to that very
+ * operation. R2: in a later slice, after code of the user that could do the same. R3: only with
+ * `Effect.withMaxOpsBeforeYield`. R4: only with a scheduler that decides by itself, which its contract allows.
+ *
+ * COST a few replays per finding. SOURCES Lincheck (the table), IOSimPOR (the nearest passing run), research on grades.
+ *
+ * @since 0.1.0
+ */
+import type { Outcome, Unreleased, Violation } from "./experiment.ts"
+import type { Point } from "./points.ts"
+import type * as Probe from "./Probe.ts"
+import type { Place, Step } from "./simulation.ts"
+
+/**
+ * How far production is from a point, nearest first.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Grade = "R0" | "R1" | "R2" | "R3" | "R4"
+
+export const grades: ReadonlyArray<Grade> = ["R0", "R1", "R2", "R3", "R4"]
+
+/** A point at which a run broke laws. */
+export interface Strike {
+  readonly point: Point
+  readonly grade: Grade
+  readonly outcome: Outcome
+  readonly violations: ReadonlyArray<Violation>
+  readonly fault: Probe.PlannedFault | undefined
+  readonly delays: ReadonlyArray<number>
+}
+
+/**
+ * One window of points that break the same laws.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Finding {
+  /** Which points: `ops 79–97, as it waits (1)`. */
+  readonly window: string
+  /** The nearest to production of all its points. */
+  readonly grade: Grade
+  readonly grades: Readonly<Record<Grade, number>>
+  readonly violations: ReadonlyArray<Violation>
+  /** The line of the user at which the target stood. */
+  readonly at: string | undefined
+  /** All lines of the target's stack, innermost first. */
+  readonly stack: ReadonlyArray<string>
+  readonly unreleased: ReadonlyArray<Unreleased>
+  /** The last steps of each fiber, as a table. */
+  readonly steps: string
+  readonly nearestPass: string | undefined
+  /** Replays the representative point: `Explore.replay(token, subject)`. */
+  readonly token: string
+  /** For R0 to R2: a program that needs no explorer to fail. */
+  readonly program: string | undefined
+}
+
+/** The lowest offset a tuned budget of operations reaches: a yield itself takes nine, so smaller budgets never progress. */
+const firstTunedOffset = 11
+
+/** Which grade an interrupt at a step has. `userCodeBefore`: code of the user ran earlier in its slice. */
+export const gradeOf = (
+  place: Place,
+  step: Step | undefined,
+  userCodeBefore: () => boolean
+): Grade => {
+  if (place.kind !== "op" && place.kind !== "global") return "R0"
+  if (step === undefined) return "R4"
+  if (step.resumed) return "R0"
+  if (step.own > 0 && step.slice === 0) return "R1"
+  if (userCodeBefore()) return "R2"
+  return step.offset >= firstTunedOffset ? "R3" : "R4"
+}
+
+const ranges = (numbers: ReadonlyArray<number>): string => {
+  const sorted = [...new Set(numbers)].toSorted((a, b) => a - b)
+  const parts: Array<readonly [number, number]> = []
+  for (const n of sorted) {
+    const last = parts.at(-1)
+    if (last !== undefined && last[1] === n - 1) parts[parts.length - 1] = [last[0], n]
+    else parts.push([n, n])
+  }
+  return parts.map(([from, to]) => from === to ? `${from}` : `${from}–${to}`).join(", ")
+}
+
+const words: Record<Place["kind"], string> = {
+  op: "ops",
+  global: "ops of other fibers",
+  parked: "as it waits",
+  quiet: "while nothing else runs",
+  resumed: "as it is resumed",
+  nowhere: "not interrupted"
+}
+
+const kinds: ReadonlyArray<Place["kind"]> = [
+  "nowhere",
+  "op",
+  "parked",
+  "quiet",
+  "resumed",
+  "global"
+]
+
+/** `ops 79–97, as it waits 1`. */
+export const windowOf = (places: ReadonlyArray<Place>): string =>
+  kinds.flatMap((kind) => {
+    const indices = places.filter((place) => place.kind === kind).map(({ index }) => index)
+    if (indices.length === 0) return []
+    return [kind === "nowhere" ? words[kind] : `${words[kind]} ${ranges(indices)}`]
+  }).join("; ")
+
+export const faultText = (fault: Probe.PlannedFault | undefined): string =>
+  fault === undefined
+    ? ""
+    : ` when ${fault.fault.split(" ")[0]} ${fault.nth} ${fault.fault.split(" ").slice(1).join(" ")}`
+
+/** Strikes that break the same laws under the same fault, the nearest to production first. */
+export const gather = (strikes: ReadonlyArray<Strike>): ReadonlyArray<ReadonlyArray<Strike>> => {
+  const groups = new Map<string, Array<Strike>>()
+  for (const strike of strikes) {
+    const laws = strike.violations.map(({ law }) => law).join("+")
+    const key = `${laws}|${faultText(strike.fault)}`
+    const known = groups.get(key)
+    if (known === undefined) groups.set(key, [strike])
+    else known.push(strike)
+  }
+  const nearest = (group: ReadonlyArray<Strike>) => representative(group).grade
+  return Array.from(groups.values()).toSorted((a, b) => nearest(a).localeCompare(nearest(b)))
+}
+
+/** The strike that stands for its group: best grade, fewest delays, an operation before a wait, lowest number. */
+export const representative = (group: ReadonlyArray<Strike>): Strike => {
+  const rank = ({ delays, grade, point: { place } }: Strike) =>
+    grades.indexOf(grade) * 1e9 + delays.length * 1e8 + kinds.indexOf(place.kind) * 1e6 + place.index
+  return group.reduce((best, next) => rank(next) < rank(best) ? next : best)
+}
+
+export const countGrades = (group: ReadonlyArray<Strike>): Record<Grade, number> => {
+  const counts: Record<Grade, number> = { R0: 0, R1: 0, R2: 0, R3: 0, R4: 0 }
+  for (const { grade } of group) counts[grade]++
+  return counts
+}
+
+const describeOutcome = ({ close, first, log, second }: Outcome): ReadonlyArray<string> => [
+  `first use: ${first}`,
+  `next use: ${second}`,
+  `owner's close: ${close}`,
+  ...(log.length === 0 ? [] : [`resources: ${log.join(" ")}`])
+]
+
+/** What the nearest point that keeps the laws did otherwise. */
+export const differenceTo = (pass: Strike["point"], passed: Outcome, failed: Outcome): string => {
+  const other = describeOutcome(failed)
+  const differing = describeOutcome(passed).filter((line) => !other.includes(line))
+  const where = `${words[pass.place.kind]} ${pass.place.index}`
+  return differing.length === 0 ? `${where} passes` : `${where} passes with ${differing.join("; ")}`
+}

@@ -1,0 +1,80 @@
+/**
+ * scopes: a ledger of every scope of a run, found without touching the program.
+ *
+ * DESIGN. All scopes share one prototype, so one replaced method sees each registration. A finalizer is counted when its
+ * scope calls it. What was registered and never called belongs to a scope that nobody closed: that is a leak, even where no
+ * test double tells of it.
+ *
+ * COST one record per finalizer. SOURCES Effect's `Scope`, resource ledgers of leak sanitizers.
+ *
+ * @since 0.1.0
+ */
+import { interceptFinalizers, type PrivateScope } from "./runtime.ts"
+import { activeSimulation, type Simulation } from "./simulation.ts"
+
+interface Registration {
+  runs: number
+  /** From where it was registered, if the run was asked to look. */
+  readonly at: string | undefined
+}
+
+/** The finalizers of one run. */
+export interface ScopeLedger {
+  // Guarded by the single thread; written only by this file.
+  readonly registrations: Array<Registration>
+  readonly scopes: Map<PrivateScope, Array<Registration>>
+  doubles: number
+  disorders: number
+  /** Says where the running fiber stands; set in the one run that looks. */
+  readonly locate: (() => string | undefined) | undefined
+}
+
+const ledgers = new WeakMap<Simulation, ScopeLedger>()
+
+export const makeScopeLedger = (
+  simulation: Simulation,
+  locate?: () => string | undefined
+): ScopeLedger => {
+  const ledger: ScopeLedger = {
+    registrations: [],
+    scopes: new Map(),
+    doubles: 0,
+    disorders: 0,
+    locate
+  }
+  ledgers.set(simulation, ledger)
+  return ledger
+}
+
+/** The registrations whose scope was never closed. */
+export const pendingOf = (ledger: ScopeLedger): ReadonlyArray<Registration> =>
+  ledger.registrations.filter(({ runs }) => runs === 0)
+
+const enter = (ledger: ScopeLedger, scope: PrivateScope, registration: Registration): void => {
+  ledger.registrations.push(registration)
+  const known = ledger.scopes.get(scope)
+  if (known === undefined) ledger.scopes.set(scope, [registration])
+  else known.push(registration)
+}
+
+const run = (ledger: ScopeLedger, scope: PrivateScope, registration: Registration): void => {
+  if (++registration.runs > 1) ledger.doubles++
+  if (scope.strategy._tag !== "Sequential") return
+  const all = ledger.scopes.get(scope) ?? []
+  // Last in, first out: whatever was registered after it has run before it.
+  if (all.slice(all.indexOf(registration) + 1).some(({ runs }) => runs === 0)) ledger.disorders++
+}
+
+/** Fills the ledger of whichever run is active. Returns how to undo. */
+export const watchScopes = (): () => void =>
+  interceptFinalizers((scope, finalizer) => {
+    const simulation = activeSimulation()
+    const ledger = simulation === undefined ? undefined : ledgers.get(simulation)
+    if (ledger === undefined) return finalizer
+    const registration: Registration = { runs: 0, at: ledger.locate?.() }
+    enter(ledger, scope, registration)
+    return (exit) => {
+      run(ledger, scope, registration)
+      return finalizer(exit)
+    }
+  })

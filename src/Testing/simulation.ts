@@ -1,0 +1,565 @@
+/**
+ * simulation: one deterministic run. It owns the ready queue, the clock, the random numbers and each decision to yield.
+ *
+ * DESIGN. The engine is `Scheduler.makeBatched`, so tasks keep effect's own per-fiber order; only where the batches go is
+ * ours: a queue that is drained synchronously. Time is a list of timers that jumps to the next one when nothing is ready.
+ * One fiber, the target, is watched: its operations are counted, and at the planned place it is made to yield (or is found
+ * parked) and is told to end. The interrupt goes in where another fiber would put it: behind the resume in the mailbox,
+ * never from inside `shouldYield`.
+ *
+ * INVARIANTS
+ * - Explore-2 The same subject and plan give the same run: the hash over all operations is the same.
+ *
+ * COST about 200 ns per operation, no supervisor unless a trace is asked for.
+ * SOURCES cats-effect `TestControl`, Trio's autojump clock, shuttle.
+ *
+ * @since 0.1.0
+ */
+import * as Clock from "effect/Clock"
+import * as Context from "effect/Context"
+import * as DefaultServices from "effect/DefaultServices"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import type * as Exit from "effect/Exit"
+import * as FiberId from "effect/FiberId"
+import * as FiberRef from "effect/FiberRef"
+import * as FiberRefs from "effect/FiberRefs"
+import * as HashSet from "effect/HashSet"
+import * as Random from "effect/Random"
+import * as Runtime from "effect/Runtime"
+import * as Scheduler from "effect/Scheduler"
+import {
+  type AnyFiber,
+  hasChildren,
+  type Instruction,
+  interceptDefaultScheduler,
+  isInterruptible,
+  offsetOf,
+  Operations,
+  plainRuntime,
+  runOf,
+  standOf,
+  supervisedRuntime
+} from "./runtime.ts"
+
+/**
+ * Where the target is interrupted: before its nth operation; when any fiber is before the nth operation of all; as it parks
+ * for the nth time; when nothing else can run for the nth time while it is parked; or behind what wakes it from its nth park.
+ */
+export interface Place {
+  readonly kind: "op" | "global" | "parked" | "quiet" | "resumed" | "nowhere"
+  readonly index: number
+}
+
+/** What makes one run differ from the plain one. */
+export interface Plan {
+  readonly place?: Place | undefined
+  /** Operations, counted over all fibers, before which the fiber yields although it need not. Ascending. */
+  readonly delays?: ReadonlyArray<number> | undefined
+  /** Chooses among the ready fibers and yields at will; for random schedules. */
+  readonly strategy?: Strategy | undefined
+}
+
+/** A way to choose a schedule. */
+export interface Strategy {
+  /** The index of the ready fiber to run next. */
+  readonly next: (ready: ReadonlyArray<AnyFiber | undefined>) => number
+  readonly yields: (fiber: AnyFiber, ready: ReadonlyArray<AnyFiber | undefined>) => boolean
+}
+
+/** What the plain run records about each operation, counted over all fibers. */
+export interface Step {
+  readonly hash: number
+  /** Fibers are numbered in the order of their birth; the target is the one with `own`. */
+  readonly fiber: number
+  /** The number of this operation among the target's own, or 0. */
+  readonly own: number
+  readonly slice: number
+  readonly offset: number
+  /** The first operation after the scheduler started or resumed the fiber; others may have run just before. */
+  readonly resumed: boolean
+  readonly interruptible: boolean
+  readonly children: boolean
+  readonly op: string
+  /** Whether another fiber could run instead: a delay here makes a difference. */
+  readonly contended: boolean
+}
+
+/** What the plain run records about each moment at which the target waits. */
+export interface Park {
+  readonly kind: "parked" | "quiet" | "resumed"
+  readonly index: number
+  /** Operations done so far, over all fibers, and the hash over them. */
+  readonly global: number
+  readonly own: number
+  readonly hash: number
+  readonly now: number
+}
+
+/** A trace: filled by a run that was given one. */
+export interface Trace {
+  readonly steps: Array<Step>
+  readonly parks: Array<Park>
+  /** Called at the place of the interrupt, with the fiber that stands there, its next instruction, and the target. */
+  readonly onHit?:
+    | ((fiber: AnyFiber, next: Instruction | undefined, target: AnyFiber) => void)
+    | undefined
+  readonly onStep?: ((fiber: AnyFiber, next: Instruction, global: number) => void) | undefined
+}
+
+export const makeTrace = (listeners?: Pick<Trace, "onHit" | "onStep">): Trace => ({
+  steps: [],
+  parks: [],
+  ...listeners
+})
+
+/** A run did more operations than allowed: it spins. */
+export class Endless extends Error {
+  override readonly name = "Endless"
+}
+
+interface Ready {
+  readonly run: () => void
+  readonly fiber: AnyFiber | undefined
+}
+
+interface Timer {
+  readonly at: number
+  readonly fire: () => void
+}
+
+/** The default budget of operations between two yields. */
+export const defaultBudget = 2048
+const defaultHorizon = 120_000
+
+/** The run that is executing a task at this moment; everything global asks it. */
+let active: Simulation | undefined
+
+export const activeSimulation = (): Simulation | undefined => active
+
+export class Simulation {
+  // All guarded by the single thread; written by this file, read by anyone.
+  now = 0
+  ops = 0
+  global = 0
+  own = 0
+  hash = 0
+  hit = false
+  /** The hash at the moment of the interrupt. */
+  hitHash = 0
+  hitGlobal = 0
+  /** The hash at the last delay. */
+  delayHash = 0
+  escapes = 0
+  target: AnyFiber | undefined = undefined
+  readonly fibers = new Set<AnyFiber>()
+  readonly #plan: Plan
+  readonly #trace: Trace | undefined
+  readonly #opLimit: number
+  readonly #ready: Array<Ready> = []
+  #head = 0
+  readonly #timers: Array<Timer> = []
+  readonly #engine: Scheduler.Scheduler
+  readonly scheduler: Scheduler.Scheduler
+  readonly #services: Context.Context<never>
+  readonly #random: () => number
+  #refs: FiberRefs.FiberRefs | undefined = undefined
+  #firstFiber = -1
+  #scheduling: AnyFiber | undefined = undefined
+  #nextDelay = 0
+  #delayAt: number
+  readonly #ownAt: number
+  readonly #globalAt: number
+  #yielding: AnyFiber | undefined = undefined
+  #adopting = false
+  #watched: AnyFiber | undefined = undefined
+  #queued = false
+  #ran = false
+  /** The fiber whose batch has just begun; only for traces. */
+  #fresh: AnyFiber | undefined = undefined
+  #parked = false
+  #parks = 0
+  #quiets = 0
+  #instruction: Instruction | undefined = undefined
+  readonly #slices = new Map<AnyFiber, { slice: number; offset: number }>()
+
+  constructor(options: {
+    readonly plan: Plan
+    readonly trace?: Trace | undefined
+    readonly opLimit: number
+    readonly seed: number
+    readonly services: Context.Context<never>
+  }) {
+    this.#plan = options.plan
+    this.#trace = options.trace
+    this.#opLimit = options.opLimit
+    this.#services = options.services
+    this.#random = makeRandom(options.seed)
+    const { delays, place } = options.plan
+    this.#delayAt = delays?.[0] ?? -1
+    this.#ownAt = place?.kind === "op" ? place.index : -1
+    this.#globalAt = place?.kind === "global" ? place.index : -1
+    const ready = this.#ready
+    this.#engine = Scheduler.makeBatched((run) => ready.push({ run, fiber: this.#scheduling }))
+    this.scheduler = {
+      shouldYield: (fiber) => this.#shouldYield(fiber as AnyFiber),
+      scheduleTask: (task, priority, fiber) =>
+        this.#scheduleTask(task, priority, fiber as AnyFiber | undefined)
+    }
+  }
+
+  #shouldYield(fiber: AnyFiber): number | false {
+    if (++this.ops > this.#opLimit) {
+      throw new Endless(`more than ${this.#opLimit} operations: something spins`)
+    }
+    const target = this.target
+    if (target !== undefined && this.#isPlanned(fiber, target)) return 0
+    return Scheduler.defaultShouldYield(fiber)
+  }
+
+  /** Counts an operation of the watched phase, and says whether the plan wants the fiber to yield here. */
+  #isPlanned(fiber: AnyFiber, target: AnyFiber): boolean {
+    const global = ++this.global
+    const own = fiber === target ? ++this.own : 0
+    this.hash = Math.imul(this.hash ^ standOf(fiber) ^ (this.numberOf(fiber) << 20), 16_777_619)
+    if (this.#trace !== undefined) this.#record(this.#trace, fiber, own)
+    if (global === this.#delayAt) {
+      this.#delayAt = this.#plan.delays?.[++this.#nextDelay] ?? -1
+      this.delayHash = this.hash
+      return true
+    }
+    if (!this.hit && (global === this.#globalAt || (own > 0 && own === this.#ownAt))) {
+      this.#markHit(fiber, this.#instruction)
+      this.#yielding = fiber
+      return true
+    }
+    const strategy = this.#plan.strategy
+    return strategy !== undefined && this.#waiting() > 0
+      && strategy.yields(fiber, this.#readyFibers())
+  }
+
+  /** `next`: the instruction it stands before; a wait has none, what it executed last is over. */
+  #markHit(fiber: AnyFiber, next: Instruction | undefined): void {
+    this.hit = true
+    this.hitHash = this.hash
+    this.hitGlobal = this.global
+    if (this.#watched !== undefined) this.#trace?.onHit?.(fiber, next, this.#watched)
+  }
+
+  /** Births are counted from the first fiber of the run. */
+  numberOf(fiber: AnyFiber): number {
+    return fiber.id().id - this.#firstFiber
+  }
+
+  #record(trace: Trace, fiber: AnyFiber, own: number): void {
+    const offset = offsetOf(fiber)
+    const known = this.#slices.get(fiber) ?? { slice: 0, offset: 0 }
+    if (offset <= known.offset) known.slice++
+    known.offset = offset
+    this.#slices.set(fiber, known)
+    trace.steps.push({
+      hash: this.hash,
+      fiber: this.numberOf(fiber),
+      own,
+      slice: known.slice,
+      offset,
+      resumed: this.#fresh === fiber,
+      interruptible: isInterruptible(fiber),
+      children: hasChildren(fiber),
+      op: this.#instruction?._op ?? "",
+      contended: this.#waiting() > 0
+    })
+    this.#fresh = undefined
+    if (this.#instruction !== undefined) trace.onStep?.(fiber, this.#instruction, this.global)
+  }
+
+  #scheduleTask(task: () => void, priority: number, fiber: AnyFiber | undefined): void {
+    const outer = this.#scheduling
+    this.#scheduling = fiber
+    const isRun = fiber !== undefined && task === runOf(fiber)
+    if (fiber !== undefined) this.fibers.add(fiber)
+    if (isRun && this.#adopting) {
+      this.#adopting = false
+      this.target = fiber
+      this.#watched = fiber
+    }
+    if (isRun && fiber === this.target) {
+      this.#queued = true
+      this.#engine.scheduleTask(this.#runTarget, priority, fiber)
+    } else {
+      this.#engine.scheduleTask(task, priority, fiber)
+    }
+    this.#scheduling = outer
+    if (isRun && fiber === this.#yielding) {
+      // The fiber has parked on the yield it was asked for: its mailbox is [resume]. The interrupt goes behind it.
+      this.#yielding = undefined
+      this.#interrupt()
+    } else if (isRun && fiber === this.target && this.#parked) {
+      this.#parked = false
+      this.#atPark("resumed", this.#parks, fiber)
+    }
+  }
+
+  readonly #runTarget = (): void => {
+    this.#queued = false
+    this.#ran = true
+    if (this.#watched !== undefined) runOf(this.#watched)()
+  }
+
+  #interrupt(): void {
+    this.#watched?.unsafeInterruptAsFork(FiberId.none)
+  }
+
+  #atPark(kind: Park["kind"], index: number, fiber: AnyFiber): void {
+    this.#trace?.parks.push({
+      kind,
+      index,
+      global: this.global,
+      own: this.own,
+      hash: this.hash,
+      now: this.now
+    })
+    const { place } = this.#plan
+    if (this.hit || place === undefined || place.kind !== kind || place.index !== index) return
+    this.#markHit(fiber, undefined)
+    this.#interrupt()
+  }
+
+  /** Starts the fiber that is watched until it ends. */
+  forkTarget(effect: Effect.Effect<unknown, unknown>): AnyFiber {
+    this.#adopting = true
+    const fiber = this.fork(effect)
+    fiber.addObserver(() => {
+      this.target = undefined
+    })
+    return fiber
+  }
+
+  unwatch(): void {
+    this.target = undefined
+    this.#parked = false
+  }
+
+  fork(effect: Effect.Effect<unknown, unknown>): AnyFiber {
+    const runtime = this.#trace === undefined ? plainRuntime : supervisedRuntime
+    const fiber = Runtime.runFork(runtime)(effect, {
+      scheduler: this.scheduler,
+      immediate: false,
+      updateRefs: (refs, fiberId) => this.#refs ??= this.#equip(refs, fiberId)
+    }) as AnyFiber
+    if (this.#firstFiber < 0) this.#firstFiber = fiber.id().id
+    this.fibers.add(fiber)
+    return fiber
+  }
+
+  #equip(refs: FiberRefs.FiberRefs, fiberId: FiberId.Runtime): FiberRefs.FiberRefs {
+    const services = DefaultServices.liveServices.pipe(
+      Context.add(Clock.Clock, makeClock(this)),
+      Context.add(Random.Random, Random.make(Math.floor(this.#random() * 2 ** 31)))
+    )
+    const set = <A>(to: FiberRefs.FiberRefs, fiberRef: FiberRef.FiberRef<A>, value: A) =>
+      FiberRefs.updateAs(to, { fiberId, fiberRef, value })
+    let all = set(refs, DefaultServices.currentServices, services)
+    all = set(all, FiberRef.currentContext, this.#services)
+    // A thousand runs would log a thousand times.
+    all = set(all, FiberRef.currentLoggers, HashSet.empty())
+    if (this.#trace === undefined) return all
+    const operations = new Operations((_, instruction) => {
+      this.#instruction = instruction
+    })
+    return set(all, FiberRef.currentSupervisor, operations)
+  }
+
+  at(delay: number, fire: () => void): () => boolean {
+    const timer = { at: this.now + Math.max(0, delay), fire }
+    const timers = this.#timers
+    let index = timers.length
+    while (index > 0 && timers[index - 1]!.at > timer.at) index--
+    timers.splice(index, 0, timer)
+    return () => {
+      const found = timers.indexOf(timer)
+      if (found >= 0) timers.splice(found, 1)
+      return found >= 0
+    }
+  }
+
+  random(): number {
+    return this.#random()
+  }
+
+  #waiting(): number {
+    return this.#ready.length - this.#head
+  }
+
+  get isIdle(): boolean {
+    return this.#waiting() === 0
+  }
+
+  #readyFibers(): ReadonlyArray<AnyFiber | undefined> {
+    return this.#ready.slice(this.#head).map(({ fiber }) => fiber)
+  }
+
+  #next(): Ready {
+    const { strategy } = this.#plan
+    if (strategy !== undefined && this.target !== undefined && this.#waiting() > 1) {
+      const chosen = this.#head + strategy.next(this.#readyFibers())
+      const [ready] = this.#ready.splice(chosen, 1)
+      return ready!
+    }
+    return this.#ready[this.#head++]!
+  }
+
+  /** Runs whatever is ready, until nothing is. Time stands still. */
+  drain(): void {
+    const outer = active
+    active = this
+    try {
+      while (this.#head < this.#ready.length) {
+        const { fiber, run } = this.#next()
+        if (this.#head > 1024) {
+          this.#ready.splice(0, this.#head)
+          this.#head = 0
+        }
+        this.#scheduling = fiber
+        this.#fresh = fiber
+        run()
+        this.#scheduling = undefined
+        if (this.#ran) this.#noticePark()
+      }
+      this.#ready.length = 0
+      this.#head = 0
+    } finally {
+      active = outer
+    }
+  }
+
+  #noticePark(): void {
+    this.#ran = false
+    const { target } = this
+    if (target === undefined || this.#queued) return
+    this.#parked = true
+    this.#atPark("parked", ++this.#parks, target)
+  }
+
+  /** Called when nothing is ready: true if the plan then made something ready. */
+  notice(): boolean {
+    if (this.target !== undefined && this.#parked) this.#atPark("quiet", ++this.#quiets, this.target)
+    return !this.isIdle
+  }
+
+  /** Jumps to the next timer, if there is one within the horizon. */
+  jump(end: number): boolean {
+    const timer = this.#timers[0]
+    if (timer === undefined || timer.at > end) return false
+    this.#timers.shift()
+    if (timer.at > this.now) this.now = timer.at
+    const outer = active
+    active = this
+    try {
+      timer.fire()
+    } finally {
+      active = outer
+    }
+    return true
+  }
+
+  /** Runs, jumping over time, until `done` or until nothing is left to run within two minutes of virtual time. */
+  settle(done: () => boolean): void {
+    const end = this.now + defaultHorizon
+    for (;;) {
+      this.drain()
+      if (done() || (!this.notice() && !this.jump(end))) return
+    }
+  }
+
+  /** As `settle`, for programs that also wait on native promises and handles: `idle` says whether those are done. */
+  async settleAsync(done: () => boolean, idle: (sim: Simulation) => Promise<boolean>): Promise<void> {
+    const end = this.now + defaultHorizon
+    for (;;) {
+      this.drain()
+      if (done()) return
+      if (await idle(this)) {
+        if (!this.notice() && !this.jump(end)) return
+      }
+    }
+  }
+
+  result(fiber: AnyFiber): Exit.Exit<unknown, unknown> | null {
+    return fiber.unsafePoll()
+  }
+}
+
+/** mulberry32: small, seeded, good enough for schedules. */
+export const makeRandom = (seed: number): () => number => {
+  let state = seed | 0
+  return () => {
+    state = (state + 0x6D2B79F5) | 0
+    let mixed = Math.imul(state ^ (state >>> 15), 1 | state)
+    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed
+    return ((mixed ^ (mixed >>> 14)) >>> 0) / 4_294_967_296
+  }
+}
+
+const makeClock = (simulation: Simulation): Clock.Clock => {
+  const scheduler: Clock.ClockScheduler = {
+    unsafeSchedule: (task, duration) => {
+      const millis = Duration.toMillis(duration)
+      return Number.isFinite(millis) ? simulation.at(millis, task) : () => false
+    }
+  }
+  const millis = () => simulation.now
+  const nanos = () => BigInt(Math.round(simulation.now * 1_000_000))
+  const clock = {
+    [Clock.ClockTypeId]: Clock.ClockTypeId,
+    unsafeCurrentTimeMillis: millis,
+    unsafeCurrentTimeNanos: nanos,
+    currentTimeMillis: Effect.sync(millis),
+    currentTimeNanos: Effect.sync(nanos),
+    scheduler: () => Effect.succeed(scheduler),
+    // As many operations as effect's own clock takes.
+    sleep: (duration: Duration.Duration) =>
+      Effect.async<void>((resume) => {
+        const cancel = scheduler.unsafeSchedule(() => resume(Effect.void), duration)
+        return Effect.asVoid(Effect.sync(cancel))
+      })
+  } satisfies Clock.Clock & { readonly scheduler: () => unknown }
+  return clock
+}
+
+// Globals, for as long as something is explored.
+
+let controlled = 0
+let undo: ReadonlyArray<() => void> = []
+
+const replace = <K extends "now" | "random", O extends { [P in K]: () => number }>(
+  owner: O,
+  key: K,
+  value: () => number
+): () => void => {
+  const original = owner[key]
+  Object.assign(owner, { [key]: value })
+  return () => {
+    Object.assign(owner, { [key]: original })
+  }
+}
+
+/** Makes `Date.now`, `Math.random` and effect's own scheduler ask the active run. Nests; returns how to undo. */
+export const controlGlobals = (): () => void => {
+  if (controlled++ === 0) {
+    const { now } = Date
+    const { random } = Math
+    undo = [
+      replace(Date, "now", () => active === undefined ? now() : active.now),
+      replace(Math, "random", () => active === undefined ? random() : active.random()),
+      interceptDefaultScheduler(() => {
+        if (active !== undefined) active.escapes++
+      })
+    ]
+  }
+  let released = false
+  return () => {
+    if (released) return
+    released = true
+    if (--controlled === 0) for (const one of undo) one()
+  }
+}

@@ -1,0 +1,177 @@
+/**
+ * sweep: tries points one by one and keeps those at which a law broke.
+ *
+ * DESIGN. Every run must be the plain run up to its point: the hash says so. Faults are swept as SQLite does, the nth call
+ * until there is no nth call; under a fault the points are those of the faulted run.
+ *
+ * @since 0.1.0
+ */
+import { judge, type Outcome } from "./experiment.ts"
+import { type Grade, gradeOf, type Strike } from "./findings.ts"
+import { type Point, pointsOf } from "./points.ts"
+import type * as Probe from "./Probe.ts"
+import { makeTrace, type Step, type Trace } from "./simulation.ts"
+import { isSpent, runPlan, type Session } from "./session.ts"
+
+/** How far a sweep came. */
+export interface Sweep {
+  readonly strikes: ReadonlyArray<Strike>
+  readonly tried: number
+  readonly planned: number
+}
+
+/** Whether code of the user ran in the slice of a step, before it. Told later, when the lines are known. */
+export type UserCode = (trace: Trace, global: number) => boolean
+
+/** A strike whose grade is not known yet. */
+export type Ungraded = Omit<Strike, "grade"> & { readonly trace: Trace }
+
+/** What a sweep found and did. */
+export interface Swept {
+  readonly strikes: Array<Ungraded>
+  tried: number
+  planned: number
+  unstable: number
+}
+
+export const makeSwept = (): Swept => ({ strikes: [], tried: 0, planned: 0, unstable: 0 })
+
+/** Interrupts at one point; remembers what broke. */
+const tryPoint = async (
+  session: Session,
+  swept: Swept,
+  point: Point,
+  options: {
+    readonly trace: Trace
+    readonly fault?: Probe.PlannedFault | undefined
+    readonly delays?: ReadonlyArray<number> | undefined
+  }
+): Promise<void> => {
+  const { fault, trace } = options
+  const delays = options.delays ?? []
+  const outcome = await runPlan(session, { plan: { place: point.place, delays }, fault })
+  swept.tried++
+  const isSame = outcome.hit && (delays.length > 0 || outcome.hitHash === point.hash)
+  if (!isSame) {
+    // A delay may well end the target before its point.
+    if (delays.length === 0) swept.unstable++
+    return
+  }
+  const violations = judge(outcome, session.plain)
+  if (violations.length > 0) swept.strikes.push({ point, outcome, violations, fault, delays, trace })
+}
+
+export const sweepPoints = async (
+  session: Session,
+  swept: Swept,
+  points: ReadonlyArray<Point>,
+  options: { readonly trace: Trace; readonly fault?: Probe.PlannedFault | undefined }
+): Promise<void> => {
+  swept.planned += points.length
+  for (const point of points) {
+    if (isSpent(session)) return
+    await tryPoint(session, swept, point, options)
+  }
+}
+
+/** Of a long list, evenly spread ones. */
+export const sample = <A>(list: ReadonlyArray<A>, most: number): ReadonlyArray<A> => {
+  const stride = list.length / most
+  return stride <= 1 ? list : Array.from({ length: most }, (_, i) => list[Math.floor(i * stride)]!)
+}
+
+const mostOthers = 5_000
+
+/** Every point of the plain run: all of them, or one of each class. */
+export const sweepPlain = async (
+  session: Session,
+  swept: Swept,
+  mode: "quick" | "full"
+): Promise<void> => {
+  const { points, trace } = session
+  const { others, own, waits } = points
+  const chosen = mode === "full"
+    ? [...own, ...waits, ...sample(others, mostOthers)]
+    : [...own.filter(({ leads }) => leads), ...waits]
+  await sweepPoints(session, swept, chosen, { trace })
+  if (mode === "full" && others.length > mostOthers) {
+    session.notes.push(`${mostOthers} of ${others.length} points of other fibers sampled`)
+  }
+}
+
+const nowhere = (outcome: Outcome): Point => ({
+  place: { kind: "nowhere", index: 0 },
+  hash: outcome.hash,
+  global: 0,
+  leads: true
+})
+
+const mostFaults = 100
+
+/** The nth acquire or release goes wrong, for each n there is, alone and with an interrupt at each class of points. */
+export const sweepFaults = async (
+  session: Session,
+  swept: Swept,
+  faults: ReadonlyArray<Probe.Fault>,
+  mode: "quick" | "full"
+): Promise<void> => {
+  for (const fault of faults) {
+    for (let nth = 1; nth <= mostFaults && !isSpent(session); nth++) {
+      const planned = { fault, nth }
+      const trace = makeTrace()
+      const outcome = await runPlan(session, { trace, fault: planned })
+      if (!outcome.struck) break
+      swept.planned++
+      swept.tried++
+      // Whoever waits for an acquire that never returns waits until it is interrupted.
+      const violations = fault === "acquire never returns" ? [] : judge(outcome, session.plain)
+      if (violations.length > 0) {
+        const point = nowhere(outcome)
+        swept.strikes.push({ point, outcome, violations, fault: planned, delays: [], trace })
+      }
+      const points = pointsOf(trace)
+      const own = mode === "full" ? points.own.filter(({ leads }) => leads) : []
+      await sweepPoints(session, swept, [...own, ...points.waits], { trace, fault: planned })
+    }
+  }
+}
+
+/** The steps at which another fiber could run instead of the one that does, other than the target. */
+const delaysOf = ({ trace }: Session): ReadonlyArray<number> =>
+  trace.steps.flatMap(({ contended, own }, index) => contended && own === 0 ? [index + 1] : [])
+
+/** An interrupt at each class of points, while other fibers are delayed at one or two of their operations. */
+export const sweepDelayed = async (
+  session: Session,
+  swept: Swept,
+  depth: 1 | 2
+): Promise<void> => {
+  const { points, trace } = session
+  const leading = [...points.own.filter(({ leads }) => leads), ...points.waits]
+  const at = delaysOf(session)
+  const sets = depth === 1
+    ? at.map((one) => [one])
+    : at.flatMap((one, index) => [[one], ...at.slice(index + 1).map((two) => [one, two])])
+  swept.planned += sets.length * leading.length
+  for (const delays of sets) {
+    for (const point of leading) {
+      if (isSpent(session)) return
+      await tryPoint(session, swept, point, { trace, delays })
+    }
+  }
+}
+
+/** The step of a trace at which a point stands. */
+export const stepAt = (trace: Trace, point: Point): Step | undefined =>
+  point.global > 0 ? trace.steps[point.global - 1] : undefined
+
+export const grade = (strike: Ungraded, userCode: UserCode): Strike => {
+  const { delays, fault, outcome, point, trace, violations } = strike
+  const reached: Grade = gradeOf(
+    point.place,
+    stepAt(trace, point),
+    () => userCode(trace, point.global)
+  )
+  return { point, grade: reached, outcome, violations, fault, delays }
+}
+
