@@ -170,11 +170,10 @@ export type Verdict = "fail" | "collect" | "skip"
 export interface Options<Item, A, E, R, E2 = E, R2 = R, E3 = E, R3 = R> {
   /** Items in flight at the most. Default 16. */
   readonly concurrency?: number | undefined
-  /** `"fail"` (default) ends the run, `"collect"` counts the item as failed and goes on. A defect always ends it, unless
-   * the function form says otherwise. */
+  /** `"fail"` (default) ends the run, `"collect"` counts the item as failed and goes on, `"skip"` as skipped. A defect always
+   * ends it, unless the function form says otherwise. */
   readonly onError?:
-    | "fail"
-    | "collect"
+    | Verdict
     | ((cause: Cause.Cause<E>, item: Item) => Verdict)
     | undefined
   readonly checkpoint?: Checkpoint<E2, R2> | undefined
@@ -288,7 +287,7 @@ const verdictOn = <Item, E>(
   item: Item
 ): Verdict => {
   if (typeof options.onError === "function") return options.onError(cause, item)
-  return options.onError === "collect" && !Cause.isDie(cause) ? "collect" : "fail"
+  return Cause.isDie(cause) ? "fail" : options.onError ?? "fail"
 }
 
 /** What becomes of one item. `attempts` tells how often `process` has started. */

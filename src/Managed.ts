@@ -68,12 +68,13 @@ export interface Opened<out A> {
  * @since 0.1.0
  */
 export class ReleaseTimeout extends Data.TaggedError("ReleaseTimeout")<{
-  readonly name: string
+  /** Its name; a field called `name` would replace the error's own. */
+  readonly resource: string
   readonly kind: string
   readonly deadline: Duration.Duration
 }> {
   override get message(): string {
-    return `The release of ${this.kind} "${this.name}" did not end within ${
+    return `The release of ${this.kind} "${this.resource}" did not end within ${
       Duration.format(this.deadline)
     } and was abandoned. `
       + "Raise `releaseDeadline`, or look for what it waits for."
@@ -191,7 +192,7 @@ class ManagedImpl<A, E, R, R2> extends Effectable.Class<A, E, R | R2 | Scope.Sco
           if (Option.isNone(ended)) {
             record?.ledger.unsafeAbandoned(record.entry)
             const { deadline, kind, name } = this
-            return Effect.die(new ReleaseTimeout({ name, kind, deadline }))
+            return Effect.die(new ReleaseTimeout({ resource: name, kind, deadline }))
           }
           record?.ledger.unsafeReleased(record.entry, Exit.isFailure(ended.value))
           return Exit.isFailure(ended.value)

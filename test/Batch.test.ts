@@ -89,6 +89,12 @@ describe("Batch", () => {
         interrupted: 0,
         duplicates: 0
       })
+      const skipped = yield* Batch.run(job, range(4), { onError: "skip" })
+      expect([skipped.done, skipped.skipped, skipped.failed]).toEqual([2, 2, 0])
+      const bug = yield* Effect.exit(
+        Batch.run({ name: "bug", process: () => Effect.die("bug") }, [1], { onError: "skip" })
+      )
+      expect(Exit.isFailure(bug)).toBe(true)
     }))
 
   it.effect("Batch-2 Batch-4: a fatal failure stops the intake and carries the report and the cause", () =>

@@ -62,7 +62,7 @@ describe("Managed", () => {
         const exit = yield* Fiber.await(fiber)
         expect(log).toEqual(["+outer", "+hung", "-hung Success", "-outer Success"])
         expect(Exit.isFailure(exit) && Cause.pretty(exit.cause)).toContain(
-          "The release of traced \"hung\" did not end within 5s"
+          "ReleaseTimeout: The release of traced \"hung\" did not end within 5s"
         )
         const { kinds, live } = yield* totals
         expect(kinds["traced"]).toEqual({ acquired: 2, released: 1, failed: 0, abandoned: 1 })
