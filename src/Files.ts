@@ -308,6 +308,7 @@ const landing = (fs: FileSystem.FileSystem, path: string): Effect.Effect<string,
   Effect.gen(function*() {
     let at = path
     for (let links = 0; links <= maxLinks; links++) {
+      // MASK: a call that has reached the kernel is waited for (Files-2); nothing in it waits on anybody else.
       const link = yield* Effect.option(Effect.uninterruptible(fs.readLink(at)))
       if (Option.isNone(link)) return at
       // Not normalised: `..` in a link counts from where its directory really is.

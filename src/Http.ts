@@ -1121,7 +1121,12 @@ export interface RetryOptions {
  *
  * **Example** (three more attempts)
  * ```ts
- * Http.download(url, path).pipe(Effect.retry(Http.retryPolicy({ times: 3 })))
+ * import { Effect } from "effect"
+ * import * as Http from "holdfast/Http"
+ *
+ * export const brought = Http.download("https://example.com/a", "a.html").pipe(
+ *   Effect.retry(Http.retryPolicy({ times: 3 }))
+ * )
  * ```
  *
  * @category schedules
