@@ -42,8 +42,9 @@ export interface Options<A, E> {
   readonly release?: Duration.DurationInput | undefined
   /** The same signal again within this time is ignored. Default 500 milliseconds. */
   readonly forceAfter?: Duration.DurationInput | undefined
+  /** Those that ask for the end. Default: SIGINT, SIGTERM, SIGHUP. */
   readonly signals?: ReadonlyArray<NodeJS.Signals> | undefined
-  /** The exit code, where the default should not hold. */
+  /** The exit code, where the default should not hold: 0 success, 1 failure, 128 and its number after a signal. */
   readonly exitCode?:
     | ((exit: Exit.Exit<A, E>, reason: Option.Option<Shutdown.Reason>) => number | undefined)
     | undefined
@@ -91,7 +92,11 @@ interface Course {
 /**
  * Runs the program as the process's main fiber, with a ledger and a `Shutdown` of its own.
  *
- * **Interruption** — the first signal, as told above. **Errors** — printed; exit code 1.
+ * **Details** — All that the program needs is provided before. Exit codes: 0 success; 1 failure, stray error or overrun;
+ *   129/130/143 ended or forced by SIGHUP/SIGINT/SIGTERM; or what `exitCode` says.
+ * **Interruption** — The first signal asks for the end: what is marked by `Shutdown.drains` has `drain` to finish, anything
+ *   else is interrupted at once; releases have `release`. A later signal forces the exit and names who still holds.
+ * **Errors** — printed; exit code 1.
  * **Cost** — signal handlers and one timer per phase.
  *
  * @category operations
