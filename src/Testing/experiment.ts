@@ -135,32 +135,63 @@ export interface World {
   readonly run: Generator<Until, Outcome, void>
 }
 
-const makeServices = () => {
-  const ledger = Effect.runSync(Ledger.make)
-  const services: Context.Context<never> = Context.make(Ledger.Ledger, ledger)
-  return { ledger, services }
+/** What our own resources report to during a run: cheaper than a real ledger, and of interest is only who is left. */
+const makeLedger = (): { readonly held: Set<Ledger.Entry>; readonly service: Ledger.Service } => {
+  // Guarded by the single thread.
+  const held = new Set<Ledger.Entry>()
+  let id = 0
+  const end = (entry: Ledger.Entry) => {
+    held.delete(entry)
+  }
+  const total = { acquired: 0, released: 0, failed: 0, abandoned: 0 }
+  const snapshot = Effect.sync((): Ledger.Snapshot => ({
+    takenAt: 0,
+    total,
+    kinds: {},
+    live: [...held]
+  }))
+  return {
+    held,
+    service: {
+      unsafeAcquiring: (kind, name, since) => ({ id: ++id, kind, name, state: "acquiring", since }),
+      unsafeGaveUp: end,
+      unsafeHeld: (entry) => {
+        held.add(entry)
+      },
+      unsafeReleasing: () => {},
+      unsafeReleased: end,
+      unsafeAbandoned: end,
+      snapshot,
+      assertEmpty: Effect.void
+    }
+  }
 }
 
 export const makeWorld = (program: Program, options: RunOptions): World => {
-  const { ledger, services } = makeServices()
-  const { locate, opLimit, plan, seed, trace } = options
+  const { held, service } = makeLedger()
+  const services: Context.Context<never> = Context.make(Ledger.Ledger, service)
+  const { opLimit, plan, seed, trace } = options
   const simulation = new Simulation({ plan, trace, opLimit, seed, services })
-  return { simulation, run: steps(program, simulation, ledger, options, locate) }
+  return { simulation, run: steps(program, simulation, held, options) }
 }
 
 function* steps(
   program: Program,
   simulation: Simulation,
-  ledger: Ledger.Service,
-  options: RunOptions,
-  locate: (() => string | undefined) | undefined
+  ledger: ReadonlySet<Ledger.Entry>,
+  options: RunOptions
 ): Generator<Until, Outcome, void> {
+  const { locate } = options
   const scopes = makeScopeLedger(simulation, locate)
   const recorder = Probe.makeRecorder({ fault: options.fault, pad: options.pad, locate })
   const { probe } = recorder
-  const owner = Effect.runSync(Scope.make())
-
-  const setup = simulation.fork(Scope.extend(Effect.suspend(() => program.setup(probe)), owner))
+  let owner: Scope.CloseableScope | undefined
+  const setup = simulation.fork(
+    Effect.flatMap(Scope.make(), (scope) => {
+      owner = scope
+      return Scope.extend(program.setup(probe), scope)
+    })
+  )
   yield ended(setup)
   const prepared = setup.unsafePoll()
   if (prepared === null || Exit.isFailure(prepared)) {
@@ -189,7 +220,9 @@ function* steps(
     yield quiescence
     invariant ??= check(program, state)
 
-    const closing = simulation.fork(Scope.close(owner, Exit.void))
+    const closing = simulation.fork(
+      owner === undefined ? Effect.void : Scope.close(owner, Exit.void)
+    )
     yield ended(closing)
     close = show(closing.unsafePoll())
     yield quiescence
@@ -198,11 +231,10 @@ function* steps(
     endless = error.message
   }
   let survivors = 0
-  for (const fiber of simulation.fibers) {
-    if (fiber !== first && fiber.unsafePoll() === null) survivors++
+  for (const fiber of simulation.fibers.keys()) {
+    if (fiber !== undefined && fiber !== first && fiber.unsafePoll() === null) survivors++
   }
-  const held = Effect.runSync(ledger.snapshot).live
-    .map(({ kind, name }) => ({ name: `${kind} "${name}"`, at: undefined }))
+  const held = Array.from(ledger, ({ kind, name }) => ({ name: `${kind} "${name}"`, at: undefined }))
   return {
     first: show(first.unsafePoll()),
     second,

@@ -73,7 +73,7 @@ export const gradeOf = (
 ): Grade => {
   if (place.kind !== "op" && place.kind !== "global") return "R0"
   if (step === undefined) return "R4"
-  if (step.resumed) return "R0"
+  if (step.own > 0 && step.resumed) return "R0"
   if (step.own > 0 && step.slice === 0) return "R1"
   if (userCodeBefore()) return "R2"
   return step.offset >= firstTunedOffset ? "R3" : "R4"
@@ -94,6 +94,7 @@ const words: Record<Place["kind"], string> = {
   op: "ops",
   global: "ops of other fibers",
   parked: "as it waits",
+  between: "while others run",
   quiet: "while nothing else runs",
   resumed: "as it is resumed",
   nowhere: "not interrupted"
@@ -103,6 +104,7 @@ const kinds: ReadonlyArray<Place["kind"]> = [
   "nowhere",
   "op",
   "parked",
+  "between",
   "quiet",
   "resumed",
   "global"

@@ -101,6 +101,12 @@ const table = (rows: ReadonlyArray<Row>, hitGlobal: number, target: number): str
   return [head, ...before.map(row), mark, ...after.map(row)].join("\n")
 }
 
+/** Where the body was written: for stacks that hold no line of the user. */
+const bodyOf = ({ program }: Session, locator: Locator): string | undefined => {
+  const line = locator.lineOf(program.body)
+  return line?.isUser === true ? `in the body at ${line.text}` : undefined
+}
+
 export const lookAt = async (
   session: Session,
   locator: Locator,
@@ -123,7 +129,7 @@ export const lookAt = async (
       // A parked target has no next instruction of its own; its stack tells.
       const all = locator.linesOf(interrupted, fiber === interrupted ? next : undefined)
       stack = all.map(({ text }) => text)
-      at = all.find(({ isUser }) => isUser)?.text
+      at = all.find(({ isUser }) => isUser)?.text ?? bodyOf(session, locator)
     }
   })
   const seen: Outcome = await runPlan(session, {

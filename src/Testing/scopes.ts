@@ -29,8 +29,6 @@ export interface ScopeLedger {
   readonly locate: (() => string | undefined) | undefined
 }
 
-const ledgers = new WeakMap<Simulation, ScopeLedger>()
-
 export const makeScopeLedger = (
   simulation: Simulation,
   locate?: () => string | undefined
@@ -42,7 +40,7 @@ export const makeScopeLedger = (
     disorders: 0,
     locate
   }
-  ledgers.set(simulation, ledger)
+  simulation.scopes = ledger
   return ledger
 }
 
@@ -68,8 +66,8 @@ const run = (ledger: ScopeLedger, scope: PrivateScope, registration: Registratio
 /** Fills the ledger of whichever run is active. Returns how to undo. */
 export const watchScopes = (): () => void =>
   interceptFinalizers((scope, finalizer) => {
-    const simulation = activeSimulation()
-    const ledger = simulation === undefined ? undefined : ledgers.get(simulation)
+    // Written by `makeScopeLedger` only.
+    const ledger = activeSimulation()?.scopes as ScopeLedger | undefined
     if (ledger === undefined) return finalizer
     const registration: Registration = { runs: 0, at: ledger.locate?.() }
     enter(ledger, scope, registration)

@@ -1,8 +1,8 @@
 /**
  * simulation: one deterministic run. It owns the ready queue, the clock, the random numbers and each decision to yield.
  *
- * DESIGN. The engine is `Scheduler.makeBatched`, so tasks keep effect's own per-fiber order; only where the batches go is
- * ours: a queue that is drained synchronously. Time is a list of timers that jumps to the next one when nothing is ready.
+ * DESIGN. Each fiber has an effect `SchedulerRunner`, as under `Scheduler.makeBatched`, so tasks keep effect's own order; only
+ * where the batches go is ours: a queue that is drained synchronously. Time is a list of timers that jumps to the next one when nothing is ready.
  * One fiber, the target, is watched: its operations are counted, and at the planned place it is made to yield (or is found
  * parked) and is told to end. The interrupt goes in where another fiber would put it: behind the resume in the mailbox,
  * never from inside `shouldYield`.
@@ -44,10 +44,11 @@ import {
 
 /**
  * Where the target is interrupted: before its nth operation; when any fiber is before the nth operation of all; as it parks
- * for the nth time; when nothing else can run for the nth time while it is parked; or behind what wakes it from its nth park.
+ * for the nth time; between two others that run while it is parked; when nothing else can run while it is parked; or behind
+ * what wakes it from its nth park.
  */
 export interface Place {
-  readonly kind: "op" | "global" | "parked" | "quiet" | "resumed" | "nowhere"
+  readonly kind: "op" | "global" | "parked" | "between" | "quiet" | "resumed" | "nowhere"
   readonly index: number
 }
 
@@ -87,7 +88,7 @@ export interface Step {
 
 /** What the plain run records about each moment at which the target waits. */
 export interface Park {
-  readonly kind: "parked" | "quiet" | "resumed"
+  readonly kind: "parked" | "between" | "quiet" | "resumed"
   readonly index: number
   /** Operations done so far, over all fibers, and the hash over them. */
   readonly global: number
@@ -119,9 +120,13 @@ export class Endless extends Error {
 }
 
 interface Ready {
-  readonly run: () => void
+  readonly drain: (depth: number) => void
   readonly fiber: AnyFiber | undefined
 }
+
+type FiberRefEntry = readonly [FiberRef.FiberRef<any>, readonly [readonly [FiberId.Runtime, any]]]
+
+const noLoggers = HashSet.empty<never>()
 
 interface Timer {
   readonly at: number
@@ -152,14 +157,16 @@ export class Simulation {
   delayHash = 0
   escapes = 0
   target: AnyFiber | undefined = undefined
-  readonly fibers = new Set<AnyFiber>()
+  /** Every fiber that was ever scheduled. A map, not a weak one as effect's: weak keys double the cost of a run. */
+  readonly fibers = new Map<AnyFiber | undefined, Scheduler.SchedulerRunner>()
+  /** What the scopes of this run report to. */
+  scopes: unknown = undefined
   readonly #plan: Plan
   readonly #trace: Trace | undefined
   readonly #opLimit: number
   readonly #ready: Array<Ready> = []
   #head = 0
   readonly #timers: Array<Timer> = []
-  readonly #engine: Scheduler.Scheduler
   readonly scheduler: Scheduler.Scheduler
   readonly #services: Context.Context<never>
   readonly #random: () => number
@@ -180,6 +187,7 @@ export class Simulation {
   #parked = false
   #parks = 0
   #quiets = 0
+  #betweens = 0
   #instruction: Instruction | undefined = undefined
   readonly #slices = new Map<AnyFiber, { slice: number; offset: number }>()
 
@@ -199,8 +207,6 @@ export class Simulation {
     this.#delayAt = delays?.[0] ?? -1
     this.#ownAt = place?.kind === "op" ? place.index : -1
     this.#globalAt = place?.kind === "global" ? place.index : -1
-    const ready = this.#ready
-    this.#engine = Scheduler.makeBatched((run) => ready.push({ run, fiber: this.#scheduling }))
     this.scheduler = {
       shouldYield: (fiber) => this.#shouldYield(fiber as AnyFiber),
       scheduleTask: (task, priority, fiber) =>
@@ -277,7 +283,7 @@ export class Simulation {
     const outer = this.#scheduling
     this.#scheduling = fiber
     const isRun = fiber !== undefined && task === runOf(fiber)
-    if (fiber !== undefined) this.fibers.add(fiber)
+    const runner = this.#runnerOf(fiber)
     if (isRun && this.#adopting) {
       this.#adopting = false
       this.target = fiber
@@ -285,9 +291,9 @@ export class Simulation {
     }
     if (isRun && fiber === this.target) {
       this.#queued = true
-      this.#engine.scheduleTask(this.#runTarget, priority, fiber)
+      runner.scheduleTask(this.#runTarget, priority)
     } else {
-      this.#engine.scheduleTask(task, priority, fiber)
+      runner.scheduleTask(task, priority)
     }
     this.#scheduling = outer
     if (isRun && fiber === this.#yielding) {
@@ -298,6 +304,18 @@ export class Simulation {
       this.#parked = false
       this.#atPark("resumed", this.#parks, fiber)
     }
+  }
+
+  #runnerOf(fiber: AnyFiber | undefined): Scheduler.SchedulerRunner {
+    const known = this.fibers.get(fiber)
+    if (known !== undefined) return known
+    const runner = new Scheduler.SchedulerRunner(this.#toReady)
+    this.fibers.set(fiber, runner)
+    return runner
+  }
+
+  readonly #toReady = (_: number, drain: (depth: number) => void): void => {
+    this.#ready.push({ drain, fiber: this.#scheduling })
   }
 
   readonly #runTarget = (): void => {
@@ -348,7 +366,6 @@ export class Simulation {
       updateRefs: (refs, fiberId) => this.#refs ??= this.#equip(refs, fiberId)
     }) as AnyFiber
     if (this.#firstFiber < 0) this.#firstFiber = fiber.id().id
-    this.fibers.add(fiber)
     return fiber
   }
 
@@ -357,17 +374,21 @@ export class Simulation {
       Context.add(Clock.Clock, makeClock(this)),
       Context.add(Random.Random, Random.make(Math.floor(this.#random() * 2 ** 31)))
     )
-    const set = <A>(to: FiberRefs.FiberRefs, fiberRef: FiberRef.FiberRef<A>, value: A) =>
-      FiberRefs.updateAs(to, { fiberId, fiberRef, value })
-    let all = set(refs, DefaultServices.currentServices, services)
-    all = set(all, FiberRef.currentContext, this.#services)
-    // A thousand runs would log a thousand times.
-    all = set(all, FiberRef.currentLoggers, HashSet.empty())
-    if (this.#trace === undefined) return all
-    const operations = new Operations((_, instruction) => {
-      this.#instruction = instruction
-    })
-    return set(all, FiberRef.currentSupervisor, operations)
+    const entry = <A>(fiberRef: FiberRef.FiberRef<A>, value: A) =>
+      [fiberRef, [[fiberId, value]]] as const
+    const entries: [FiberRefEntry, ...Array<FiberRefEntry>] = [
+      entry(DefaultServices.currentServices, services),
+      entry(FiberRef.currentContext, this.#services),
+      // A thousand runs would log a thousand times.
+      entry(FiberRef.currentLoggers, noLoggers)
+    ]
+    if (this.#trace !== undefined) {
+      const operations = new Operations((_, instruction) => {
+        this.#instruction = instruction
+      })
+      entries.push(entry(FiberRef.currentSupervisor, operations))
+    }
+    return FiberRefs.updateManyAs(refs, { forkAs: fiberId, entries })
   }
 
   at(delay: number, fire: () => void): () => boolean {
@@ -415,16 +436,19 @@ export class Simulation {
     active = this
     try {
       while (this.#head < this.#ready.length) {
-        const { fiber, run } = this.#next()
+        const { drain, fiber } = this.#next()
         if (this.#head > 1024) {
           this.#ready.splice(0, this.#head)
           this.#head = 0
         }
         this.#scheduling = fiber
         this.#fresh = fiber
-        run()
+        drain(0)
         this.#scheduling = undefined
         if (this.#ran) this.#noticePark()
+        else if (this.#parked && this.target !== undefined) {
+          this.#atPark("between", ++this.#betweens, this.target)
+        }
       }
       this.#ready.length = 0
       this.#head = 0

@@ -50,6 +50,7 @@ const letters: Record<Place["kind"], string> = {
   op: "k",
   global: "g",
   parked: "p",
+  between: "b",
   quiet: "q",
   resumed: "r",
   nowhere: "n"
@@ -94,7 +95,7 @@ export const toToken = (recipe: Recipe): string => {
 }
 
 const shape = new RegExp(
-  "^X1\\.(\\w+)\\.([kgpqrn])(\\d+)(?:\\.y([\\d-]+))?(?:\\.([wc])(\\d+)-(\\d+)-(\\d+))?"
+  "^X1\\.(\\w+)\\.([kgpbqrn])(\\d+)(?:\\.y([\\d-]+))?(?:\\.([wc])(\\d+)-(\\d+)-(\\d+))?"
     + "(?:\\.f(\\d)-(\\d+))?\\.s(\\d+)\\.(\\w+)$"
 )
 
