@@ -36,6 +36,11 @@ const measure = async ({ contenders, operations, title }: Suite): Promise<void> 
   }
 }
 
+if (process.argv.includes("goals")) {
+  const { run } = await import("./goals.ts")
+  await run(process.argv.includes("--json"))
+}
+
 const wanted = process.argv.slice(2).filter((argument) => !argument.includes("/"))
 const names = fs.readdirSync(import.meta.dirname)
   .filter((file) => file.endsWith(".bench.ts"))

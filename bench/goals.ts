@@ -1,0 +1,342 @@
+/**
+ * `npm run bench -- goals [--json]`: one line per goal, ours and the rival's in one run, interleaved, medians.
+ *
+ * Times are CPU time of this process per operation: on a busy machine wall time says who else was running. A goal that is
+ * missed is printed as missed; it is not left out.
+ */
+import { Mutex as AsyncMutex } from "async-mutex"
+import { Effect, Pool as EffectPool, Scope } from "effect"
+import { createPool } from "generic-pool"
+import { Mutex, Parallel, Pool, Semaphore } from "holdfast"
+import { createPool as createLightning } from "lightning-pool"
+import { Pool as Tarn } from "tarn"
+
+interface Goal {
+  readonly name: string
+  readonly rival: string
+  /** Nanoseconds per operation, unless the name says otherwise. */
+  readonly ours: number
+  readonly theirs: number
+  /** theirs / ours: how many times faster we are. */
+  readonly ratio: number
+  readonly goal: string
+  readonly ok: boolean
+}
+
+type Work = (n: number) => Promise<unknown>
+
+const median = (values: ReadonlyArray<number>): number =>
+  values.toSorted((a, b) => a - b)[values.length >> 1] ?? Number.NaN
+
+const cpuNanos = async (work: Work, n: number): Promise<number> => {
+  const before = process.cpuUsage()
+  await work(n)
+  const { system, user } = process.cpuUsage(before)
+  return ((user + system) * 1000) / n
+}
+
+/** Nanoseconds per operation of each contender; the rounds are interleaved, the first is warm-up. */
+const measure = async <K extends string>(
+  contenders: Readonly<Record<K, Work>>,
+  operations: number,
+  rounds: number,
+  exceptions: Readonly<Record<string, number>> = {}
+): Promise<Record<K, number>> => {
+  const names = Object.keys(contenders) as Array<K>
+  const seen = new Map<K, Array<number>>(names.map((name) => [name, []]))
+  for (let round = 0; round <= rounds; round++) {
+    for (const name of names) {
+      globalThis.gc?.()
+      const nanos = await cpuNanos(contenders[name], exceptions[name] ?? operations)
+      if (round > 0) seen.get(name)!.push(nanos)
+    }
+  }
+  return Object.fromEntries(names.map((name) => [name, median(seen.get(name)!)])) as Record<
+    K,
+    number
+  >
+}
+
+const loop = (effect: Effect.Effect<unknown, unknown>): Work => (n) => {
+  let i = 0
+  return Effect.runPromise(
+    Effect.whileLoop({ while: () => i < n, body: () => effect, step: () => void i++ })
+  )
+}
+const crowd = (effect: Effect.Effect<unknown, unknown>): Work => (n) =>
+  Effect.runPromise(
+    Effect.forEach(Array.from({ length: n }), () => effect, {
+      concurrency: "unbounded",
+      discard: true
+    })
+  )
+const promises = (one: () => Promise<unknown>): Work => async (n) => {
+  for (let i = 0; i < n; i++) await one()
+}
+const crowdOfPromises = (one: () => Promise<unknown>): Work => (n) =>
+  Promise.all(Array.from({ length: n }, one))
+
+/** The floor: what a careful hand would write without a library, and nothing else a pool does. */
+const handWritten = (items: Array<object>) => {
+  const use = (f: (item: object) => Effect.Effect<unknown>): Effect.Effect<unknown> =>
+    Effect.uninterruptibleMask((restore) => {
+      const item = items.pop()!
+      return Effect.matchCauseEffect(restore(f(item)), {
+        onFailure: (cause) => {
+          items.push(item)
+          return Effect.failCause(cause)
+        },
+        onSuccess: (value) => {
+          items.push(item)
+          return Effect.succeed(value)
+        }
+      })
+    })
+  return use(() => Effect.void)
+}
+
+const row = (
+  name: string,
+  rival: string,
+  ours: number,
+  theirs: number,
+  goal: string,
+  ok: (ratio: number) => boolean
+): Goal => {
+  const ratio = theirs / ours
+  return {
+    name,
+    rival,
+    ours: Math.round(ours),
+    theirs: Math.round(theirs),
+    ratio: Number(ratio.toFixed(2)),
+    goal,
+    ok: ok(ratio)
+  }
+}
+const atLeast = (least: number) => (ratio: number): boolean => ratio >= least
+
+const size = 10
+const connect = Effect.acquireRelease(Effect.sync(() => ({})), () => Effect.void)
+
+const pools = async (scope: Scope.Scope): Promise<Array<Goal>> => {
+  const inScope = <A, E>(effect: Effect.Effect<A, E, Scope.Scope>) =>
+    Effect.runPromise(Scope.extend(effect, scope))
+  const ours = await inScope(Pool.make({ acquire: connect, max: size }))
+  const effects = await inScope(EffectPool.make({ acquire: connect, size }))
+  const create = async () => ({})
+  const destroy = async () => {}
+  const generic = createPool({ create, destroy }, { min: size, max: size })
+  const tarn = new Tarn({ create, destroy: () => {}, min: size, max: size })
+  const lightning = createLightning({ create, destroy }, { min: size, max: size })
+  const warm = await measure(
+    {
+      ours: loop(Effect.ignore(Pool.use(ours, () => Effect.void))),
+      bare: loop(Pool.use(ours, () => Effect.void)),
+      effect: loop(Effect.scoped(EffectPool.get(effects))),
+      hand: loop(handWritten(Array.from({ length: size }, () => ({})))),
+      generic: promises(() => generic.use(create)),
+      tarn: promises(async () => {
+        tarn.release(await tarn.acquire().promise)
+      }),
+      lightning: promises(async () => {
+        const item = await lightning.acquire()
+        await lightning.releaseAsync(item)
+      })
+    },
+    20_000,
+    9
+  )
+  const held = Pool.use(ours, () => Effect.yieldNow())
+  const crowded = await measure(
+    {
+      ours: crowd(held),
+      effect: crowd(Effect.scoped(Effect.zipRight(EffectPool.get(effects), Effect.yieldNow())))
+    },
+    1_000,
+    5
+  )
+  await generic.drain()
+  await generic.clear()
+  await tarn.destroy()
+  await lightning.closeAsync(0)
+  const warmName = "warm Pool.use"
+  return [
+    row(warmName, "effect 3 scoped Pool.get", warm.ours, warm.effect, ">= 15x faster", atLeast(15)),
+    row(
+      warmName,
+      "hand-written uninterruptibleMask pool",
+      warm.ours,
+      warm.hand,
+      "<= 1.5x its time",
+      atLeast(1 / 1.5)
+    ),
+    row(warmName, "generic-pool", warm.ours, warm.generic, "faster", atLeast(1)),
+    row(warmName, "tarn", warm.ours, warm.tarn, "faster", atLeast(1)),
+    row(warmName, "lightning-pool", warm.ours, warm.lightning, "faster", atLeast(1)),
+    row(
+      "1,000 fibers on a pool of 10",
+      "effect 3 Pool",
+      crowded.ours,
+      crowded.effect,
+      ">= 10x faster",
+      atLeast(10)
+    )
+  ]
+}
+
+const locks = async (): Promise<Array<Goal>> => {
+  const mutex = Mutex.unsafeMake()
+  const permit = Semaphore.unsafeMake(1)
+  const effects = Effect.unsafeMakeSemaphore(1)
+  const asyncMutex = new AsyncMutex()
+  const alone = await measure(
+    {
+      ours: loop(Mutex.withLock(mutex, Effect.void)),
+      effect: loop(effects.withPermits(1)(Effect.void)),
+      async: promises(() => asyncMutex.runExclusive(() => {}))
+    },
+    20_000,
+    9
+  )
+  const held = Semaphore.withPermits(permit, 1)(Effect.yieldNow())
+  const crowded = await measure(
+    {
+      ours: crowd(held),
+      ourHundred: async (n) => {
+        for (let i = 0; i < n; i += 100) await crowd(held)(100)
+      },
+      ourTenThousand: crowd(held),
+      baseline: crowd(Effect.yieldNow()),
+      async: crowdOfPromises(() =>
+        asyncMutex.runExclusive(async () => {
+          await null
+        })
+      )
+    },
+    1_000,
+    9,
+    { ourHundred: 10_000, ourTenThousand: 10_000 }
+  )
+  const herd = await measure({ effect: crowd(effects.withPermits(1)(Effect.yieldNow())) }, 1_000, 3)
+  const crowdName = "1,000 fibers on 1 permit, hold one yield"
+  return [
+    row(
+      "uncontended Mutex.withLock",
+      "effect 3 Semaphore",
+      alone.ours,
+      alone.effect,
+      ">= 3x faster",
+      atLeast(3)
+    ),
+    row("uncontended Mutex.withLock", "async-mutex", alone.ours, alone.async, "faster", atLeast(1)),
+    row(crowdName, "effect 3 Semaphore", crowded.ours, herd.effect, ">= 50x faster", atLeast(50)),
+    row(
+      "per task: 10,000 waiters against 100",
+      "ourselves",
+      crowded.ourTenThousand,
+      crowded.ourHundred,
+      "flat within 50 %",
+      (ratio) => ratio >= 1 / 1.5 && ratio <= 1.5
+    ),
+    row(
+      `${crowdName}, net of fork + yield`,
+      "async-mutex",
+      Math.max(1, crowded.ours - crowded.baseline),
+      crowded.async,
+      "<= 2x its time",
+      atLeast(0.5)
+    )
+  ]
+}
+
+const peakHeap = async (n: number): Promise<number> => {
+  let peak = 0
+  const watched = (function*() {
+    for (let i = 0; i < n; i++) {
+      if (i % 1000 === 0) peak = Math.max(peak, process.memoryUsage().heapUsed)
+      yield i
+    }
+  })()
+  globalThis.gc?.()
+  await Effect.runPromise(
+    Parallel.forEach(watched, () => Effect.yieldNow(), { concurrency: 16, discard: true })
+  )
+  return peak
+}
+
+const parallel = async (): Promise<Array<Goal>> => {
+  const body = () => Effect.void
+  const options = { concurrency: 16, discard: true } as const
+  const items = (n: number) => Array.from({ length: n }, (_, i) => i)
+  const each = await measure(
+    {
+      ours: (n) => Effect.runPromise(Parallel.forEach(items(n), body, options)),
+      effect: (n) => Effect.runPromise(Effect.forEach(items(n), body, options))
+    },
+    1_000_000,
+    3
+  )
+  const small = await peakHeap(20_000)
+  const large = await peakHeap(400_000)
+  return [
+    row(
+      "Parallel.forEach, 10^6 items, 16 at once",
+      "Effect.forEach",
+      each.ours,
+      each.effect,
+      "<= 0.5x its time",
+      atLeast(2)
+    ),
+    row(
+      "peak heap in bytes: 400,000 items against 20,000",
+      "ourselves",
+      large,
+      small,
+      "independent of length (<= 1.5x)",
+      atLeast(1 / 1.5)
+    )
+  ]
+}
+
+const explorer = async (): Promise<Array<Goal>> => {
+  const { Explore } = await import("holdfast/Testing")
+  const subject = {
+    name: "Pool.use",
+    setup: Pool.make({ acquire: connect, max: 2 }),
+    body: (pool: Pool.Pool<object, Pool.PoolClosed>) => Pool.use(pool, () => Effect.yieldNow())
+  }
+  let runs = 0
+  const began = performance.now()
+  while (performance.now() - began < 3000) {
+    const verdict = await Explore.interruptions(subject)
+    runs += verdict.runs
+  }
+  const perSecond = (runs * 1000) / (performance.now() - began)
+  return [
+    row(
+      "explorer: runs per second on Pool.use",
+      "the goal",
+      perSecond,
+      5000,
+      ">= 5,000 runs/s",
+      (ratio) => ratio <= 1
+    )
+  ]
+}
+
+/** Measures all and prints; the exit code says whether every goal is met. */
+export const run = async (asJson: boolean): Promise<void> => {
+  const scope = Effect.runSync(Scope.make())
+  const goals = [...await pools(scope), ...await locks(), ...await parallel(), ...await explorer()]
+  for (const goal of goals) {
+    console.log(
+      asJson
+        ? JSON.stringify(goal)
+        : `${
+          goal.ok ? "met   " : "MISSED"
+        } ${goal.name} against ${goal.rival}: ${goal.ours} : ${goal.theirs} = ${goal.ratio} (${goal.goal})`
+    )
+  }
+  process.exit(goals.every(({ ok }) => ok) ? 0 : 1)
+}
