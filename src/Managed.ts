@@ -92,7 +92,10 @@ export interface Options<A, E, R, R2> {
   readonly name: string
   /** What sort of thing it is (`"file"`, `"connection"`); the ledger sums by kind. Default `"resource"`. */
   readonly kind?: string | undefined
-  /** Runs uninterruptibly; the function form marks with `restore` what may be cut. */
+  /**
+   * Runs uninterruptibly; the function form marks with `restore` what may be cut. Where TypeScript loses the type on its way to
+   * `release` (`Effect.map(open, (x) => …)` written here), a pipe, a generator or `() => Effect.map(…)` keeps it.
+   */
   readonly acquire: Effect.Effect<A, E, R> | ((restore: Restore) => Effect.Effect<A, E, R>)
   /** Sees the exit of its user. Runs once, in a fiber of its own that the owner's interruption does not reach. */
   readonly release: (
