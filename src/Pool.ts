@@ -36,7 +36,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as ExecutionStrategy from "effect/ExecutionStrategy"
 import * as Exit from "effect/Exit"
-import type * as Fiber from "effect/Fiber"
+import * as Fiber from "effect/Fiber"
 import * as FiberId from "effect/FiberId"
 import { dual } from "effect/Function"
 import * as Layer from "effect/Layer"
@@ -321,6 +321,9 @@ export interface Lease<out A> {
 
 // The machinery. Everything below is guarded by the single thread and written only by this file.
 
+/** Who holds or asks. */
+type Holding = Fiber.RuntimeFiber<unknown, unknown> | undefined
+
 interface Item<A, E> {
   readonly value: A
   readonly close: (exit: Exit.Exit<unknown, unknown>) => Effect.Effect<void>
@@ -335,7 +338,7 @@ interface Item<A, E> {
   /** Last known to be good. */
   soundSince: number
   keepAliveAt: number
-  holder: Fiber.RuntimeFiber<unknown, unknown> | undefined
+  holder: Holding
   lentAt: number
   warned: boolean
   site: Error | undefined
@@ -352,7 +355,7 @@ interface List<A, E> {
 }
 
 interface Borrower<A, E> {
-  readonly fiber: Fiber.RuntimeFiber<unknown, unknown>
+  readonly fiber: Holding
   readonly site: Error | undefined
   order: number
   since: number
@@ -524,13 +527,16 @@ export const unsafeShelfStats = <A, E>(shelf: Shelf<A, E>): PoolStats => ({
   ...shelf.engine.totals
 })
 
+const nameOf = (fiber: Holding): string =>
+  fiber === undefined ? "none" : FiberId.threadName(fiber.id())
+
 const holderOf = <A, E>(item: Item<A, E>): Holder => {
   const fiber = item.holder
   const span = fiber === undefined
     ? Option.none()
     : Context.getOption(fiber.currentContext, Tracer.ParentSpan)
   return {
-    fiber: fiber === undefined ? "none" : FiberId.threadName(fiber.id()),
+    fiber: nameOf(fiber),
     span: Option.isSome(span) && span.value._tag === "Span" ? span.value.name : undefined,
     since: item.lentAt === 0 ? undefined : item.lentAt,
     site: item.site?.stack?.split("\n").slice(1)
@@ -599,7 +605,7 @@ const log = <A, E>(
 
 const lend = <A, E>(
   item: Item<A, E>,
-  fiber: Fiber.RuntimeFiber<unknown, unknown>,
+  fiber: Holding,
   site: Error | undefined,
   now: number
 ): void => {
@@ -609,17 +615,16 @@ const lend = <A, E>(
   item.lentAt = now
   append(lent, item)
   if (engine.leakAfter !== Infinity) arm(engine, now + engine.leakAfter)
-  if (engine.ledger !== undefined) recordLease(engine, engine.ledger, item, fiber)
+  if (engine.ledger !== undefined) recordLease(engine, engine.ledger, item)
 }
 
 const recordLease = <A, E>(
   engine: Engine<A, E>,
   ledger: Ledger.Service,
-  item: Item<A, E>,
-  fiber: Fiber.RuntimeFiber<unknown, unknown>
+  item: Item<A, E>
 ): void => {
   const now = nowOf(engine)
-  const name = `${item.shelf.name} by ${FiberId.threadName(fiber.id())}`
+  const name = `${item.shelf.name} by ${nameOf(item.holder)}`
   item.entry = ledger.unsafeAcquiring("pool lease", name, now)
   ledger.unsafeHeld(item.entry, now)
 }
@@ -648,15 +653,15 @@ const unlend = <A, E>(item: Item<A, E>): void => {
 /** Lends an idle item in this very step, if nobody waits and one is fit without a check. */
 const takeNow = <A, E>(
   shelf: Shelf<A, E>,
-  fiber: Fiber.RuntimeFiber<unknown, unknown>,
+  fiber: Holding,
   site: Error | undefined
 ): Item<A, E> | undefined => {
-  const { engine, idle } = shelf
+  const { engine } = shelf
   // INVARIANT Pool-2: nobody passes those in line.
   if (shelf.queue.size > 0) return undefined
   const now = engine.timed ? nowOf(engine) : 0
   while (true) {
-    const item = engine.fifo ? idle.head : idle.tail
+    const item = nextIdle(shelf)
     if (item === undefined) return undefined
     // INVARIANT Pool-5.
     if (item.expiresAt <= now) {
@@ -670,6 +675,10 @@ const takeNow = <A, E>(
     return item
   }
 }
+
+/** The idle item that is next to be lent. */
+const nextIdle = <A, E>({ engine, idle }: Shelf<A, E>): Item<A, E> | undefined =>
+  engine.fifo ? idle.head : idle.tail
 
 const isStale = <A, E>(item: Item<A, E>, now: number): boolean =>
   item.shelf.engine.checks
@@ -954,7 +963,7 @@ const serveIdle = <A, E>(shelf: Shelf<A, E>): void => {
   const now = nowOf(engine)
   // Those a check or an opening is under way for are served by it.
   while (queue.size > shelf.checking + shelf.creating.size) {
-    const item = engine.fifo ? idle.head : idle.tail
+    const item = nextIdle(shelf)
     if (item === undefined) return
     unlink(item)
     if (item.expiresAt <= now) retire(item, "lifetime")
@@ -1123,7 +1132,7 @@ const isFull = <A, E>(shelf: Shelf<A, E>): boolean => {
 /** Waits in line for an item. To be run in a masked region; only the wait is restored. */
 const waitInMask = <A, E>(
   shelf: Shelf<A, E>,
-  fiber: Fiber.RuntimeFiber<unknown, unknown>,
+  fiber: Holding,
   site: Error | undefined,
   restore: Managed.Restore
 ): Effect.Effect<Item<A, E>, E> => {
@@ -1169,13 +1178,14 @@ const waitInMask = <A, E>(
 /** @internal An item of this shelf, at once or after a wait. To be run in a masked region. */
 export const takeInMask = <A, E>(
   shelf: Shelf<A, E>,
-  fiber: Fiber.RuntimeFiber<unknown, unknown>,
   site: Error | undefined,
   restore: Managed.Restore
-): Effect.Effect<Item<A, E>, E> => {
-  const item = takeNow(shelf, fiber, site)
-  return item === undefined ? waitInMask(shelf, fiber, site, restore) : Effect.succeed(item)
-}
+): Effect.Effect<Item<A, E>, E> =>
+  Effect.suspend(() => {
+    const fiber = currentFiber()
+    const item = takeNow(shelf, fiber, site)
+    return item === undefined ? waitInMask(shelf, fiber, site, restore) : Effect.succeed(item)
+  })
 
 // Housekeeping.
 
@@ -1733,13 +1743,24 @@ export function layer<I, A, E, R, R2 = never, R3 = never>(
 
 // Using.
 
-/** @internal Runs `f` with an item that was just taken. To be run in the masked region that took it. */
-export const runInMask = <A, E, B, E2, R2>(
+/** `f` may throw instead of failing; the item must come back all the same. */
+const bodyOf = <A, B, E2, R2>(
+  value: A,
+  f: (item: A) => Effect.Effect<B, E2, R2>
+): Effect.Effect<B, E2, R2> => {
+  try {
+    return f(value)
+  } catch (defect) {
+    return Effect.die(defect)
+  }
+}
+
+const runInMask = <A, E, B, E2, R2>(
   item: Item<A, E>,
-  f: (item: A) => Effect.Effect<B, E2, R2>,
+  body: Effect.Effect<B, E2, R2>,
   restore: Managed.Restore
 ): Effect.Effect<B, E2, R2> =>
-  Effect.matchCauseEffect(restore(Effect.suspend(() => f(item.value))), {
+  Effect.matchCauseEffect(restore(body), {
     onFailure: (cause) => {
       const exit = Exit.failCause(cause)
       giveBack(item, exit)
@@ -1751,6 +1772,27 @@ export const runInMask = <A, E, B, E2, R2>(
       return exit
     }
   })
+
+/** The one who asks. Free, unlike an effect that asks the runtime. */
+const currentFiber = (): Fiber.RuntimeFiber<unknown, unknown> | undefined =>
+  Option.getOrUndefined(Fiber.getCurrentFiber())
+
+/** @internal The bracket of `use`. To be run in a masked region. */
+export const useInMask = <A, E, B, E2, R2>(
+  shelf: Shelf<A, E>,
+  f: (item: A) => Effect.Effect<B, E2, R2>,
+  site: Error | undefined,
+  restore: Managed.Restore
+): Effect.Effect<B, E | E2, R2> => {
+  const fiber = currentFiber()
+  const item = takeNow(shelf, fiber, site)
+  if (item !== undefined) return runInMask(item, bodyOf(item.value, f), restore)
+  return Effect.flatMap(
+    waitInMask(shelf, fiber, site, restore),
+    // suspend: who was interrupted after the grant does not even build its body.
+    (granted) => runInMask(granted, Effect.suspend(() => f(granted.value)), restore)
+  )
+}
 
 /** @internal Where a borrow was asked for, if anybody will want to know. */
 export const siteOf = <A, E>(engine: Engine<A, E>): Error | undefined =>
@@ -1802,17 +1844,7 @@ export const use: {
   ): Effect.Effect<B, E | E2, R2> => {
     const site = siteOf(shelf.engine)
     // MASK: from the taking to the giving back; the wait and `f` are restored.
-    return Effect.uninterruptibleMask((restore) =>
-      Effect.withFiberRuntime((fiber) => {
-        const item = takeNow(shelf, fiber, site)
-        return item === undefined
-          ? Effect.flatMap(
-            waitInMask(shelf, fiber, site, restore),
-            (granted) => runInMask(granted, f, restore)
-          )
-          : runInMask(item, f, restore)
-      })
-    )
+    return Effect.uninterruptibleMask((restore) => useInMask(shelf, f, site, restore))
   }
 )
 
@@ -1842,21 +1874,21 @@ export const tryUse: {
     const { engine } = shelf
     const site = siteOf(engine)
     // MASK: as `use`.
-    return Effect.uninterruptibleMask((restore) =>
-      Effect.withFiberRuntime<Option.Option<B>, E | E2, R2>((fiber) => {
-        if (engine.closed) {
-          return Effect.failCause(engine.refuse(new PoolClosed({ pool: shelf.name })))
-        }
-        const item = takeNow(shelf, fiber, site)
-        if (item !== undefined) return Effect.map(runInMask(item, f, restore), Option.some)
-        const stale = engine.fifo ? shelf.idle.head : shelf.idle.tail
-        if (stale !== undefined) {
-          unlink(stale)
-          inspect(stale, engine.care.check(stale.value), "invalid")
-        }
-        return Effect.succeedNone
-      })
-    )
+    return Effect.uninterruptibleMask((restore): Effect.Effect<Option.Option<B>, E | E2, R2> => {
+      if (engine.closed) {
+        return Effect.failCause(engine.refuse(new PoolClosed({ pool: shelf.name })))
+      }
+      const item = takeNow(shelf, currentFiber(), site)
+      if (item !== undefined) {
+        return Effect.map(runInMask(item, bodyOf(item.value, f), restore), Option.some)
+      }
+      const stale = shelf.queue.size > 0 ? undefined : nextIdle(shelf)
+      if (stale !== undefined) {
+        unlink(stale)
+        inspect(stale, engine.care.check(stale.value), "invalid")
+      }
+      return Effect.succeedNone
+    })
   }
 )
 
@@ -1874,13 +1906,11 @@ export const get = <A, E>({ shelf }: Pool<A, E>): Effect.Effect<A, E, Scope.Scop
   return Effect.flatMap(Effect.scope, (scope) =>
     // MASK: the taking and its finalizer are one step; the wait is restored.
     Effect.uninterruptibleMask((restore) =>
-      Effect.withFiberRuntime((fiber) =>
-        Effect.flatMap(takeInMask(shelf, fiber, site, restore), (item) =>
-          Effect.as(
-            Scope.addFinalizerExit(scope, (exit) => Effect.sync(() => giveBack(item, exit))),
-            item.value
-          ))
-      )
+      Effect.flatMap(takeInMask(shelf, site, restore), (item) =>
+        Effect.as(
+          Scope.addFinalizerExit(scope, (exit) => Effect.sync(() => giveBack(item, exit))),
+          item.value
+        ))
     ))
 }
 
@@ -1897,27 +1927,30 @@ export const lease = <A, E>({ shelf }: Pool<A, E>): Effect.Effect<Lease<A>, E, S
   return Effect.flatMap(Effect.scope, (scope) =>
     // MASK: as `get`.
     Effect.uninterruptibleMask((restore) =>
-      Effect.withFiberRuntime((fiber) =>
-        Effect.flatMap(takeInMask(shelf, fiber, site, restore), (item) => {
-          let ended = false
-          const end = (exit: Exit.Exit<unknown, unknown>) =>
-            Effect.sync(() => {
-              if (ended) return
-              ended = true
-              giveBack(item, exit)
-            })
-          const invalidateIt = Effect.sync(() => !ended && unsafeInvalidate(item))
-          // A child scope: what was released early leaves nothing behind in a long-lived one.
-          return Effect.flatMap(Scope.fork(scope, ExecutionStrategy.sequential), (own) =>
-            Effect.as(Scope.addFinalizerExit(own, end), {
-              value: item.value,
-              // MASK: a release that was begun is done; nothing waits.
-              release: Effect.uninterruptible(Scope.close(own, Exit.void)),
-              invalidate: invalidateIt
-            }))
-        })
-      )
+      Effect.flatMap(takeInMask(shelf, site, restore), (item) => leaseIn(scope, item))
     ))
+}
+
+const leaseIn = <A, E>(scope: Scope.Scope, item: Item<A, E>): Effect.Effect<Lease<A>> => {
+  // Guarded by the single thread: an item is given back once, and then it is somebody else's.
+  let ended = false
+  const end = (exit: Exit.Exit<unknown, unknown>) =>
+    Effect.sync(() => {
+      if (ended) return
+      ended = true
+      giveBack(item, exit)
+    })
+  // A child scope: what was released early leaves nothing behind in a long-lived one.
+  return Effect.flatMap(
+    Scope.fork(scope, ExecutionStrategy.sequential),
+    (own) =>
+      Effect.as(Scope.addFinalizerExit(own, end), {
+        value: item.value,
+        // MASK: a release that was begun is done; nothing waits.
+        release: Effect.uninterruptible(Scope.close(own, Exit.void)),
+        invalidate: Effect.sync(() => !ended && unsafeInvalidate(item))
+      })
+  )
 }
 
 const unsafeInvalidate = <A, E>(item: Item<A, E>): boolean => {
