@@ -42,11 +42,12 @@ import * as Semaphore from "./Semaphore.ts"
  * @since 0.1.0
  */
 export class MutexReentry extends Data.TaggedError("MutexReentry")<{
-  readonly name: string
+  /** Its name; a field called `name` would replace the error's own. */
+  readonly mutex: string
   readonly fiberId: FiberId.FiberId
 }> {
   override get message(): string {
-    return `Mutex "${this.name}" is held by this very fiber and would wait for itself. `
+    return `Mutex "${this.mutex}" is held by this very fiber and would wait for itself. `
       + "Take it once, outside."
   }
 }
@@ -58,7 +59,8 @@ export class MutexReentry extends Data.TaggedError("MutexReentry")<{
  * @since 0.1.0
  */
 export class MutexTimeout extends Data.TaggedError("MutexTimeout")<{
-  readonly name: string
+  /** Its name; a field called `name` would replace the error's own. */
+  readonly mutex: string
   readonly waited: Duration.Duration
   /** How many others waited when this one gave up. */
   readonly waiting: number
@@ -70,7 +72,7 @@ export class MutexTimeout extends Data.TaggedError("MutexTimeout")<{
       onNone: () => "a scope",
       onSome: (id) => `fiber ${FiberId.threadName(id)}`
     })
-    return `Mutex "${this.name}" was not free within ${
+    return `Mutex "${this.mutex}" was not free within ${
       Duration.format(this.waited)
     }: held by ${holder}, `
       + `${this.waiting} more waiting. Wait longer, or hold it for less.`
@@ -155,7 +157,7 @@ export interface Options {
 }
 
 const makeReentry: MakeReentry<MutexReentry> = (name, fiber) =>
-  new MutexReentry({ name, fiberId: fiber.id() })
+  new MutexReentry({ mutex: name, fiberId: fiber.id() })
 
 const giveBack = (slot: Slot): void => {
   slot.holder = undefined
@@ -329,7 +331,7 @@ export function withLockTimeout<M>(
   const waited = Duration.decode(atMost)
   const late = (): MutexTimeout =>
     new MutexTimeout({
-      name: self.name,
+      mutex: self.name,
       waited,
       waiting: line.queue.size,
       holder: holderOf(self.slot)

@@ -45,13 +45,14 @@ export type Mode = "read" | "write"
  * @since 0.1.0
  */
 export class RwLockReentry extends Data.TaggedError("RwLockReentry")<{
-  readonly name: string
+  /** Its name; a field called `name` would replace the error's own. */
+  readonly lock: string
   readonly fiberId: FiberId.FiberId
   readonly holds: Mode
   readonly asked: Mode
 }> {
   override get message(): string {
-    return `This fiber holds lock "${this.name}" to ${this.holds} and asked to ${this.asked}, which would wait for itself. `
+    return `This fiber holds lock "${this.lock}" to ${this.holds} and asked to ${this.asked}, which would wait for itself. `
       + "Take it once, outside, in the stronger mode (and downgrade)."
   }
 }
@@ -162,7 +163,7 @@ const makeState = (): State => {
 }
 
 const makeReentry: MakeReentry<RwLockReentry> = (name, fiber, holds, asked) =>
-  new RwLockReentry({ name, fiberId: fiber.id(), holds, asked })
+  new RwLockReentry({ lock: name, fiberId: fiber.id(), holds, asked })
 
 /**
  * A lock with nobody inside.
