@@ -30,6 +30,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as FiberId from "effect/FiberId"
+import * as Option from "effect/Option"
 import type * as Schedule from "effect/Schedule"
 import { exitWithin } from "./internal/deadline.ts"
 import * as Workers from "./internal/workers.ts"
@@ -232,7 +233,7 @@ interface Source<Item> {
 
 const isAsync = <Item>(
   source: Iterable<Item> | AsyncIterable<Item>
-): source is AsyncIterable<Item> => Symbol.asyncIterator in source
+): source is AsyncIterable<Item> => Symbol.asyncIterator in Object(source)
 
 const openSource = <Item>(
   source: Iterable<Item> | AsyncIterable<Item>,
@@ -253,7 +254,14 @@ const openSource = <Item>(
   if (!isAsync(source)) {
     const iterator = source[Symbol.iterator]()
     return {
-      pull: Effect.sync(() => exhausted || isStopped() ? undefined : accept(iterator.next())),
+      pull: Effect.sync(() => {
+        if (exhausted || isStopped()) return undefined
+        // Unless it says otherwise; an iterator that throws has ended, and is not closed.
+        exhausted = true
+        const next = iterator.next()
+        exhausted = false
+        return accept(next)
+      }),
       close: Effect.sync(() => {
         if (!exhausted) iterator.return?.()
       }),
@@ -262,20 +270,30 @@ const openSource = <Item>(
   }
   const iterator = source[Symbol.asyncIterator]()
   const turn = Semaphore.unsafeMake(1)
+  const broken = () =>
+    Effect.sync(() => {
+      exhausted = true
+    })
   return {
     pull: Semaphore.withPermit(turn)(Effect.suspend(() =>
       exhausted || isStopped()
         ? Effect.succeed(undefined)
         // A source that has nothing to give must not hold up a drain.
         : Effect.raceFirst(
-          Effect.map(Effect.promise(() => iterator.next()), accept),
+          Effect.promise(() => iterator.next()).pipe(
+            Effect.map(accept),
+            Effect.tapDefect(broken)
+          ),
           Effect.as(stopped, undefined)
         )
     )),
     close: Effect.suspend(() =>
       exhausted
         ? Effect.void
-        : exitWithin(Effect.promise(async () => iterator.return?.()), sourceCloseDeadline)
+        : Effect.flatMap(
+          exitWithin(Effect.promise(async () => iterator.return?.()), sourceCloseDeadline),
+          Option.match({ onNone: () => Effect.void, onSome: Effect.asVoid })
+        )
     ),
     isExhausted
   }
@@ -288,6 +306,24 @@ const verdictOn = <Item, E>(
 ): Verdict => {
   if (typeof options.onError === "function") return options.onError(cause, item)
   return Cause.isDie(cause) ? "fail" : options.onError ?? "fail"
+}
+
+interface Judged<E> {
+  readonly cause: Cause.Cause<E>
+  readonly verdict: Verdict
+}
+
+/** The verdict on a failed item; an `onError` that throws has judged nothing and is itself a failure. */
+const judge = <Item, E>(
+  options: { readonly onError?: Options<Item, unknown, E, never>["onError"] },
+  cause: Cause.Cause<E>,
+  item: Item
+): Judged<E> => {
+  try {
+    return { cause, verdict: verdictOn(options, cause, item) }
+  } catch (thrown) {
+    return { cause: Cause.sequential(cause, Cause.die(thrown)), verdict: "fail" }
+  }
 }
 
 /** What becomes of one item. `attempts` tells how often `process` has started. */
@@ -326,7 +362,7 @@ const beginItem = <Item, A, E, R, E2, R2, E3, R3>(
   })
   const work: Work = checkpoint === undefined || key === undefined
     ? committed
-    : Effect.if(checkpoint.isDone(key), {
+    : Effect.if(Effect.suspend(() => checkpoint.isDone(key)), {
       onTrue: () => Effect.succeed({ status: "alreadyDone" } as const),
       onFalse: () => committed
     })
@@ -433,6 +469,7 @@ const supervise = <Item, A, E, E2, R>(
   const reportAs = (status: Report["status"]): Report => ({ name, status, ...tally })
   const workers = Workers.run(crew, {
     count: running.concurrency,
+    isDry: intake.isExhausted,
     worker: () => worker(running),
     onInterrupted: drain === undefined
       ? stop
@@ -441,21 +478,23 @@ const supervise = <Item, A, E, E2, R>(
   const drainOnRequest = (drain?.when ?? Effect.never).pipe(
     Effect.zipRight(stop),
     Effect.zipRight(Effect.sleep(grace)),
-    Effect.zipRight(Effect.sync(() => Workers.cut(crew)))
+    Effect.zipRight(Effect.sync(() => Workers.cut(crew))),
+    // Nobody could stop the run any more: better it ends now, and says why.
+    Effect.catchAllCause((cause) => Effect.sync(() => Workers.fail(crew, cause)))
   )
   // MASK: the drain's watcher and the source must be ended whatever the workers' end; `workers` is restored.
   return Effect.uninterruptibleMask((restore) =>
     Effect.gen(function*() {
       const watcher = yield* Effect.forkDaemon(Effect.interruptible(drainOnRequest))
-      const exit = yield* Effect.exit(restore(workers))
+      const ended = yield* Effect.exit(restore(workers))
       yield* Fiber.interrupt(watcher)
-      yield* intake.close
+      const exit = both(ended, yield* Effect.exit(intake.close))
       if (Exit.isSuccess(exit)) {
         return reportAs(intake.isExhausted() && tally.interrupted === 0 ? "complete" : "drained")
       }
       const report = reportAs("failed")
       // Our caller was interrupted: that is its exit; what failed on the way out is kept beside it.
-      if (Cause.isInterrupted(exit.cause)) {
+      if (Workers.wasInterrupted(crew)) {
         return yield* Effect.failCause(
           Cause.map(exit.cause, (error) => new BatchFailed({ report, failure: Cause.fail(error) }))
         )
@@ -464,6 +503,23 @@ const supervise = <Item, A, E, E2, R>(
     })
   )
 }
+
+/** The first exit; if both failed, both causes (L5). */
+const both = <A, E, E2>(
+  first: Exit.Exit<A, E>,
+  second: Exit.Exit<unknown, E2>
+): Exit.Exit<A, E | E2> =>
+  Exit.isSuccess(second)
+    ? first
+    : Exit.failCause(
+      Exit.isSuccess(first) ? second.cause : Cause.sequential(first.cause, second.cause)
+    )
+
+/** The exit of a hook, which may be none, and may throw. */
+const told = <E, R>(
+  hook: () => Effect.Effect<unknown, E, R> | undefined
+): Effect.Effect<Exit.Exit<unknown, E>, never, R> =>
+  Effect.exit(Effect.suspend(() => hook() ?? Effect.void))
 
 const worker = <Item, A, E, E2, R>(
   running: Running<Item, A, E, E2, R>
@@ -506,13 +562,14 @@ const settle = <Item, A, E, E2, R>(
   Effect.gen(function*() {
     const { begin, keyOf, options, tally } = running
     const key = keyOf?.(item)
-    if (!isFirst(running, key)) return
-    tally.taken++
-    if (options.onTaken !== undefined) yield* options.onTaken(item, index)
     const { attempts, work } = begin(item, key)
-    const exit = yield* Effect.exit(restore(work))
+    if (!isFirst(running, key)) return
+    // INVARIANT Batch-2: from here to its ending in the tally nothing may fail or throw past us.
+    tally.taken++
+    const began = yield* told(() => options.onTaken?.(item, index))
+    const exit = Exit.isFailure(began) ? began : yield* Effect.exit(restore(work))
     const failure = Exit.isFailure(exit) && !Cause.isInterruptedOnly(exit.cause)
-      ? { cause: exit.cause, verdict: verdictOn(options, exit.cause, item) }
+      ? judge(options, exit.cause, item)
       : undefined
     const ending: Ending<A, E> = Exit.isSuccess(exit)
       ? exit.value
@@ -520,8 +577,8 @@ const settle = <Item, A, E, E2, R>(
       ? { status: "interrupted" }
       : { status: failure.verdict === "skip" ? "skipped" : "failed", cause: failure.cause }
     tally[ending.status]++
-    if (options.onSettled !== undefined) {
-      yield* options.onSettled({ item, index, attempts: attempts(), ...ending })
-    }
-    if (failure?.verdict === "fail") return yield* Effect.failCause(failure.cause)
+    const settled = yield* told(() =>
+      options.onSettled?.({ item, index, attempts: attempts(), ...ending })
+    )
+    yield* failure?.verdict === "fail" ? both(Exit.failCause(failure.cause), settled) : settled
   })

@@ -58,11 +58,11 @@ const makeSource = <A>(items: Iterable<A>, isStopped: () => boolean) => {
     return {
       take: () => {
         if (exhausted || isStopped()) return false
+        // Unless it says otherwise; an iterator that throws has ended, and is not closed.
+        exhausted = true
         const next = iterator.next()
-        if (next.done === true) {
-          exhausted = true
-          return false
-        }
+        if (next.done === true) return false
+        exhausted = false
         item = next.value
         index = taken++
         return true
@@ -74,7 +74,7 @@ const makeSource = <A>(items: Iterable<A>, isStopped: () => boolean) => {
   const close = Effect.sync(() => {
     if (!exhausted) iterator.return?.()
   })
-  return { intake, close }
+  return { intake, close, isDry: () => exhausted }
 }
 
 const widthOf = (
@@ -106,7 +106,7 @@ const runAll = <A, B, E, R>(
   const source = width === Number.POSITIVE_INFINITY ? Array.from(items) : items
   const count = Array.isArray(source) ? Math.min(width, source.length) : width
   const crew = Workers.makeCrew<E>()
-  const { close, intake } = makeSource(source, () => crew.stopped)
+  const { close, intake, isDry } = makeSource(source, () => crew.stopped)
   const worker = (): Effect.Effect<void, E, R> => {
     const mine = intake()
     return Effect.whileLoop({
@@ -115,7 +115,7 @@ const runAll = <A, B, E, R>(
       step: keep === undefined ? () => {} : (value) => keep(value, mine.index())
     })
   }
-  const crewed = Effect.suspend(() => Workers.run(crew, { count, worker }))
+  const crewed = Effect.suspend(() => Workers.run(crew, { count, worker, isDry }))
   return Effect.ensuring(
     width === 1 ? Effect.suspend(worker) : Effect.zipRight(crewed, Workers.inherit(crew)),
     close

@@ -386,6 +386,93 @@ describe("Batch", () => {
       expect((yield* sure).done).toBe(1)
     }))
 
+  it.effect("Batch-2: whatever throws, the report adds up and the run says what threw", () =>
+    Effect.gen(function*() {
+      const bomb = (): never => {
+        throw new Error("bomb")
+      }
+      const job = { name: "bombs", key: String, process: (i: number) => Effect.succeed(i) }
+      const failing = { ...job, process: () => Effect.fail("item") }
+      const checkpoint = { isDone: bomb, commit: () => Effect.void }
+      const items = [1, 2, 3]
+      const runs = {
+        key: Batch.run({ ...job, key: bomb }, items),
+        process: Batch.run({ ...job, process: bomb }, items),
+        commit: Batch.run({ ...job, commit: bomb }, items),
+        isDone: Batch.run(job, items, { checkpoint }),
+        onTaken: Batch.run(job, items, { onTaken: bomb }),
+        onTakenDies: Batch.run(job, items, { onTaken: () => Effect.die(new Error("bomb")) }),
+        onSettled: Batch.run(job, items, { onSettled: bomb }),
+        onError: Batch.run(failing, items, { onError: bomb }),
+        both: Batch.run(failing, items, { onSettled: bomb }),
+        when: Batch.run(job, items, { drain: { when: Effect.sync(bomb) } })
+      }
+      for (const [where, batch] of Object.entries(runs)) {
+        const exit = yield* Effect.exit(batch as Effect.Effect<Batch.Report, unknown>)
+        const failed = Exit.isFailure(exit) ? Cause.squash(exit.cause) : undefined
+        if (!(failed instanceof Batch.BatchFailed)) return expect.fail(`${where}: ${failed}`)
+        expect([where, sum(failed.report)]).toEqual([where, failed.report.taken])
+        expect(Cause.pretty(failed.failure)).toContain("bomb")
+        if (where === "onError" || where === "both") {
+          expect(Cause.pretty(failed.failure)).toContain("item")
+        }
+      }
+    }))
+
+  it.effect("Batch-2: an interruption that nobody asked for is an item's own, or the run's failure, never the caller's", () =>
+    Effect.gen(function*() {
+      const job = { name: "quits", process: () => Effect.void }
+      const taken = yield* Batch.run(job, [1, 2], { onTaken: () => Effect.interrupt })
+      expect([taken.taken, taken.interrupted]).toEqual([2, 2])
+      const settled = yield* Effect.flip(Batch.run(job, [1, 2], {
+        onSettled: () => Effect.interrupt
+      }))
+      expect(sum(settled.report)).toBe(settled.report.taken)
+    }))
+
+  it.effect("a source that throws has ended and is not closed; one that cannot be closed fails the run", () =>
+    Effect.gen(function*() {
+      const throwing = (what: string) => () => {
+        throw new Error(what)
+      }
+      const rejecting = (what: string) => () => Promise.reject(new Error(what))
+      const job = { name: "source", process: () => Effect.fail("item") }
+      const one = { value: 1, done: false }
+      const sync = (iterator: Iterator<number>): Iterable<number> => ({
+        [Symbol.iterator]: () => iterator
+      })
+      const async = (iterator: AsyncIterator<number>): AsyncIterable<number> => ({
+        [Symbol.asyncIterator]: () => iterator
+      })
+      const sources = [
+        [
+          sync({ next: throwing("no next"), return: throwing("no return") }),
+          /^(?!.*no return).*no next/s
+        ],
+        [sync({ next: () => one, return: throwing("no return") }), /item.*no return/s],
+        [
+          async({ next: rejecting("no next"), return: rejecting("no return") }),
+          /^(?!.*no return).*no next/s
+        ],
+        [
+          async({ next: () => Promise.resolve(one), return: rejecting("no return") }),
+          /item.*no return/s
+        ]
+      ] as const
+      for (const [source, says] of sources) {
+        const failed = yield* Effect.flip(Batch.run(job, source, { concurrency: 1 }))
+        expect(Cause.pretty(failed.failure)).toMatch(says)
+      }
+      const text = yield* Batch.run({ name: "text", process: () => Effect.void }, "abc")
+      expect(text.done).toBe(3)
+    }))
+
+  it.effect("a concurrency far above the number of items costs next to nothing", () =>
+    Effect.gen(function*() {
+      const job = { name: "wide", process: () => Effect.void }
+      expect((yield* Batch.run(job, range(3), { concurrency: 1_000_000_000 })).done).toBe(3)
+    }))
+
   it.effect("misuse is refused by name", () =>
     Effect.gen(function*() {
       const job = { name: "j", process: () => Effect.void }

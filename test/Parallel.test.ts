@@ -168,6 +168,48 @@ describe("Parallel", () => {
       expect(ended).toBe(3)
     }))
 
+  it.effect("an iterator that throws is not closed; one that cannot be closed is told beside the failure", () =>
+    Effect.gen(function*() {
+      for (const concurrency of [1, 2]) {
+        let closed = 0
+        const source = (next: () => IteratorResult<number>): Iterable<number> => ({
+          [Symbol.iterator]: () => ({
+            next,
+            return: () => {
+              closed++
+              throw new Error("no return")
+            }
+          })
+        })
+        const thrown = yield* Effect.exit(Parallel.forEach(
+          source(() => {
+            throw new Error("no next")
+          }),
+          () => Effect.void,
+          { concurrency }
+        ))
+        expect(Exit.isFailure(thrown) && Cause.pretty(thrown.cause)).toContain("no next")
+        expect(closed).toBe(0)
+        const failed = yield* Effect.exit(Parallel.forEach(
+          source(() => ({ value: 1 })),
+          () => Effect.fail("item"),
+          { concurrency }
+        ))
+        if (Exit.isSuccess(failed)) return expect.fail("should have failed")
+        expect(Cause.pretty(failed.cause)).toMatch(/item[^]*no return/)
+      }
+    }))
+
+  it.effect("a concurrency far above the number of items costs next to nothing", () =>
+    Effect.gen(function*() {
+      const doubled = yield* Parallel.forEach(
+        new Set([1, 2, 3]),
+        (n) => Effect.succeed(2 * n),
+        { concurrency: 1_000_000_000 }
+      )
+      expect(doubled).toEqual([2, 4, 6])
+    }))
+
   it.effect("a concurrency below 1 is a defect that says so", () =>
     Effect.gen(function*() {
       const exit = yield* Effect.exit(Parallel.forEach([1], Effect.succeed, { concurrency: 0 }))

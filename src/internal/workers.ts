@@ -13,7 +13,10 @@
  * - Workers-4 An interrupted caller always returns, however unlucky the moment: nothing but `settled` is waited for, and the
  *   last worker's observer ends it.
  *
- * COST one fork (about 4 µs) per worker, not per item.
+ * - Workers-5 Cutting costs O(workers), however many of them fail; a worker that is forked after the cut, or in between its
+ *   fork and its enlistment, is cut too.
+ *
+ * COST one fork (about 4 µs) per worker, not per item; none once `isDry` says that nothing is left to do.
  */
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
@@ -25,6 +28,10 @@ import * as FiberId from "effect/FiberId"
 export interface Crew<E> {
   // All guarded by the single thread; written only by this file.
   stopped: boolean
+  /** Everyone has been interrupted, and whoever still comes is. */
+  isCut: boolean
+  /** The caller of `run` was interrupted while it waited. */
+  wasInterrupted: boolean
   alive: number
   readonly causes: Array<Cause.Cause<E>>
   readonly fibers: Array<Fiber.RuntimeFiber<void, E>>
@@ -34,6 +41,8 @@ export interface Crew<E> {
 
 export const makeCrew = <E>(): Crew<E> => ({
   stopped: false,
+  isCut: false,
+  wasInterrupted: false,
   alive: 0,
   causes: [],
   fibers: [],
@@ -49,7 +58,20 @@ export const stop = <E>(crew: Crew<E>): void => {
 /** No new item starts and every running one is interrupted. Does not wait. */
 export const cut = <E>(crew: Crew<E>): void => {
   crew.stopped = true
+  // Each of n workers that fails cuts: without this, n² interrupts.
+  if (crew.isCut) return
+  crew.isCut = true
   for (const fiber of crew.fibers) fiber.unsafeInterruptAsFork(crew.owner)
+}
+
+/** After `run` has failed: whether its caller was interrupted, while it waited or before it could begin. */
+export const wasInterrupted = <E>(crew: Crew<E>): boolean =>
+  crew.wasInterrupted || crew.owner === FiberId.none
+
+/** Something beside the workers has failed: they are cut, and the run fails with this too. */
+export const fail = <E>(crew: Crew<E>, cause: Cause.Cause<E>): void => {
+  crew.causes.push(cause)
+  cut(crew)
 }
 
 const settled = <E>(crew: Crew<E>): Effect.Effect<void> =>
@@ -68,22 +90,31 @@ const enlist = <E>(crew: Crew<E>, fiber: Fiber.RuntimeFiber<void, E>): void => {
     }
     if (--crew.alive === 0) crew.wake?.()
   })
+  // It may have run, and the crew been cut, between its fork and here.
+  if (crew.isCut) fiber.unsafeInterruptAsFork(crew.owner)
 }
 
 const forkAll = <E, R>(
   crew: Crew<E>,
-  count: number,
-  worker: (index: number) => Effect.Effect<void, E, R>
+  { count, isDry, worker }: Options<E, R>
 ): Effect.Effect<void, never, R> => {
   let index = 0
   return Effect.whileLoop({
-    while: () => index < count && !crew.stopped,
+    while: () => index < count && !crew.stopped && isDry?.() !== true,
     body: () => {
       crew.alive++
       return Effect.forkDaemon(worker(index++))
     },
     step: (fiber) => enlist(crew, fiber)
   })
+}
+
+/** `isDry` says that a further worker would find nothing to do. */
+interface Options<E, R> {
+  readonly count: number
+  readonly worker: (index: number) => Effect.Effect<void, E, R>
+  readonly isDry?: (() => boolean) | undefined
+  readonly onInterrupted?: Effect.Effect<unknown> | undefined
 }
 
 /** Every concurrent failure, first one first; `undefined` if there was none. */
@@ -96,21 +127,18 @@ const allCauses = <E>(crew: Crew<E>): Cause.Cause<E> | undefined =>
  */
 export const run = <E, R>(
   crew: Crew<E>,
-  options: {
-    readonly count: number
-    readonly worker: (index: number) => Effect.Effect<void, E, R>
-    readonly onInterrupted?: Effect.Effect<unknown> | undefined
-  }
+  options: Options<E, R>
 ): Effect.Effect<void, E, R> =>
   // MASK: between the first fork and the last worker's end the caller must stay; only the wait is restored, and the workers
   // are as interruptible as the caller was.
   Effect.uninterruptibleMask((restore) =>
     Effect.gen(function*() {
       crew.owner = yield* Effect.fiberId
-      yield* forkAll(crew, options.count, (index) => restore(options.worker(index)))
+      yield* forkAll(crew, { ...options, worker: (index) => restore(options.worker(index)) })
       const waited = yield* Effect.exit(restore(settled(crew)))
       if (Exit.isFailure(waited)) {
         crew.stopped = true
+        crew.wasInterrupted = true
         if (options.onInterrupted !== undefined) yield* options.onInterrupted
         cut(crew)
         yield* settled(crew)

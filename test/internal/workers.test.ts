@@ -82,4 +82,66 @@ describe("workers", () => {
       expect(Array.from(Cause.failures(exit.cause))).toEqual(["first"])
       expect(Array.from(Cause.defects(exit.cause))).toEqual(["on the way out"])
     }))
+
+  it("Workers-5: a crew of thousands that all fail is cut in linear time", async () => {
+    const crew = Workers.makeCrew<string>()
+    let asked = 0
+    const counted = (fiber: Fiber.RuntimeFiber<void, string>) => {
+      const interrupt = fiber.unsafeInterruptAsFork.bind(fiber)
+      fiber.unsafeInterruptAsFork = (by) => {
+        asked++
+        interrupt(by)
+      }
+    }
+    const push = crew.fibers.push.bind(crew.fibers)
+    crew.fibers.push = (...fibers) => {
+      fibers.forEach(counted)
+      return push(...fibers)
+    }
+    await Effect.runPromiseExit(Workers.run(crew, {
+      count: 2000,
+      worker: (i) => i === 1999 ? Effect.fail("one") : Effect.never
+    }))
+    expect(asked).toBeLessThanOrEqual(2000)
+  })
+
+  it("Workers-5: whoever is forked just as another fails is cut too, at every budget of the scheduler", async () => {
+    for (let ops = 12; ops < 90; ops++) {
+      for (let failing = 0; failing < 4; failing++) {
+        const run = Workers.run(Workers.makeCrew<string>(), {
+          count: 6,
+          worker: (i) =>
+            i === failing
+              ? Effect.zipRight(Effect.yieldNow(), Effect.fail("no"))
+              : Effect.never
+        })
+        const ended = { yes: false }
+        void Effect.runPromiseExit(Effect.withMaxOpsBeforeYield(run, ops)).then(() => {
+          ended.yes = true
+        })
+        // Turns of the loop, not time: nothing here waits for a clock.
+        for (let turn = 0; turn < 200 && !ended.yes; turn++) {
+          await new Promise((resolve) => setImmediate(resolve))
+        }
+        expect([ops, failing, ended.yes]).toEqual([ops, failing, true])
+      }
+    }
+  })
+
+  it.effect("forks no more once there is nothing left to do", () =>
+    Effect.gen(function*() {
+      let left = 3
+      const crew = Workers.makeCrew<never>()
+      yield* Workers.run(crew, {
+        count: 1_000_000,
+        isDry: () => left === 0,
+        worker: () =>
+          Effect.whileLoop({
+            while: () => left > 0,
+            body: () => Effect.sync(() => left--),
+            step: () => {}
+          })
+      })
+      expect(crew.fibers.length).toBeLessThan(10_000)
+    }))
 })
