@@ -304,9 +304,20 @@ const finish = <A, E>(race: Race<A, E>, crew: Workers.Crew<never>): Effect.Effec
  * @category racing
  * @since 0.1.0
  */
-export const raceAll = <A, E, R>(
-  effects: Iterable<Effect.Effect<A, E, R>>
-): Effect.Effect<A, E, R> => Effect.suspend(() => runRace(Array.from(effects), Exit.isSuccess))
+export const raceAll = <Eff extends Effect.Effect<any, any, any>>(
+  effects: Iterable<Eff>
+): Effect.Effect<
+  Effect.Effect.Success<Eff>,
+  Effect.Effect.Error<Eff>,
+  Effect.Effect.Context<Eff>
+> =>
+  Effect.suspend(() =>
+    runRace<
+      Effect.Effect.Success<Eff>,
+      Effect.Effect.Error<Eff>,
+      Effect.Effect.Context<Eff>
+    >(Array.from(effects), Exit.isSuccess)
+  )
 
 /**
  * The first success of two; the other is interrupted and awaited.

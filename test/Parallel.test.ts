@@ -1,6 +1,7 @@
 import { describe, expect, it } from "@effect/vitest"
 import { Cause, Deferred, Effect, Exit, Fiber, FiberRef, TestClock } from "effect"
 import { Managed, Parallel } from "holdfast"
+import { expectTypeOf } from "vitest"
 
 /** A resource that knows when somebody uses it after its release. */
 const guarded = () => {
@@ -251,4 +252,11 @@ describe("Parallel", () => {
     expect(await hangsWhenInterrupted(Parallel.raceFirst(...two()))).toBe(0)
     expect(await hangsWhenInterrupted(Parallel.race(...two()))).toBe(0)
   })
+
+  it.effect("raceAll infers the union of what its effects succeed and fail with", () =>
+    Effect.gen(function*() {
+      const race = Parallel.raceAll([Effect.succeed(1), Effect.succeed("x"), Effect.fail(true)])
+      expectTypeOf(race).toEqualTypeOf<Effect.Effect<number | string, boolean>>()
+      expect([1, "x"]).toContain(yield* race)
+    }))
 })
