@@ -1,11 +1,31 @@
 import { describe, expect, it } from "@effect/vitest"
-import { Effect, Fiber } from "effect"
-import { Semaphore } from "holdfast"
+import { Cause, Effect, Exit, Fiber, Option, Scope, TestClock } from "effect"
+import { Ledger, Semaphore } from "holdfast"
 
 const settle = Effect.repeatN(Effect.yieldNow(), 20)
 
+/** Over and over, without a pause between one round and the next. */
+const atOnceAgain = <A>(body: () => Effect.Effect<A>, rounds = Number.POSITIVE_INFINITY) => {
+  let left = rounds
+  return Effect.whileLoop({ while: () => left-- > 0, body, step: () => {} })
+}
+
+/** Asks, and tells when it is served; holds on until it is interrupted or told to end. */
+const makeAsker = (semaphore: Semaphore.Semaphore) => {
+  const served: Array<string> = []
+  const hold = (name: string, permits: number) =>
+    Effect.fork(
+      Semaphore.withPermits(
+        semaphore,
+        permits,
+        Effect.zipRight(Effect.sync(() => served.push(name)), Effect.never)
+      )
+    )
+  return { served, hold }
+}
+
 describe("Semaphore", () => {
-  it.effect("Semaphore-2 WaitQueue-1: serves first come first, small requests never pass large ones", () =>
+  it.effect("Semaphore-2 WaitQueue-1: serves first come first, small requests never pass large ones (S2)", () =>
     Effect.gen(function*() {
       const semaphore = Semaphore.unsafeMake(2)
       const order: Array<string> = []
@@ -24,44 +44,205 @@ describe("Semaphore", () => {
       yield* settle
       for (const fiber of fibers) yield* Fiber.join(fiber)
       expect(order).toEqual(["a", "b", "BIG", "c"])
-      expect(Semaphore.unsafeStats(semaphore)).toEqual({ permits: 2, free: 2, waiting: 0 })
+      expect(yield* Semaphore.stats(semaphore)).toEqual({ permits: 2, free: 2, waiting: 0 })
     }))
 
-  it.effect("Semaphore-1 Semaphore-3 WaitQueue-2 WaitQueue-3: interruption at every offset loses and doubles nothing", () =>
+  it.effect("Semaphore-2: nobody barges in over 10^5 rounds (S1)", () =>
     Effect.gen(function*() {
-      for (let offset = 0; offset < 60; offset++) {
-        const semaphore = Semaphore.unsafeMake(1)
-        const body = Semaphore.withPermit(semaphore)(Effect.yieldNow())
-        const fibers = [
-          yield* Effect.fork(body),
-          yield* Effect.fork(body),
-          yield* Effect.fork(body)
-        ]
-        for (let i = 0; i < offset % 20; i++) yield* Effect.yieldNow()
-        yield* Fiber.interruptFork(fibers[offset % 3]!)
-        for (const fiber of fibers) yield* Fiber.await(fiber)
-        expect(Semaphore.unsafeStats(semaphore)).toEqual({ permits: 1, free: 1, waiting: 0 })
+      const semaphore = Semaphore.unsafeMake(1)
+      const rounds = 100_000
+      let served = 0
+      let barged = 0
+      const greedy = yield* Effect.fork(atOnceAgain(() => {
+        const isAwaited = Semaphore.unsafeStats(semaphore).waiting > 0
+        const before = served
+        return Semaphore.withPermit(
+          semaphore,
+          Effect.suspend(() => {
+            if (isAwaited && served === before) barged++
+            return Effect.yieldNow()
+          })
+        )
+      }))
+      yield* Effect.yieldNow()
+      yield* atOnceAgain(() => Semaphore.withPermit(semaphore, Effect.sync(() => served++)), rounds)
+      yield* Fiber.interrupt(greedy)
+      expect([served, barged]).toEqual([rounds, 0])
+    }))
+
+  it.effect("Effect's own semaphore never serves a waiter while the holder comes straight back (S1)", () =>
+    Effect.gen(function*() {
+      const semaphore = Effect.unsafeMakeSemaphore(1)
+      let rounds = 0
+      let isServed = false
+      const greedy = yield* Effect.fork(atOnceAgain(
+        () =>
+          semaphore.withPermits(1)(Effect.zipRight(Effect.sync(() => rounds++), Effect.yieldNow())),
+        1_000
+      ))
+      yield* Effect.yieldNow()
+      const waiter = yield* Effect.fork(
+        semaphore.withPermits(1)(Effect.sync(() => {
+          isServed = true
+        }))
+      )
+      yield* Fiber.join(greedy)
+      expect([rounds, isServed]).toEqual([1_000, false])
+      yield* Fiber.join(waiter)
+    }))
+
+  it.effect("Semaphore-3: an interrupted waiter leaves the line at once, while all holders hold (S4)", () =>
+    Effect.gen(function*() {
+      const semaphore = Semaphore.unsafeMake(1)
+      const { hold, served } = makeAsker(semaphore)
+      yield* hold("holder", 1)
+      yield* settle
+      const fibers = yield* Effect.forEach(
+        Array.from({ length: 1_000 }, (_, index) => index),
+        (index) => hold(String(index), 1)
+      )
+      yield* settle
+      expect(Semaphore.unsafeStats(semaphore)).toEqual({ permits: 1, free: 0, waiting: 1_000 })
+      yield* Fiber.interruptAll(fibers)
+      expect(Semaphore.unsafeStats(semaphore)).toEqual({ permits: 1, free: 0, waiting: 0 })
+      expect(served).toEqual(["holder"])
+    }))
+
+  it.effect("Semaphore-3: granted but not begun, the body never runs and the next is granted in that step (S5)", () =>
+    Effect.gen(function*() {
+      const semaphore = Semaphore.unsafeMake(1)
+      const { hold, served } = makeAsker(semaphore)
+      expect(Semaphore.unsafeTryTake(semaphore, 1)).toBe(true)
+      const first = yield* hold("first", 1)
+      yield* hold("second", 1)
+      yield* settle
+      Semaphore.unsafeRelease(semaphore, 1)
+      expect(Semaphore.unsafeStats(semaphore)).toEqual({ permits: 1, free: 0, waiting: 1 })
+      yield* Fiber.interrupt(first)
+      expect(Semaphore.unsafeStats(semaphore)).toEqual({ permits: 1, free: 0, waiting: 0 })
+      yield* settle
+      expect(served).toEqual(["second"])
+    }))
+
+  it.effect("Semaphore-3: a large request that leaves lets the small ones behind it in (S7)", () =>
+    Effect.gen(function*() {
+      const semaphore = Semaphore.unsafeMake(2)
+      const { hold, served } = makeAsker(semaphore)
+      yield* hold("holder", 1)
+      const big = yield* hold("BIG", 2)
+      yield* hold("small", 1)
+      yield* settle
+      expect(served).toEqual(["holder"])
+      yield* Fiber.interrupt(big)
+      yield* settle
+      expect(served).toEqual(["holder", "small"])
+    }))
+
+  it.effect("Semaphore-1: given back once on success, failure, defect and interruption", () =>
+    Effect.gen(function*() {
+      const semaphore = Semaphore.unsafeMake(3)
+      const bodies = [Effect.void, Effect.fail("no"), Effect.die("bug"), Effect.interrupt]
+      for (const body of bodies) {
+        for (const permits of [1, 3]) {
+          const plain = yield* Effect.exit(body)
+          expect(yield* Effect.exit(Semaphore.withPermits(semaphore, permits, body))).toEqual(plain)
+          expect(Semaphore.unsafeStats(semaphore).free).toBe(3)
+        }
       }
     }))
 
-  it.effect("Semaphore-2: a releaser that comes straight back does not pass the waiter", () =>
+  it.effect("Semaphore-5: a try takes what is free, and never passes a waiter", () =>
     Effect.gen(function*() {
-      const semaphore = Semaphore.unsafeMake(1)
-      let rounds = 0
-      let served = -1
-      const greedy = yield* Effect.fork(
-        Effect.forever(
-          Semaphore.withPermit(semaphore)(
-            Effect.zipRight(Effect.sync(() => rounds++), Effect.yieldNow())
-          )
+      const semaphore = Semaphore.unsafeMake(2)
+      const { hold } = makeAsker(semaphore)
+      const attempt = Semaphore.tryWithPermits(semaphore, 1, Effect.succeed("in"))
+      expect(yield* attempt).toEqual(Option.some("in"))
+      yield* hold("holder", 1)
+      const big = yield* hold("BIG", 2)
+      yield* settle
+      expect(yield* attempt).toEqual(Option.none())
+      yield* Fiber.interrupt(big)
+      expect(yield* Effect.succeed("in").pipe(Semaphore.tryWithPermits(semaphore, 1))).toEqual(
+        Option.some("in")
+      )
+      expect(yield* Effect.exit(Semaphore.tryWithPermits(semaphore, 1, Effect.fail("no"))))
+        .toEqual(Exit.fail("no"))
+      expect(Semaphore.unsafeStats(semaphore).free).toBe(1)
+    }))
+
+  it.effect("Semaphore-4: growing serves in the same step, shrinking takes nothing from a holder", () =>
+    Effect.gen(function*() {
+      const semaphore = yield* Semaphore.make(1)
+      const { hold, served } = makeAsker(semaphore)
+      const holders = [yield* hold("a", 1), yield* hold("b", 1), yield* hold("c", 1)]
+      yield* settle
+      yield* Semaphore.resize(semaphore, 3)
+      expect(Semaphore.unsafeStats(semaphore)).toEqual({ permits: 3, free: 0, waiting: 0 })
+      yield* settle
+      expect(served).toEqual(["a", "b", "c"])
+      yield* Semaphore.resize(semaphore, 1)
+      expect(Semaphore.unsafeStats(semaphore)).toEqual({ permits: 1, free: -2, waiting: 0 })
+      yield* hold("d", 1)
+      yield* settle
+      for (const holder of holders) {
+        expect(served).toEqual(["a", "b", "c"])
+        yield* Fiber.interrupt(holder)
+      }
+      yield* settle
+      expect(served).toEqual(["a", "b", "c", "d"])
+    }))
+
+  it.effect("Semaphore-4: who waits for more than is left dies as a newcomer would, and blocks nobody", () =>
+    Effect.gen(function*() {
+      const semaphore = Semaphore.unsafeMake(3, { name: "lanes" })
+      const { hold, served } = makeAsker(semaphore)
+      yield* hold("holder", 1)
+      const big = yield* hold("BIG", 3)
+      yield* hold("small", 1)
+      yield* settle
+      yield* Semaphore.resize(2)(semaphore)
+      const exit = yield* Fiber.await(big)
+      expect(Exit.isFailure(exit) && Cause.pretty(exit.cause)).toContain(
+        "asked for 3 permits of \"lanes\", which has 2"
+      )
+      yield* settle
+      expect(served).toEqual(["holder", "small"])
+      expect(Semaphore.unsafeStats(semaphore)).toEqual({ permits: 2, free: 0, waiting: 0 })
+    }))
+
+  it.effect("Semaphore-1: a scope's hold is in the ledger, ends with the scope, and needs an open one", () =>
+    Effect.gen(function*() {
+      const semaphore = Semaphore.unsafeMake(2, { name: "lanes" })
+      const ledger = yield* Ledger.Ledger
+      const scope = yield* Scope.make()
+      yield* Scope.extend(Semaphore.take(semaphore, 2), scope)
+      expect(Semaphore.unsafeStats(semaphore).free).toBe(0)
+      expect((yield* ledger!.snapshot).live).toMatchObject([{ kind: "permit", name: "lanes" }])
+      yield* Scope.close(scope, Exit.void)
+      expect(Semaphore.unsafeStats(semaphore).free).toBe(2)
+      yield* ledger!.assertEmpty
+      const exit = yield* Effect.exit(Scope.extend(Semaphore.take(semaphore), scope))
+      expect(Exit.isFailure(exit) && Cause.pretty(exit.cause)).toContain("Handover-2")
+      expect(Semaphore.unsafeStats(semaphore).free).toBe(2)
+    }).pipe(Effect.provide(Ledger.layer)))
+
+  it.effect("Semaphore-3: a bound on the wait is on the wait only, and who is late lets the next in at once", () =>
+    Effect.gen(function*() {
+      const semaphore = Semaphore.unsafeMake(2)
+      const { hold, served } = makeAsker(semaphore)
+      yield* hold("holder", 1)
+      const late = yield* Effect.fork(
+        Effect.uninterruptibleMask((restore) =>
+          Semaphore.takeWithinInMask(semaphore, 2, restore, "1 second", () => "late" as const)
         )
       )
-      yield* Effect.yieldNow()
-      yield* Semaphore.withPermit(semaphore)(Effect.sync(() => {
-        served = rounds
-      }))
-      yield* Fiber.interrupt(greedy)
-      expect(served).toBeLessThanOrEqual(2)
+      yield* hold("small", 1)
+      yield* settle
+      expect(served).toEqual(["holder"])
+      yield* TestClock.adjust("1 second")
+      expect(yield* Effect.flip(Fiber.join(late))).toBe("late")
+      yield* settle
+      expect(served).toEqual(["holder", "small"])
     }))
 
   it("misuse is refused by name", () => {
@@ -69,5 +250,6 @@ describe("Semaphore", () => {
     const semaphore = Semaphore.unsafeMake(1)
     expect(() => Semaphore.unsafeTryTake(semaphore, 2)).toThrow("could never be served")
     expect(() => Semaphore.unsafeRelease(semaphore, 1)).toThrow("released twice")
+    expect(Semaphore.unsafeStats(semaphore)).toEqual({ permits: 1, free: 1, waiting: 0 })
   })
 })

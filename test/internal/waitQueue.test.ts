@@ -1,0 +1,135 @@
+import { describe, expect, it } from "@effect/vitest"
+import { Duration, Effect, Fiber, TestClock } from "effect"
+import * as WaitQueue from "../../src/internal/waitQueue.ts"
+
+/** A line in front of a single good, and what happened there. */
+const makeCounter = () => {
+  const queue = WaitQueue.make()
+  const log: Array<string> = []
+  const counter = { queue, log, free: 0, departures: 0 }
+  const serve = (): void => {
+    while (queue.head !== undefined && counter.free > 0) {
+      counter.free--
+      WaitQueue.grantHead(queue)
+    }
+  }
+  const giveOn = (wasGranted: boolean): void => {
+    counter.departures++
+    if (wasGranted) counter.free++
+    serve()
+  }
+  const ask = (name: string) =>
+    // MASK: as a primitive would; the wait is restored.
+    Effect.uninterruptibleMask((restore) =>
+      Effect.tap(
+        WaitQueue.waitInMask(queue, 1, restore, giveOn, () => Effect.fail("refused" as const)),
+        () => log.push(name)
+      )
+    )
+  const give = (): void => {
+    counter.free++
+    serve()
+  }
+  return { counter, serve, giveOn, ask, give }
+}
+
+const settle = Effect.repeatN(Effect.yieldNow(), 4)
+
+describe("waitQueue", () => {
+  it.effect("WaitQueue-1: only the head is granted; granting nobody is a defect by name", () =>
+    Effect.gen(function*() {
+      const { ask, counter, give } = makeCounter()
+      for (const name of ["a", "b", "c"]) yield* Effect.fork(ask(name))
+      yield* settle
+      for (let i = 0; i < 3; i++) give()
+      yield* settle
+      expect(counter.log).toEqual(["a", "b", "c"])
+      expect(() => WaitQueue.grantHead(counter.queue)).toThrow("WaitQueue-1 broken")
+    }))
+
+  it.effect("WaitQueue-2: granted and interrupted before it ran, it gives the grant on in the same step", () =>
+    Effect.gen(function*() {
+      const { ask, counter, give } = makeCounter()
+      const first = yield* Effect.fork(ask("first"))
+      yield* Effect.fork(ask("second"))
+      yield* settle
+      give()
+      yield* Fiber.interrupt(first)
+      yield* settle
+      expect(counter.log).toEqual(["second"])
+      expect([counter.free, counter.queue.size]).toEqual([0, 0])
+    }))
+
+  it.effect("WaitQueue-3: who is interrupted, late or refused leaves at once, from any place in the line", () =>
+    Effect.gen(function*() {
+      const { ask, counter, give, giveOn } = makeCounter()
+      const names = ["a", "b", "c", "d"]
+      const fibers = yield* Effect.forEach(names, (name) => Effect.fork(ask(name)))
+      const late = yield* Effect.fork(
+        Effect.uninterruptibleMask((restore) =>
+          WaitQueue.waitAtMostInMask(
+            counter.queue,
+            2,
+            restore,
+            giveOn,
+            Duration.seconds(1),
+            () => Effect.fail("late" as const)
+          )
+        )
+      )
+      yield* settle
+      yield* Fiber.interrupt(fibers[1]!)
+      yield* Fiber.interrupt(fibers[0]!)
+      expect(counter.queue.size).toBe(3)
+      yield* TestClock.adjust("1 second")
+      expect(yield* Effect.flip(Fiber.join(late))).toBe("late")
+      expect(counter.queue.size).toBe(2)
+      WaitQueue.refuse(counter.queue, () => true)
+      expect(counter.queue.size).toBe(0)
+      expect(yield* Effect.flip(Fiber.join(fibers[3]!))).toBe("refused")
+      give()
+      expect(counter.free).toBe(1)
+    }))
+
+  it.effect("WaitQueue-3: a grant and the bound in one instant are one outcome", () =>
+    Effect.gen(function*() {
+      const { counter, give, giveOn } = makeCounter()
+      let refusals = 0
+      const waiter = yield* Effect.fork(
+        Effect.uninterruptibleMask((restore) =>
+          WaitQueue.waitAtMostInMask(counter.queue, 1, restore, giveOn, Duration.seconds(1), () => {
+            refusals++
+            return Effect.fail("late" as const)
+          })
+        )
+      )
+      yield* settle
+      give()
+      yield* TestClock.adjust("1 second")
+      yield* Fiber.join(waiter)
+      expect([refusals, counter.free]).toEqual([0, 0])
+    }))
+
+  it.effect("WaitQueue-4 S3: so many wake-ups as grants and departures, also in a long line", () =>
+    Effect.gen(function*() {
+      const { ask, counter, give } = makeCounter()
+      const fibers = yield* Effect.forEach(
+        Array.from({ length: 1_000 }, (_, index) => index),
+        (index) => Effect.fork(ask(String(index)))
+      )
+      yield* settle
+      let wakeUps = 0
+      for (let { head } = counter.queue; head !== undefined; head = head.next) {
+        const { resume } = head
+        head.resume = (effect) => {
+          wakeUps++
+          resume?.(effect)
+        }
+      }
+      for (let i = 0; i < 1_000; i += 4) yield* Fiber.interrupt(fibers[i]!)
+      expect(wakeUps).toBe(0)
+      for (let i = 0; i < 750; i++) give()
+      yield* settle
+      expect([wakeUps, counter.departures, counter.log.length]).toEqual([750, 250, 750])
+    }))
+})
