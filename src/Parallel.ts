@@ -351,7 +351,8 @@ export const race: {
   <A, E, R, A2, E2, R2>(
     self: Effect.Effect<A, E, R>,
     that: Effect.Effect<A2, E2, R2>
-  ): Effect.Effect<A | A2, E | E2, R | R2> => raceAll<A | A2, E | E2, R | R2>([self, that])
+  ): Effect.Effect<A | A2, E | E2, R | R2> =>
+    raceAll<Effect.Effect<A | A2, E | E2, R | R2>>([self, that])
 )
 
 /**
