@@ -372,8 +372,9 @@ const beginItem = <Item, A, E, R, E2, R2, E3, R3>(
 /**
  * Runs a job over a source and reports.
  *
- * **Details** — `source` is any iterable or async iterable, endless ones too. Whatever is acquired around `run` is shared by
- *   all items and is released after the last of them has ended (Batch-1).
+ * **Details** — `source` is any iterable or async iterable, endless ones too; a `Stream` by `Stream.toAsyncIterable`. A source
+ *   that throws ends the run with a defect. Whatever is acquired around `run` is shared by all items and is released after the
+ *   last of them has ended (Batch-1).
  * **Interruption** — No further item starts; with `drain`, what runs may finish for `grace`; then it is interrupted and
  *   awaited, and the interrupt is seen.
  * **Errors** — `BatchFailed` with the report and every concurrent failure. With `onError: "collect"` only defects and
