@@ -18,22 +18,16 @@
  */
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
+import { type Certificate as Plain, certifyPlainly, momentsOf, programText } from "./certificate.ts"
 import { asynchronous, WaitingOnHandle } from "./driver.ts"
-import { judge, never, type Program } from "./experiment.ts"
-import {
-  countGrades,
-  differenceTo,
-  faultText,
-  type Finding,
-  gather,
-  type Grade,
-  representative,
-  type Strike,
-  windowOf
-} from "./findings.ts"
-import { lookAt, userCodeOf } from "./inspection.ts"
+import { judge, never, type Program, type Violation } from "./experiment.ts"
+import type { Finding, Grade } from "./findings.ts"
+import { findingsOf, hashOf, type Look, lookAt } from "./inspection.ts"
+import { strategyOf } from "./interleavings.ts"
 import type * as Probe from "./Probe.ts"
+import { formatVerdict, type Verdict } from "./report.ts"
 import { selfCheck } from "./runtime.ts"
+import { type Check, judgeSchedule, sweepDelays, sweepRandom } from "./schedules.ts"
 import {
   isSpent,
   type Limits,
@@ -45,7 +39,6 @@ import {
   Unexplorable
 } from "./session.ts"
 import {
-  grade,
   makeSwept,
   sweepDelayed,
   sweepFaults,
@@ -53,8 +46,8 @@ import {
   type Swept,
   type Ungraded
 } from "./sweep.ts"
-import { allFaults, toToken } from "./token.ts"
-import { type Locator, makeLocator } from "./where.ts"
+import { allFaults, fromToken, isHash, nameHash, type Parsed, StaleToken } from "./token.ts"
+import { makeLocator } from "./where.ts"
 
 /**
  * What is explored. The body is run many times, each time in a scope of its own; the setup is run once per run, in the owner's
@@ -108,31 +101,7 @@ export interface Options {
   readonly opLimit?: number | undefined
 }
 
-/**
- * What an exploration came to.
- *
- * @category models
- * @since 0.1.0
- */
-export interface Verdict {
-  readonly name: string
-  readonly status: "safe" | "violations" | "inconclusive"
-  /** No finding has a grade that fails, and nothing is inconclusive. */
-  readonly passed: boolean
-  readonly points: { readonly own: number; readonly waits: number; readonly others: number }
-  readonly classes: number
-  readonly runs: number
-  readonly seconds: number
-  readonly mode: "synchronous" | "asynchronous"
-  readonly findings: ReadonlyArray<Finding>
-  /** Exactly what was tried, in words. */
-  readonly covered: string
-  readonly notes: ReadonlyArray<string>
-  /** A number for the whole exploration: the same program gives the same number. */
-  readonly hash: number
-}
-
-export type { Finding, Grade }
+export type { Check, Finding, Grade, Verdict, Violation }
 
 const failing: ReadonlyArray<Grade> = ["R0", "R1", "R2"]
 
@@ -155,7 +124,7 @@ const isSubject = <S>(subject: Subject<S> | Effect.Effect<unknown, unknown, Scop
   !Effect.isEffect(subject)
 
 /** A subject, or an effect as its own body. */
-const toProgram = <S>(
+const programOf = <S>(
   given: Subject<S> | Effect.Effect<unknown, unknown, Scope.Scope>
 ): Program & { readonly faults?: Faults | undefined } => {
   if (!isSubject(given)) {
@@ -173,62 +142,6 @@ const toProgram = <S>(
     invariant: subject.invariant,
     faults: subject.faults
   }
-}
-
-const findingOf = async (
-  session: Session,
-  locator: Locator,
-  group: ReadonlyArray<Strike>,
-  swept: Swept
-): Promise<Finding> => {
-  const chosen = representative(group)
-  const { delays, fault, outcome, point, violations } = chosen
-  const look = await lookAt(session, locator, chosen)
-  const pass = await nearestPass(session, chosen, swept)
-  const hash = point.place.kind === "nowhere" ? outcome.hash : outcome.hitHash
-  const { seed } = session.limits
-  return {
-    window: windowOf(group.map((strike) => strike.point.place)) + faultText(fault)
-      + (delays.length > 0 ? `, with other fibers delayed` : ""),
-    grade: chosen.grade,
-    grades: countGrades(group),
-    violations,
-    at: look.at,
-    stack: look.stack,
-    unreleased: look.unreleased,
-    steps: look.steps,
-    nearestPass: pass,
-    token: toToken({
-      name: session.program.name,
-      place: point.place,
-      delays,
-      chosen: undefined,
-      fault,
-      seed,
-      hash
-    }),
-    program: undefined
-  }
-}
-
-/** The nearest own operation before the strike that keeps the laws, and what was different there. */
-const nearestPass = async (
-  session: Session,
-  { fault, outcome, point }: Strike,
-  swept: Swept
-): Promise<string | undefined> => {
-  if (point.place.kind !== "op") return undefined
-  const struck = new Set(
-    swept.strikes.filter((strike) => strike.point.place.kind === "op")
-      .map((strike) => strike.point.place.index)
-  )
-  let index = point.place.index - 1
-  while (index > 0 && struck.has(index)) index--
-  if (index === 0) return undefined
-  const pass = session.points.own[index - 1]
-  if (pass === undefined) return undefined
-  const passed = await runPlan(session, { plan: { place: pass.place }, fault })
-  return differenceTo(pass, passed, outcome)
 }
 
 /** A hang that goes away beside the event loop was no hang: the program waits on something native after its interrupt. */
@@ -256,20 +169,6 @@ const sweepAll = async (session: Session, options: Options, faults: Faults | und
   return swept
 }
 
-const findingsOf = async (session: Session, swept: Swept): Promise<ReadonlyArray<Finding>> => {
-  if (swept.strikes.length === 0) return []
-  const locator = await makeLocator()
-  try {
-    const userCode = await userCodeOf(session, locator, swept.strikes)
-    const groups = gather(swept.strikes.map((strike) => grade(strike, userCode)))
-    const findings: Array<Finding> = []
-    for (const group of groups) findings.push(await findingOf(session, locator, group, swept))
-    return findings
-  } finally {
-    locator.close()
-  }
-}
-
 const coveredBy = (session: Session, swept: Swept, options: Options): string => {
   const { points } = session
   const left = swept.planned - swept.tried
@@ -289,13 +188,16 @@ const coveredBy = (session: Session, swept: Swept, options: Options): string => 
 const verdictOf = async (
   session: Session,
   swept: Swept,
-  options: Options
+  options: Pick<Options, "fail">,
+  covered: string
 ): Promise<Verdict> => {
   const findings = await findingsOf(session, swept)
   const { points } = session
   const notes = [...session.notes]
   if (swept.unstable > 0) {
-    notes.push(`${swept.unstable} point(s) were not reached again: the program is not deterministic`)
+    notes.push(
+      `${swept.unstable} point(s) were not reached again: the program is not deterministic`
+    )
   }
   const isWhole = swept.unstable === 0 && session.plain.escapes === 0
     && !(isSpent(session) && swept.tried < swept.planned)
@@ -315,7 +217,7 @@ const verdictOf = async (
     seconds: secondsOf(session),
     mode: session.driver.mode,
     findings,
-    covered: coveredBy(session, swept, options),
+    covered,
     notes,
     hash: swept.strikes.reduce(
       (hash, { outcome }) => Math.imul(hash ^ outcome.hash, 16_777_619),
@@ -339,7 +241,7 @@ const inconclusive = (name: string, reason: string): Verdict => ({
   hash: 0
 })
 
-const explore = async (program: ReturnType<typeof toProgram>, options: Options) => {
+const explore = async (program: ReturnType<typeof programOf>, options: Options) => {
   const limits = limitsOf(options)
   let session = await openSession(program, limits)
   let swept = await sweepAll(session, options, program.faults)
@@ -350,30 +252,290 @@ const explore = async (program: ReturnType<typeof toProgram>, options: Options) 
     session = await openSession(program, limits, asynchronous())
     swept = await sweepAll(session, options, program.faults)
   }
-  return verdictOf(session, swept, options)
+  return verdictOf(session, swept, options, coveredBy(session, swept, options))
 }
 
-/**
- * Interrupts a subject at every point, one run for each, and judges each run.
- *
- * @category operations
- * @since 0.1.0
- */
-export const interruptions = async <S = void>(
-  subject: Subject<S> | Effect.Effect<unknown, unknown, Scope.Scope>,
-  options: Options = {}
-): Promise<Verdict> => {
+/** Runs `use` with everything under control; what cannot be told becomes an inconclusive verdict. */
+const controlled = async (name: string, use: () => Promise<Verdict>): Promise<Verdict> => {
   selfCheck()
-  const program = toProgram(subject)
   const release = takeControl()
   try {
-    return await explore(program, options)
+    return await use()
   } catch (error) {
     if (error instanceof Unexplorable || error instanceof WaitingOnHandle) {
-      return inconclusive(program.name, error.message)
+      return inconclusive(name, error.message)
     }
     throw error
   } finally {
     release()
   }
 }
+
+/**
+ * Interrupts a subject at every point where production could, one run for each, and judges each run: the interrupted fiber
+ * exits, a second use ends as the first did, the owner closes, every scope and every probe has released everything once and in
+ * order, no fiber is left. Needs nothing from the subject: it may be any Effect 3 program.
+ *
+ * **Details** — Runs synchronously in virtual time; a program that waits on native promises or handles gets the event loop. The
+ *   body must be repeatable. Time is the `Clock`'s, `Date.now` and `Math.random` are controlled during a run; `new Date` is not.
+ * **Interruption** — It is a promise; it cannot be interrupted, but `budget` bounds it.
+ * **Errors** — rejects with `UnknownRuntime` on an effect that is not 3.22's kind. A subject that hangs or fails its own laws
+ *   without any interrupt, or that is not deterministic, is `"inconclusive"` and says why.
+ * **Cost** — about 0.1 to 0.2 ms per point.
+ *
+ * **Example** (a permit that is lost)
+ * ```ts run
+ * import { Effect } from "effect"
+ * import { Explore } from "holdfast/Testing"
+ *
+ * let free = 1
+ * const careless = Effect.gen(function*() {
+ *   yield* Effect.suspend(() => free > 0 ? Effect.void : Effect.never)
+ *   free--
+ *   yield* Effect.yieldNow()
+ *   free++
+ * })
+ * const subject = { name: "careless", setup: Effect.sync(() => { free = 1 }), body: () => careless }
+ * const verdict = await Explore.interruptions(subject)
+ * verdict.status // => "violations"
+ * verdict.findings[0]?.grade // => "R0"
+ * ```
+ *
+ * @category operations
+ * @since 0.1.0
+ */
+export const interruptions = <S = void>(
+  subject: Subject<S> | Effect.Effect<unknown, unknown, Scope.Scope>,
+  options: Options = {}
+): Promise<Verdict> => {
+  const program = programOf(subject)
+  return controlled(program.name, () => explore(program, options))
+}
+
+/**
+ * Which schedules to try, beside the plain one.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Schedules extends Pick<Options, "fail" | "budget" | "seed" | "opLimit"> {
+  /** Every set of up to this many forced yields. Default 2. */
+  readonly delays?: 0 | 1 | 2 | undefined
+  /** Random walks over the ready fibers. Default 200. */
+  readonly random?: number | undefined
+  /** Random priorities. Default 200 runs of depth 3. */
+  readonly pct?:
+    | { readonly runs?: number | undefined; readonly depth?: number | undefined }
+    | undefined
+  /** What a right exit is. Default: one that ends (success, failure with the same first line) as the plain run. */
+  readonly check?: Check | undefined
+}
+
+/** An order of operations is found, not reached: all grades count. */
+const everyGrade: ReadonlyArray<Grade> = ["R0", "R1", "R2", "R3", "R4"]
+
+/**
+ * Runs a subject in many orders, without interrupting it: plain, with one and with two forced yields anywhere, then at
+ * random. Every order must end as the plain one does, or as `check` says, and keep all laws.
+ *
+ * **Interruption**, **Errors** — as `interruptions`. **Cost** — N² short runs for two delays; the budget bounds it.
+ *
+ * **Example** (a lost update)
+ * ```ts run
+ * import { Effect, Exit, Fiber, Ref } from "effect"
+ * import { Explore } from "holdfast/Testing"
+ *
+ * const increment = (ref: Ref.Ref<number>) => Effect.flatMap(Ref.get(ref), (n) => Ref.set(ref, n + 1))
+ * const twice = Effect.gen(function*() {
+ *   const ref = yield* Ref.make(0)
+ *   const one = yield* Effect.fork(increment(ref))
+ *   const two = yield* Effect.fork(increment(ref))
+ *   yield* Fiber.join(one)
+ *   yield* Fiber.join(two)
+ *   return yield* Ref.get(ref)
+ * })
+ * const verdict = await Explore.interleavings(twice, {
+ *   check: (exit) => Exit.isSuccess(exit) && exit.value === 2
+ * })
+ * verdict.status // => "violations"
+ * ```
+ *
+ * @category operations
+ * @since 0.1.0
+ */
+export const interleavings = <S = void>(
+  subject: Subject<S> | Effect.Effect<unknown, unknown, Scope.Scope>,
+  options: Schedules = {}
+): Promise<Verdict> => {
+  const program = programOf(subject)
+  return controlled(program.name, async () => {
+    const session = await openSession(program, limitsOf(options))
+    const swept = makeSwept()
+    const delays = options.delays ?? 2
+    const walks = options.random ?? 200
+    const { depth = 3, runs = 200 } = options.pct ?? {}
+    await sweepDelays(session, swept, delays, options.check)
+    if (swept.strikes.length === 0) {
+      await sweepRandom(session, swept, { walks, pct: runs, depth }, options.check)
+    }
+    const covered = [
+      isSpent(session)
+        ? `some orders with up to ${delays} delays (budget spent)`
+        : `every order with up to ${delays} delays`,
+      ...(swept.strikes.length === 0
+        ? [`${walks} random walks, ${runs} PCT runs of depth ${depth}`]
+        : []),
+      "this input"
+    ].join(", ")
+    return verdictOf(session, swept, { fail: options.fail ?? everyGrade }, covered)
+  })
+}
+
+/**
+ * What one replayed run shows.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Replay extends Look {
+  readonly violations: ReadonlyArray<Violation>
+}
+
+const wrongName = (token: string, name: string): StaleToken =>
+  new StaleToken({ token, reason: `it is of another subject than "${name}"` })
+
+/** Whether a token was made for a subject of this name. */
+const isFor = (parsed: Parsed, name: string): boolean => parsed.nameHash === nameHash(name)
+
+/** The one run that a token names, after checking that it still is that run. */
+const rerun = async (token: string, parsed: Parsed, session: Session) => {
+  const { chosen, delays, fault, place } = parsed
+  const strategy = chosen === undefined ? undefined : strategyOf(chosen)
+  const plan = { place, delays, strategy }
+  const outcome = await runPlan(session, { plan, fault })
+  const point = { place, hash: 0, global: outcome.hitGlobal, leads: true }
+  if (place.kind !== "nowhere" && !outcome.hit) {
+    throw new StaleToken({ token, reason: "its place is not reached any more" })
+  }
+  // A random schedule asks its strategy anew; the rest of the hash is the schedule itself.
+  if (!isHash(hashOf({ chosen, delays, outcome, point }), parsed.hashText)) {
+    throw new StaleToken({ token, reason: "the code before its place has changed" })
+  }
+  return { chosen, delays, fault, outcome, point }
+}
+
+/**
+ * Runs the one run of a token again, with source lines.
+ *
+ * **Errors** — rejects with `StaleToken` when the program does other operations before the token's place than when it was
+ *   made: nothing has been tested then. **Cost** — five runs and the inspector, about 50 ms.
+ *
+ * **Example**
+ * ```ts run
+ * import { Effect } from "effect"
+ * import { Explore } from "holdfast/Testing"
+ *
+ * const subject = (probe: boolean) => ({
+ *   name: "forEach",
+ *   body: () => Effect.forEach(probe ? [1, 2] : [1], () => Effect.yieldNow(), { concurrency: 2 })
+ * })
+ * const verdict = await Explore.interruptions(subject(true))
+ * const token = verdict.findings[0]?.token ?? ""
+ * const again = await Explore.replay(token, subject(true))
+ * const law = again.violations[0]?.law
+ * law // => "the target exits"
+ * const stale = await Explore.replay(token, subject(false)).catch((error: Error) => error.name)
+ * stale // => "StaleToken"
+ * ```
+ *
+ * @category operations
+ * @since 0.1.0
+ */
+export const replay = async <S = void>(
+  token: string,
+  subject: Subject<S> | Effect.Effect<unknown, unknown, Scope.Scope>,
+  options: { readonly check?: Check | undefined } = {}
+): Promise<Replay> => {
+  selfCheck()
+  const program = programOf(subject)
+  const parsed = fromToken(token)
+  if (!isFor(parsed, program.name)) throw wrongName(token, program.name)
+  const release = takeControl()
+  const locator = await makeLocator()
+  try {
+    const session = await openSession(program, limitsOf({ seed: parsed.seed }))
+    const { chosen, delays, fault, outcome, point } = await rerun(token, parsed, session)
+    const strategy = chosen === undefined ? undefined : strategyOf(chosen)
+    const look = await lookAt(session, locator, { delays, fault, outcome, point, strategy })
+    return { violations: judgeSchedule(outcome, session.plain, options.check), ...look }
+  } finally {
+    locator.close()
+    release()
+  }
+}
+
+/**
+ * Whether a token was made for a subject of this name.
+ *
+ * **Errors** — throws `StaleToken` on what is no token at all.
+ *
+ * @category getters
+ * @since 0.1.0
+ */
+export const isTokenOf = (token: string, name: string): boolean => isFor(fromToken(token), name)
+
+/**
+ * A verdict in words: what was found, where, how to see it again, and exactly what was covered.
+ *
+ * @category getters
+ * @since 0.1.0
+ */
+export const format = (verdict: Verdict): string => formatVerdict(verdict)
+
+/**
+ * What `certify` came to.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Certificate extends Plain {
+  /** The program that fails, if one does. */
+  readonly program: string | undefined
+}
+
+/**
+ * Proves a finding of grade R0, R1 or R2 without the explorer: on the default runtime and scheduler, in real time, with as
+ * many harmless operations before the call, or in an acquire of the probe, as bring the default yield to the finding's point.
+ *
+ * **Errors** — as `replay`. **Cost** — up to 120 real runs; those that hang take 250 ms each.
+ *
+ * @category operations
+ * @since 0.1.0
+ */
+export const certify = async <S = void>(
+  finding: Pick<Finding, "token" | "grade">,
+  subject: Subject<S> | Effect.Effect<unknown, unknown, Scope.Scope>
+): Promise<Certificate> => {
+  selfCheck()
+  const program = programOf(subject)
+  const parsed = fromToken(finding.token)
+  if (!isFor(parsed, program.name)) throw wrongName(finding.token, program.name)
+  const release = takeControl()
+  const session = await openSession(program, limitsOf({ seed: parsed.seed })).finally(release)
+  const { parks, steps } = session.trace
+  const step = steps.find(({ own }) => own === parsed.place.index)
+  const moments = momentsOf(finding.grade, parsed.place, step, parks)
+  const plain = await certifyPlainly(program, moments, session.plain)
+  return {
+    ...plain,
+    program: plain.moment === undefined ? undefined : programText(program.name, plain.moment)
+  }
+}
+
+/**
+ * The program of a finding as text, with the predicted padding; `certify` finds the exact one. None for R3 and R4.
+ *
+ * @category getters
+ * @since 0.1.0
+ */
+export const toProgram = (finding: Finding): string | undefined => finding.program

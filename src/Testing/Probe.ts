@@ -131,10 +131,28 @@ export interface Recorder {
   /** From now on faults strike and are counted. */
   readonly arm: () => void
   readonly struck: () => boolean
-  readonly unreleased: () => ReadonlyArray<{ readonly name: string; readonly at: string | undefined }>
+  readonly unreleased: () => ReadonlyArray<
+    { readonly name: string; readonly at: string | undefined }
+  >
   readonly releasedTwice: () => ReadonlyArray<string>
   readonly unbalanced: () => ReadonlyArray<string>
   readonly log: ReadonlyArray<string>
+}
+
+/**
+ * A probe outside the explorer, and what it knows: for the plain programs that reproduce a finding. `padding` is how many
+ * operations that change nothing each acquire does first.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const unsafeMake = (options?: { readonly padding?: number | undefined }): {
+  readonly probe: Probe
+  readonly unreleased: () => ReadonlyArray<string>
+  readonly releasedTwice: () => ReadonlyArray<string>
+} => {
+  const { probe, releasedTwice, unreleased } = makeRecorder({ pad: options?.padding })
+  return { probe, releasedTwice, unreleased: () => unreleased().map(({ name }) => name) }
 }
 
 /** @internal Operations that change nothing: what moves an unlucky moment into reach of the default scheduler. */
@@ -185,7 +203,9 @@ export const makeRecorder = (options: {
     if (!armed) return undefined
     const count = side === "acquire" ? ++acquires : ++releases
     const { fault } = options
-    if (fault === undefined || !fault.fault.startsWith(side) || fault.nth !== count) return undefined
+    if (fault === undefined || !fault.fault.startsWith(side) || fault.nth !== count) {
+      return undefined
+    }
     struck = true
     return fault.fault
   }

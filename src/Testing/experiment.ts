@@ -73,6 +73,7 @@ export interface RunOptions {
 
 /** How a run went, in facts. */
 export interface Outcome {
+  readonly exit: Exit.Exit<unknown, unknown> | null
   readonly first: string
   readonly second: string
   readonly close: string
@@ -214,7 +215,9 @@ function* steps(
     invariant = check(program, state)
 
     const { after } = program
-    const again = simulation.fork(after === undefined ? use : Effect.scoped(Effect.suspend(() => after(state))))
+    const again = simulation.fork(
+      after === undefined ? use : Effect.scoped(Effect.suspend(() => after(state)))
+    )
     yield ended(again)
     second = show(again.unsafePoll())
     yield quiescence
@@ -234,8 +237,12 @@ function* steps(
   for (const fiber of simulation.fibers.keys()) {
     if (fiber !== undefined && fiber !== first && fiber.unsafePoll() === null) survivors++
   }
-  const held = Array.from(ledger, ({ kind, name }) => ({ name: `${kind} "${name}"`, at: undefined }))
+  const held = Array.from(
+    ledger,
+    ({ kind, name }) => ({ name: `${kind} "${name}"`, at: undefined })
+  )
   return {
+    exit: first.unsafePoll(),
     first: show(first.unsafePoll()),
     second,
     close,
@@ -289,7 +296,9 @@ export const judge = (outcome: Outcome, plain: Outcome): ReadonlyArray<Violation
     if (outcome.close !== plain.close && !isOurs(outcome.close)) {
       add(
         "the owner closes",
-        outcome.close === never ? "closing the owner hangs" : `closing the owner ends as ${outcome.close}`
+        outcome.close === never
+          ? "closing the owner hangs"
+          : `closing the owner ends as ${outcome.close}`
       )
     }
   }
@@ -302,7 +311,10 @@ export const judge = (outcome: Outcome, plain: Outcome): ReadonlyArray<Violation
     add("released once", `not exactly once: ${outcome.doubles.join(", ")}`)
   }
   if (outcome.disorders > plain.disorders) {
-    add("released in order", `${outcome.disorders} finalizer(s) ran before those registered after them`)
+    add(
+      "released in order",
+      `${outcome.disorders} finalizer(s) ran before those registered after them`
+    )
   }
   if (outcome.survivors > plain.survivors && outcome.first !== never) {
     add("no fiber is left", `${outcome.survivors} fiber(s) still there after the owner's close`)

@@ -14,6 +14,7 @@ import type { Outcome, Unreleased, Violation } from "./experiment.ts"
 import type { Point } from "./points.ts"
 import type * as Probe from "./Probe.ts"
 import type { Place, Step } from "./simulation.ts"
+import type { Chosen } from "./token.ts"
 
 /**
  * How far production is from a point, nearest first.
@@ -33,6 +34,10 @@ export interface Strike {
   readonly violations: ReadonlyArray<Violation>
   readonly fault: Probe.PlannedFault | undefined
   readonly delays: ReadonlyArray<number>
+  /** The random schedule it ran under, if it did. */
+  readonly chosen: Chosen | undefined
+  /** Where the point stands in the run it was taken from. */
+  readonly step: Step | undefined
 }
 
 /**
@@ -140,7 +145,8 @@ export const gather = (strikes: ReadonlyArray<Strike>): ReadonlyArray<ReadonlyAr
 /** The strike that stands for its group: best grade, fewest delays, an operation before a wait, lowest number. */
 export const representative = (group: ReadonlyArray<Strike>): Strike => {
   const rank = ({ delays, grade, point: { place } }: Strike) =>
-    grades.indexOf(grade) * 1e9 + delays.length * 1e8 + kinds.indexOf(place.kind) * 1e6 + place.index
+    grades.indexOf(grade) * 1e9 + delays.length * 1e8 + kinds.indexOf(place.kind) * 1e6 +
+    place.index
   return group.reduce((best, next) => rank(next) < rank(best) ? next : best)
 }
 

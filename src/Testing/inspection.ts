@@ -6,39 +6,59 @@
  *
  * @since 0.1.0
  */
-import type { Outcome, Unreleased } from "./experiment.ts"
-import type { Strike } from "./findings.ts"
+import { momentsOf, programText } from "./certificate.ts"
+import type { Unreleased } from "./experiment.ts"
+import {
+  countGrades,
+  differenceTo,
+  faultText,
+  type Finding,
+  gather,
+  type Grade,
+  gradeOf,
+  representative,
+  type Strike,
+  windowOf
+} from "./findings.ts"
 import type * as Probe from "./Probe.ts"
 import { type Instruction, stackOf } from "./runtime.ts"
 import { runPlan, type Session } from "./session.ts"
-import { makeTrace, type Step, type Trace } from "./simulation.ts"
-import type { UserCode } from "./sweep.ts"
-import { isUserCode, type Locator } from "./where.ts"
+import { makeTrace, type Step, type Strategy, type Trace } from "./simulation.ts"
+import type { Swept, Ungraded } from "./sweep.ts"
+import { toToken } from "./token.ts"
+import { isUserCode, type Locator, makeLocator } from "./where.ts"
+
+/** Whether code of the user ran in the slice of a step, before it. */
+type UserCode = (trace: Trace, global: number) => boolean
 
 type Executed = readonly [next: Instruction, returnsTo: Instruction | undefined]
 
 /** What each step of a run executed, by one more run of it. */
 const executedBy = async (
   session: Session,
-  fault: Probe.PlannedFault | undefined
+  fault: Probe.PlannedFault | undefined,
+  delays: ReadonlyArray<number>
 ): Promise<ReadonlyArray<Executed>> => {
   const executed: Array<Executed> = []
   const trace = makeTrace({
     onStep: (fiber, next) => executed.push([next, stackOf(fiber).at(-1)])
   })
-  await runPlan(session, { trace, fault })
+  await runPlan(session, { plan: { delays }, trace, fault })
   return executed
 }
 
 /** Tells of each step whether code of the user ran in its slice before it. */
-export const userCodeOf = async (
+const userCodeOf = async (
   session: Session,
   locator: Locator,
-  strikes: ReadonlyArray<{ readonly trace: Trace; readonly fault: Probe.PlannedFault | undefined }>
+  strikes: ReadonlyArray<Ungraded>
 ): Promise<UserCode> => {
   const known = new Map<Trace, ReadonlyArray<Executed>>()
-  for (const { fault, trace } of strikes) {
-    if (!known.has(trace)) known.set(trace, await executedBy(session, fault))
+  for (const { delays, fault, point, trace } of strikes) {
+    if (known.has(trace)) continue
+    // The trace of a second delay is that of the run with the first.
+    const before = point.place.kind === "nowhere" ? delays.slice(0, -1) : []
+    known.set(trace, await executedBy(session, fault, before))
   }
   const isUser = (executed: Executed | undefined): boolean =>
     executed !== undefined
@@ -75,7 +95,12 @@ interface Row {
 }
 
 /** The last steps of each fiber before the interrupt, and the first after it. */
-const table = (rows: ReadonlyArray<Row>, hitGlobal: number, target: number): string => {
+const table = (
+  rows: ReadonlyArray<Row>,
+  hitGlobal: number,
+  target: number,
+  isInterrupted: boolean
+): string => {
   const perFiber = new Map<number, number>()
   const before = rows.filter(({ global }) => global <= hitGlobal).toReversed()
     .filter(({ step }) => {
@@ -97,8 +122,8 @@ const table = (rows: ReadonlyArray<Row>, hitGlobal: number, target: number): str
     "    op",
     ...fibers.map((fiber) => (fiber === target ? "target" : `fiber ${fiber}`).padEnd(width))
   ].join(" │ ").trimEnd()
-  const mark = `       ── the target is interrupted here ──`
-  return [head, ...before.map(row), mark, ...after.map(row)].join("\n")
+  const mark = isInterrupted ? ["       ── the target is interrupted here ──"] : []
+  return [head, ...before.map(row), ...mark, ...after.map(row)].join("\n")
 }
 
 /** Where the body was written: for stacks that hold no line of the user. */
@@ -107,15 +132,19 @@ const bodyOf = ({ program }: Session, locator: Locator): string | undefined => {
   return line?.isUser === true ? `in the body at ${line.text}` : undefined
 }
 
+/** One more run of a strike, with lines. */
 export const lookAt = async (
   session: Session,
   locator: Locator,
-  strike: Strike
+  strike: Pick<Strike, "delays" | "fault" | "outcome" | "point"> & {
+    readonly strategy?: Strategy | undefined
+  }
 ): Promise<Look> => {
   const lines = new Map<number, string>()
   const { delays, fault, outcome, point } = strike
-  const near = (global: number) =>
-    Math.abs(global - outcome.hitGlobal) <= 4 * (shownBefore + shownAfter)
+  // Without an interrupt the last delay is what matters.
+  const center = outcome.hit ? outcome.hitGlobal : delays.at(-1) ?? outcome.global
+  const near = (global: number) => Math.abs(global - center) <= 4 * (shownBefore + shownAfter)
   let stack: ReadonlyArray<string> = []
   let at: string | undefined
   let target = 0
@@ -132,8 +161,8 @@ export const lookAt = async (
       at = all.find(({ isUser }) => isUser)?.text ?? bodyOf(session, locator)
     }
   })
-  const seen: Outcome = await runPlan(session, {
-    plan: { place: point.place, delays },
+  const seen = await runPlan(session, {
+    plan: { place: point.place, delays, strategy: strike.strategy },
     fault,
     trace,
     locate: locator.here
@@ -148,6 +177,113 @@ export const lookAt = async (
     at,
     stack,
     unreleased: seen.unreleased.length > 0 ? seen.unreleased : seen.pending,
-    steps: table(rows, seen.hitGlobal, target)
+    steps: table(rows, center, target, outcome.hit)
+  }
+}
+
+/** The hash that a replay must show: at the interrupt, or at the last delay, or over all. */
+export const hashOf = (
+  { chosen, delays, outcome, point }: Pick<Strike, "chosen" | "delays" | "outcome" | "point">
+): number => {
+  if (point.place.kind !== "nowhere") return outcome.hitHash
+  return delays.length > 0 && chosen === undefined ? outcome.delayHash : outcome.hash
+}
+
+const delaysText = ({ chosen, delays }: Strike): string => {
+  if (chosen !== undefined) {
+    return `, ${chosen.kind === "walk" ? "random walk" : "PCT"} ${chosen.seed}`
+  }
+  return delays.length === 0 ? "" : `, delayed at op ${delays.join(" and ")}`
+}
+
+const grade = (strike: Ungraded, userCode: UserCode): Strike => {
+  const { point, trace } = strike
+  const reach = (global: number): Grade =>
+    gradeOf(point.place, trace.steps[global - 1], () => userCode(trace, global))
+  const interrupt = point.place.kind === "nowhere" ? "R0" : reach(point.global)
+  // As far away as the farthest thing it needs.
+  const delays = strike.delays.map((global): Grade =>
+    gradeOf(
+      { kind: "global", index: global },
+      trace.steps[global - 1],
+      () => userCode(trace, global)
+    )
+  )
+  const all = [interrupt, ...delays, ...(strike.chosen === undefined ? [] : ["R4" as const])]
+  const farthest = all.reduce((far, one) => one > far ? one : far)
+  return { ...strike, grade: farthest, step: trace.steps[point.global - 1] }
+}
+
+const findingOf = async (
+  session: Session,
+  locator: Locator,
+  group: ReadonlyArray<Strike>,
+  swept: Swept
+): Promise<Finding> => {
+  const chosen = representative(group)
+  const { delays, fault, point, violations } = chosen
+  const look = await lookAt(session, locator, chosen)
+  const pass = await nearestPass(session, chosen, swept)
+  const { seed } = session.limits
+  const [moment] = momentsOf(chosen.grade, point.place, chosen.step, session.trace.parks)
+  return {
+    window: windowOf(group.map((strike) => strike.point.place)) + faultText(fault)
+      + delaysText(chosen),
+    grade: chosen.grade,
+    grades: countGrades(group),
+    violations,
+    at: look.at,
+    stack: look.stack,
+    unreleased: look.unreleased,
+    steps: look.steps,
+    nearestPass: pass,
+    token: toToken({
+      name: session.program.name,
+      place: point.place,
+      delays,
+      chosen: chosen.chosen,
+      fault,
+      seed,
+      hash: hashOf(chosen)
+    }),
+    program: moment === undefined ? undefined : programText(session.program.name, moment)
+  }
+}
+
+/** The nearest own operation before the strike that keeps the laws, and what was different there. */
+const nearestPass = async (
+  session: Session,
+  { fault, outcome, point }: Strike,
+  swept: Swept
+): Promise<string | undefined> => {
+  if (point.place.kind !== "op") return undefined
+  const struck = new Set(
+    swept.strikes.filter((strike) => strike.point.place.kind === "op")
+      .map((strike) => strike.point.place.index)
+  )
+  let index = point.place.index - 1
+  while (index > 0 && struck.has(index)) index--
+  if (index === 0) return undefined
+  const pass = session.points.own[index - 1]
+  if (pass === undefined) return undefined
+  const passed = await runPlan(session, { plan: { place: pass.place }, fault })
+  return differenceTo(pass, passed, outcome)
+}
+
+/** What a sweep found, looked at closely. */
+export const findingsOf = async (
+  session: Session,
+  swept: Swept
+): Promise<ReadonlyArray<Finding>> => {
+  if (swept.strikes.length === 0) return []
+  const locator = await makeLocator()
+  try {
+    const userCode = await userCodeOf(session, locator, swept.strikes)
+    const groups = gather(swept.strikes.map((strike) => grade(strike, userCode)))
+    const findings: Array<Finding> = []
+    for (const group of groups) findings.push(await findingOf(session, locator, group, swept))
+    return findings
+  } finally {
+    locator.close()
   }
 }

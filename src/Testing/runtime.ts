@@ -67,7 +67,8 @@ export const isInterruptible = (fiber: AnyFiber): boolean =>
 export const standOf = (fiber: AnyFiber): number => {
   const { _stack, currentOpCount, currentRuntimeFlags } = inside(fiber)
   // Only whether it may be interrupted: a supervised run has a flag more and must give the same number.
-  return (currentOpCount << 12) ^ (_stack.length << 1) ^ (currentRuntimeFlags & RuntimeFlags.Interruption)
+  return (currentOpCount << 12) ^ (_stack.length << 1) ^
+    (currentRuntimeFlags & RuntimeFlags.Interruption)
 }
 
 /** Whether a value is an instruction: what `onEffect` gives is one. */
@@ -151,7 +152,9 @@ export const interceptFinalizers = (
 
 /** Sees each task that goes to effect's own scheduler: what escaped a controlled run. Returns how to undo. */
 export const interceptDefaultScheduler = (onTask: () => void): () => void => {
-  const scheduler = Scheduler.defaultScheduler as { scheduleTask: Scheduler.Scheduler["scheduleTask"] }
+  const scheduler = Scheduler.defaultScheduler as {
+    scheduleTask: Scheduler.Scheduler["scheduleTask"]
+  }
   const own = Object.getOwnPropertyDescriptor(scheduler, "scheduleTask")
   const original = scheduler.scheduleTask
   scheduler.scheduleTask = function(task, priority, fiber) {
@@ -218,49 +221,61 @@ const observed = (
 
 const facts: ReadonlyArray<readonly [fact: string, holds: () => boolean]> = [
   ["the scheduler is asked before each operation, with a count from 1", () => {
-    const { asked } = observed(Effect.flatMap(Effect.sync(() => 1), Effect.succeed), () => false, () => {})
+    const { asked } = observed(
+      Effect.flatMap(Effect.sync(() => 1), Effect.succeed),
+      () => false,
+      () => {}
+    )
     return asked.map(({ offset, op }) => `${offset}${op}`).join() === "1OnSuccess,2Sync,3Success"
   }],
-  ["a fiber that yields is scheduled by its `run`, and an interrupt told then comes after its resume", () => {
-    const ran: Array<number> = []
-    let yielding = false
-    const body = Effect.zipRight(
-      Effect.sync(() => ran.push(1)),
-      Effect.uninterruptible(Effect.zipRight(Effect.sync(() => ran.push(2)), Effect.sync(() => ran.push(3))))
-    )
-    const { fiber } = observed(
-      Effect.zipRight(body, Effect.sync(() => ran.push(4))),
-      (_, count) => {
-        yielding = count === 6
-        return yielding ? 0 : false
-      },
-      (of, task) => {
-        if (!yielding || of === undefined || task !== runOf(of)) return
-        yielding = false
-        of.unsafeInterruptAsFork(FiberId.none)
-      }
-    )
-    const exit = fiber.unsafePoll()
-    return exit !== null && Exit.isFailure(exit) && Cause.isInterruptedOnly(exit.cause)
-      && !ran.includes(4) && (ran.length === 1 || ran.length === 3)
-  }],
-  ["all scopes share one prototype with `addFinalizer`, and keep their finalizers in `state`", () => {
-    let seen = 0
-    let ran = 0
-    const undo = interceptFinalizers((_, finalizer) => {
-      seen++
-      return finalizer
-    })
-    try {
-      const use = Effect.acquireRelease(Effect.void, () => Effect.sync(() => ran++))
-      const { asked } = observed(Effect.scoped(use), () => false, () => {})
-      undo()
-      const plain = observed(Effect.scoped(use), () => false, () => {}).asked
-      return seen === 1 && ran === 2 && asked.length === plain.length
-    } finally {
-      undo()
+  [
+    "a fiber that yields is scheduled by its `run`, and an interrupt told then comes after its resume",
+    () => {
+      const ran: Array<number> = []
+      let yielding = false
+      const body = Effect.zipRight(
+        Effect.sync(() => ran.push(1)),
+        Effect.uninterruptible(
+          Effect.zipRight(Effect.sync(() => ran.push(2)), Effect.sync(() => ran.push(3)))
+        )
+      )
+      const { fiber } = observed(
+        Effect.zipRight(body, Effect.sync(() => ran.push(4))),
+        (_, count) => {
+          yielding = count === 6
+          return yielding ? 0 : false
+        },
+        (of, task) => {
+          if (!yielding || of === undefined || task !== runOf(of)) return
+          yielding = false
+          of.unsafeInterruptAsFork(FiberId.none)
+        }
+      )
+      const exit = fiber.unsafePoll()
+      return exit !== null && Exit.isFailure(exit) && Cause.isInterruptedOnly(exit.cause)
+        && !ran.includes(4) && (ran.length === 1 || ran.length === 3)
     }
-  }],
+  ],
+  [
+    "all scopes share one prototype with `addFinalizer`, and keep their finalizers in `state`",
+    () => {
+      let seen = 0
+      let ran = 0
+      const undo = interceptFinalizers((_, finalizer) => {
+        seen++
+        return finalizer
+      })
+      try {
+        const use = Effect.acquireRelease(Effect.void, () => Effect.sync(() => ran++))
+        const { asked } = observed(Effect.scoped(use), () => false, () => {})
+        undo()
+        const plain = observed(Effect.scoped(use), () => false, () => {}).asked
+        return seen === 1 && ran === 2 && asked.length === plain.length
+      } finally {
+        undo()
+      }
+    }
+  ],
   ["a fiber shows its stack, its flags and its children", () => {
     let held = false
     observed(

@@ -107,7 +107,9 @@ const troubleOf = (program: Program, { outcome }: { readonly outcome: Outcome })
 const open = async (program: Program, driver: Driver, limits: Limits): Promise<Session> => {
   const startedAt = performance.now()
   const first = await plainRun(program, driver, limits)
-  if (first.outcome.first === never) throw new Unexplorable("the body never ends, even when nobody interrupts it")
+  if (first.outcome.first === never) {
+    throw new Unexplorable("the body never ends, even when nobody interrupts it")
+  }
   const trouble = troubleOf(program, first)
   if (trouble !== undefined) throw new Unexplorable(`without any interrupt: ${trouble}`)
   const again = await plainRun(program, driver, limits)
@@ -118,7 +120,9 @@ const open = async (program: Program, driver: Driver, limits: Limits): Promise<S
     const steps = first.trace.steps
     const at = steps.findIndex(({ hash }, index) => hash !== again.trace.steps[index]?.hash)
     throw new Unexplorable(
-      `not deterministic: two plain runs differ${at < 0 ? "" : ` at op ${at + 1} (${steps[at]?.op})`}`
+      `not deterministic: two plain runs differ${
+        at < 0 ? "" : ` at op ${at + 1} (${steps[at]?.op})`
+      }`
     )
   }
   const notes = first.outcome.escapes > 0

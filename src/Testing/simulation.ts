@@ -142,6 +142,12 @@ let active: Simulation | undefined
 
 export const activeSimulation = (): Simulation | undefined => active
 
+const activate = (simulation: Simulation): Simulation | undefined => {
+  const outer = active
+  active = simulation
+  return outer
+}
+
 export class Simulation {
   // All guarded by the single thread; written by this file, read by anyone.
   now = 0
@@ -432,8 +438,7 @@ export class Simulation {
 
   /** Runs whatever is ready, until nothing is. Time stands still. */
   drain(): void {
-    const outer = active
-    active = this
+    const outer = activate(this)
     try {
       while (this.#head < this.#ready.length) {
         const { drain, fiber } = this.#next()
@@ -467,7 +472,9 @@ export class Simulation {
 
   /** Called when nothing is ready: true if the plan then made something ready. */
   notice(): boolean {
-    if (this.target !== undefined && this.#parked) this.#atPark("quiet", ++this.#quiets, this.target)
+    if (this.target !== undefined && this.#parked) {
+      this.#atPark("quiet", ++this.#quiets, this.target)
+    }
     return !this.isIdle
   }
 
@@ -477,8 +484,7 @@ export class Simulation {
     if (timer === undefined || timer.at > end) return false
     this.#timers.shift()
     if (timer.at > this.now) this.now = timer.at
-    const outer = active
-    active = this
+    const outer = activate(this)
     try {
       timer.fire()
     } finally {
@@ -497,7 +503,10 @@ export class Simulation {
   }
 
   /** As `settle`, for programs that also wait on native promises and handles: `idle` says whether those are done. */
-  async settleAsync(done: () => boolean, idle: (sim: Simulation) => Promise<boolean>): Promise<void> {
+  async settleAsync(
+    done: () => boolean,
+    idle: (sim: Simulation) => Promise<boolean>
+  ): Promise<void> {
     const end = this.now + defaultHorizon
     for (;;) {
       this.drain()
@@ -584,6 +593,6 @@ export const controlGlobals = (): () => void => {
   return () => {
     if (released) return
     released = true
-    if (--controlled === 0) for (const one of undo) one()
+    if (--controlled === 0) { for (const one of undo) one() }
   }
 }

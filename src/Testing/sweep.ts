@@ -7,24 +7,14 @@
  * @since 0.1.0
  */
 import { judge, type Outcome } from "./experiment.ts"
-import { type Grade, gradeOf, type Strike } from "./findings.ts"
+import type { Strike } from "./findings.ts"
 import { type Point, pointsOf } from "./points.ts"
 import type * as Probe from "./Probe.ts"
-import { makeTrace, type Step, type Trace } from "./simulation.ts"
 import { isSpent, runPlan, type Session } from "./session.ts"
-
-/** How far a sweep came. */
-export interface Sweep {
-  readonly strikes: ReadonlyArray<Strike>
-  readonly tried: number
-  readonly planned: number
-}
-
-/** Whether code of the user ran in the slice of a step, before it. Told later, when the lines are known. */
-export type UserCode = (trace: Trace, global: number) => boolean
+import { makeTrace, type Trace } from "./simulation.ts"
 
 /** A strike whose grade is not known yet. */
-export type Ungraded = Omit<Strike, "grade"> & { readonly trace: Trace }
+export type Ungraded = Omit<Strike, "grade" | "step"> & { readonly trace: Trace }
 
 /** What a sweep found and did. */
 export interface Swept {
@@ -58,7 +48,10 @@ const tryPoint = async (
     return
   }
   const violations = judge(outcome, session.plain)
-  if (violations.length > 0) swept.strikes.push({ point, outcome, violations, fault, delays, trace })
+  if (violations.length > 0) {
+    const chosen = undefined
+    swept.strikes.push({ point, outcome, violations, fault, delays, chosen, trace })
+  }
 }
 
 export const sweepPoints = async (
@@ -99,7 +92,8 @@ export const sweepPlain = async (
   }
 }
 
-const nowhere = (outcome: Outcome): Point => ({
+/** The point of a run that is not interrupted. */
+export const nowhere = (outcome: Outcome): Point => ({
   place: { kind: "nowhere", index: 0 },
   hash: outcome.hash,
   global: 0,
@@ -126,8 +120,15 @@ export const sweepFaults = async (
       // Whoever waits for an acquire that never returns waits until it is interrupted.
       const violations = fault === "acquire never returns" ? [] : judge(outcome, session.plain)
       if (violations.length > 0) {
-        const point = nowhere(outcome)
-        swept.strikes.push({ point, outcome, violations, fault: planned, delays: [], trace })
+        swept.strikes.push({
+          point: nowhere(outcome),
+          outcome,
+          violations,
+          fault: planned,
+          delays: [],
+          chosen: undefined,
+          trace
+        })
       }
       const points = pointsOf(trace)
       const own = mode === "full" ? points.own.filter(({ leads }) => leads) : []
@@ -149,9 +150,10 @@ export const sweepDelayed = async (
   const { points, trace } = session
   const leading = [...points.own.filter(({ leads }) => leads), ...points.waits]
   const at = delaysOf(session)
-  const sets = depth === 1
-    ? at.map((one) => [one])
-    : at.flatMap((one, index) => [[one], ...at.slice(index + 1).map((two) => [one, two])])
+  const pairs = depth === 1
+    ? []
+    : at.flatMap((one, index) => at.slice(index + 1).map((two) => [one, two]))
+  const sets = [...at.map((one) => [one]), ...pairs]
   swept.planned += sets.length * leading.length
   for (const delays of sets) {
     for (const point of leading) {
@@ -160,18 +162,3 @@ export const sweepDelayed = async (
     }
   }
 }
-
-/** The step of a trace at which a point stands. */
-export const stepAt = (trace: Trace, point: Point): Step | undefined =>
-  point.global > 0 ? trace.steps[point.global - 1] : undefined
-
-export const grade = (strike: Ungraded, userCode: UserCode): Strike => {
-  const { delays, fault, outcome, point, trace, violations } = strike
-  const reached: Grade = gradeOf(
-    point.place,
-    stepAt(trace, point),
-    () => userCode(trace, point.global)
-  )
-  return { point, grade: reached, outcome, violations, fault, delays }
-}
-

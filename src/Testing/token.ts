@@ -107,9 +107,24 @@ export type Parsed = Omit<Recipe, "name" | "hash"> & {
 
 export const fromToken = (token: string): Parsed => {
   const found = shape.exec(token.trim())
-  if (found === null) throw new StaleToken({ token, reason: "it is not of the form this version writes" })
-  const [, name = "", letter, index, delays, strategy, chosenSeed, depth, steps, fault, nth, seed, hash = ""] =
-    found
+  if (found === null) {
+    throw new StaleToken({ token, reason: "it is not of the form this version writes" })
+  }
+  const [
+    ,
+    name = "",
+    letter,
+    index,
+    delays,
+    strategy,
+    chosenSeed,
+    depth,
+    steps,
+    fault,
+    nth,
+    seed,
+    hash = ""
+  ] = found
   const kind = (Object.keys(letters) as Array<Place["kind"]>).find((one) => letters[one] === letter)
   const planned = fault === undefined ? undefined : allFaults[Number(fault)]
   return {
