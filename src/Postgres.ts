@@ -94,7 +94,7 @@ export interface Options extends PoolOptions {
   readonly host?: string | undefined
   readonly port?: number | undefined
   readonly user?: string | undefined
-  readonly password?: Redacted.Redacted | undefined
+  readonly password?: string | Redacted.Redacted | undefined
   readonly database?: string | undefined
   readonly ssl?: boolean | ConnectionOptions | undefined
 }
@@ -1218,7 +1218,9 @@ const clientConfig = (options: Options, applicationName: string): Pg.ClientConfi
   host: options.host,
   port: options.port,
   user: options.user,
-  password: options.password === undefined ? undefined : Redacted.value(options.password),
+  password: Redacted.isRedacted(options.password)
+    ? Redacted.value(options.password)
+    : options.password,
   database: options.database,
   ssl: options.ssl,
   application_name: applicationName,
@@ -1327,6 +1329,16 @@ const contextOf = (service: Service): Context.Context<Postgres | SqlClient.SqlCl
  * The pool as a layer: `SqlClient.SqlClient` for all of `@effect/sql`, and `Postgres` for what lies beneath.
  *
  * **Interruption** — as `make`. **Errors** — as `make`. **Cost** — as `make`.
+ *
+ * **Example** (the URL from the environment)
+ * ```ts
+ * import { Config, Effect, Layer } from "effect"
+ * import * as Postgres from "holdfast/Postgres"
+ *
+ * export const live = Layer.unwrapEffect(
+ *   Effect.map(Config.redacted("DATABASE_URL"), (url) => Postgres.layer({ url }))
+ * )
+ * ```
  *
  * @category layers
  * @since 0.1.0

@@ -34,6 +34,7 @@ import * as Redacted from "effect/Redacted"
 import type * as Scope from "effect/Scope"
 import * as crypto from "node:crypto"
 import * as os from "node:os"
+import type { ConnectionOptions } from "node:tls"
 import { Client, type ClientConfig } from "pg"
 import * as Lock from "../Lock.ts"
 import * as Managed from "../Managed.ts"
@@ -54,7 +55,7 @@ export interface Options {
   readonly user?: string | undefined
   readonly password?: string | Redacted.Redacted | undefined
   readonly database?: string | undefined
-  readonly ssl?: ClientConfig["ssl"]
+  readonly ssl?: boolean | ConnectionOptions | undefined
   /** Default 5 seconds. */
   readonly connectTimeout?: Duration.DurationInput | undefined
   /** How often a held session is asked for a sign of life. Default 2 seconds. */
@@ -485,6 +486,20 @@ export const make = (options: Options): Effect.Effect<Lock.Service, never, Scope
  * )
  * const database = LockPostgres.layerAdvisory({ namespace: "billing", url: "postgres://localhost/billing" })
  * Effect.runPromise(Effect.provide(report, database))
+ * ```
+ *
+ * **Example** (on the embedded server)
+ * ```ts
+ * import { Effect, Layer } from "effect"
+ * import * as LockPostgres from "holdfast/Lock/Postgres"
+ * import * as Embedded from "holdfast/Postgres/Embedded"
+ *
+ * const locks = Layer.unwrapEffect(Effect.map(
+ *   Embedded.Embedded,
+ *   ({ database, host, port, user }) =>
+ *     LockPostgres.layerAdvisory({ namespace: "test", host, port, user, database })
+ * ))
+ * export const live = Layer.provide(locks, Embedded.layer())
  * ```
  *
  * @category layers
