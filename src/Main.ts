@@ -12,6 +12,8 @@
  * - Main-2 The process ends at most `drain + release` after the first signal.
  * - Main-3 (L5) A failure, and every failure of a release, is printed.
  * - Main-4 A stray throw or rejection ends the program gracefully, with code 1.
+ * - Main-5 Nobody need listen: a reader that has left (EPIPE, or a terminal that is gone) changes nothing. Standard output
+ *   that is lost otherwise (a full disk) is told once and makes the code 1 at the least.
  *
  * EXIT CODES 0 success; 1 failure, stray error or overrun; 129/130/143 ended or forced by SIGHUP/SIGINT/SIGTERM; whatever
  * `exitCode` says.
@@ -87,7 +89,16 @@ interface Course {
   reason: Option.Option<Shutdown.Reason>
   first: { readonly signal: string; readonly at: number } | undefined
   timer: NodeJS.Timeout | undefined
+  outputLost: boolean
 }
+
+/** setTimeout's own limit, 24.8 days: what is longer, it takes for 1 ms. */
+const longestTimer = 2 ** 31 - 1
+const after = (millis: number, f: () => void): NodeJS.Timeout =>
+  setTimeout(f, Math.min(millis, longestTimer))
+
+const readerLeft = (error: NodeJS.ErrnoException): boolean =>
+  ["EPIPE", "EIO", "ERR_STREAM_DESTROYED"].includes(error.code ?? "")
 
 /**
  * Runs the program as the process's main fiber, with a ledger and a `Shutdown` of its own.
@@ -103,14 +114,26 @@ interface Course {
  * @since 0.1.0
  */
 export const run = <A, E>(program: Effect.Effect<A, E>, options: Options<A, E> = {}): void => {
-  const print = options.print ?? ((line: string) => process.stderr.write(`${line}\n`))
+  const write = options.print ?? ((line: string) => process.stderr.write(`${line}\n`))
+  const print = (line: string): void => {
+    try {
+      write(line)
+    } catch {
+      // INVARIANT Main-5: there is nobody left to tell.
+    }
+  }
   const drain = Duration.toMillis(options.drain ?? "25 seconds")
   const release = Duration.toMillis(options.release ?? "10 seconds")
   const forceAfter = Duration.toMillis(options.forceAfter ?? "500 millis")
   const signals = options.signals ?? ["SIGINT", "SIGTERM", "SIGHUP"]
   const ledger = Effect.runSync(Ledger.make)
   const shutdown = Shutdown.unsafeMake()
-  const course: Course = { reason: Option.none(), first: undefined, timer: undefined }
+  const course: Course = {
+    reason: Option.none(),
+    first: undefined,
+    timer: undefined,
+    outputLost: false
+  }
 
   const printHolders = (): void => {
     const { live, takenAt } = Effect.runSync(ledger.snapshot)
@@ -123,9 +146,9 @@ export const run = <A, E>(program: Effect.Effect<A, E>, options: Options<A, E> =
     return process.exit(code)
   }
   const interrupt = (): void => {
-    course.timer = setTimeout(
-      () => forced(`The releases did not end within ${release} ms`, 1),
-      release
+    course.timer = after(
+      release,
+      () => forced(`The releases did not end within ${release} ms`, 1)
     )
     fiber.unsafeInterruptAsFork(fiber.id())
   }
@@ -133,20 +156,20 @@ export const run = <A, E>(program: Effect.Effect<A, E>, options: Options<A, E> =
     course.reason = Option.some(reason)
     shutdown.unsafeRequest(reason)
     if (shutdown.unsafeDrainers() === 0) return interrupt()
-    course.timer = setTimeout(() => {
+    course.timer = after(drain, () => {
       print(`Not drained within ${drain} ms: interrupting what still runs.`)
       interrupt()
-    }, drain)
+    })
   }
   const onSignal = (signal: NodeJS.Signals): void => {
     const { first } = course
     if (Option.isNone(course.reason)) {
-      course.first = { signal, at: Date.now() }
+      course.first = { signal, at: performance.now() }
       print(`${signal}: letting go (once more to force).`)
       return begin({ kind: "signal", signal })
     }
     // INVARIANT Main-1: one Ctrl-C under npm is two SIGINTs.
-    if (first?.signal === signal && Date.now() - first.at < forceAfter) return
+    if (first?.signal === signal && performance.now() - first.at < forceAfter) return
     forced(`Second signal (${signal})`, codeOf(signal))
   }
   const onStray = (error: unknown): void => {
@@ -154,11 +177,37 @@ export const run = <A, E>(program: Effect.Effect<A, E>, options: Options<A, E> =
     if (Option.isNone(course.reason)) begin({ kind: "error", error })
   }
 
+  const onOutputError = (error: NodeJS.ErrnoException): void => {
+    if (readerLeft(error) || course.outputLost) return
+    course.outputLost = true
+    print(`Standard output is lost: ${error.message}`)
+    // It may come after the program's own end.
+    if (process.exitCode === 0) process.exitCode = 1
+  }
+  const codeOfExit = (exit: Exit.Exit<A, E>): number => {
+    try {
+      // INVARIANT Main-3: an interruption that was asked for is no news; anything beside it is.
+      if (Exit.isFailure(exit) && !isSilent(exit.cause, options.isPrinted)) {
+        print(Cause.pretty(exit.cause, { renderErrorCause: true }))
+      }
+      const code = options.exitCode?.(exit, course.reason) ?? defaultCode(exit, course.reason)
+      if (!Number.isInteger(code)) throw new RangeError(`${code} is not one`)
+      return code
+    } catch (thrown) {
+      print(
+        `No exit code: ${thrown instanceof Error ? thrown.stack ?? thrown.message : String(thrown)}`
+      )
+      return 1
+    }
+  }
+
   // Keeps the process alive while the program waits for something that holds no handle.
   const alive = setInterval(() => {}, 2 ** 30)
   signals.forEach((signal) => process.on(signal, onSignal))
   process.on("uncaughtException", onStray)
   process.on("unhandledRejection", onStray)
+  process.stdout.on("error", onOutputError)
+  process.stderr.on("error", () => {})
 
   // Last: it runs at once up to its first yield, and a signal may come in that time.
   const fiber: Fiber.RuntimeFiber<A, E> = Effect.runFork(program.pipe(
@@ -169,13 +218,9 @@ export const run = <A, E>(program: Effect.Effect<A, E>, options: Options<A, E> =
   fiber.addObserver((exit) => {
     clearInterval(alive)
     clearTimeout(course.timer)
-    // INVARIANT Main-3: an interruption that was asked for is no news; anything beside it is.
-    if (Exit.isFailure(exit) && !isSilent(exit.cause, options.isPrinted)) {
-      print(Cause.pretty(exit.cause, { renderErrorCause: true }))
-    }
-    const code = options.exitCode?.(exit, course.reason) ?? defaultCode(exit, course.reason)
-    process.exitCode = code
+    const code = codeOfExit(exit)
+    process.exitCode = code === 0 && course.outputLost ? 1 : code
     // The loop should be empty now and the process end by itself; a forgotten handle must not keep it.
-    setTimeout(() => process.exit(code), 1000).unref()
+    setTimeout(() => process.exit(), 1000).unref()
   })
 }

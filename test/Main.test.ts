@@ -1,4 +1,7 @@
-import { type ChildProcess, spawn } from "node:child_process"
+import { type ChildProcess, execFile, spawn } from "node:child_process"
+import * as fs from "node:fs"
+import * as os from "node:os"
+import * as path from "node:path"
 import { fileURLToPath } from "node:url"
 import { describe, expect, it } from "vitest"
 
@@ -38,6 +41,18 @@ const runProgram = (
       clearTimeout(cap)
       resolve({ code, out: out.trim().split("\n"), err })
     })
+  })
+
+/** Runs the program as bash tells; `$0` is node, `$1` the program. The code is the program's own, not its reader's. */
+const shell = (command: string, ...args: ReadonlyArray<string>): Promise<Ended> =>
+  new Promise((resolve) => {
+    execFile(
+      "bash",
+      ["-o", "pipefail", "-c", command, process.execPath, program, ...args],
+      { timeout: 20_000 },
+      (error, out, err) =>
+        resolve({ code: Number(error?.code ?? 0), out: out.trim().split("\n"), err })
+    )
   })
 
 describe.concurrent("Main", () => {
@@ -113,6 +128,47 @@ describe.concurrent("Main", () => {
     const tooLong = await runProgram("drainsTooLong", (child) => child.kill("SIGTERM"))
     expect(tooLong).toMatchObject({ code: 143, out: ["+a", "ready", "-a"] })
   })
+
+  it("an `exitCode` that throws, or gives no code, is told and ends 1 at once", async () => {
+    for (const name of ["codeThrows", "codeIsNone"]) {
+      const ended = await runProgram(name)
+      expect(ended.code).toBe(1)
+      expect(ended.err).toMatch(/^No exit code: .*(no code for this|1\.5)/)
+      expect(ended.err).not.toContain("forced")
+    }
+  })
+
+  it("Main-5: readers that leave change nothing: the program ends as it would have", async () => {
+    const folder = fs.mkdtempSync(path.join(os.tmpdir(), "hf-"))
+    try {
+      const proof = path.join(folder, "proof")
+      for (const pipe of ["| head -1", "2>&1 | head -1", "2>/dev/null >&2 | true"]) {
+        const ended = await shell(`"$0" "$1" talks "$2" ${pipe}`, proof)
+        expect([pipe, ended.code, ended.err.includes("EPIPE")]).toEqual([pipe, 0, false])
+        expect(fs.readFileSync(proof, "utf8")).toBe("whole")
+        fs.rmSync(proof)
+      }
+    } finally {
+      fs.rmSync(folder, { recursive: true })
+    }
+  })
+
+  it.skipIf(!fs.existsSync("/dev/full"))(
+    "Main-5: output that is lost to a full disk is told once and makes the code 1; the program goes on",
+    async () => {
+      const folder = fs.mkdtempSync(path.join(os.tmpdir(), "hf-"))
+      try {
+        const proof = path.join(folder, "proof")
+        const ended = await shell(`"$0" "$1" talks "$2" > /dev/full`, proof)
+        expect(ended.code).toBe(1)
+        expect(ended.err.match(/Standard output is lost: ENOSPC/g)).toHaveLength(1)
+        expect(fs.readFileSync(proof, "utf8")).toBe("whole")
+        expect((await shell(`"$0" "$1" talks "$2" > /dev/full 2>&1`, proof)).code).toBe(1)
+      } finally {
+        fs.rmSync(folder, { recursive: true })
+      }
+    }
+  )
 
   it("a forgotten handle does not keep the process; the exit code may be the program's own", async () => {
     expect((await runProgram("leftHandle")).code).toBe(0)

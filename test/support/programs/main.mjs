@@ -2,6 +2,7 @@
 import { Effect, Exit } from "effect"
 import { Managed, Shutdown } from "holdfast"
 import * as Main from "holdfast/Main"
+import * as fs from "node:fs"
 
 const say = (line) => process.stdout.write(`${line}\n`)
 const held = (name, release = Effect.void, options = {}) =>
@@ -54,11 +55,26 @@ const programs = {
     const shutdown = yield* Shutdown.Shutdown
     yield* shutdown.drains(Effect.scoped(Effect.zipRight(held("a"), waiting)))
   }),
+  talks: Effect.scoped(Effect.gen(function*() {
+    yield* held("a")
+    for (let n = 0; n < 200; n++) {
+      say(`line ${n}`)
+      process.stderr.write(`note ${n}\n`)
+      yield* Effect.sleep("1 millis")
+    }
+    fs.writeFileSync(process.argv[3], "whole")
+  })),
+  codeThrows: Effect.void,
+  codeIsNone: Effect.void,
   leftHandle: Effect.sync(() => void setInterval(() => {}, 1000)),
   ownCode: Effect.succeed(7)
 }
 Main.run(programs[process.argv[2]], {
-  drain: "600 millis",
+  drain: process.argv[2] === "drains" ? Infinity : "600 millis",
   release: "1500 millis",
-  exitCode: (exit) => process.argv[2] === "ownCode" && Exit.isSuccess(exit) ? exit.value : undefined
+  exitCode: (exit) => {
+    if (process.argv[2] === "codeThrows") throw new Error("no code for this")
+    if (process.argv[2] === "codeIsNone") return 1.5
+    return process.argv[2] === "ownCode" && Exit.isSuccess(exit) ? exit.value : undefined
+  }
 })
