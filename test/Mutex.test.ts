@@ -1,0 +1,284 @@
+import { describe, expect, it } from "@effect/vitest"
+import { Cause, Data, Effect, Exit, Fiber, Option, Scope, TestClock } from "effect"
+import { Ledger, Mutex } from "holdfast"
+
+const settle = Effect.repeatN(Effect.yieldNow(), 6)
+
+const isFree = { locked: false, waiting: 0, holder: Option.none() }
+
+/** How many turns of the loop below fit in before a fiber yields by itself. */
+const turnsBeforeYield = Effect.gen(function*() {
+  let turns = 0
+  const fiber = yield* Effect.fork(
+    Effect.whileLoop({ while: () => true, body: () => Effect.void, step: () => turns++ })
+  )
+  yield* Effect.yieldNow()
+  const atYield = turns
+  yield* Fiber.interrupt(fiber)
+  return atYield
+})
+
+const delayed = (turns: number) => {
+  let left = turns
+  return Effect.whileLoop({ while: () => left-- > 0, body: () => Effect.void, step: () => {} })
+}
+
+/** Every gap between two operations: small budgets and all yields in them, then the default budget ending in each gap. */
+const inEveryGap = (
+  scenario: (yields: number, delay: Effect.Effect<void>) => Effect.Effect<void>
+) =>
+  Effect.gen(function*() {
+    for (let budget = 14; budget <= 42; budget++) {
+      for (let yields = 0; yields <= 25; yields++) {
+        yield* Effect.withMaxOpsBeforeYield(scenario(yields, Effect.void), budget)
+      }
+    }
+    const turns = yield* turnsBeforeYield
+    for (let less = 0; less < 60; less++) yield* scenario(1, delayed(turns - less))
+  })
+
+describe("Mutex", () => {
+  it.effect("Mutex-1 Mutex-2: one at a time, first come first served, and who comes back waits again", () =>
+    Effect.gen(function*() {
+      const mutex = yield* Mutex.make()
+      const log: Array<string> = []
+      const visit = (name: string) =>
+        Effect.gen(function*() {
+          log.push(`+${name}`)
+          yield* Effect.yieldNow()
+          log.push(`-${name}`)
+        }).pipe(Mutex.withLock(mutex))
+      const fibers = [
+        yield* Effect.fork(Effect.zipRight(visit("a1"), visit("a2"))),
+        yield* Effect.fork(visit("b")),
+        yield* Effect.fork(visit("c"))
+      ]
+      for (const fiber of fibers) yield* Fiber.join(fiber)
+      expect(log).toEqual(["+a1", "-a1", "+b", "-b", "+c", "-c", "+a2", "-a2"])
+      expect(yield* Mutex.stats(mutex)).toEqual(isFree)
+    }))
+
+  it.effect("Mutex-1 Handover-1: given back once on success, failure, defect and interruption", () =>
+    Effect.gen(function*() {
+      const mutex = Mutex.unsafeMake()
+      for (const body of [Effect.void, Effect.fail("no"), Effect.die("bug"), Effect.interrupt]) {
+        const plain = yield* Effect.exit(body)
+        expect(yield* Effect.exit(Mutex.withLock(mutex, body))).toEqual(plain)
+        expect(yield* Mutex.stats(mutex)).toEqual(isFree)
+      }
+    }))
+
+  it.effect("Mutex-1 Mutex-3: interrupted in every gap, by lock, try, timeout and scope: free afterwards (S6)", () =>
+    Effect.gen(function*() {
+      const inScope = (mutex: Mutex.Mutex) =>
+        Effect.scoped(Effect.zipRight(Mutex.lock(mutex), Effect.yieldNow()))
+      const ways: Array<(mutex: Mutex.Mutex) => Effect.Effect<unknown, unknown>> = [
+        (mutex) => Mutex.withLock(mutex, Effect.yieldNow()),
+        (mutex) => Mutex.tryWithLock(mutex, Effect.yieldNow()),
+        (mutex) => Mutex.withLockTimeout(mutex, "1 hour", Effect.yieldNow()),
+        inScope
+      ]
+      for (const way of ways) {
+        yield* inEveryGap((yields, delay) =>
+          Effect.gen(function*() {
+            const mutex = Mutex.unsafeMake()
+            const first = yield* Effect.fork(Effect.zipRight(delay, way(mutex)))
+            const second = yield* Effect.fork(Effect.zipRight(delay, way(mutex)))
+            yield* Effect.repeatN(Effect.yieldNow(), yields)
+            yield* Fiber.interrupt(yields % 2 === 0 ? first : second)
+            yield* Fiber.await(first)
+            yield* Fiber.await(second)
+            expect(yield* Mutex.stats(mutex)).toEqual(isFree)
+            expect(yield* Mutex.tryWithLock(mutex, Effect.succeed(1))).toEqual(Option.some(1))
+          })
+        )
+      }
+    }))
+
+  it.effect("Mutex-4: a fiber that asks again is told so at once, and holds on to what it has (S22)", () =>
+    Effect.gen(function*() {
+      const mutex = yield* Mutex.make({ name: "ledger" })
+      const again = Mutex.withLock(mutex, Mutex.withLock(mutex, Effect.void))
+      const error = yield* Effect.flip(again)
+      expect(error).toBeInstanceOf(Mutex.MutexReentry)
+      expect(error.message).toContain("Mutex \"ledger\" is held by this very fiber")
+      expect(
+        yield* Effect.flip(
+          Mutex.withLock(mutex, Mutex.withLockTimeout(mutex, "1 hour", Effect.void))
+        )
+      ).toBeInstanceOf(Mutex.MutexReentry)
+      expect(yield* Effect.flip(Mutex.withLock(mutex, Effect.scoped(Mutex.lock(mutex)))))
+        .toBeInstanceOf(Mutex.MutexReentry)
+      expect(yield* Mutex.stats(mutex)).toEqual(isFree)
+    }))
+
+  it.effect("Mutex-4: another fiber waits, one that had it before is welcome, and detection can be off (S22)", () =>
+    Effect.gen(function*() {
+      const mutex = yield* Mutex.make()
+      const unaware = yield* Mutex.make({ detectReentry: false })
+      const twice: Effect.Effect<void> = Mutex.withLock(unaware, Effect.void)
+      yield* Effect.zipRight(twice, twice)
+      yield* Mutex.withLock(mutex, Effect.void)
+      yield* Mutex.withLock(
+        mutex,
+        Effect.gen(function*() {
+          const child = yield* Effect.forkDaemon(Mutex.withLock(mutex, Effect.succeed("child")))
+          yield* settle
+          const { holder, ...rest } = yield* Mutex.stats(mutex)
+          expect(rest).toEqual({ locked: true, waiting: 1 })
+          expect(Option.getOrThrow(holder)).toEqual(yield* Effect.fiberId)
+          yield* Fiber.interrupt(child)
+        })
+      )
+      const waiting = yield* Effect.fork(Mutex.withLock(unaware, twice))
+      yield* settle
+      expect((yield* Mutex.stats(unaware)).waiting).toBe(1)
+      yield* Fiber.interrupt(waiting)
+    }))
+
+  it.effect("Mutex-5 Mutex-3: the bound is on the wait only; who is late says who held it (S25)", () =>
+    Effect.gen(function*() {
+      const mutex = yield* Mutex.make({ name: "press" })
+      const long = yield* Effect.fork(
+        Mutex.withLockTimeout(mutex, "1 second", Effect.as(Effect.sleep("1 hour"), "done"))
+      )
+      yield* settle
+      const late = yield* Effect.fork(Mutex.withLockTimeout(mutex, "1 second", Effect.void))
+      yield* settle
+      yield* TestClock.adjust("1 second")
+      const error = yield* Effect.flip(Fiber.join(late))
+      if (error._tag !== "MutexTimeout") return expect.fail("not a timeout")
+      expect(error.holder).toEqual(Option.some(long.id()))
+      expect(error.message).toMatch(/^Mutex "press" was not free within 1s: held by fiber #\d+/)
+      yield* TestClock.adjust("1 hour")
+      expect(yield* Fiber.join(long)).toBe("done")
+      expect(yield* Mutex.stats(mutex)).toEqual(isFree)
+    }))
+
+  it.effect("Mutex-3: a try is refused while it is held, and never waits", () =>
+    Effect.gen(function*() {
+      const mutex = yield* Mutex.make()
+      const holder = yield* Effect.fork(Mutex.withLock(mutex, Effect.never))
+      yield* settle
+      expect(yield* Effect.void.pipe(Mutex.tryWithLock(mutex))).toEqual(Option.none())
+      yield* Fiber.interrupt(holder)
+      expect(yield* Mutex.tryWithLock(mutex, Effect.fail("no")).pipe(Effect.flip)).toBe("no")
+      expect(yield* Mutex.stats(mutex)).toEqual(isFree)
+    }))
+
+  it.effect("Handover-2 Mutex-1: a scope's hold is in the ledger, ends with the scope, and needs an open one", () =>
+    Effect.gen(function*() {
+      const mutex = yield* Mutex.make({ name: "door" })
+      const ledger = yield* Ledger.Ledger
+      const scope = yield* Scope.make()
+      yield* Scope.extend(Mutex.lock(mutex), scope)
+      expect((yield* ledger!.snapshot).live).toMatchObject([{ kind: "lock", name: "door" }])
+      expect((yield* Mutex.stats(mutex)).locked).toBe(true)
+      yield* Scope.close(scope, Exit.void)
+      yield* ledger!.assertEmpty
+      const exit = yield* Effect.exit(Scope.extend(Mutex.lock(mutex), scope))
+      expect(Exit.isFailure(exit) && Cause.pretty(exit.cause)).toContain(
+        "Handover-2: \"door\" was taken for a scope that is already closed"
+      )
+      expect(yield* Mutex.stats(mutex)).toEqual(isFree)
+    }).pipe(Effect.provide(Ledger.layer)))
+})
+
+class Key extends Data.Class<{ readonly id: number }> {}
+
+describe("KeyedMutex", () => {
+  it.effect("KeyedMutex-1: the same key is one lock, different keys do not wait, data is compared by value (S24)", () =>
+    Effect.gen(function*() {
+      const keyed = yield* Mutex.makeKeyed<Key>()
+      const log: Array<string> = []
+      const visit = (name: string, id: number) =>
+        Effect.fork(
+          Effect.zipRight(Effect.sync(() => log.push(name)), Effect.never).pipe(
+            Mutex.withKey(keyed, new Key({ id }))
+          )
+        )
+      const first = yield* visit("1a", 1)
+      yield* visit("1b", 1)
+      yield* visit("2", 2)
+      yield* settle
+      expect(log).toEqual(["1a", "2"])
+      yield* Fiber.interrupt(first)
+      yield* settle
+      expect(log).toEqual(["1a", "2", "1b"])
+      expect(yield* Mutex.size(keyed)).toBe(2)
+    }))
+
+  it.effect("KeyedMutex-2: 10^6 keys leave nothing behind (S24)", () =>
+    Effect.gen(function*() {
+      const keyed = yield* Mutex.makeKeyed<number>()
+      let key = 0
+      yield* Effect.whileLoop({
+        while: () => key < 1_000_000,
+        body: () => Mutex.withKey(keyed, key, Effect.void),
+        step: () => key++
+      })
+      expect(yield* Mutex.size(keyed)).toBe(0)
+    }))
+
+  it.effect("KeyedMutex-3: opposite orders do not deadlock; each key is taken once (S24)", () =>
+    Effect.gen(function*() {
+      const keyed = yield* Mutex.makeKeyed<string>()
+      const inside = new Set<string>()
+      const visit = (keys: ReadonlyArray<string>) =>
+        Effect.gen(function*() {
+          for (const key of new Set(keys)) {
+            expect(inside.has(key)).toBe(false)
+            inside.add(key)
+          }
+          yield* Effect.yieldNow()
+          for (const key of keys) inside.delete(key)
+        }).pipe(Mutex.withKeys(keyed, keys))
+      const lists = [["a", "b"], ["b", "a"], ["c", "a", "c"], ["b", "c"], ["a", "b", "c"], []]
+      const fibers = yield* Effect.forEach(
+        Array.from({ length: 60 }, (_, index) => lists[index % lists.length]!),
+        (keys) => Effect.fork(visit(keys))
+      )
+      for (const fiber of fibers) yield* Fiber.join(fiber)
+      expect(yield* Mutex.size(keyed)).toBe(0)
+    }))
+
+  it.effect("KeyedMutex-2 KeyedMutex-3: interrupted in every gap, also half way through its keys: nothing is held (S6, S24)", () =>
+    inEveryGap((yields, delay) =>
+      Effect.gen(function*() {
+        const keyed = yield* Mutex.makeKeyed<string>()
+        const visit = (keys: ReadonlyArray<string>) =>
+          Effect.fork(
+            Effect.zipRight(delay, Mutex.withKeys(keyed, keys, Effect.yieldNow()))
+          )
+        const fibers = [
+          yield* visit(["b"]),
+          yield* visit(["a", "b", "c"]),
+          yield* visit(["c", "a"])
+        ]
+        yield* Effect.repeatN(Effect.yieldNow(), yields)
+        yield* Fiber.interrupt(fibers[yields % 3]!)
+        for (const fiber of fibers) yield* Fiber.await(fiber)
+        expect(yield* Mutex.size(keyed)).toBe(0)
+      })
+    ))
+
+  it.effect("Mutex-4 KeyedMutex-2: asking again for a key that one holds is told before any is taken (S22)", () =>
+    Effect.gen(function*() {
+      const keyed = yield* Mutex.makeKeyed<string>({ name: "row" })
+      const error = yield* Effect.flip(
+        Mutex.withKey(keyed, "a", Mutex.withKeys(keyed, ["b", "a"], Effect.void))
+      )
+      expect(error.message).toContain("Mutex \"row[a]\" is held by this very fiber")
+      yield* Mutex.withKey(keyed, "a", Mutex.withKey(keyed, "b", Effect.void))
+      const broken = Effect.exit(Mutex.withKeys(
+        keyed,
+        (function*() {
+          yield "a"
+          throw new Error("no more keys")
+        })(),
+        Effect.void
+      ))
+      expect(Exit.isFailure(yield* broken)).toBe(true)
+      expect(yield* Mutex.size(keyed)).toBe(0)
+    }))
+})
