@@ -467,7 +467,10 @@ export const replay = async <S = void>(
     const { chosen, delays, fault, outcome, point } = await rerun(token, parsed, session)
     const strategy = chosen === undefined ? undefined : strategyOf(chosen)
     const look = await lookAt(session, locator, { delays, fault, outcome, point, strategy })
-    return { violations: judgeSchedule(outcome, session.plain, options.check), ...look }
+    const violations = point.place.kind === "nowhere" && fault === undefined
+      ? judgeSchedule(outcome, session.plain, options.check)
+      : judge(outcome, session.plain)
+    return { violations, ...look }
   } finally {
     locator.close()
     release()

@@ -2,7 +2,8 @@
  * Probe: resources for tests that count themselves, and may be made to fail.
  *
  * DESIGN. The explorer finds scopes by itself; a probe is for what never reaches a scope, for a name in the report, and for
- * faults. Each run has a probe of its own. A fault strikes the nth acquire or release of the explored use, once.
+ * faults. Each run has a probe of its own. A fault strikes the nth acquire or release of the
+ * explored use, or the nth release of the owner's close, once.
  *
  * COST one record per acquire. SOURCES SQLite's out-of-memory loops (the nth call fails, until there is no nth call).
  *
@@ -128,8 +129,8 @@ interface Entry {
 /** @internal A probe and what only the explorer may do with it. */
 export interface Recorder {
   readonly probe: Probe
-  /** From now on faults strike and are counted. */
-  readonly arm: () => void
+  /** Which calls are counted from now on, and struck. */
+  readonly arm: (sides: "all" | "release" | "none") => void
   readonly struck: () => boolean
   readonly unreleased: () => ReadonlyArray<
     { readonly name: string; readonly at: string | undefined }
@@ -194,13 +195,13 @@ export const makeRecorder = (options: {
   const entries: Array<Entry> = []
   const counters = new Map<string, number>()
   const log: Array<string> = []
-  let armed = false
+  let armed: "all" | "release" | "none" = "none"
   let acquires = 0
   let releases = 0
   let struck = false
 
   const faultFor = (side: "acquire" | "release"): Fault | undefined => {
-    if (!armed) return undefined
+    if (armed !== "all" && armed !== side) return undefined
     const count = side === "acquire" ? ++acquires : ++releases
     const { fault } = options
     if (fault === undefined || !fault.fault.startsWith(side) || fault.nth !== count) {
@@ -293,8 +294,8 @@ export const makeRecorder = (options: {
       counter,
       wrap
     },
-    arm: () => {
-      armed = true
+    arm: (sides) => {
+      armed = sides
     },
     struck: () => struck,
     unreleased: () =>

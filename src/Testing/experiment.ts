@@ -206,7 +206,7 @@ function* steps(
   let second = "not tried"
   let close = "not tried"
   let invariant: string | undefined
-  recorder.arm()
+  recorder.arm("all")
   const first = simulation.forkTarget(use)
   try {
     yield ended(first)
@@ -214,6 +214,8 @@ function* steps(
     yield quiescence
     invariant = check(program, state)
 
+    // The second use shows what the first has left behind, not what a fault does.
+    recorder.arm("none")
     const { after } = program
     const again = simulation.fork(
       after === undefined ? use : Effect.scoped(Effect.suspend(() => after(state)))
@@ -223,6 +225,7 @@ function* steps(
     yield quiescence
     invariant ??= check(program, state)
 
+    recorder.arm("release")
     const closing = simulation.fork(
       owner === undefined ? Effect.void : Scope.close(owner, Exit.void)
     )

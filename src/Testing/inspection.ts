@@ -151,7 +151,7 @@ export const lookAt = async (
   const trace = makeTrace({
     onStep: (fiber, next, global) => {
       if (!near(global)) return
-      const line = locator.linesOf(fiber, next).find(({ isUser }) => isUser)
+      const line = locator.userLineOf(fiber, next)
       if (line !== undefined) lines.set(global, line.text)
     },
     onHit: (fiber, next, interrupted) => {

@@ -564,6 +564,18 @@ const makeClock = (simulation: Simulation): Clock.Clock => {
 let controlled = 0
 let undo: ReadonlyArray<() => void> = []
 
+/** `Effect.never` keeps the process alive with an interval that never fires; in a run it must not look like a handle. */
+const withoutIdleIntervals = (): () => void => {
+  const original = globalThis.setInterval
+  const longest = 2 ** 31 - 1
+  const patched = (...args: Parameters<typeof original>) =>
+    active !== undefined && (args[1] ?? 0) >= longest ? {} : original(...args)
+  Object.assign(globalThis, { setInterval: patched })
+  return () => {
+    Object.assign(globalThis, { setInterval: original })
+  }
+}
+
 const replace = <K extends "now" | "random", O extends { [P in K]: () => number }>(
   owner: O,
   key: K,
@@ -584,6 +596,7 @@ export const controlGlobals = (): () => void => {
     undo = [
       replace(Date, "now", () => active === undefined ? now() : active.now),
       replace(Math, "random", () => active === undefined ? random() : active.random()),
+      withoutIdleIntervals(),
       interceptDefaultScheduler(() => {
         if (active !== undefined) active.escapes++
       })

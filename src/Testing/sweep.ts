@@ -47,6 +47,8 @@ const tryPoint = async (
     if (delays.length === 0) swept.unstable++
     return
   }
+  // Interrupted before the fault: that is the run without it.
+  if (fault !== undefined && !outcome.struck) return
   const violations = judge(outcome, session.plain)
   if (violations.length > 0) {
     const chosen = undefined

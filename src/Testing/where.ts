@@ -31,6 +31,8 @@ export interface Locator {
   readonly lineOf: (value: unknown) => Line | undefined
   /** The lines of a fiber, innermost first, its next instruction before its stack. */
   readonly linesOf: (fiber: AnyFiber, next: Instruction | undefined) => ReadonlyArray<Line>
+  /** The innermost line that the user wrote. */
+  readonly userLineOf: (fiber: AnyFiber, next: Instruction | undefined) => Line | undefined
   /** The first line of the user in the fiber that runs now. */
   readonly here: () => string | undefined
   readonly close: () => void
@@ -40,6 +42,7 @@ export interface Locator {
 export const blind: Locator = {
   lineOf: () => undefined,
   linesOf: () => [],
+  userLineOf: () => undefined,
   here: () => undefined,
   close: () => {}
 }
@@ -98,6 +101,9 @@ const codeOf = (instruction: Instruction): ReadonlyArray<unknown> =>
 
 const slot = "__holdfastWhere"
 
+/** A function stays where it was written, so it is asked once per process; a generator moves. */
+const cache = new WeakMap<object, Line>()
+
 /** Opens the inspector of this process. */
 export const makeLocator = async (): Promise<Locator> => {
   let inspector: typeof Inspector
@@ -144,8 +150,6 @@ export const makeLocator = async (): Promise<Locator> => {
     Reflect.deleteProperty(globalThis, slot)
     return raw
   }
-  // A function stays where it was written; a generator moves.
-  const cache = new WeakMap<object, Line>()
   const lineOf = (value: unknown): Line | undefined => {
     const isFunction = typeof value === "function"
     const known = isFunction ? cache.get(value) : undefined
@@ -156,16 +160,22 @@ export const makeLocator = async (): Promise<Locator> => {
     if (isFunction) cache.set(value, line)
     return line
   }
-  const linesOf = (fiber: AnyFiber, next: Instruction | undefined): ReadonlyArray<Line> =>
-    [...(next === undefined ? [] : [next]), ...stackOf(fiber).toReversed()]
-      .flatMap(codeOf).map(lineOf).filter((line) => line !== undefined)
+  const codesOf = (fiber: AnyFiber, next: Instruction | undefined): ReadonlyArray<unknown> =>
+    [...(next === undefined ? [] : [next]), ...stackOf(fiber).toReversed()].flatMap(codeOf)
+  const userLineOf = (fiber: AnyFiber, next: Instruction | undefined): Line | undefined => {
+    for (const value of codesOf(fiber, next)) {
+      const line = lineOf(value)
+      if (line?.isUser === true) return line
+    }
+    return undefined
+  }
   return {
     lineOf,
-    linesOf,
+    userLineOf,
+    linesOf: (fiber, next) => codesOf(fiber, next).map(lineOf).filter((line) => line !== undefined),
     here: () => {
       const fiber = Option.getOrUndefined(Fiber.getCurrentFiber())
-      if (fiber === undefined) return undefined
-      return linesOf(fiber, undefined).find(({ isUser }) => isUser)?.text
+      return fiber === undefined ? undefined : userLineOf(fiber, undefined)?.text
     },
     close: () => session.disconnect()
   }

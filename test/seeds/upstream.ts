@@ -1,0 +1,125 @@
+/**
+ * What the explorer finds in effect 3.22.4 itself, with the grade of reach it must find: a defect that is not seen any more
+ * means that upstream has fixed it, or that the explorer has gone blind.
+ */
+import { Duration, Effect, Pool, RcMap, RcRef, ScopedCache, ScopedRef } from "effect"
+import { Explore, type Probe } from "holdfast/Testing"
+
+export interface Seed {
+  readonly name: string
+  readonly explore: (options?: Explore.Options) => Promise<Explore.Verdict>
+  readonly certify?: ((finding: Explore.Finding) => Promise<Explore.Certificate>) | undefined
+  readonly grade: Explore.Grade | undefined
+  readonly law?: Explore.Violation["law"] | undefined
+}
+
+type Run = typeof Explore.interruptions
+
+const slow: Probe.Options = { acquireTakes: "10 millis" }
+
+export const upstream = (run: Run): ReadonlyArray<Seed> => {
+  const seed = <S = void>(
+    grade: Explore.Grade | undefined,
+    law: Explore.Violation["law"] | undefined,
+    subject: Explore.Subject<S>
+  ): Seed => ({
+    name: subject.name,
+    grade,
+    law,
+    explore: (options) => run(subject, options),
+    certify: (finding) => Explore.certify(finding, subject)
+  })
+  const exits = "the target exits"
+  const released = "all is released"
+  const second = "the second use is as the first"
+  return [
+    seed("R1", exits, {
+      name: "forEach",
+      body: () => Effect.forEach([1, 2, 3], (n) => Effect.sleep(n), { concurrency: 2 })
+    }),
+    seed("R1", exits, {
+      name: "all",
+      body: () => Effect.all([Effect.sleep(1), Effect.sleep(2)], { concurrency: "unbounded" })
+    }),
+    seed("R1", exits, {
+      name: "zip",
+      body: () => Effect.zip(Effect.sleep(1), Effect.sleep(2), { concurrent: true })
+    }),
+    seed("R1", exits, {
+      name: "race",
+      body: () => Effect.race(Effect.sleep(1), Effect.sleep(2))
+    }),
+    seed("R1", exits, {
+      name: "raceFirst",
+      body: () => Effect.raceFirst(Effect.sleep(1), Effect.sleep(2))
+    }),
+    seed("R0", released, {
+      name: "RcRef.get, slow acquire",
+      setup: (probe) => RcRef.make({ acquire: probe.resource("r", slow) }),
+      body: (ref) => Effect.scoped(RcRef.get(ref))
+    }),
+    seed("R2", released, {
+      name: "RcRef.get",
+      setup: (probe) => RcRef.make({ acquire: probe.resource("r") }),
+      body: (ref) => Effect.scoped(RcRef.get(ref))
+    }),
+    seed("R0", released, {
+      name: "ScopedRef.set, slow acquire",
+      setup: (probe) => ScopedRef.fromAcquire(probe.resource("r", slow)),
+      body: (ref, probe) => ScopedRef.set(ref, probe.resource("r", slow))
+    }),
+    seed("R2", released, {
+      name: "ScopedRef.set",
+      setup: (probe) => ScopedRef.fromAcquire(probe.resource("r")),
+      body: (ref, probe) => ScopedRef.set(ref, probe.resource("r"))
+    }),
+    seed("R0", released, {
+      name: "ScopedCache.get",
+      setup: (probe) =>
+        ScopedCache.make({
+          capacity: 2,
+          timeToLive: Duration.infinity,
+          lookup: (name: string) => probe.resource(name, slow)
+        }),
+      body: (cache) => Effect.scoped(cache.get("a"))
+    }),
+    seed("R1", released, {
+      name: "withEarlyRelease",
+      body: (_, probe) =>
+        Effect.flatMap(Effect.withEarlyRelease(probe.resource("r")), ([release]) => release)
+    }),
+    seed("R4", second, {
+      name: "Semaphore.withPermits",
+      setup: Effect.makeSemaphore(1),
+      body: (semaphore) => semaphore.withPermits(1)(Effect.yieldNow())
+    }),
+    seed("R4", second, {
+      name: "Pool.get",
+      setup: (probe) => Pool.make({ acquire: probe.resource("r"), size: 1 }),
+      body: (pool) => Effect.scoped(pool.get)
+    }),
+    // What effect does right.
+    seed(undefined, undefined, {
+      name: "acquireRelease",
+      body: (_, probe) => probe.resource("r", slow)
+    }),
+    seed(undefined, undefined, {
+      name: "acquireUseRelease",
+      body: (_, probe) =>
+        Effect.acquireUseRelease(
+          probe.acquire("r"),
+          () => Effect.yieldNow(),
+          (handle) => probe.release(handle)
+        )
+    }),
+    seed(undefined, undefined, {
+      name: "RcMap.get",
+      setup: (probe) => RcMap.make({ lookup: (name: string) => probe.resource(name, slow) }),
+      body: (map) => Effect.scoped(RcMap.get(map, "a"))
+    }),
+    seed(undefined, undefined, {
+      name: "timeout",
+      body: (_, probe) => Effect.timeoutOption(probe.resource("r", slow), "5 millis")
+    })
+  ]
+}
