@@ -736,7 +736,9 @@ const makeAvailable = <A, E>(item: Item<A, E>): void => {
     shelve(shelf.idle, item)
     const { idleTimeout } = engine
     if (engine.keepAlive !== Infinity) item.keepAliveAt = now + item.keepAliveEvery
-    const idleUntil = shelf.idle.size > engine.minIdle ? item.idleSince + idleTimeout : Infinity
+    // The longest idle one: it may be due long since, and only now be one too many.
+    const oldest = shelf.idle.head?.idleSince ?? now
+    const idleUntil = shelf.idle.size > engine.minIdle ? oldest + idleTimeout : Infinity
     const next = Math.min(item.expiresAt, idleUntil, item.keepAliveAt)
     if (next !== Infinity) arm(engine, next)
   }
@@ -1070,7 +1072,8 @@ const timeout = <A, E>(
     phase,
     waited: Duration.millis(waited),
     stats: unsafeShelfStats(shelf),
-    lastFailure: Option.fromNullable(shelf.lastFailure),
+    // An opening that was too slow becomes the last failure itself: kept there, each would keep all before it.
+    lastFailure: phase === "create" ? Option.none() : Option.fromNullable(shelf.lastFailure),
     heldByWaiter: fiber === undefined
       ? 0
       : Array.from(engine.shelves).flatMap(lentItems).filter((item) => item.holder === fiber).length
@@ -1507,6 +1510,8 @@ export const makeEngine = <A, E, R2, R3>(
       )
     }
     const runtime = yield* Effect.runtime<R2 | R3>()
+    // Not the runtime: it would bring this region's flags along, and a check must be cut at its deadline.
+    const { context } = runtime
     const { validate, reset } = settings
     // MASK: what the pool does in its own fibers is cut only where it says so, never before its first step.
     const uninterrupted = Runtime.disableRuntimeFlag(runtime, RuntimeFlags.Interruption)
@@ -1535,7 +1540,7 @@ export const makeEngine = <A, E, R2, R3>(
           validate === undefined
             ? Effect.succeed(true)
             : soundWithin(
-              () => Effect.provide(validate(item), runtime),
+              () => Effect.provide(validate(item), context),
               validateTimeout,
               (sound) => sound === true
             ),
@@ -1543,7 +1548,7 @@ export const makeEngine = <A, E, R2, R3>(
           reset === undefined
             ? Effect.succeed(true)
             : soundWithin(
-              () => Effect.provide(reset(item, exit), runtime),
+              () => Effect.provide(reset(item, exit), context),
               resetTimeout,
               () => true
             ),
