@@ -1,0 +1,529 @@
+import { describe, expect, it } from "@effect/vitest"
+import {
+  Cause,
+  Context,
+  Deferred,
+  Duration,
+  Effect,
+  Exit,
+  Fiber,
+  Layer,
+  Option,
+  RcRef,
+  Scope,
+  ScopedRef,
+  TestClock
+} from "effect"
+import { Ledger, Managed } from "holdfast"
+import * as Shared from "holdfast/Shared"
+
+const settle = Effect.repeatN(Effect.yieldNow(), 30)
+
+/** A resource that tells what happens to it: `+1` opened for the first time, `-1` released. `gate` holds the acquire. */
+const makeResource = (gate: Effect.Effect<void, string> = Effect.void) => {
+  const log: Array<string> = []
+  let opened = 0
+  const acquire = Effect.zipRight(
+    gate,
+    Effect.acquireRelease(
+      Effect.sync(() => {
+        log.push(`+${++opened}`)
+        return opened
+      }),
+      (id) => Effect.sync(() => log.push(`-${id}`))
+    )
+  )
+  return { log, acquire }
+}
+
+describe("Shared", () => {
+  it.effect("Shared-1: n users at once acquire once; it is released after the last of them (S26)", () =>
+    Effect.gen(function*() {
+      const { acquire, log } = makeResource(Effect.sleep("1 second"))
+      const ends = yield* Effect.forEach([1, 2, 3], () => Deferred.make<void>())
+      yield* Effect.scoped(Effect.gen(function*() {
+        const shared = yield* Shared.make({ name: "line", acquire })
+        const users = yield* Effect.forEach(
+          ends,
+          (end) => Effect.fork(Shared.use(shared, (id) => Effect.as(Deferred.await(end), id)))
+        )
+        yield* settle
+        expect(yield* Shared.stats(shared)).toEqual({ state: "opening", users: 3, former: 0 })
+        yield* TestClock.adjust("1 second")
+        expect(yield* Shared.stats(shared)).toEqual({ state: "open", users: 3, former: 0 })
+        for (const [index, end] of ends.entries()) {
+          expect([log, yield* Shared.refCount(shared)]).toEqual([["+1"], 3 - index])
+          yield* Deferred.succeed(end, undefined)
+          expect(yield* Fiber.join(users[index]!)).toBe(1)
+        }
+        expect(log).toEqual(["+1", "-1"])
+        expect(yield* Shared.stats(shared)).toEqual({ state: "none", users: 0, former: 0 })
+      }))
+      expect(log).toEqual(["+1", "-1"])
+    }))
+
+  it.effect("Shared-2: the first who asked is interrupted, the second gets what was being acquired (S26)", () =>
+    Effect.gen(function*() {
+      const { acquire, log } = makeResource(Effect.sleep("1 second"))
+      const shared = yield* Shared.make({ name: "line", acquire })
+      const first = yield* Effect.fork(Shared.use(shared, Effect.succeed))
+      const second = yield* Effect.fork(Shared.use(shared, Effect.succeed))
+      yield* TestClock.adjust("500 millis")
+      yield* Fiber.interrupt(first)
+      yield* TestClock.adjust("500 millis")
+      expect(yield* Fiber.join(second)).toBe(1)
+      expect(log).toEqual(["+1", "-1"])
+    }).pipe(Effect.scoped))
+
+  it.effect("Shared-2: the last who awaits it leaves, and the acquire is cut; the next one acquires anew (S26)", () =>
+    Effect.gen(function*() {
+      let cut = 0
+      const gate = Effect.onInterrupt(Effect.sleep("1 second"), () => Effect.sync(() => cut++))
+      const { acquire, log } = makeResource(gate)
+      const shared = yield* Shared.make({ name: "line", acquire, idleTimeToLive: "1 hour" })
+      const users = [
+        yield* Effect.fork(Shared.use(shared, Effect.succeed)),
+        yield* Effect.fork(Effect.scoped(Shared.get(shared)))
+      ]
+      yield* TestClock.adjust("500 millis")
+      yield* Fiber.interrupt(users[0]!)
+      yield* settle
+      expect(cut).toBe(0)
+      yield* Fiber.interrupt(users[1]!)
+      yield* settle
+      expect([cut, log, yield* Shared.stats(shared)]).toEqual([
+        1,
+        [],
+        { state: "none", users: 0, former: 0 }
+      ])
+      const next = yield* Effect.fork(Shared.use(shared, Effect.succeed))
+      yield* TestClock.adjust("1 second")
+      expect(yield* Fiber.join(next)).toBe(1)
+    }).pipe(Effect.scoped))
+
+  it.effect("Shared-2: made where nothing may be cut, it can still be cut", () =>
+    Effect.gen(function*() {
+      const { acquire, log } = makeResource(Effect.never)
+      const shared = yield* Effect.uninterruptible(Shared.make({ name: "line", acquire }))
+      const user = yield* Effect.fork(Shared.use(shared, Effect.succeed))
+      yield* settle
+      yield* Fiber.interrupt(user)
+      yield* settle
+      expect([log, yield* Shared.stats(shared)]).toEqual([
+        [],
+        { state: "none", users: 0, former: 0 }
+      ])
+    }).pipe(Effect.scoped))
+
+  it.effect("Shared-2: the acquire sees the context of the owner, and none of a user's", () =>
+    Effect.gen(function*() {
+      class Who extends Context.Tag("Who")<Who, string>() {}
+      const shared = yield* Effect.provideService(
+        Shared.make({ name: "who", acquire: Who }),
+        Who,
+        "owner"
+      )
+      const seen = yield* Effect.provideService(Shared.use(shared, Effect.succeed), Who, "user")
+      expect(seen).toBe("owner")
+    }).pipe(Effect.scoped))
+
+  it.effect("Shared-3: a failure or a defect reaches everyone who awaits it, and nobody after them (S26)", () =>
+    Effect.gen(function*() {
+      for (const bad of [Exit.fail("refused"), Exit.die("bug")]) {
+        let isDown = true
+        const { acquire, log } = makeResource(
+          Effect.zipRight(Effect.yieldNow(), Effect.suspend(() => isDown ? bad : Exit.void))
+        )
+        const shared = yield* Shared.make({ name: "line", acquire, idleTimeToLive: "1 hour" })
+        const users = yield* Effect.forEach(
+          [1, 2, 3],
+          () => Effect.fork(Shared.use(shared, Effect.succeed))
+        )
+        for (const user of users) expect(yield* Fiber.await(user)).toEqual(bad)
+        expect(yield* Shared.stats(shared)).toEqual({ state: "none", users: 0, former: 0 })
+        isDown = false
+        expect(yield* Shared.use(shared, Effect.succeed)).toBe(1)
+        expect(log).toEqual(["+1"])
+      }
+    }).pipe(Effect.scoped))
+
+  it.effect("Shared-4: the last user out starts the time to live, one who comes back in time keeps it (S26)", () =>
+    Effect.gen(function*() {
+      const { acquire, log } = makeResource()
+      const shared = yield* Shared.make({ name: "line", acquire, idleTimeToLive: "1 minute" })
+      yield* Shared.use(shared, () => Effect.void)
+      yield* TestClock.adjust("59 seconds")
+      yield* Shared.use(shared, () => Effect.void)
+      yield* TestClock.adjust("59 seconds")
+      expect(log).toEqual(["+1"])
+      const user = yield* Effect.fork(Shared.use(shared, () => Effect.never))
+      yield* TestClock.adjust("1 hour")
+      expect(log).toEqual(["+1"])
+      yield* Fiber.interrupt(user)
+      yield* TestClock.adjust("59 seconds")
+      expect(yield* Shared.stats(shared)).toEqual({ state: "open", users: 0, former: 0 })
+      yield* TestClock.adjust("1 second")
+      expect(log).toEqual(["+1", "-1"])
+      expect(yield* Shared.use(shared, Effect.succeed)).toBe(2)
+    }).pipe(Effect.scoped))
+
+  it.effect("Shared-4: kept for ever means until the owner closes", () =>
+    Effect.gen(function*() {
+      const { acquire, log } = makeResource()
+      yield* Effect.scoped(Effect.gen(function*() {
+        const shared = yield* Shared.make({
+          name: "line",
+          acquire,
+          idleTimeToLive: Duration.infinity
+        })
+        yield* Shared.use(shared, () => Effect.void)
+        yield* TestClock.adjust("1000 days")
+        expect(log).toEqual(["+1"])
+      }))
+      expect(log).toEqual(["+1", "-1"])
+    }))
+
+  it.effect("Shared-4: without it the last user out waits for the release; the next instance comes after it", () =>
+    Effect.gen(function*() {
+      const log: Array<string> = []
+      const acquire = Effect.acquireRelease(
+        Effect.sync(() => log.push("open")),
+        () => Effect.zipRight(Effect.sleep("1 second"), Effect.sync(() => log.push("closed")))
+      )
+      const shared = yield* Shared.make({ name: "port", acquire })
+      const first = yield* Effect.fork(Shared.use(shared, () => Effect.void))
+      yield* settle
+      const second = yield* Effect.fork(Shared.use(shared, () => Effect.void))
+      yield* settle
+      expect([log, first.unsafePoll()]).toEqual([["open"], null])
+      yield* TestClock.adjust("1 second")
+      yield* Fiber.join(first)
+      expect(log).toEqual(["open", "closed", "open"])
+      yield* TestClock.adjust("1 second")
+      yield* Fiber.join(second)
+    }).pipe(Effect.scoped))
+
+  it.effect("Shared-5: invalid in use: its users keep it, newcomers get another, its end touches nothing (S26)", () =>
+    Effect.gen(function*() {
+      const { acquire, log } = makeResource()
+      const shared = yield* Shared.make({ name: "line", acquire, idleTimeToLive: "1 minute" })
+      const old = yield* Effect.fork(Shared.use(shared, () => Effect.never))
+      yield* settle
+      expect(yield* Shared.invalidate(shared)).toBe(true)
+      expect(yield* Shared.invalidate(shared)).toBe(false)
+      const fresh = yield* Effect.fork(Shared.use(shared, () => Effect.never))
+      yield* settle
+      expect(log).toEqual(["+1", "+2"])
+      expect(yield* Shared.stats(shared)).toEqual({ state: "open", users: 1, former: 1 })
+      yield* Fiber.interrupt(old)
+      expect(log).toEqual(["+1", "+2", "-1"])
+      expect(yield* Shared.use(shared, Effect.succeed)).toBe(2)
+      yield* Fiber.interrupt(fresh)
+      yield* TestClock.adjust("1 minute")
+      expect(log).toEqual(["+1", "+2", "-1", "-2"])
+    }).pipe(Effect.scoped))
+
+  it.effect("Shared-5: invalid while idle it is gone when that returns; `only` spares what replaced it", () =>
+    Effect.gen(function*() {
+      const { acquire, log } = makeResource()
+      const shared = yield* Shared.make({ name: "line", acquire, idleTimeToLive: "1 minute" })
+      const first = yield* Shared.use(shared, Effect.succeed)
+      expect(yield* Shared.invalidate(shared, { only: first })).toBe(true)
+      expect(log).toEqual(["+1", "-1"])
+      const second = yield* Shared.use(shared, Effect.succeed)
+      expect(yield* Shared.invalidate(shared, { only: first })).toBe(false)
+      expect(yield* Shared.use(shared, Effect.succeed)).toBe(second)
+    }).pipe(Effect.scoped))
+
+  it.effect("Shared-5: invalid while it opens: who awaits it still gets it, the next one another", () =>
+    Effect.gen(function*() {
+      const { acquire } = makeResource(Effect.sleep("1 second"))
+      const shared = yield* Shared.make({ name: "line", acquire, idleTimeToLive: "1 minute" })
+      const before = yield* Effect.fork(Shared.use(shared, Effect.succeed))
+      yield* TestClock.adjust("500 millis")
+      expect(yield* Shared.invalidate(shared)).toBe(true)
+      const after = yield* Effect.fork(Shared.use(shared, Effect.succeed))
+      yield* TestClock.adjust("500 millis")
+      expect(yield* Fiber.join(before)).toBe(1)
+      yield* TestClock.adjust("500 millis")
+      expect(yield* Fiber.join(after)).toBe(2)
+    }).pipe(Effect.scoped))
+
+  it.effect("Shared-6: the close waits for the users, then releases; after it nothing is acquired (S26)", () =>
+    Effect.gen(function*() {
+      const { acquire, log } = makeResource()
+      const owner = yield* Scope.make()
+      const shared = yield* Scope.extend(Shared.make({ name: "line", acquire }), owner)
+      const end = yield* Deferred.make<void>()
+      const user = yield* Effect.fork(Shared.use(shared, () => Deferred.await(end)))
+      yield* settle
+      const closing = yield* Effect.fork(Scope.close(owner, Exit.void))
+      yield* settle
+      expect([log, closing.unsafePoll()]).toEqual([["+1"], null])
+      const error = yield* Effect.flip(Shared.use(shared, () => Effect.void))
+      expect(error).toBeInstanceOf(Shared.SharedClosed)
+      expect(String(error)).toContain("Shared \"line\" is closed")
+      yield* Deferred.succeed(end, undefined)
+      yield* Fiber.join(closing)
+      yield* Fiber.join(user)
+      expect(yield* Effect.flip(Effect.scoped(Shared.get(shared)))).toBeInstanceOf(
+        Shared.SharedClosed
+      )
+      expect(log).toEqual(["+1", "-1"])
+      expect(yield* Shared.stats(shared)).toEqual({ state: "closed", users: 0, former: 0 })
+    }))
+
+  it.effect("Shared-6: who awaits an acquire when the owner closes is told so, and the acquire is cut", () =>
+    Effect.gen(function*() {
+      const { acquire, log } = makeResource(Effect.never)
+      const owner = yield* Scope.make()
+      const shared = yield* Scope.extend(Shared.make({ name: "line", acquire }), owner)
+      const users = yield* Effect.forEach(
+        [1, 2],
+        () => Effect.fork(Shared.use(shared, () => Effect.void))
+      )
+      yield* settle
+      yield* Scope.close(owner, Exit.void)
+      for (const user of users) {
+        expect(yield* Effect.flip(Fiber.join(user))).toBeInstanceOf(Shared.SharedClosed)
+      }
+      expect(log).toEqual([])
+    }))
+
+  it.effect("Shared-7: a release that hangs is abandoned at its deadline, and the user that waited hears of it", () =>
+    Effect.gen(function*() {
+      const ledger = yield* Ledger.Ledger
+      const acquire = Effect.acquireRelease(Effect.void, () => Effect.never)
+      const shared = yield* Shared.make({ name: "line", acquire, releaseDeadline: "1 second" })
+      const user = yield* Effect.fork(Shared.use(shared, () => Effect.fail("mine")))
+      yield* settle
+      expect((yield* ledger!.snapshot).live).toMatchObject([{ kind: "shared", name: "line" }])
+      yield* TestClock.adjust("1 second")
+      const exit = yield* Fiber.await(user)
+      if (Exit.isSuccess(exit)) return expect.fail("should have failed")
+      expect(Array.from(Cause.failures(exit.cause))).toEqual(["mine"])
+      expect(Array.from(Cause.defects(exit.cause))).toMatchObject([{ _tag: "ReleaseTimeout" }])
+      expect((yield* ledger!.snapshot).kinds["shared"]).toMatchObject({ acquired: 1, abandoned: 1 })
+      yield* ledger!.assertEmpty
+    }).pipe(Effect.scoped, Effect.provide(Ledger.layer)))
+
+  it.effect("Shared-7: what a release nobody waited for failed with is in the exit of the owner", () =>
+    Effect.gen(function*() {
+      const acquire = Managed.make({
+        name: "line",
+        acquire: Effect.void,
+        release: () => Effect.fail("jammed")
+      })
+      const exit = yield* Effect.exit(Effect.scoped(Effect.gen(function*() {
+        const shared = yield* Shared.make({ name: "line", acquire, idleTimeToLive: "1 minute" })
+        yield* Shared.use(shared, () => Effect.void)
+        yield* TestClock.adjust("1 minute")
+      })))
+      expect(Exit.isFailure(exit) && Array.from(Cause.defects(exit.cause))).toEqual(["jammed"])
+    }))
+
+  it.effect("Shared-7: a Managed is recorded as itself, once", () =>
+    Effect.gen(function*() {
+      const ledger = yield* Ledger.Ledger
+      const acquire = Managed.make({
+        name: "db",
+        kind: "connection",
+        acquire: Effect.void,
+        release: () => Effect.void
+      })
+      yield* Effect.scoped(Effect.gen(function*() {
+        const shared = yield* Shared.make({ name: "line", acquire })
+        yield* Shared.get(shared)
+        expect((yield* ledger!.snapshot).live).toMatchObject([{ kind: "connection", name: "db" }])
+      }))
+      yield* ledger!.assertEmpty
+    }).pipe(Effect.provide(Ledger.layer)))
+
+  it.effect("Shared-1: a scope that is closed already keeps nothing; a Layer offers it to services", () =>
+    Effect.gen(function*() {
+      const { acquire, log } = makeResource()
+      class Line extends Context.Tag("Line")<Line, Shared.Shared<number, string>>() {}
+      yield* Effect.gen(function*() {
+        const shared = yield* Line
+        const closed = yield* Scope.make()
+        yield* Scope.close(closed, Exit.void)
+        const exit = yield* Effect.exit(Scope.extend(Shared.get(shared), closed))
+        expect(Exit.isFailure(exit) && Cause.pretty(exit.cause)).toContain("Handover-2")
+        expect([log, yield* Shared.refCount(shared)]).toEqual([["+1", "-1"], 0])
+      }).pipe(Effect.provide(Layer.scoped(Line, Shared.make({ name: "line", acquire }))))
+    }))
+
+  it.live("a plain timeout leaks from Effect's RcRef.get and ScopedRef.set, and not from ours", () =>
+    Effect.gen(function*() {
+      const leftOpen = <A>(
+        make: (
+          resource: Effect.Effect<void, never, Scope.Scope>
+        ) => Effect.Effect<A, never, Scope.Scope>,
+        ask: (
+          a: A,
+          resource: Effect.Effect<void, never, Scope.Scope>
+        ) => Effect.Effect<unknown, unknown>
+      ) =>
+        Effect.gen(function*() {
+          let open = 0
+          const opening = yield* Deferred.make<void>()
+          const goOn = yield* Deferred.make<void>()
+          const resource = Effect.acquireRelease(
+            Effect.gen(function*() {
+              yield* Deferred.succeed(opening, undefined)
+              yield* Deferred.await(goOn)
+              open++
+            }),
+            () => Effect.sync(() => open--)
+          )
+          const owner = yield* Scope.make()
+          const ref = yield* Scope.extend(make(resource), owner)
+          const user = yield* Effect.fork(ask(ref, resource))
+          yield* Deferred.await(opening)
+          // What a timeout does: an interrupt while an acquire runs that cannot be cut.
+          const ending = yield* Effect.fork(Fiber.interrupt(user))
+          yield* Effect.yieldNow()
+          yield* Deferred.succeed(goOn, undefined)
+          yield* Fiber.join(ending)
+          yield* Scope.close(owner, Exit.void)
+          yield* settle
+          return open
+        })
+      expect(
+        yield* leftOpen(
+          (acquire) => RcRef.make({ acquire }),
+          (ref) => Effect.scoped(RcRef.get(ref))
+        )
+      ).toBe(1)
+      expect(
+        yield* leftOpen(
+          () => ScopedRef.make(() => undefined),
+          (ref, acquire) =>
+            ScopedRef.set(ref, acquire as Effect.Effect<undefined, never, Scope.Scope>)
+        )
+      ).toBe(1)
+      expect(
+        yield* leftOpen(
+          (acquire) => Shared.make({ name: "ours", acquire }),
+          (shared) => Shared.use(shared, () => Effect.void)
+        )
+      ).toBe(0)
+    }))
+})
+
+describe("KeyedShared", () => {
+  const keyedResource = () => {
+    const log: Array<string> = []
+    const acquire = (key: string) =>
+      Effect.acquireRelease(
+        Effect.sync(() => {
+          log.push(`+${key}`)
+          return key
+        }),
+        () => Effect.sync(() => log.push(`-${key}`))
+      )
+    return { log, acquire }
+  }
+
+  it.effect("KeyedShared-1: one instance per key, each with its own users; 20,000 keys leave nothing behind", () =>
+    Effect.gen(function*() {
+      const { acquire, log } = keyedResource()
+      const keyed = yield* Shared.makeKeyed({ name: "line", acquire })
+      yield* Effect.scoped(Effect.gen(function*() {
+        yield* Shared.getKey(keyed, "a")
+        yield* Shared.getKey(keyed, "b")
+        yield* Shared.getKey("a")(keyed)
+        expect(log).toEqual(["+a", "+b"])
+        expect(yield* Shared.size(keyed)).toBe(2)
+        expect(yield* Shared.statsKey(keyed, "a")).toEqual(
+          Option.some({ state: "open", users: 2, former: 0 })
+        )
+        expect(yield* Shared.invalidateKey(keyed, "b")).toBe(true)
+        expect(yield* Shared.invalidateKey(keyed, "c")).toBe(false)
+      }))
+      expect(log.toSorted()).toEqual(["+a", "+b", "-a", "-b"])
+      let key = 0
+      yield* Effect.whileLoop({
+        while: () => key < 20_000,
+        body: () => Shared.useKey(keyed, String(key), () => Effect.void),
+        step: () => key++
+      })
+      expect(yield* Shared.size(keyed)).toBe(0)
+      expect(yield* Shared.statsKey(keyed, "a")).toEqual(Option.none())
+    }).pipe(Effect.scoped))
+
+  it.effect("KeyedShared-1: nothing is left by a failed acquire, one that throws, and a closed owner", () =>
+    Effect.gen(function*() {
+      const owner = yield* Scope.make()
+      const keyed = yield* Scope.extend(
+        Shared.makeKeyed({
+          name: "line",
+          acquire: (key: string): Effect.Effect<string, string> => {
+            if (key === "throws") throw new Error("no such thing")
+            return Effect.fail("refused")
+          }
+        }),
+        owner
+      )
+      expect(yield* Effect.flip(Shared.useKey(keyed, "a", Effect.succeed))).toBe("refused")
+      const thrown = yield* Effect.exit(Shared.useKey(keyed, "throws", Effect.succeed))
+      expect(Exit.isFailure(thrown) && Cause.pretty(thrown.cause)).toContain("no such thing")
+      yield* Scope.close(owner, Exit.void)
+      const error = yield* Effect.flip(Shared.useKey(keyed, "b", Effect.succeed))
+      expect(error).toMatchObject({ _tag: "SharedClosed", shared: "line[b]" })
+      expect(yield* Shared.size(keyed)).toBe(0)
+    }))
+
+  it.effect("KeyedShared-2: a newcomer takes the place of the longest idle one, or is told that all are in use", () =>
+    Effect.gen(function*() {
+      const { acquire, log } = keyedResource()
+      const keyed = yield* Shared.makeKeyed({
+        name: "line",
+        acquire,
+        idleTimeToLive: "1 hour",
+        capacity: 2
+      })
+      const visit = (key: string) => Shared.useKey(keyed, key, () => Effect.void)
+      yield* visit("a")
+      yield* visit("b")
+      yield* visit("a")
+      yield* visit("c")
+      expect(log).toEqual(["+a", "+b", "-b", "+c"])
+      yield* Effect.scoped(Effect.gen(function*() {
+        yield* Shared.getKey(keyed, "a")
+        yield* Shared.getKey(keyed, "c")
+        const error = yield* Effect.flip(visit("d"))
+        expect(error).toMatchObject({ _tag: "SharedFull", capacity: 2 })
+        expect(yield* Shared.size(keyed)).toBe(2)
+      }))
+      yield* visit("d")
+      expect(log.slice(4)).toEqual(["-c", "+d"])
+    }).pipe(Effect.scoped))
+
+  it.effect("KeyedShared-2: the ones being released count: a newcomer waits for them", () =>
+    Effect.gen(function*() {
+      let open = 0
+      let most = 0
+      const acquire = () =>
+        Effect.acquireRelease(
+          Effect.sync(() => {
+            most = Math.max(most, ++open)
+          }),
+          () => Effect.zipRight(Effect.sleep("1 second"), Effect.sync(() => open--))
+        )
+      const keyed = yield* Shared.makeKeyed({ name: "line", acquire, capacity: 2 })
+      const users = yield* Effect.forEach(
+        [1, 2, 3, 4, 5, 6],
+        (key) =>
+          Effect.fork(Effect.zipRight(
+            Effect.sleep(Duration.millis(key * 700)),
+            Shared.useKey(keyed, key, () => Effect.void)
+          ))
+      )
+      yield* TestClock.adjust("20 seconds")
+      const exits = yield* Effect.forEach(users, Fiber.await)
+      expect(exits.filter(Exit.isSuccess).length).toBeGreaterThan(2)
+      expect([most, open]).toEqual([2, 0])
+      expect(yield* Shared.size(keyed)).toBe(0)
+    }).pipe(Effect.scoped))
+})
