@@ -68,6 +68,8 @@ export interface Subject<S = void> {
   /** Looked at when all has settled; broken if it is `false`, a text, or throws. */
   readonly invariant?: ((state: S) => boolean | string | void) | undefined
   readonly faults?: Faults | undefined
+  /** @internal The function whose line stands for the body's. */
+  readonly origin?: unknown
 }
 
 /**
@@ -129,7 +131,7 @@ const programOf = <S>(
 ): Program & { readonly faults?: Faults | undefined } => {
   if (!isSubject(given)) {
     const effect = given as Effect.Effect<unknown, unknown, Scope.Scope>
-    return { name: "effect", setup: () => Effect.void, body: () => effect }
+    return { name: "effect", setup: () => Effect.void, body: () => effect, origin: undefined }
   }
   const subject = given as Subject<S>
   const setup = subject.setup
@@ -140,6 +142,7 @@ const programOf = <S>(
     body: subject.body,
     after: subject.after,
     invariant: subject.invariant,
+    origin: subject.origin ?? subject.body,
     faults: subject.faults
   }
 }

@@ -85,6 +85,9 @@ const assertPassed = (verdict: Explore.Verdict): void => {
   if (!verdict.passed) throw new Error(Explore.format(verdict))
 }
 
+const bodyOf = (given: Body | { readonly body: unknown }): unknown =>
+  typeof given === "function" ? given : given.body
+
 const test = (
   name: string,
   timeout: number | undefined,
@@ -98,7 +101,7 @@ const methods: Methods = {
     const safe: Safe<S> = typeof given === "function"
       ? { body: (_, probe) => given(probe) }
       : given
-    const subject: Explore.Subject<S> = { ...safe, name }
+    const subject: Explore.Subject<S> = { ...safe, name, origin: bodyOf(given) }
     test(name, timeout, async (context) => {
       if (await replayed(context, subject, undefined)) return
       assertPassed(await Explore.interruptions(subject, safe))
@@ -108,7 +111,7 @@ const methods: Methods = {
     const interleaved: Interleaved<S> = typeof given === "function"
       ? { body: (_, probe) => given(probe) }
       : given
-    const subject: Explore.Subject<S> = { ...interleaved, name }
+    const subject: Explore.Subject<S> = { ...interleaved, name, origin: bodyOf(given) }
     test(name, timeout, async (context) => {
       if (await replayed(context, subject, interleaved.check)) return
       assertPassed(await Explore.interleavings(subject, interleaved))

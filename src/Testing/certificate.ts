@@ -169,6 +169,8 @@ export const certifyPlainly = async (
 
 const indent = (lines: ReadonlyArray<string>): string => lines.map((line) => `  ${line}`).join("\n")
 
+const probeModule = "holdfast/Testing"
+
 /** The text of the program. It imports the subject from wherever the user keeps it. */
 export const programText = (name: string, moment: Moment): string => {
   const { before, inside, millis, turns } = moment
@@ -195,7 +197,7 @@ export const programText = (name: string, moment: Moment): string => {
   ]
   return `// ${name}: fails on the default runtime, without any explorer.
 import { Effect, Exit, Fiber, FiberId, Option, Scope } from "effect"
-import { Probe } from "holdfast/Testing"
+import { Probe } from ${JSON.stringify(probeModule)}
 import { subject } from "./subject.js" // what was given to Explore.interruptions
 
 const pad = (count) => Effect.suspend(() => {

@@ -33,6 +33,8 @@ export interface Program {
   ) => Effect.Effect<unknown, unknown, Scope.Scope>
   readonly after?: ((state: never) => Effect.Effect<unknown, unknown, Scope.Scope>) | undefined
   readonly invariant?: ((state: never) => boolean | string | void) | undefined
+  /** What was written where the subject was. */
+  readonly origin: unknown
 }
 
 /** What a run may break. */

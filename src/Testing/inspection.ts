@@ -128,7 +128,7 @@ const table = (
 
 /** Where the body was written: for stacks that hold no line of the user. */
 const bodyOf = ({ program }: Session, locator: Locator): string | undefined => {
-  const line = locator.lineOf(program.body)
+  const line = locator.lineOf(program.origin)
   return line?.isUser === true ? `in the body at ${line.text}` : undefined
 }
 

@@ -233,6 +233,7 @@ const facts: ReadonlyArray<readonly [fact: string, holds: () => boolean]> = [
     () => {
       const ran: Array<number> = []
       let yielding = false
+      // MASK: what is checked is that the interrupt waits for its end.
       const body = Effect.zipRight(
         Effect.sync(() => ran.push(1)),
         Effect.uninterruptible(
@@ -278,6 +279,7 @@ const facts: ReadonlyArray<readonly [fact: string, holds: () => boolean]> = [
   ],
   ["a fiber shows its stack, its flags and its children", () => {
     let held = false
+    // MASK: what is checked is that a fiber shows it.
     observed(
       Effect.zipRight(Effect.fork(Effect.yieldNow()), Effect.uninterruptible(Effect.sync(() => 1))),
       (fiber) => {

@@ -1,0 +1,65 @@
+/** A failing test as its reader sees it, and its replay: vitest in a child process. */
+import { afterAll, expect, it } from "@effect/vitest"
+import { spawnSync } from "node:child_process"
+import * as fs from "node:fs"
+import * as os from "node:os"
+import * as path from "node:path"
+
+const root = path.resolve(import.meta.dirname, "../..")
+const folder = fs.mkdtempSync(path.join(os.tmpdir(), "hf-"))
+fs.chmodSync(folder, 0o755)
+afterAll(() => fs.rmSync(folder, { recursive: true, force: true }))
+
+const conditions = ["@holdfast/source"]
+const config = path.join(folder, "vitest.config.mjs")
+fs.writeFileSync(
+  config,
+  `export default ${
+    JSON.stringify({
+      resolve: { conditions },
+      ssr: { resolve: { conditions } },
+      test: { include: ["test/seeds/vitestFixture.ts"], maxWorkers: 1, minWorkers: 1 }
+    })
+  }`
+)
+
+interface Result {
+  readonly title: string
+  readonly status: string
+  readonly failureMessages: ReadonlyArray<string>
+}
+
+const run = (env: Record<string, string>): ReadonlyArray<Result> => {
+  const out = path.join(folder, "out.json")
+  const { HOLDFAST_REPLAY: _, ...inherited } = process.env
+  spawnSync(
+    path.join(root, "node_modules", ".bin", "vitest"),
+    ["run", "--root", root, "--config", config, "--reporter=json", `--outputFile=${out}`],
+    { cwd: root, env: { ...inherited, ...env }, timeout: 60_000 }
+  )
+  const { testResults } = JSON.parse(fs.readFileSync(out, "utf8")) as {
+    readonly testResults: ReadonlyArray<{ readonly assertionResults: ReadonlyArray<Result> }>
+  }
+  return testResults.flatMap(({ assertionResults }) => assertionResults)
+}
+
+it(
+  "a failing test prints the finding; its token replays it alone; changed code makes it stale",
+  () => {
+    const [leaks, keeps] = run({})
+    expect([leaks?.status, keeps?.status]).toEqual(["failed", "passed"])
+    const report = leaks?.failureMessages.join("\n") ?? ""
+    expect(report).toContain("leaks is not safe")
+    expect(report).toContain("never released: r#1")
+    expect(report).toMatch(/stopped at +(in the body at )?test\/seeds\/vitestFixture\.ts:\d+/)
+    const token = /HOLDFAST_REPLAY=(\S+)/.exec(report)?.[1] ?? ""
+
+    const replayed = run({ HOLDFAST_REPLAY: token })
+    expect(replayed.map(({ status }) => status)).toEqual(["failed", "skipped"])
+    expect(replayed[0]?.failureMessages.join()).toContain("all is released: never released: r#1")
+
+    const stale = run({ HOLDFAST_REPLAY: token, HOLDFAST_FIXTURE_CHANGED: "yes" })
+    expect(stale[0]?.failureMessages.join()).toContain("is stale")
+  },
+  120_000
+)
