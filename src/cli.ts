@@ -87,7 +87,7 @@ const mirror = Command.make("mirror", {
     const fromEnvironment = process.env["DATABASE_URL"]
     return yield* Mirror.mirror({
       list: given.list,
-      to: given.to,
+      to: yield* Settings.folder("to", given.to),
       concurrency: yield* Settings.count("concurrency", given.concurrency, 1),
       perHost: yield* Settings.count("per-host", given.perHost, 1),
       retries: yield* Settings.count("retries", given.retries, 0),
@@ -113,9 +113,10 @@ const demo = Command.make("demo", {
     CliOptions.withDescription("The folder to mirror into. Default holdfast-demo."),
     CliOptions.withDefault("holdfast-demo")
   )
-}, ({ to }) => exitWith(Demo.demo(to, voice))).pipe(
-  Command.withDescription("Mirrors a bundled origin on loopback, to show what `mirror` does.")
-)
+}, ({ to }) => exitWith(Effect.flatMap(Settings.folder("to", to), (to) => Demo.demo(to, voice))))
+  .pipe(
+    Command.withDescription("Mirrors a bundled origin on loopback, to show what `mirror` does.")
+  )
 
 const holdfast = Command.make("holdfast").pipe(
   Command.withDescription("Resources that always come back."),

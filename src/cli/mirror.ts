@@ -85,6 +85,16 @@ export class FolderUnusable extends Data.TaggedError("FolderUnusable")<{
   }
 }
 
+/** The report cannot be written where it was asked for; found before anything is touched. */
+export class ReportUnusable extends Data.TaggedError("ReportUnusable")<{
+  readonly report: string
+  readonly reason: string
+}> {
+  override get message(): string {
+    return `The report cannot be written to ${this.report}: ${this.reason}. Give another --report.`
+  }
+}
+
 /** Another run works on this folder, or through this database on a folder of this name. */
 export class HeldElsewhere extends Data.TaggedError("HeldElsewhere")<{
   readonly folder: string
@@ -150,6 +160,32 @@ const openFolder = (to: string) =>
     return yield* Effect.mapError(
       opened,
       (cause) => new FolderUnusable({ folder: absolute, cause })
+    )
+  })
+
+/** Refuses a report that could not be written in the end, or would replace the list. */
+const checkReport = ({ list, report, to }: Options) =>
+  Effect.gen(function*() {
+    if (report === undefined) return
+    const fs = yield* FileSystem.FileSystem
+    const refuse = (reason: string) => new ReportUnusable({ report, reason })
+    if (report === "") return yield* refuse("it has no name")
+    const real = (file: string) => Effect.option(fs.realPath(file))
+    const place = Option.getOrElse(yield* real(report), () => report)
+    if (Option.contains(yield* real(list), place)) return yield* refuse("it is the list")
+    const there = yield* Effect.option(fs.stat(place))
+    if (Option.isSome(there) && there.value.type !== "File") {
+      return yield* refuse("it is there and is no regular file")
+    }
+    const parent = path.dirname(place)
+    // The target folder is made by the run itself.
+    if (
+      path.resolve(parent) === path.resolve(to) &&
+      !(yield* Effect.orElseSucceed(fs.exists(parent), () => true))
+    ) return
+    yield* Effect.mapError(
+      fs.access(parent, { writable: true }),
+      () => refuse(`no file can be made in ${parent}`)
     )
   })
 
@@ -358,6 +394,7 @@ const codeOf = (error: { readonly _tag: string }): number => {
     case "ListEmpty":
     case "ListBinary":
     case "FolderUnusable":
+    case "ReportUnusable":
     case "InvalidUrl":
     case "PostgresUnavailable":
     case "EmbeddedUnavailable":
@@ -373,10 +410,14 @@ const summarise = (options: Options, course: Course, voice: Voice) =>
     const snapshot = ledger === undefined ? undefined : yield* ledger.snapshot
     const report = Report.make(course.items, snapshot)
     for (const line of Report.lines(report, snapshot)) yield* voice.line(line)
-    if (options.report !== undefined) {
-      yield* Files.writeAtomic(options.report, `${JSON.stringify(report, null, 2)}\n`)
-    }
-    return report
+    if (options.report === undefined) return { report, isKept: true }
+    // A report that cannot be written must not hide how the run ended.
+    return yield* Files.writeAtomic(options.report, `${JSON.stringify(report, null, 2)}\n`).pipe(
+      Effect.as({ report, isKept: true }),
+      Effect.catchAll((error) =>
+        Effect.as(voice.line(`holdfast: ${error.message}`), { report, isKept: false })
+      )
+    )
   })
 
 /**
@@ -391,6 +432,7 @@ export const mirror = (
 ): Effect.Effect<number, never, FileSystem.FileSystem> =>
   Effect.gen(function*() {
     const list = yield* UrlList.read(options.list, { maxUrlLength })
+    yield* checkReport(options)
     const course: Course = {
       items: list.rejected.map((rejected) => Report.rejected(rejected)),
       progress: Progress.start(list.urls.length, Date.now()),
@@ -402,7 +444,7 @@ export const mirror = (
         const exit = yield* Effect.exit(restore(inFolder(options, list, course, voice)))
         const failure = Exit.isFailure(exit) ? Cause.failureOption(exit.cause) : Option.none()
         if (Option.isSome(failure) && codeOf(failure.value) > 1) return yield* failure.value
-        const report = yield* summarise(options, course, voice)
+        const { isKept, report } = yield* summarise(options, course, voice)
         if (Exit.isFailure(exit)) return yield* Effect.failCause(exit.cause)
         if (course.status === "drained") {
           yield* voice.line(
@@ -412,7 +454,7 @@ export const mirror = (
           )
           return 75
         }
-        return report.failed + report.skipped > 0 ? 1 : 0
+        return report.failed + report.skipped > 0 || !isKept ? 1 : 0
       })
     )
   }).pipe(

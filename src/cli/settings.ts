@@ -17,6 +17,12 @@ export class BadOption extends Data.TaggedError("BadOption")<{
   }
 }
 
+/** A name of a folder: without one it would be the folder we stand in, which nobody meant. */
+export const folder = (option: string, value: string): Effect.Effect<string, BadOption> =>
+  value.trim() === ""
+    ? new BadOption({ option, value: `"${value}"`, expected: "a folder" })
+    : Effect.succeed(value)
+
 /** A whole number from `least` up. */
 export const count = (
   option: string,

@@ -11,7 +11,7 @@
  * - UrlList-3 What is kept of a rejected line is short, one line, free of control characters and of credentials.
  *
  * COST O(bytes); the file is held in memory once, at most `maxBytes` (default 64 MiB).
- * NOT DONE "-" for standard input: `/dev/stdin` does it where it exists.
+ * NOT DONE "-" for standard input: `/dev/stdin` does it where it exists, for a pipe too.
  * SOURCES the URL standard (url.spec.whatwg.org), wget's `--input-file`.
  *
  * @since 0.1.0
@@ -22,6 +22,7 @@ import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Stream from "effect/Stream"
+import { createReadStream } from "node:fs"
 
 /**
  * A line that is no item, and why. `text` is for showing only: it is shortened and made safe (UrlList-3).
@@ -270,6 +271,13 @@ const unreadable = (name: string, maxBytes: number) => (cause: PlatformError): L
   return new ListUnreadable({ name, reason, maxBytes, cause })
 }
 
+/** What cannot be read at a position (a pipe, a terminal), in sequence. */
+const pipeOf = (name: string, maxBytes: number): Stream.Stream<Uint8Array, ListUnreadable> =>
+  Stream.fromAsyncIterable(
+    createReadStream(name, { end: maxBytes }) as AsyncIterable<Uint8Array>,
+    (cause) => new ListUnreadable({ name, reason: "failed", maxBytes, cause })
+  )
+
 /**
  * Reads a list from a file of UTF-8 text.
  *
@@ -296,7 +304,9 @@ export const read = (
     const parts: Array<string> = []
     let bytes = 0
     yield* Stream.runForEach(
-      Stream.mapError(fs.stream(path, { bytesToRead: maxBytes + 1 }), failed),
+      type === "File"
+        ? Stream.mapError(fs.stream(path, { bytesToRead: maxBytes + 1 }), failed)
+        : pipeOf(path, maxBytes),
       (chunk) =>
         Effect.sync(() => {
           bytes += chunk.length

@@ -1,4 +1,4 @@
-import { execFileSync } from "node:child_process"
+import { execFile, execFileSync } from "node:child_process"
 import * as fs from "node:fs"
 import * as http from "node:http"
 import type { AddressInfo } from "node:net"
@@ -6,6 +6,7 @@ import * as net from "node:net"
 import * as path from "node:path"
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest"
 import {
+  cli,
   type Ended,
   filesBelow,
   partials,
@@ -213,6 +214,17 @@ describe("hostile hosts", () => {
   })
 })
 
+/** A line of bash; `$0` is node, `$1` the command. */
+const shell = (line: string, ...args: ReadonlyArray<string>) =>
+  new Promise<{ readonly code: number; readonly out: string; readonly err: string }>((resolve) => {
+    execFile(
+      "bash",
+      ["-o", "pipefail", "-c", line, process.execPath, cli, ...args],
+      { timeout: 25_000 },
+      (error, out, err) => resolve({ code: Number(error?.code ?? 0), out, err })
+    )
+  })
+
 describe("a hostile place", () => {
   const fine = () => writeList(work, [`${origin}/one`, `${origin}/two`])
 
@@ -256,11 +268,52 @@ describe("a hostile place", () => {
     }
   })
 
+  it("a report that could not be written: exit 2 before anything is touched", async () => {
+    const list = fine()
+    fs.mkdirSync(path.join(work, "folder"))
+    execFileSync("mkfifo", [path.join(work, "pipe")])
+    for (const report of ["no/such/folder/r.json", "folder", "pipe", "urls.txt", ""]) {
+      const at = report === "" ? "" : path.join(work, report)
+      const ended = await run(["mirror", list, "--to", out, "--report", at])
+      expect([report, ended.code]).toEqual([report, 2])
+      expect(ended.out).toMatch(/^holdfast: The report cannot be written/)
+    }
+    expect(fs.existsSync(out)).toBe(false)
+    expect(fs.readFileSync(list, "utf8")).toContain(origin)
+    const inside = path.join(out, "report.json")
+    expect((await run(["mirror", list, "--to", out, "--report", inside])).code).toBe(0)
+    expect(fs.existsSync(inside)).toBe(true)
+  })
+
+  it("a reader that leaves after one line, or a full disk behind it: the mirror is whole, nothing is left", async () => {
+    const list = fine()
+    for (const [pipe, code] of [["2>&1 | head -1", 0], ["> /dev/full", 1]] as const) {
+      const ended = await shell(`"$0" "$1" mirror "$2" --to "$3" ${pipe}`, list, out)
+      expect([pipe, ended.code, ended.err.includes("EPIPE")]).toEqual([pipe, code, false])
+      expect(filesBelow(out).length).toBe(2)
+      expect(processesOn(out)).toEqual([])
+      fs.rmSync(out, { recursive: true })
+    }
+  })
+
+  it("the list from a pipe", async () => {
+    fs.writeFileSync(path.join(work, "some"), `${origin}/missing\n${origin}/x y\nnot a URL\n`)
+    const ended = await shell(
+      `cat "$2" | "$0" "$1" mirror /dev/stdin --to "$3"`,
+      path.join(work, "some"),
+      out
+    )
+    expect(ended.out).toContain("3 taken: 1 done, 0 already done, 1 skipped, 1 failed")
+    expect(ended.code).toBe(1)
+  })
+
   it("bad arguments: exit 2 and what is expected", async () => {
     const list = fine()
     for (
       const [args, says] of [
         [["mirror", list], "--to"],
+        [["mirror", list, "--to", ""], "expected a folder"],
+        [["demo", "--to", " "], "expected a folder"],
         [["mirror", list, "--to", out, "--concurrency", "0"], "whole number"],
         [["mirror", list, "--to", out, "--concurrency", "many"], "many"],
         [["mirror", list, "--to", out, "--drain", "soon"], "25 seconds"],

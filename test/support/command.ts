@@ -10,7 +10,7 @@ import * as path from "node:path"
 import { setTimeout as pause } from "node:timers/promises"
 import { fileURLToPath } from "node:url"
 
-const cli = fileURLToPath(new URL("../../dist/cli.js", import.meta.url))
+export const cli = fileURLToPath(new URL("../../dist/cli.js", import.meta.url))
 
 export interface Ended {
   readonly code: number | null
