@@ -1,0 +1,191 @@
+/**
+ * Our own primitives as subjects: each alone, and each with somebody in the way. The explorer finds nothing in them, at any
+ * grade, and every order of the contended ones ends alike.
+ */
+import { Effect, Fiber, type Scope } from "effect"
+import { Batch, Lock, Managed, Parallel, Semaphore } from "holdfast"
+import * as Mutex from "holdfast/Mutex"
+import * as Pool from "holdfast/Pool"
+import * as RwLock from "holdfast/RwLock"
+import * as Shared from "holdfast/Shared"
+import { Explore, type Probe } from "holdfast/Testing"
+
+export interface Own {
+  readonly name: string
+  readonly interruptions: (options?: Explore.Options) => Promise<Explore.Verdict>
+  /** Where somebody is in the way. */
+  readonly interleavings: ((options?: Explore.Schedules) => Promise<Explore.Verdict>) | undefined
+  readonly replay: (token: string) => Promise<Explore.Replay>
+}
+
+const resource = (probe: Probe.Probe, options?: Probe.Options) =>
+  Managed.make({
+    name: "r",
+    acquire: probe.acquire("r", options),
+    release: (handle) => probe.release(handle, options)
+  })
+
+type Use = Effect.Effect<unknown, unknown, Scope.Scope>
+
+/** Two users at once; the second is awaited. */
+const both = (one: Use, two: Use): Use =>
+  Effect.gen(function*() {
+    const first = yield* Effect.forkScoped(one)
+    const second = yield* Effect.forkScoped(two)
+    yield* Fiber.join(second)
+    yield* Fiber.join(first)
+  })
+
+/** Another one is before us: this one waits. */
+const behind = (holder: Use, use: Use): Use =>
+  Effect.zipRight(
+    Effect.forkScoped(Effect.zipRight(holder, Effect.void)),
+    Effect.zipRight(Effect.yieldNow(), use)
+  )
+
+const turn = Effect.yieldNow()
+const hold = Effect.sleep(5)
+
+const alone = <S = void>(subject: Explore.Subject<S>): Own => ({
+  name: subject.name,
+  interruptions: (options) => Explore.interruptions(subject, options),
+  interleavings: undefined,
+  replay: (token) => Explore.replay(token, subject)
+})
+
+/** The same use alone, behind a holder, and beside another. */
+const contended = <S>(
+  name: string,
+  setup: Exclude<Explore.Subject<S>["setup"], undefined>,
+  use: (state: S, body: Effect.Effect<void>) => Use,
+  settings: Pick<Explore.Subject<S>, "invariant"> = {}
+): ReadonlyArray<Own> => {
+  const waiting: Explore.Subject<S> = {
+    ...settings,
+    name: `${name}, waiting`,
+    setup,
+    body: (state) => behind(use(state, hold), use(state, turn))
+  }
+  const beside: Explore.Subject<S> = {
+    ...settings,
+    name: `${name}, beside`,
+    setup,
+    body: (state) => both(use(state, turn), use(state, turn))
+  }
+  return [
+    alone({ ...settings, name, setup, body: (state) => use(state, turn) }),
+    alone(waiting),
+    { ...alone(beside), interleavings: (options) => Explore.interleavings(beside, options) }
+  ]
+}
+
+export const ours: ReadonlyArray<Own> = [
+  alone({
+    name: "Managed in a scope",
+    body: (_, probe) => Effect.zipRight(resource(probe), Effect.sleep(1))
+  }),
+  alone({
+    name: "Managed.use, slow",
+    body: (_, probe) =>
+      Managed.use(resource(probe, { acquireTakes: 5, releaseTakes: 5 }), () => hold)
+  }),
+  ...contended(
+    "Semaphore.withPermit",
+    Semaphore.make(1),
+    (semaphore, body) => Semaphore.withPermit(semaphore)(body),
+    { invariant: (semaphore) => Semaphore.unsafeStats(semaphore).free === 1 }
+  ),
+  ...contended(
+    "Mutex.withLock",
+    Mutex.make(),
+    (mutex, body) => Mutex.withLock(mutex)(body)
+  ),
+  ...contended(
+    "KeyedMutex.withKeys",
+    Mutex.makeKeyed<string>(),
+    (mutex, body) => Mutex.withKeys(mutex, ["a", "b"])(body)
+  ),
+  ...contended(
+    "RwLock.withWrite",
+    RwLock.make(),
+    (lock, body) => RwLock.withWrite(lock)(body)
+  ),
+  ...contended(
+    "RwLock.withRead beside a writer",
+    RwLock.make(),
+    (lock, body) => both(RwLock.withWrite(lock)(turn), RwLock.withRead(lock)(body))
+  ),
+  ...contended(
+    "Pool.use",
+    (probe) => Pool.make({ acquire: resource(probe), max: 1 }),
+    (pool, body) => Pool.use(pool, () => body)
+  ),
+  ...contended(
+    "Pool.use, slow opening",
+    (probe) =>
+      Pool.make({ acquire: resource(probe, { acquireTakes: 3, releaseTakes: 3 }), max: 2 }),
+    (pool, body) => Pool.use(pool, () => body)
+  ),
+  ...contended(
+    "Pool.get",
+    (probe) => Pool.make({ acquire: resource(probe), max: 1 }),
+    (pool, body) => Effect.scoped(Effect.zipRight(Pool.get(pool), body))
+  ),
+  ...contended(
+    "Shared.use",
+    (probe) => Shared.make({ name: "shared", acquire: resource(probe) }),
+    (shared, body) => Shared.use(shared, () => body)
+  ),
+  ...contended(
+    "Shared.use, slow",
+    (probe) =>
+      Shared.make({
+        name: "shared",
+        acquire: resource(probe, { acquireTakes: 3, releaseTakes: 3 })
+      }),
+    (shared, body) => Shared.use(shared, () => body)
+  ),
+  ...contended(
+    "Lock.withLock",
+    Lock.makeMemory,
+    (service, body) => Effect.provideService(Lock.withLock("key")(body), Lock.Lock, service)
+  ),
+  alone({
+    name: "Parallel.forEach",
+    body: (_, probe) =>
+      Effect.zipRight(
+        resource(probe),
+        Parallel.forEach([1, 2, 3], (n) => Effect.sleep(n), { concurrency: 2 })
+      )
+  }),
+  alone({
+    name: "Parallel.all, one fails",
+    body: (_, probe) =>
+      Effect.zipRight(
+        resource(probe),
+        Effect.exit(Parallel.all([hold, Effect.zipRight(turn, Effect.fail("no"))], {
+          concurrency: "unbounded"
+        }))
+      )
+  }),
+  alone({
+    name: "Parallel.race",
+    body: (_, probe) =>
+      Parallel.race(
+        Managed.use(resource(probe), () => Effect.sleep(1)),
+        Managed.use(resource(probe), () => Effect.sleep(2))
+      )
+  }),
+  alone({
+    name: "Batch.run",
+    body: (_, probe) =>
+      Effect.zipRight(
+        resource(probe),
+        Batch.run(
+          { name: "job", process: (n: number) => Effect.sleep(n) },
+          [1, 2, 3],
+          { concurrency: 2 }
+        )
+      )
+  })
+]

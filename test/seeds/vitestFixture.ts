@@ -1,0 +1,17 @@
+/** Run by Testing/Vitest.slow.test.ts in a vitest of its own: one subject that leaks, and one that does not. */
+import { Effect } from "effect"
+import { it } from "holdfast/Testing/Vitest"
+
+// Another program, to make yesterday's token stale.
+const before = process.env["HOLDFAST_FIXTURE_CHANGED"] === undefined
+  ? Effect.void
+  : Effect.yieldNow()
+
+it.interruptSafe("leaks", (probe) =>
+  Effect.zipRight(
+    before,
+    Effect.flatMap(probe.acquire("r"), (handle) =>
+      Effect.zipRight(Effect.sleep(1), probe.release(handle)))
+  ))
+
+it.interruptSafe("keeps", (probe) => probe.resource("r"))
