@@ -378,6 +378,8 @@ export interface Shelf<A, E> {
   readonly engine: Engine<A, E>
   readonly name: string
   readonly open: Effect.Effect<Managed.Opened<A>, E>
+  /** Called when nothing is on it and nobody waits for it. */
+  readonly forget: () => void
   readonly queue: WaitQueue.WaitQueue
   /** By the ticket that stands as `need` in the queue. */
   readonly borrowers: Map<number, Borrower<A, E>>
@@ -392,7 +394,8 @@ export interface Shelf<A, E> {
   generation: number
   /** Waits before the next refill, after a failed one. */
   backoff: Fiber.RuntimeFiber<void> | undefined
-  readonly retry: Schedule.ScheduleDriver<unknown, unknown>
+  /** How often it has failed in a row, to the schedule. */
+  retry: Schedule.ScheduleDriver<unknown, unknown> | undefined
   lastFailure: Cause.Cause<unknown> | undefined
 }
 
@@ -410,12 +413,10 @@ interface Totals {
   leaks: number
 }
 
-/** @internal What is done with items and shelves; each bounded, none can fail. */
-export interface Care<A, E> {
+/** @internal What is done with items; each bounded, none can fail. */
+export interface Care<A> {
   check(item: A): Effect.Effect<boolean>
   reset(item: A, exit: Exit.Exit<unknown, unknown>): Effect.Effect<boolean>
-  /** A shelf with nothing on it and nobody waiting may go. */
-  forget(shelf: Shelf<A, E>): void
 }
 
 /** @internal What the shelves of one pool share. */
@@ -430,7 +431,7 @@ export interface Engine<A, E> {
   readonly interruptAbandoned: boolean
   readonly acquireTimeout: number
   readonly createTimeout: number
-  readonly care: Care<A, E>
+  readonly care: Care<A>
   readonly checks: boolean
   readonly resets: boolean
   readonly validateAfterIdle: number
@@ -441,6 +442,7 @@ export interface Engine<A, E> {
   readonly maxUses: number
   readonly idleTimeout: number
   readonly leakAfter: number
+  readonly retry: Schedule.Schedule<unknown, unknown>
   readonly shutdownTimeout: Duration.Duration
   readonly interruptHolders: boolean
   /** Whether a borrow needs the time at all. */
@@ -650,7 +652,7 @@ const unlend = <A, E>(item: Item<A, E>): void => {
   item.site = undefined
 }
 
-/** Lends an idle item in this very step, if nobody waits and one is fit without a check. */
+/** @internal Lends an idle item in this very step, if nobody waits and one is fit without a check. */
 const takeNow = <A, E>(
   shelf: Shelf<A, E>,
   fiber: Holding,
@@ -924,22 +926,26 @@ const failed = <A, E>(shelf: Shelf<A, E>, cause: Cause.Cause<E>): void => {
   if (shelf.queue.head !== undefined) return refuseHead(shelf, cause)
   log(engine, `Pool "${shelf.name}": opening an item nobody waits for failed`, cause)
   if (shelf.backoff !== undefined || engine.minIdle === 0) return
-  const backoff = engine.fork(
-    Effect.map(Effect.exit(Effect.interruptible(shelf.retry.next(cause))), (exit) => {
-      // Interrupted: whoever did that has seen to the rest. Given up: a success by other means starts again.
-      if (Exit.isFailure(exit) || shelf.backoff !== backoff) return
-      shelf.backoff = undefined
-      pump(shelf)
-    })
+  const next = Effect.flatMap(
+    shelf.retry === undefined ? Schedule.driver(engine.retry) : Effect.succeed(shelf.retry),
+    (retry) => {
+      shelf.retry = retry
+      return retry.next(cause)
+    }
   )
+  const backoff = engine.fork(Effect.map(Effect.exit(Effect.interruptible(next)), (exit) => {
+    // Interrupted: whoever did that has seen to the rest. Given up: a success by other means starts again.
+    if (Exit.isFailure(exit) || shelf.backoff !== backoff) return
+    shelf.backoff = undefined
+    pump(shelf)
+  }))
   shelf.backoff = backoff
 }
 
 const stopBackoff = <A, E>(shelf: Shelf<A, E>): void => {
-  if (shelf.backoff === undefined) return
-  shelf.backoff.unsafeInterruptAsFork(FiberId.none)
+  shelf.retry = undefined
+  shelf.backoff?.unsafeInterruptAsFork(FiberId.none)
   shelf.backoff = undefined
-  shelf.engine.fork(shelf.retry.reset)
 }
 
 /** How many more items are wanted than there are or come. */
@@ -1055,7 +1061,8 @@ const owesItsSlot = <A, E>(shelf: Shelf<A, E>): boolean => {
 }
 
 const tidy = <A, E>(shelf: Shelf<A, E>): void => {
-  if (sizeOf(shelf) + shelf.queue.size === 0) shelf.engine.care.forget(shelf)
+  // Not the queue: who is on his way into it counts as well.
+  if (sizeOf(shelf) + shelf.borrowers.size === 0) shelf.forget()
 }
 
 // Waiting.
@@ -1132,6 +1139,13 @@ const isFull = <A, E>(shelf: Shelf<A, E>): boolean => {
   return shelf.queue.size >= coming + engine.maxWaiters
 }
 
+const refusalOf = <A, E>(shelf: Shelf<A, E>): PoolError | undefined => {
+  const { engine, name: pool } = shelf
+  if (engine.closed) return new PoolClosed({ pool })
+  if (!isFull(shelf)) return undefined
+  return new PoolExhausted({ pool, maxWaiters: engine.maxWaiters, stats: unsafeShelfStats(shelf) })
+}
+
 /** Waits in line for an item. To be run in a masked region; only the wait is restored. */
 const waitInMask = <A, E>(
   shelf: Shelf<A, E>,
@@ -1140,16 +1154,10 @@ const waitInMask = <A, E>(
   restore: Managed.Restore
 ): Effect.Effect<Item<A, E>, E> => {
   const { engine } = shelf
-  if (engine.closed) {
-    return Effect.failCause(engine.refuse(new PoolClosed({ pool: shelf.name })))
-  }
-  if (isFull(shelf)) {
-    const { maxWaiters } = engine
-    return Effect.failCause(
-      engine.refuse(
-        new PoolExhausted({ pool: shelf.name, maxWaiters, stats: unsafeShelfStats(shelf) })
-      )
-    )
+  const refusal = refusalOf(shelf)
+  if (refusal !== undefined) {
+    tidy(shelf)
+    return Effect.failCause(engine.refuse(refusal))
   }
   const ticket = engine.tickets++
   const borrower: Borrower<A, E> = {
@@ -1180,11 +1188,12 @@ const waitInMask = <A, E>(
 
 /** @internal An item of this shelf, at once or after a wait. To be run in a masked region. */
 export const takeInMask = <A, E>(
-  shelf: Shelf<A, E>,
+  shelfOf: () => Shelf<A, E>,
   site: Error | undefined,
   restore: Managed.Restore
 ): Effect.Effect<Item<A, E>, E> =>
   Effect.suspend(() => {
+    const shelf = shelfOf()
     const fiber = currentFiber()
     const item = takeNow(shelf, fiber, site)
     return item === undefined ? waitInMask(shelf, fiber, site, restore) : Effect.succeed(item)
@@ -1442,8 +1451,8 @@ const positive = (name: string, value: number, least: number): void => {
   }
 }
 
-/** Opens one item; what `acquire` put into its scope is released, within its deadline, when the item is destroyed. */
-const opening = <A, E, R>(
+/** @internal Opens one item; what `acquire` put into its scope is released, within its deadline, when the item is destroyed. */
+export const opening = <A, E, R>(
   name: string,
   acquire: Effect.Effect<A, E, R>,
   releaseDeadline: Duration.DurationInput | undefined
@@ -1491,8 +1500,7 @@ const defaultRetry = Schedule.jittered(
 export const makeEngine = <A, E, R2, R3>(
   settings: Settings<A, R2, R3>,
   max: number,
-  maxTotal: number,
-  forget: (shelf: Shelf<A, E | PoolError>) => void
+  maxTotal: number
 ): Effect.Effect<Engine<A, E | PoolError>, never, R2 | R3> =>
   Effect.gen(function*() {
     const name = settings.name ?? "pool"
@@ -1551,8 +1559,7 @@ export const makeEngine = <A, E, R2, R3>(
               () => Effect.provide(reset(item, exit), context),
               resetTimeout,
               () => true
-            ),
-        forget
+            )
       },
       checks: validate !== undefined,
       resets: reset !== undefined,
@@ -1564,6 +1571,7 @@ export const makeEngine = <A, E, R2, R3>(
       maxUses: settings.maxUses ?? Infinity,
       idleTimeout,
       leakAfter,
+      retry: settings.createRetry ?? defaultRetry,
       shutdownTimeout: Duration.decode(settings.shutdownTimeout ?? Duration.infinity),
       interruptHolders: settings.onShutdownTimeout !== "abandon",
       timed: validate !== undefined || meter !== undefined || maxTotal !== Infinity
@@ -1602,12 +1610,13 @@ export const unsafeAddShelf = <A, E>(
   engine: Engine<A, E>,
   name: string,
   open: Effect.Effect<Managed.Opened<A>, E>,
-  retry: Schedule.ScheduleDriver<unknown, unknown>
+  forget: () => void
 ): Shelf<A, E> => {
   const shelf: Shelf<A, E> = {
     engine,
     name,
     open,
+    forget,
     queue: WaitQueue.make(),
     borrowers: new Map(),
     items: new Set(),
@@ -1619,7 +1628,7 @@ export const unsafeAddShelf = <A, E>(
     closing: 0,
     generation: 0,
     backoff: undefined,
-    retry,
+    retry: undefined,
     lastFailure: undefined
   }
   engine.shelves.add(shelf)
@@ -1699,11 +1708,10 @@ export function make<A, E, R, R2 = never, R3 = never>(
   // MASK: the pool and its closing are one step; nothing waits.
   return Effect.uninterruptible(Effect.gen(function*() {
     const context = yield* Effect.context<Exclude<R, Scope.Scope>>()
-    const engine = yield* makeEngine<A, E, R2, R3>(options, options.max, Infinity, () => {})
-    const retry = yield* Schedule.driver(options.createRetry ?? defaultRetry)
+    const engine = yield* makeEngine<A, E, R2, R3>(options, options.max, Infinity)
     yield* Effect.addFinalizer(() => closeEngine(engine))
     const open = opening(engine.name, options.acquire, options.releaseDeadline)
-    const shelf = unsafeAddShelf(engine, engine.name, Effect.provide(open, context), retry)
+    const shelf = unsafeAddShelf(engine, engine.name, Effect.provide(open, context), () => {})
     return { name: engine.name, max: engine.max, shelf }
   }))
 }
@@ -1908,16 +1916,23 @@ export const tryUse: {
  */
 export const get = <A, E>({ shelf }: Pool<A, E>): Effect.Effect<A, E, Scope.Scope> => {
   const site = siteOf(shelf.engine)
-  return Effect.flatMap(Effect.scope, (scope) =>
-    // MASK: the taking and its finalizer are one step; the wait is restored.
-    Effect.uninterruptibleMask((restore) =>
-      Effect.flatMap(takeInMask(shelf, site, restore), (item) =>
-        Effect.as(
-          Scope.addFinalizerExit(scope, (exit) => Effect.sync(() => giveBack(item, exit))),
-          item.value
-        ))
-    ))
+  return Effect.flatMap(Effect.scope, (scope) => getIn(scope, () => shelf, site))
 }
+
+/** @internal */
+export const getIn = <A, E>(
+  scope: Scope.Scope,
+  shelfOf: () => Shelf<A, E>,
+  site: Error | undefined
+): Effect.Effect<A, E> =>
+  // MASK: the taking and its finalizer are one step; the wait is restored.
+  Effect.uninterruptibleMask((restore) =>
+    Effect.flatMap(takeInMask(shelfOf, site, restore), (item) =>
+      Effect.as(
+        Scope.addFinalizerExit(scope, (exit) => Effect.sync(() => giveBack(item, exit))),
+        item.value
+      ))
+  )
 
 /**
  * An item that is given back by `release`, or by the scope at the latest.
@@ -1932,7 +1947,7 @@ export const lease = <A, E>({ shelf }: Pool<A, E>): Effect.Effect<Lease<A>, E, S
   return Effect.flatMap(Effect.scope, (scope) =>
     // MASK: as `get`.
     Effect.uninterruptibleMask((restore) =>
-      Effect.flatMap(takeInMask(shelf, site, restore), (item) => leaseIn(scope, item))
+      Effect.flatMap(takeInMask(() => shelf, site, restore), (item) => leaseIn(scope, item))
     ))
 }
 
@@ -1982,13 +1997,19 @@ const unsafeInvalidate = <A, E>(item: Item<A, E>): boolean => {
 export const invalidate: {
   <A>(item: A): <E>(self: Pool<A, E>) => Effect.Effect<boolean>
   <A, E>(self: Pool<A, E>, item: A): Effect.Effect<boolean>
-} = dual(2, <A, E>({ shelf }: Pool<A, E>, value: A): Effect.Effect<boolean> =>
-  Effect.sync(() => {
-    for (const item of shelf.items) {
-      if (Object.is(item.value, value) && unsafeInvalidate(item)) return true
-    }
-    return false
-  }))
+} = dual(
+  2,
+  <A, E>({ shelf }: Pool<A, E>, value: A): Effect.Effect<boolean> =>
+    Effect.sync(() => unsafeInvalidateIn(shelf, value))
+)
+
+/** @internal */
+export const unsafeInvalidateIn = <A, E>(shelf: Shelf<A, E>, value: A): boolean => {
+  for (const item of shelf.items) {
+    if (Object.is(item.value, value) && unsafeInvalidate(item)) return true
+  }
+  return false
+}
 
 /**
  * None of the items there are now, nor those being opened, is lent again: after a failover, say, or new credentials.
@@ -1999,10 +2020,13 @@ export const invalidate: {
  * @since 0.1.0
  */
 export const invalidateAll = <A, E>({ shelf }: Pool<A, E>): Effect.Effect<void> =>
-  Effect.sync(() => {
-    shelf.generation++
-    retireIdle(shelf, "invalid")
-  })
+  Effect.sync(() => unsafeInvalidateAllIn(shelf))
+
+/** @internal */
+export const unsafeInvalidateAllIn = <A, E>(shelf: Shelf<A, E>): void => {
+  shelf.generation++
+  retireIdle(shelf, "invalid")
+}
 
 /**
  * Destroys the items that are idle now; `minIdle` new ones are opened. Says how many.
@@ -2062,6 +2086,10 @@ export const holders = <A, E>({ shelf }: Pool<A, E>): Effect.Effect<ReadonlyArra
  * @since 0.1.0
  */
 export const awaitIdle = <A, E>({ shelf: { engine } }: Pool<A, E>): Effect.Effect<void> =>
+  awaitQuiet(engine)
+
+/** @internal */
+export const awaitQuiet = <A, E>(engine: Engine<A, E>): Effect.Effect<void> =>
   awaitState(engine, () => isQuiet(engine))
 
 /**

@@ -1,0 +1,216 @@
+import { describe, expect, it } from "@effect/vitest"
+import { Data, Deferred, Effect, Exit, Fiber, Option, Scope, TestClock } from "effect"
+import * as fc from "fast-check"
+import * as KeyedPool from "holdfast/Pool/Keyed"
+
+const settle = Effect.repeatN(Effect.yieldNow(), 30)
+
+const source = () => {
+  const state = { made: [] as Array<string>, closed: [] as Array<string>, live: 0, mostLive: 0 }
+  const acquire = (key: string) =>
+    Effect.acquireRelease(
+      Effect.sync(() => {
+        state.live++
+        state.mostLive = Math.max(state.mostLive, state.live)
+        state.made.push(key)
+        return { key, id: state.made.length }
+      }),
+      () =>
+        Effect.sync(() => {
+          state.live--
+          state.closed.push(key)
+        })
+    )
+  return { state, acquire }
+}
+
+const hold = <A, E>(pool: KeyedPool.KeyedPool<string, A, E>, key: string, order?: Array<string>) =>
+  Effect.gen(function*() {
+    const gate = yield* Deferred.make<void>()
+    const fiber = yield* Effect.fork(
+      KeyedPool.use(
+        pool,
+        key,
+        () => Effect.zipRight(Effect.sync(() => order?.push(key)), Deferred.await(gate))
+      )
+    )
+    yield* settle
+    return { fiber, release: Effect.zipLeft(Deferred.succeed(gate, undefined), settle) }
+  })
+
+describe("KeyedPool", () => {
+  it.scoped("KeyedPool-1: bounds each key and all together", () =>
+    Effect.gen(function*() {
+      const { acquire, state } = source()
+      const pool = yield* KeyedPool.make({ acquire, maxPerKey: 2, maxTotal: 3 })
+      const holders = []
+      for (const key of ["a", "a", "a", "b", "c"]) holders.push(yield* hold(pool, key))
+      expect(yield* KeyedPool.stats(pool)).toMatchObject({ max: 3, size: 3, used: 3, pending: 2 })
+      expect(Option.getOrThrow(yield* KeyedPool.statsOf(pool, "a")))
+        .toMatchObject({ max: 2, used: 2, pending: 1 })
+      expect(state.mostLive).toBe(3)
+      for (const { release } of holders) yield* release
+      yield* KeyedPool.awaitIdle(pool)
+      expect(state.mostLive).toBe(3)
+      expect(yield* KeyedPool.stats(pool)).toMatchObject({ used: 0, pending: 0 })
+    }))
+
+  it.scoped("KeyedPool-2: a key does not wait for another while there is room", () =>
+    Effect.gen(function*() {
+      const pool = yield* KeyedPool.make({ acquire: source().acquire, maxPerKey: 1 })
+      const a = yield* hold(pool, "a")
+      const waiting = yield* hold(pool, "a")
+      expect(yield* KeyedPool.use(pool, "b", ({ key }) => Effect.succeed(key))).toBe("b")
+      yield* a.release
+      yield* waiting.release
+    }))
+
+  it.scoped("KeyedPool-2: the item idle for longest makes room for another key", () =>
+    Effect.gen(function*() {
+      const { acquire, state } = source()
+      const pool = yield* KeyedPool.make({ acquire, maxPerKey: 2, maxTotal: 2 })
+      yield* KeyedPool.use(pool, "old", () => Effect.void)
+      yield* TestClock.adjust("1 second")
+      yield* KeyedPool.use(pool, "new", () => Effect.void)
+      expect(yield* KeyedPool.use(pool, "other", ({ key }) => Effect.succeed(key))).toBe("other")
+      expect(state.closed).toEqual(["old"])
+    }))
+
+  it.scoped("KeyedPool-2: a busy key does not starve another: first come, first served over keys", () =>
+    Effect.gen(function*() {
+      const { acquire, state } = source()
+      const pool = yield* KeyedPool.make({ acquire, maxPerKey: 1, maxTotal: 1 })
+      const order: Array<string> = []
+      const holders = []
+      for (const key of ["a", "a", "b", "a", "c", "b"]) holders.push(yield* hold(pool, key, order))
+      for (const { release } of holders) yield* release
+      expect(order).toEqual(["a", "a", "b", "a", "c", "b"])
+      expect(state.mostLive).toBe(1)
+    }))
+
+  it.scoped("KeyedPool-3: a key nobody uses leaves nothing behind", () =>
+    Effect.gen(function*() {
+      const { acquire, state } = source()
+      const pool = yield* KeyedPool.make({ acquire, maxPerKey: 1, idleTimeout: "1 minute" })
+      yield* Effect.forEach(
+        Array.from({ length: 1_000 }, (_, i) => `key ${i}`),
+        (key) => KeyedPool.use(pool, key, () => Effect.void),
+        { discard: true }
+      )
+      expect(yield* KeyedPool.size(pool)).toBe(1_000)
+      yield* TestClock.adjust("2 minutes")
+      expect(yield* KeyedPool.size(pool)).toBe(0)
+      expect(state.live).toBe(0)
+      expect(yield* KeyedPool.statsOf(pool, "key 1")).toEqual(Option.none())
+    }))
+
+  it.scoped("KeyedPool-3: neither does one whose opening failed, whose waiter left, or that came too late", () =>
+    Effect.gen(function*() {
+      const scope = yield* Scope.make()
+      const pool = yield* Scope.extend(
+        KeyedPool.make({
+          acquire: (key: string) => key === "down" ? Effect.fail("down" as const) : Effect.never,
+          maxPerKey: 1,
+          createOnAbandon: "interrupt"
+        }),
+        scope
+      )
+      expect(yield* Effect.flip(KeyedPool.use(pool, "down", () => Effect.void))).toBe("down")
+      yield* settle
+      expect(yield* KeyedPool.size(pool)).toBe(0)
+      const left = yield* hold(pool, "slow")
+      yield* Fiber.interrupt(left.fiber)
+      yield* settle
+      expect(yield* KeyedPool.size(pool)).toBe(0)
+      yield* KeyedPool.close(pool)
+      expect(yield* Effect.flip(KeyedPool.use(pool, "late", () => Effect.void)))
+        .toMatchObject({ _tag: "PoolClosed", pool: "pool[late]" })
+      expect(yield* KeyedPool.size(pool)).toBe(0)
+      yield* Scope.close(scope, Exit.void)
+    }))
+
+  it.scoped("keys are compared by value; get ends with its scope; invalidate finds its item", () =>
+    Effect.gen(function*() {
+      let made = 0
+      const pool = yield* KeyedPool.make({
+        acquire: (_: { readonly host: string; readonly port: number }) =>
+          Effect.sync(() => ({ id: ++made })),
+        maxPerKey: 1
+      })
+      const at = (port: number) => Data.struct({ host: "a.example", port })
+      yield* Effect.scoped(KeyedPool.get(pool, at(80)))
+      yield* KeyedPool.use(pool, at(80), () => Effect.void)
+      expect(made).toBe(1)
+      const item = yield* KeyedPool.use(pool, at(80), Effect.succeed)
+      expect(yield* KeyedPool.invalidate(pool, item)).toBe(true)
+      expect(yield* KeyedPool.invalidate(pool, item)).toBe(false)
+      yield* KeyedPool.use(pool, at(80), () => Effect.void)
+      yield* KeyedPool.invalidateKey(pool, at(80))
+      yield* KeyedPool.use(pool, at(80), () => Effect.void)
+      expect(made).toBe(3)
+    }))
+
+  it("KeyedPool-1, KeyedPool-2, KeyedPool-3: hold in 1,000 random schedules", async () => {
+    const step = fc.oneof(
+      { weight: 3, arbitrary: fc.record({ ask: fc.constantFrom("a", "b", "c", "d") }) },
+      { weight: 2, arbitrary: fc.record({ giveBack: fc.nat(9) }) },
+      { weight: 1, arbitrary: fc.record({ interrupt: fc.nat(9) }) }
+    )
+    const schedule = fc.record({
+      maxPerKey: fc.integer({ min: 1, max: 2 }),
+      maxTotal: fc.integer({ min: 1, max: 3 }),
+      steps: fc.array(step, { minLength: 3, maxLength: 16 })
+    })
+    await fc.assert(
+      fc.asyncProperty(schedule, async ({ maxPerKey, maxTotal, steps }) => {
+        const wrongs = await Effect.runPromise(Effect.scoped(Effect.gen(function*() {
+          const { acquire, state } = source()
+          const pool = yield* KeyedPool.make({ acquire, maxPerKey, maxTotal })
+          const wrong: Array<string> = []
+          const askers: Array<
+            { readonly release: Effect.Effect<void>; readonly fiber: Fiber.Fiber<void, unknown> }
+          > = []
+          const short = Effect.repeatN(Effect.yieldNow(), 4)
+          for (const one of steps) {
+            if ("ask" in one) {
+              const gate = yield* Deferred.make<void>()
+              const fiber = yield* Effect.fork(
+                KeyedPool.use(pool, one.ask, ({ key }) => {
+                  if (key !== one.ask) wrong.push(`${one.ask} got ${key}`)
+                  return Deferred.await(gate)
+                })
+              )
+              askers.push({ fiber, release: Deferred.succeed(gate, undefined) })
+            } else if ("giveBack" in one) {
+              yield* askers[one.giveBack % Math.max(1, askers.length)]?.release ?? Effect.void
+            } else {
+              const asker = askers[one.interrupt % Math.max(1, askers.length)]
+              if (asker !== undefined) yield* Fiber.interruptFork(asker.fiber)
+            }
+            if (askers.length % 2 === 0) yield* short
+            if (state.live > maxTotal) wrong.push(`${state.live} live of ${maxTotal}`)
+            for (const key of ["a", "b", "c", "d"]) {
+              const { size } = Option.getOrElse(
+                yield* KeyedPool.statsOf(pool, key),
+                () => ({ size: 0 })
+              )
+              if (size > maxPerKey) wrong.push(`${size} of ${key}, at most ${maxPerKey}`)
+            }
+          }
+          for (const { release } of askers) yield* release
+          for (let i = 0; i < 30; i++) yield* short
+          const stats = yield* KeyedPool.stats(pool)
+          if (stats.used + stats.pending + stats.creating + stats.closing > 0) {
+            wrong.push(`left over: ${JSON.stringify(stats)}`)
+          }
+          yield* KeyedPool.close(pool)
+          if (state.live > 0) wrong.push(`${state.live} live after closing`)
+          if ((yield* KeyedPool.size(pool)) > 0) wrong.push("keys after closing")
+          return wrong
+        })))
+        expect(wrongs).toEqual([])
+      }),
+      { numRuns: 1_000, seed: 7 }
+    )
+  })
+})
