@@ -262,6 +262,23 @@ describe("KeyedMutex", () => {
       })
     ))
 
+  it.effect("KeyedMutex-3: one that leaves half way gives what it had to the next in line", () =>
+    Effect.gen(function*() {
+      const keyed = yield* Mutex.makeKeyed<string>()
+      const visit = (...keys: ReadonlyArray<string>) =>
+        Effect.fork(Mutex.withKeys(keyed, keys, Effect.never))
+      const first = yield* visit("a")
+      yield* visit("b")
+      const both = yield* visit("a", "b")
+      yield* settle
+      yield* Fiber.interrupt(first)
+      const next = yield* Effect.fork(Mutex.withKey(keyed, "a", Effect.succeed("has a")))
+      yield* settle
+      expect(next.unsafePoll()).toBeNull()
+      yield* Fiber.interrupt(both)
+      expect(yield* Fiber.join(next)).toBe("has a")
+    }))
+
   it.effect("Mutex-4 KeyedMutex-2: asking again for a key that one holds is told before any is taken (S22)", () =>
     Effect.gen(function*() {
       const keyed = yield* Mutex.makeKeyed<string>({ name: "row" })

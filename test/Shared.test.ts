@@ -101,6 +101,27 @@ describe("Shared", () => {
       expect(yield* Fiber.join(next)).toBe(1)
     }).pipe(Effect.scoped))
 
+  it.effect("Shared-2: an acquire that cannot be cut holds up no user that leaves; what it opens is released", () =>
+    Effect.gen(function*() {
+      const log: Array<string> = []
+      const acquire = Managed.make({
+        name: "line",
+        acquire: Effect.zipRight(Effect.sleep("1 second"), Effect.sync(() => log.push("open"))),
+        release: () => Effect.sync(() => log.push("closed"))
+      })
+      const shared = yield* Shared.make({ name: "line", acquire, idleTimeToLive: "1 hour" })
+      const user = yield* Effect.fork(Shared.use(shared, Effect.succeed))
+      yield* settle
+      yield* Fiber.interrupt(user)
+      expect(yield* Shared.stats(shared)).toEqual({ state: "none", users: 0, former: 1 })
+      const next = yield* Effect.fork(Shared.use(shared, () => Effect.void))
+      yield* TestClock.adjust("1 second")
+      expect(log).toEqual(["open", "closed"])
+      yield* TestClock.adjust("1 second")
+      yield* Fiber.join(next)
+      expect(log).toEqual(["open", "closed", "open"])
+    }).pipe(Effect.scoped))
+
   it.effect("Shared-2: made where nothing may be cut, it can still be cut", () =>
     Effect.gen(function*() {
       const { acquire, log } = makeResource(Effect.never)
