@@ -433,21 +433,19 @@ const rerun = async (token: string, parsed: Parsed, session: Session) => {
  * **Errors** — rejects with `StaleToken` when the program does other operations before the token's place than when it was
  *   made: nothing has been tested then. **Cost** — five runs and the inspector, about 50 ms.
  *
- * **Example**
+ * **Example** (again, and after a change)
  * ```ts run
  * import { Effect } from "effect"
  * import { Explore } from "holdfast/Testing"
  *
- * const subject = (probe: boolean) => ({
- *   name: "forEach",
- *   body: () => Effect.forEach(probe ? [1, 2] : [1], () => Effect.yieldNow(), { concurrency: 2 })
- * })
- * const verdict = await Explore.interruptions(subject(true))
+ * const pair = Effect.forEach([1, 2], () => Effect.yieldNow(), { concurrency: 2 })
+ * const verdict = await Explore.interruptions({ name: "pair", body: () => pair })
  * const token = verdict.findings[0]?.token ?? ""
- * const again = await Explore.replay(token, subject(true))
+ * const again = await Explore.replay(token, { name: "pair", body: () => pair })
  * const law = again.violations[0]?.law
  * law // => "the target exits"
- * const stale = await Explore.replay(token, subject(false)).catch((error: Error) => error.name)
+ * const changed = { name: "pair", body: () => Effect.zipRight(Effect.yieldNow(), pair) }
+ * const stale = await Explore.replay(token, changed).catch((error: Error) => error.name)
  * stale // => "StaleToken"
  * ```
  *

@@ -2,33 +2,21 @@
  * Probe: resources for tests that count themselves, and may be made to fail.
  *
  * DESIGN. The explorer finds scopes by itself; a probe is for what never reaches a scope, for a name in the report, and for
- * faults. Each run has a probe of its own. A fault strikes the nth acquire or release of the
- * explored use, or the nth release of the owner's close, once.
- *
- * COST one record per acquire. SOURCES SQLite's out-of-memory loops (the nth call fails, until there is no nth call).
+ * faults. Each run gives its subject a probe of its own; what a probe does is in `recorder.ts`.
  *
  * @since 0.1.0
  */
-import * as Data from "effect/Data"
-import type * as Duration from "effect/Duration"
-import * as Effect from "effect/Effect"
-import * as Predicate from "effect/Predicate"
-import type * as Scope from "effect/Scope"
+import type * as Effect from "effect/Effect"
+import * as recorder from "./recorder.ts"
 
 /**
- * What an acquire of a probe fails with when the explorer wants it to.
+ * What a subject gets to count with: `resource` in a scope, its halves `acquire` and `release`, `counter`, and `wrap` for a
+ * service of handles.
  *
- * @category errors
+ * @category models
  * @since 0.1.0
  */
-export class FaultInjected extends Data.TaggedError("FaultInjected")<{
-  readonly name: string
-  readonly fault: string
-}> {
-  override get message(): string {
-    return `The explorer made "${this.name}" go wrong: ${this.fault}.`
-  }
-}
+export type Probe = recorder.Probe
 
 /**
  * One acquisition of a probe's resource.
@@ -36,10 +24,7 @@ export class FaultInjected extends Data.TaggedError("FaultInjected")<{
  * @category models
  * @since 0.1.0
  */
-export interface Handle {
-  readonly name: string
-  readonly id: number
-}
+export type Handle = recorder.Handle
 
 /**
  * How long an acquire or a release of a probe takes, in virtual time. Default: no time.
@@ -47,10 +32,7 @@ export interface Handle {
  * @category models
  * @since 0.1.0
  */
-export interface Options {
-  readonly acquireTakes?: Duration.DurationInput | undefined
-  readonly releaseTakes?: Duration.DurationInput | undefined
-}
+export type Options = recorder.ProbeOptions
 
 /**
  * A sort of fault. A slow one takes thirty virtual seconds; one that never returns can only be interrupted.
@@ -58,48 +40,7 @@ export interface Options {
  * @category models
  * @since 0.1.0
  */
-export type Fault =
-  | "acquire fails"
-  | "acquire dies"
-  | "acquire is slow"
-  | "acquire never returns"
-  | "release dies"
-  | "release is slow"
-  | "release never returns"
-
-/**
- * Which methods of a service open something, and which close it.
- *
- * @category models
- * @since 0.1.0
- */
-export interface WrapOptions {
-  /** Methods of the service whose result is a handle. */
-  readonly open: ReadonlyArray<string>
-  /** Methods that end a handle: of the handle itself, or of the service, with the handle as first argument. */
-  readonly close: ReadonlyArray<string>
-}
-
-/**
- * What a subject gets to count with.
- *
- * @category models
- * @since 0.1.0
- */
-export interface Probe {
-  /** A resource in the current scope. */
-  readonly resource: (
-    name: string,
-    options?: Options
-  ) => Effect.Effect<Handle, FaultInjected, Scope.Scope>
-  /** The two halves of a resource, for what has a shape of its own (`Managed.make`, a pool). */
-  readonly acquire: (name: string, options?: Options) => Effect.Effect<Handle, FaultInjected>
-  readonly release: (handle: Handle, options?: Options) => Effect.Effect<void>
-  /** A number that must be back at zero in the end. */
-  readonly counter: (name: string) => Counter
-  /** A service whose handles are counted; methods may return effects, promises or plain values. */
-  readonly wrap: <A extends object>(name: string, service: A, options: WrapOptions) => A
-}
+export type Fault = recorder.Fault
 
 /**
  * A number that must be back at zero in the end.
@@ -107,38 +48,31 @@ export interface Probe {
  * @category models
  * @since 0.1.0
  */
-export interface Counter {
-  readonly increment: Effect.Effect<void>
-  readonly decrement: Effect.Effect<void>
-  /** Its value now. */
-  readonly unsafeValue: () => number
-}
+export type Counter = recorder.Counter
 
-/** @internal The nth acquire or release of a run goes wrong. */
-export interface PlannedFault {
-  readonly fault: Fault
-  readonly nth: number
-}
+/**
+ * Which methods of a service open something, and which close it.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type WrapOptions = recorder.WrapOptions
 
-interface Entry {
-  readonly handle: Handle
-  releases: number
-  readonly at: string | undefined
-}
+/**
+ * What an acquire of a probe fails with when the explorer wants it to.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export const FaultInjected = recorder.FaultInjected
 
-/** @internal A probe and what only the explorer may do with it. */
-export interface Recorder {
-  readonly probe: Probe
-  /** Which calls are counted from now on, and struck. */
-  readonly arm: (sides: "all" | "release" | "none") => void
-  readonly struck: () => boolean
-  readonly unreleased: () => ReadonlyArray<
-    { readonly name: string; readonly at: string | undefined }
-  >
-  readonly releasedTwice: () => ReadonlyArray<string>
-  readonly unbalanced: () => ReadonlyArray<string>
-  readonly log: ReadonlyArray<string>
-}
+/**
+ * A number of operations that change nothing: what moves an unlucky moment into reach of the default scheduler.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const pad: (count: number) => Effect.Effect<void> = recorder.pad
 
 /**
  * A probe outside the explorer, and what it knows: for the plain programs that reproduce a finding. `padding` is how many
@@ -152,165 +86,6 @@ export const unsafeMake = (options?: { readonly padding?: number | undefined }):
   readonly unreleased: () => ReadonlyArray<string>
   readonly releasedTwice: () => ReadonlyArray<string>
 } => {
-  const { probe, releasedTwice, unreleased } = makeRecorder({ pad: options?.padding })
+  const { probe, releasedTwice, unreleased } = recorder.makeRecorder({ pad: options?.padding })
   return { probe, releasedTwice, unreleased: () => unreleased().map(({ name }) => name) }
-}
-
-/** @internal Operations that change nothing: what moves an unlucky moment into reach of the default scheduler. */
-export const pad = (count: number): Effect.Effect<void> =>
-  Effect.suspend(() => {
-    let done = 0
-    return Effect.whileLoop({
-      while: () => done++ < count,
-      body: () => Effect.void,
-      step: () => {}
-    })
-  })
-
-const slow = "30 seconds"
-
-const strike = (name: string, fault: Fault): Effect.Effect<void, FaultInjected> => {
-  if (fault.endsWith("fails")) return Effect.fail(new FaultInjected({ name, fault }))
-  if (fault.endsWith("dies")) return Effect.die(new FaultInjected({ name, fault }))
-  return fault.endsWith("slow") ? Effect.sleep(slow) : Effect.never
-}
-
-/** Runs `then` on what a method returned, when it is there. */
-const whenDone = (result: unknown, then: (value: unknown) => unknown): unknown => {
-  if (Effect.isEffect(result)) return Effect.map(result, then)
-  return Predicate.isPromise(result) ? result.then(then) : then(result)
-}
-
-const isMethod = (value: unknown): value is (...args: ReadonlyArray<unknown>) => unknown =>
-  typeof value === "function"
-
-/** @internal */
-export const makeRecorder = (options: {
-  readonly fault?: PlannedFault | undefined
-  /** Extra operations of each acquire. */
-  readonly pad?: number | undefined
-  readonly locate?: (() => string | undefined) | undefined
-}): Recorder => {
-  // All guarded by the single thread.
-  const entries: Array<Entry> = []
-  const counters = new Map<string, number>()
-  const log: Array<string> = []
-  let armed: "all" | "release" | "none" = "none"
-  let acquires = 0
-  let releases = 0
-  let struck = false
-
-  const faultFor = (side: "acquire" | "release"): Fault | undefined => {
-    if (armed !== "all" && armed !== side) return undefined
-    const count = side === "acquire" ? ++acquires : ++releases
-    const { fault } = options
-    if (fault === undefined || !fault.fault.startsWith(side) || fault.nth !== count) {
-      return undefined
-    }
-    struck = true
-    return fault.fault
-  }
-  const opened = (name: string): Handle => {
-    const handle = { name, id: entries.filter((entry) => entry.handle.name === name).length + 1 }
-    entries.push({ handle, releases: 0, at: options.locate?.() })
-    log.push(`+${name}#${handle.id}`)
-    return handle
-  }
-  const closed = (handle: Handle): void => {
-    const entry = entries.find((one) => one.handle === handle)
-    if (entry === undefined) return
-    entry.releases++
-    log.push(`-${handle.name}#${handle.id}`)
-  }
-  const padding = options.pad ?? 0
-  const acquire: Probe["acquire"] = (name, { acquireTakes } = {}) =>
-    Effect.suspend(() => {
-      const fault = faultFor("acquire")
-      let before: Effect.Effect<void, FaultInjected> = padding > 0 ? pad(padding) : Effect.void
-      if (fault !== undefined) before = strike(name, fault)
-      else if (acquireTakes !== undefined) {
-        before = Effect.zipRight(before, Effect.sleep(acquireTakes))
-      }
-      return Effect.zipRight(before, Effect.sync(() => opened(name)))
-    })
-  const release: Probe["release"] = (handle, { releaseTakes } = {}) =>
-    Effect.suspend(() => {
-      // A release that goes wrong was tried: what it did not give back is not its owner's fault.
-      closed(handle)
-      const fault = faultFor("release")
-      if (fault !== undefined) return Effect.orDie(strike(handle.name, fault))
-      return releaseTakes === undefined ? Effect.void : Effect.sleep(releaseTakes)
-    })
-  const counter = (name: string): Counter => {
-    const by = (change: number) =>
-      Effect.sync(() => {
-        counters.set(name, (counters.get(name) ?? 0) + change)
-      })
-    return {
-      increment: by(1),
-      decrement: by(-1),
-      unsafeValue: () => counters.get(name) ?? 0
-    }
-  }
-  const wrap: Probe["wrap"] = (name, service, { close, open }) => {
-    const handles = new WeakMap<object, Handle>()
-    const end = (value: unknown) => {
-      const handle = Predicate.isObject(value) ? handles.get(value) : undefined
-      if (handle !== undefined) closed(handle)
-    }
-    const counted = <A extends object>(target: A): A =>
-      new Proxy(target, {
-        get: (of, key) => {
-          const value: unknown = Reflect.get(of, key, of)
-          if (!isMethod(value) || typeof key !== "string") return value
-          if (open.includes(key)) {
-            return (...args: ReadonlyArray<unknown>) =>
-              whenDone(value.apply(of, [...args]), (made) => {
-                if (!Predicate.isObject(made)) return made
-                const shown = counted(made)
-                const handle = opened(name)
-                handles.set(made, handle)
-                handles.set(shown, handle)
-                return shown
-              })
-          }
-          if (!close.includes(key)) return value.bind(of)
-          return (...args: ReadonlyArray<unknown>) =>
-            whenDone(value.apply(of, [...args]), (result) => {
-              end(handles.has(of) ? of : args[0])
-              return result
-            })
-        }
-      })
-    return counted(service)
-  }
-  return {
-    probe: {
-      acquire,
-      release,
-      // MASK: none of its own: `acquireRelease` acquires and registers in one masked step.
-      resource: (name, settings) =>
-        Effect.acquireRelease(acquire(name, settings), (handle) => release(handle, settings)),
-      counter,
-      wrap
-    },
-    arm: (sides) => {
-      armed = sides
-    },
-    struck: () => struck,
-    unreleased: () =>
-      entries.filter((entry) => entry.releases === 0).map(({ at, handle }) => ({
-        name: `${handle.name}#${handle.id}`,
-        at
-      })),
-    releasedTwice: () =>
-      entries.filter((entry) => entry.releases > 1).map(({ handle }) =>
-        `${handle.name}#${handle.id}`
-      ),
-    unbalanced: () =>
-      Array.from(counters).filter(([, value]) => value !== 0).map(([name, value]) =>
-        `${name} = ${value}`
-      ),
-    log
-  }
 }

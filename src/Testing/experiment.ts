@@ -18,7 +18,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Scope from "effect/Scope"
 import * as Ledger from "../Ledger.ts"
-import * as Probe from "./Probe.ts"
+import * as Recording from "./recorder.ts"
 import { type AnyFiber } from "./runtime.ts"
 import { makeScopeLedger, pendingOf } from "./scopes.ts"
 import { Endless, type Plan, Simulation, type Trace } from "./simulation.ts"
@@ -26,10 +26,10 @@ import { Endless, type Plan, Simulation, type Trace } from "./simulation.ts"
 /** A subject with its types forgotten. */
 export interface Program {
   readonly name: string
-  readonly setup: (probe: Probe.Probe) => Effect.Effect<unknown, unknown, Scope.Scope>
+  readonly setup: (probe: Recording.Probe) => Effect.Effect<unknown, unknown, Scope.Scope>
   readonly body: (
     state: never,
-    probe: Probe.Probe
+    probe: Recording.Probe
   ) => Effect.Effect<unknown, unknown, Scope.Scope>
   readonly after?: ((state: never) => Effect.Effect<unknown, unknown, Scope.Scope>) | undefined
   readonly invariant?: ((state: never) => boolean | string | void) | undefined
@@ -65,7 +65,7 @@ export interface Unreleased {
 /** Settings of one run. */
 export interface RunOptions {
   readonly plan: Plan
-  readonly fault?: Probe.PlannedFault | undefined
+  readonly fault?: Recording.PlannedFault | undefined
   readonly trace?: Trace | undefined
   readonly locate?: (() => string | undefined) | undefined
   readonly pad?: number | undefined
@@ -186,7 +186,7 @@ function* steps(
 ): Generator<Until, Outcome, void> {
   const { locate } = options
   const scopes = makeScopeLedger(simulation, locate)
-  const recorder = Probe.makeRecorder({ fault: options.fault, pad: options.pad, locate })
+  const recorder = Recording.makeRecorder({ fault: options.fault, pad: options.pad, locate })
   const { probe } = recorder
   let owner: Scope.CloseableScope | undefined
   const setup = simulation.fork(

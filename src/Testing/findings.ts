@@ -12,7 +12,7 @@
  */
 import type { Outcome, Unreleased, Violation } from "./experiment.ts"
 import type { Point } from "./points.ts"
-import type * as Probe from "./Probe.ts"
+import type * as Recording from "./recorder.ts"
 import type { Place, Step } from "./simulation.ts"
 import type { Chosen } from "./token.ts"
 
@@ -32,7 +32,7 @@ export interface Strike {
   readonly grade: Grade
   readonly outcome: Outcome
   readonly violations: ReadonlyArray<Violation>
-  readonly fault: Probe.PlannedFault | undefined
+  readonly fault: Recording.PlannedFault | undefined
   readonly delays: ReadonlyArray<number>
   /** The random schedule it ran under, if it did. */
   readonly chosen: Chosen | undefined
@@ -123,7 +123,7 @@ export const windowOf = (places: ReadonlyArray<Place>): string =>
     return [kind === "nowhere" ? words[kind] : `${words[kind]} ${ranges(indices)}`]
   }).join("; ")
 
-export const faultText = (fault: Probe.PlannedFault | undefined): string =>
+export const faultText = (fault: Recording.PlannedFault | undefined): string =>
   fault === undefined
     ? ""
     : ` when ${fault.fault.split(" ")[0]} ${fault.nth} ${fault.fault.split(" ").slice(1).join(" ")}`

@@ -20,8 +20,8 @@ import {
   type Strike,
   windowOf
 } from "./findings.ts"
-import type * as Probe from "./Probe.ts"
-import { type Instruction, stackOf } from "./runtime.ts"
+import type * as Recording from "./recorder.ts"
+import { type AnyFiber, type Instruction, stackOf } from "./runtime.ts"
 import { runPlan, type Session } from "./session.ts"
 import { makeTrace, type Step, type Strategy, type Trace } from "./simulation.ts"
 import type { Swept, Ungraded } from "./sweep.ts"
@@ -36,7 +36,7 @@ type Executed = readonly [next: Instruction, returnsTo: Instruction | undefined]
 /** What each step of a run executed, by one more run of it. */
 const executedBy = async (
   session: Session,
-  fault: Probe.PlannedFault | undefined,
+  fault: Recording.PlannedFault | undefined,
   delays: ReadonlyArray<number>
 ): Promise<ReadonlyArray<Executed>> => {
   const executed: Array<Executed> = []
@@ -147,19 +147,20 @@ export const lookAt = async (
   const near = (global: number) => Math.abs(global - center) <= 4 * (shownBefore + shownAfter)
   let stack: ReadonlyArray<string> = []
   let at: string | undefined
-  let target = 0
+  const show = (fiber: AnyFiber, next: Instruction | undefined): void => {
+    const all = locator.linesOf(fiber, next)
+    stack = all.map(({ text }) => text)
+    at = all.find(({ isUser }) => isUser)?.text ?? bodyOf(session, locator)
+  }
   const trace = makeTrace({
     onStep: (fiber, next, global) => {
       if (!near(global)) return
       const line = locator.userLineOf(fiber, next)
       if (line !== undefined) lines.set(global, line.text)
     },
-    onHit: (fiber, next, interrupted) => {
-      // A parked target has no next instruction of its own; its stack tells.
-      const all = locator.linesOf(interrupted, fiber === interrupted ? next : undefined)
-      stack = all.map(({ text }) => text)
-      at = all.find(({ isUser }) => isUser)?.text ?? bodyOf(session, locator)
-    }
+    onDelay: show,
+    // A parked target has no next instruction of its own; its stack tells.
+    onHit: (fiber, next, interrupted) => show(interrupted, fiber === interrupted ? next : undefined)
   })
   const seen = await runPlan(session, {
     plan: { place: point.place, delays, strategy: strike.strategy },
@@ -167,7 +168,7 @@ export const lookAt = async (
     trace,
     locate: locator.here
   })
-  target = trace.steps.find(({ own }) => own > 0)?.fiber ?? 0
+  const target = trace.steps.find(({ own }) => own > 0)?.fiber ?? 0
   const rows = trace.steps.map((step, index): Row => ({
     global: index + 1,
     step,

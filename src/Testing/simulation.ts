@@ -105,10 +105,12 @@ export interface Trace {
   readonly onHit?:
     | ((fiber: AnyFiber, next: Instruction | undefined, target: AnyFiber) => void)
     | undefined
+  /** Called at each delay, with the fiber that is delayed. */
+  readonly onDelay?: ((fiber: AnyFiber, next: Instruction | undefined) => void) | undefined
   readonly onStep?: ((fiber: AnyFiber, next: Instruction, global: number) => void) | undefined
 }
 
-export const makeTrace = (listeners?: Pick<Trace, "onHit" | "onStep">): Trace => ({
+export const makeTrace = (listeners?: Pick<Trace, "onHit" | "onDelay" | "onStep">): Trace => ({
   steps: [],
   parks: [],
   ...listeners
@@ -238,6 +240,7 @@ export class Simulation {
     if (global === this.#delayAt) {
       this.#delayAt = this.#plan.delays?.[++this.#nextDelay] ?? -1
       this.delayHash = this.hash
+      this.#trace?.onDelay?.(fiber, this.#instruction)
       return true
     }
     if (!this.hit && (global === this.#globalAt || (own > 0 && own === this.#ownAt))) {

@@ -9,7 +9,7 @@
 import { judge, type Outcome } from "./experiment.ts"
 import type { Strike } from "./findings.ts"
 import { type Point, pointsOf } from "./points.ts"
-import type * as Probe from "./Probe.ts"
+import type * as Recording from "./recorder.ts"
 import { isSpent, runPlan, type Session } from "./session.ts"
 import { makeTrace, type Trace } from "./simulation.ts"
 
@@ -33,7 +33,7 @@ const tryPoint = async (
   point: Point,
   options: {
     readonly trace: Trace
-    readonly fault?: Probe.PlannedFault | undefined
+    readonly fault?: Recording.PlannedFault | undefined
     readonly delays?: ReadonlyArray<number> | undefined
   }
 ): Promise<void> => {
@@ -60,7 +60,7 @@ export const sweepPoints = async (
   session: Session,
   swept: Swept,
   points: ReadonlyArray<Point>,
-  options: { readonly trace: Trace; readonly fault?: Probe.PlannedFault | undefined }
+  options: { readonly trace: Trace; readonly fault?: Recording.PlannedFault | undefined }
 ): Promise<void> => {
   swept.planned += points.length
   for (const point of points) {
@@ -108,7 +108,7 @@ const mostFaults = 100
 export const sweepFaults = async (
   session: Session,
   swept: Swept,
-  faults: ReadonlyArray<Probe.Fault>,
+  faults: ReadonlyArray<Recording.Fault>,
   mode: "quick" | "full"
 ): Promise<void> => {
   for (const fault of faults) {

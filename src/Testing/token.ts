@@ -9,7 +9,7 @@
  * @since 0.1.0
  */
 import * as Data from "effect/Data"
-import type * as Probe from "./Probe.ts"
+import type * as Recording from "./recorder.ts"
 import type { Place } from "./simulation.ts"
 
 /** A random schedule, by the name of its strategy. */
@@ -26,7 +26,7 @@ export interface Recipe {
   readonly place: Place
   readonly delays: ReadonlyArray<number>
   readonly chosen: Chosen | undefined
-  readonly fault: Probe.PlannedFault | undefined
+  readonly fault: Recording.PlannedFault | undefined
   readonly seed: number
   readonly hash: number
 }
@@ -57,7 +57,7 @@ const letters: Record<Place["kind"], string> = {
 }
 
 /** Every sort of fault; a token names them by their place here, so append only. */
-export const allFaults: ReadonlyArray<Probe.Fault> = [
+export const allFaults: ReadonlyArray<Recording.Fault> = [
   "acquire fails",
   "acquire dies",
   "acquire is slow",

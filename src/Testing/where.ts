@@ -48,7 +48,7 @@ export const blind: Locator = {
 }
 
 const ownFolder = path.dirname(path.dirname(fileURLToPath(import.meta.url)))
-const probeFile = path.join("Testing", "Probe.")
+const probeFile = path.join("Testing", "recorder.")
 
 const toPath = (url: string): string => url.startsWith("file:") ? fileURLToPath(url) : url
 

@@ -12,6 +12,7 @@ const lostWakeUps = new Set([
   "Mutex.withLock, beside",
   "KeyedMutex.withKeys, beside",
   "RwLock.withWrite, beside",
+  "RwLock.withRead beside a writer, beside",
   "Lock.withLock, beside"
 ])
 
