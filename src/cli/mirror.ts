@@ -133,7 +133,7 @@ const describe = (error: unknown): string => {
   if (!(error instanceof Error)) return String(error)
   // A SqlError's message says what was tried; its cause says what the server answered.
   return error instanceof SqlError.SqlError && error.cause instanceof Error &&
-      error.cause.message !== error.message
+      !error.message.includes(error.cause.message)
     ? `${error.message}: ${error.cause.message}`
     : error.message
 }
@@ -285,7 +285,9 @@ const download = (
     const store = yield* MirrorStore.open
     const checkpoint = yield* BatchPostgres.checkpoint({ run: `mirror:${folder}` })
     const parts = yield* openParts(folder)
-    const taken = new Map(Array.from(store.rows, ([url, row]) => [url, row.path]))
+    const taken = new Map(
+      Array.from(store.rows.values()).flatMap(({ path, url }) => path === null ? [] : [[url, path]])
+    )
     const plan = MirrorPath.plan(list.urls, taken)
     const placeOf = (url: string): string => plan.get(url)!
     yield* store.reserve(new Map(list.urls.map((url) => [url, placeOf(url)])))
@@ -319,7 +321,7 @@ const download = (
             const row = store.rows.get(url)
             if (row?.status !== "done" || row.path !== placeOf(url)) return false
             if (!(yield* checkpoint.isDone(url))) return false
-            return yield* isUnchanged(path.join(folder, row.path), row)
+            return yield* isUnchanged(path.join(folder, placeOf(url)), row)
           }).pipe(Effect.provideService(FileSystem.FileSystem, fs))
       },
       onTaken: () =>
@@ -395,6 +397,7 @@ const codeOf = (error: { readonly _tag: string }): number => {
     case "ListBinary":
     case "FolderUnusable":
     case "ReportUnusable":
+    case "TableUnusable":
     case "InvalidUrl":
     case "PostgresUnavailable":
     case "EmbeddedUnavailable":

@@ -10,21 +10,26 @@
  */
 import * as SqlClient from "@effect/sql/SqlClient"
 import type * as SqlError from "@effect/sql/SqlError"
+import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
 
 /** What the table remembers of one URL; `bytes` in bytes, `sha256` in hex. */
 export interface Row {
   readonly url: string
-  readonly path: string
+  /** Whoever else writes to the table may have left it, and the others, empty. */
+  readonly path: string | null
   readonly bytes: number | null
   readonly sha256: string | null
-  readonly status: "pending" | "done" | "failed"
+  /** "pending", "done" or "failed", where it is ours. */
+  readonly status: string | null
 }
 
 /** The table, and its rows as they were when it was opened. */
 export interface Store {
   readonly rows: ReadonlyMap<string, Row>
-  readonly reserve: (plan: ReadonlyMap<string, string>) => Effect.Effect<void, SqlError.SqlError>
+  readonly reserve: (
+    plan: ReadonlyMap<string, string>
+  ) => Effect.Effect<void, SqlError.SqlError | TableUnusable>
   readonly done: (file: {
     readonly url: string
     readonly bytes: number
@@ -35,6 +40,25 @@ export interface Store {
     item: { readonly url: string; readonly attempts: number; readonly error: string }
   ) => Effect.Effect<void, SqlError.SqlError>
 }
+
+/** There is a `mirror_file` in this database, but it is another's. */
+export class TableUnusable extends Data.TaggedError("TableUnusable")<{
+  readonly cause: SqlError.SqlError
+}> {
+  override get message(): string {
+    const why = this.cause.cause instanceof Error ? this.cause.cause.message : this.cause.message
+    return `The table mirror_file of this database is not one of a mirror: ${why}. Give another database, or rename that table.`
+  }
+}
+
+/** What the server says of a table that has not our shape: no such column, another type, no key, no table but a view. */
+const otherShape = new Set(["42703", "42P10", "42804", "42846", "42809", "22P02", "42883", "55000"])
+
+const codeOf = ({ cause }: SqlError.SqlError): unknown =>
+  typeof cause === "object" && cause !== null && "code" in cause ? cause.code : undefined
+
+const named = (error: SqlError.SqlError): SqlError.SqlError | TableUnusable =>
+  otherShape.has(String(codeOf(error))) ? new TableUnusable({ cause: error }) : error
 
 const reserveAtOnce = 500
 
@@ -55,14 +79,20 @@ const createTable = (sql: SqlClient.SqlClient) =>
   ))
 
 /** Opens the table, making it if need be, and reads what it remembers. */
-export const open: Effect.Effect<Store, SqlError.SqlError, SqlClient.SqlClient> = Effect.gen(
+export const open: Effect.Effect<
+  Store,
+  SqlError.SqlError | TableUnusable,
+  SqlClient.SqlClient
+> = Effect.gen(
   function*() {
     const sql = yield* SqlClient.SqlClient
     yield* createTable(sql)
     // float8: a bigint column arrives as text, and no file is longer than 2^53 bytes.
     const rows = yield* sql<
       Row
-    >`SELECT url, path, bytes::float8 AS bytes, sha256, status FROM mirror_file`
+    >`SELECT url, path, bytes::float8 AS bytes, sha256, status FROM mirror_file`.pipe(
+      Effect.mapError(named)
+    )
 
     const reserveSome = (entries: ReadonlyArray<readonly [string, string]>) =>
       sql`INSERT INTO mirror_file ${
@@ -77,7 +107,7 @@ export const open: Effect.Effect<Store, SqlError.SqlError, SqlClient.SqlClient> 
           { length: Math.ceil(entries.length / reserveAtOnce) },
           (_, i) => entries.slice(i * reserveAtOnce, (i + 1) * reserveAtOnce)
         )
-        return Effect.forEach(chunks, reserveSome, { discard: true })
+        return Effect.mapError(Effect.forEach(chunks, reserveSome, { discard: true }), named)
       },
       done: ({ attempts, bytes, sha256, url }) =>
         Effect.asVoid(

@@ -246,6 +246,48 @@ describe("holdfast mirror", () => {
     const found = await run(["mirror", list, "--to", out], { DATABASE_URL: url })
     expect(found.out).toContain(`${origin.urls.length} already done`)
   })
+
+  it("a table of that name that is another's: exit 2 and its name; rows that lie: fetched anew, inside the folder", async () => {
+    const origin = await openOrigin({ documents: 20, pace: 0 })
+    const list = writeList(work, origin.urls)
+    const server = await Effect.runPromise(Scope.extend(Embedded.make(), scope))
+    const url = `postgres:///postgres?host=${
+      encodeURIComponent(server.host)
+    }&port=${server.port}&user=postgres`
+    const client = new Client({ ...server, user: "postgres", database: "postgres" })
+    await client.connect()
+    try {
+      for (
+        const [make, drop] of [
+          ["CREATE TABLE mirror_file (id int)", "DROP TABLE mirror_file"],
+          ["CREATE VIEW mirror_file AS SELECT 1 AS x", "DROP VIEW mirror_file"],
+          [
+            "CREATE TABLE mirror_file (url text, path text, bytes bigint, sha256 text, status text, attempts int)",
+            "DROP TABLE mirror_file"
+          ]
+        ] as const
+      ) {
+        await client.query(make)
+        const refused = await run(["mirror", list, "--to", out, "--database-url", url])
+        expect([make, refused.code]).toEqual([make, 2])
+        expect(refused.out).toMatch(/^holdfast: The table mirror_file of this database is not/m)
+        await client.query(drop)
+      }
+      expect((await run(["mirror", list, "--to", out, "--database-url", url])).code).toBe(0)
+      const [first, second, third] = origin.urls
+      await client.query("UPDATE mirror_file SET path = '../evil' WHERE url = $1", [first])
+      await client.query("UPDATE mirror_file SET path = NULL, status = 'odd' WHERE url = $1", [
+        second
+      ])
+      await client.query("UPDATE mirror_file SET bytes = -1, sha256 = NULL WHERE url = $1", [third])
+      const healed = await run(["mirror", list, "--to", out, "--database-url", url])
+      expect(healed.code, healed.out + healed.err).toBe(0)
+      expect(healed.out).toContain(` 3 done, ${origin.urls.length - 3} already done`)
+      expect(fs.readdirSync(work).toSorted()).toEqual(["out", "urls.txt"])
+    } finally {
+      await client.end()
+    }
+  })
 })
 
 describe("holdfast demo", () => {
