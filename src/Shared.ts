@@ -439,13 +439,15 @@ const takeInMask = <A, E, B, E2, R2>(
       : Effect.flatMap(awaitOpen(instance, restore), (value) => use(instance, value))
   })
 
+// The cell is looked up in the step that counts in: a key's cell without anybody in it is cleared away.
+
 const useCell = <A, E, B, E2, R2>(
-  cell: Cell<A, E>,
+  cellOf: () => Cell<A, E>,
   f: (value: A) => Effect.Effect<B, E2, R2>
 ): Effect.Effect<B, E | E2 | SharedClosed, R2> =>
   // MASK: from counting in to counting out; the wait and the use are restored.
   Effect.uninterruptibleMask((restore) =>
-    takeInMask(cell, restore, (instance, value) =>
+    takeInMask(cellOf(), restore, (instance, value) =>
       Effect.matchCauseEffect(
         restore(Effect.suspend(() => f(value))),
         {
@@ -455,12 +457,14 @@ const useCell = <A, E, B, E2, R2>(
       ))
   )
 
-const getCell = <A, E>(cell: Cell<A, E>): Effect.Effect<A, E | SharedClosed, Scope.Scope> =>
+const getCell = <A, E>(
+  cellOf: () => Cell<A, E>
+): Effect.Effect<A, E | SharedClosed, Scope.Scope> =>
   // MASK: counting in and the finalizer that counts out are one step; the wait is restored.
   Effect.uninterruptibleMask((restore) =>
-    takeInMask(cell, restore, (instance, value) =>
+    takeInMask(cellOf(), restore, (instance, value) =>
       Effect.as(
-        Handover.holdInScope(`"${cell.name}"`, () => {}, (end) =>
+        Handover.holdInScope(`"${instance.cell.name}"`, () => {}, (end) =>
           Effect.addFinalizer(() => {
             end()
             return leave(instance, Exit.void)
@@ -762,7 +766,7 @@ export const use: {
   <A, E, B, E2, R2>(
     self: Shared<A, E>,
     f: (value: A) => Effect.Effect<B, E2, R2>
-  ): Effect.Effect<B, E | E2 | SharedClosed, R2> => useCell(self.cell, f)
+  ): Effect.Effect<B, E | E2 | SharedClosed, R2> => useCell(() => self.cell, f)
 )
 
 /**
@@ -789,8 +793,7 @@ export const useKey: {
     self: KeyedShared<K, A, E>,
     key: K,
     f: (value: A) => Effect.Effect<B, E2, R2>
-  ): Effect.Effect<B, E | E2 | SharedClosed, R2> =>
-    Effect.suspend(() => useCell(cellOf(self, key), f))
+  ): Effect.Effect<B, E | E2 | SharedClosed, R2> => useCell(() => cellOf(self, key), f)
 )
 
 /**
@@ -804,7 +807,7 @@ export const useKey: {
  */
 export const get = <A, E>(
   self: Shared<A, E>
-): Effect.Effect<A, E | SharedClosed, Scope.Scope> => getCell(self.cell)
+): Effect.Effect<A, E | SharedClosed, Scope.Scope> => getCell(() => self.cell)
 
 /**
  * `get` of one key.
@@ -827,8 +830,7 @@ export const getKey: {
   <K, A, E>(
     self: KeyedShared<K, A, E>,
     key: K
-  ): Effect.Effect<A, E | SharedClosed, Scope.Scope> =>
-    Effect.suspend(() => getCell(cellOf(self, key)))
+  ): Effect.Effect<A, E | SharedClosed, Scope.Scope> => getCell(() => cellOf(self, key))
 )
 
 /**

@@ -9,12 +9,13 @@ const isFree = { locked: false, waiting: 0, holder: Option.none() }
 /** How many turns of the loop below fit in before a fiber yields by itself. */
 const turnsBeforeYield = Effect.gen(function*() {
   let turns = 0
-  const fiber = yield* Effect.fork(
+  const looping = yield* Effect.fork(
     Effect.whileLoop({ while: () => true, body: () => Effect.void, step: () => turns++ })
   )
-  yield* Effect.yieldNow()
-  const atYield = turns
-  yield* Fiber.interrupt(fiber)
+  // Its turn comes when the one before it yields for the first time.
+  const looking = yield* Effect.fork(Effect.sync(() => turns))
+  const atYield = yield* Fiber.join(looking)
+  yield* Fiber.interrupt(looping)
   return atYield
 })
 

@@ -122,13 +122,13 @@ const run = (events: ReadonlyArray<Event>) =>
     expect(Semaphore.unsafeStats(semaphore)).toMatchObject({ free: semaphore.permits, waiting: 0 })
   })
 
-it("Semaphore-1 Semaphore-2 Semaphore-3 Semaphore-4 Semaphore-5: 3,000 random schedules go as the model does", async () => {
+it("Semaphore-1 Semaphore-2 Semaphore-3 Semaphore-4 Semaphore-5: 4,000 random schedules go as the model does", async () => {
   await fc.assert(
     fc.asyncProperty(
       fc.array(event, { maxLength: 14 }),
       (events) => Effect.runPromise(run(events))
     ),
-    { numRuns: 3_000, seed: 20_261_120 }
+    { numRuns: 4_000, seed: 20_261_120 }
   )
 })
 
@@ -185,12 +185,13 @@ it("Semaphore-1 Semaphore-2: 1,000 random schedules without a pause: never more 
 /** How many turns of the loop below fit in before a fiber yields by itself. */
 const turnsBeforeYield = Effect.gen(function*() {
   let turns = 0
-  const fiber = yield* Effect.fork(
+  const looping = yield* Effect.fork(
     Effect.whileLoop({ while: () => true, body: () => Effect.void, step: () => turns++ })
   )
-  yield* Effect.yieldNow()
-  const atYield = turns
-  yield* Fiber.interrupt(fiber)
+  // Its turn comes when the one before it yields for the first time.
+  const looking = yield* Effect.fork(Effect.sync(() => turns))
+  const atYield = yield* Fiber.join(looking)
+  yield* Fiber.interrupt(looping)
   return atYield
 })
 
@@ -229,5 +230,34 @@ it("Semaphore-3: an interrupt at every yield of every budget loses and doubles n
     const turns = yield* turnsBeforeYield
     for (let less = 0; less < 60; less++) {
       for (const victim of [0, 1] as const) yield* interruptOne(victim, 1, turns - less)
+    }
+  })))
+
+it("Semaphore-2 WaitQueue-5: a release between finding nothing and standing in line is not missed", () =>
+  Effect.runPromise(Effect.gen(function*() {
+    const turns = yield* turnsBeforeYield
+    for (let less = 0; less < 60; less++) {
+      const semaphore = Semaphore.unsafeMake(1)
+      for (
+        const use of [
+          Semaphore.withPermit(semaphore, Effect.void),
+          Effect.scoped(Semaphore.take(semaphore)),
+          Effect.uninterruptibleMask((restore) =>
+            Effect.map(
+              Semaphore.takeWithinInMask(semaphore, 1, restore, "1 hour", () => "late"),
+              () => Semaphore.unsafeRelease(semaphore, 1)
+            )
+          )
+        ]
+      ) {
+        yield* Effect.fork(Semaphore.withPermit(semaphore, Effect.yieldNow()))
+        const second = yield* Effect.fork(Effect.zipRight(delayed(turns - less), use))
+        yield* Effect.repeatN(Effect.yieldNow(), 8)
+        expect([less, Semaphore.unsafeStats(semaphore)]).toEqual([
+          less,
+          { permits: 1, free: 1, waiting: 0 }
+        ])
+        yield* Fiber.join(second)
+      }
     }
   })))

@@ -12,6 +12,7 @@
  * - WaitQueue-3 A cancelled, late or refused waiter leaves at once; the queue holds only fibers that still want, and
  *   whoever leaves lets the owner serve those behind it in the same step.
  * - WaitQueue-4 A grant wakes exactly the waiter it was given to: wake-ups never outnumber grants and departures.
+ * - WaitQueue-5 To find nothing and to stand in line are one step: no release falls between and is missed.
  *
  * COST one record and one `Effect.async` per wait; cancel and grant O(1). A bound on the wait forks one timer.
  * SOURCES tokio's batch semaphore (one queue under every primitive), Trio's parking lot.
@@ -122,15 +123,19 @@ const settled = <E>(
 const neverRefused = (): Effect.Effect<never> =>
   Effect.die(new Error("WaitQueue-3 broken: refused by an owner that refuses nobody"))
 
-/** Waits in line until granted, or until `refuse` names it: it then ends as `refused` says. */
+/**
+ * Waits in line until granted, or until `refuse` names it: it then ends as `refused` says.
+ *
+ * It stands in line when this is CALLED, not when the effect runs (which it must, once, in the mask): call it in the very
+ * step that found nothing to take, or a release in between is missed and it waits for ever (WaitQueue-5).
+ */
 export const waitInMask = <E = never>(
   queue: WaitQueue,
   need: number,
   restore: Restore,
   giveOn: GiveOn,
   refused: () => Effect.Effect<never, E> = neverRefused
-): Effect.Effect<void, E> =>
-  Effect.suspend(() => settled(queue, enqueue(queue, need), restore, giveOn, refused))
+): Effect.Effect<void, E> => settled(queue, enqueue(queue, need), restore, giveOn, refused)
 
 /** As `waitInMask`, for at most `atMost` of the `Clock`: whoever is late leaves in the timer's own step, as `late` says. */
 export const waitAtMostInMask = <E>(
@@ -140,21 +145,18 @@ export const waitAtMostInMask = <E>(
   giveOn: GiveOn,
   atMost: Duration.Duration,
   late: () => Effect.Effect<never, E>
-): Effect.Effect<void, E> =>
-  Effect.suspend(() => {
-    const waiter = enqueue(queue, need)
-    return Effect.flatMap(
-      Effect.forkDaemon(Effect.interruptible(Effect.sleep(atMost))),
-      (timer) => {
-        timer.addObserver(() => {
-          if (waiter.state !== "queued") return
-          leave(queue, waiter, "refused")
-          giveOn(false)
-        })
-        return Effect.onExit(
-          settled(queue, waiter, restore, giveOn, late),
-          () => Effect.sync(() => timer.unsafeInterruptAsFork(timer.id()))
-        )
-      }
-    )
-  })
+): Effect.Effect<void, E> => {
+  const waiter = enqueue(queue, need)
+  const wait = settled(queue, waiter, restore, giveOn, late)
+  return Effect.flatMap(
+    Effect.forkDaemon(Effect.interruptible(Effect.sleep(atMost))),
+    (timer) => {
+      timer.addObserver(() => {
+        if (waiter.state !== "queued") return
+        leave(queue, waiter, "refused")
+        giveOn(false)
+      })
+      return Effect.onExit(wait, () => Effect.sync(() => timer.unsafeInterruptAsFork(timer.id())))
+    }
+  )
+}
