@@ -2,16 +2,21 @@
  * demo: `npm start` with no arguments. A bundled origin on loopback, mirrored by the real command.
  *
  * DESIGN. The origin's port is kept in the target folder, so that a second run asks for the same URLs and finds them done.
+ * One demo at a time works in a folder, from before the port is chosen: two would each write a list of their own there.
  */
 import * as FileSystem from "@effect/platform/FileSystem"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as path from "node:path"
 import * as Ledger from "../Ledger.ts"
+import * as LockFile from "../Lock/File.ts"
 import * as Mirror from "./mirror.ts"
 import * as Origin from "./origin.ts"
 
 const portFile = "origin-port.txt"
+
+/** What outlives the mirror, whose ledger is summed while this is still held, is not in it. */
+const aside = Effect.provideService(Ledger.Ledger, undefined)
 
 /** The port of the last demo in this folder, if it is free again; else a free one. */
 const openOrigin = (folder: string) =>
@@ -24,8 +29,7 @@ const openOrigin = (folder: string) =>
       Origin.make({ port: port > 1023 && port < 65536 ? port : 0 }),
       () => Origin.make({ port: 0 })
     ).pipe(
-      // It outlives the mirror, whose ledger is summed while the origin still serves.
-      Effect.provideService(Ledger.Ledger, undefined)
+      aside
     )
     yield* fs.writeFileString(file, `${origin.port}\n`)
     return origin
@@ -50,6 +54,8 @@ export const demo = (
     yield* fs.makeDirectory(folder, { recursive: true })
     // The origin's scope is inside: what is printed next comes after its release too.
     const code = yield* Effect.scoped(Effect.gen(function*() {
+      const locks = yield* aside(LockFile.make({ namespace: "holdfast" }))
+      yield* aside(Mirror.take(locks, yield* fs.realPath(folder), "demo"))
       const origin = yield* openOrigin(folder)
       const list = path.join(folder, "urls.txt")
       yield* fs.writeFileString(list, `${origin.urls.join("\n")}\n`)
@@ -66,5 +72,7 @@ export const demo = (
     for (const line of whatNext(to)) yield* voice.line(line)
     return code
   }).pipe(
-    Effect.catchAll((error) => Effect.as(voice.line(`holdfast: ${error.message}`), 2))
+    Effect.catchAll((error) =>
+      Effect.as(voice.line(`holdfast: ${error.message}`), error._tag === "HeldElsewhere" ? 3 : 2)
+    )
   )

@@ -189,11 +189,11 @@ const checkReport = ({ list, report, to }: Options) =>
     )
   })
 
-/** Holds `mirror:<folder>` until the scope closes, or says who holds it. */
-const take = (locks: Lock.Service, folder: string) =>
+/** Holds `mirror:<folder>`, or that of another `work`, until the scope closes, or says who holds it. */
+export const take = (locks: Lock.Service, folder: string, work = "mirror") =>
   Effect.gen(function*() {
-    const key = `mirror:${folder}`
-    const lease = yield* locks.tryAcquire(key, { label: "holdfast mirror" })
+    const key = `${work}:${folder}`
+    const lease = yield* locks.tryAcquire(key, { label: `holdfast ${work}` })
     if (Option.isSome(lease)) return lease.value
     const holder = yield* Effect.orElseSucceed(locks.inspect(key), () => Option.none<Lock.Holder>())
     return yield* new HeldElsewhere({ folder, holder })

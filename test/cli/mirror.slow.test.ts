@@ -291,6 +291,18 @@ describe("holdfast mirror", () => {
 })
 
 describe("holdfast demo", () => {
+  it("a second demo of the same folder, at once: exit 3, and the first one's origin is kept", async () => {
+    const first = start(["demo", "--to", out])
+    await until("the first is at work", () => first.output().includes("Mirroring"))
+    const port = fs.readFileSync(path.join(out, "origin-port.txt"), "utf8")
+    const second = await run(["demo", "--to", out])
+    expect(second.code, second.out + second.err).toBe(3)
+    expect(second.out).toContain(String(first.child.pid))
+    first.child.kill("SIGTERM")
+    expect([0, 75, 143]).toContain((await first.ended).code)
+    expect(fs.readFileSync(path.join(out, "origin-port.txt"), "utf8")).toBe(port)
+  })
+
   it("mirrors the bundled origin, says what to try next, and finds it done the second time", async () => {
     const first = await run(["demo", "--to", out])
     expect(first.code, first.out + first.err).toBe(0)
