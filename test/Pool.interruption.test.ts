@@ -57,7 +57,7 @@ const oneCase = (
     )
     if (warm) yield* Pool.use(pool, () => Effect.void)
     const other = beside === undefined ? undefined : yield* Effect.fork(beside(pool))
-    for (let i = 0; beside !== undefined && i < 3; i++) yield* Effect.yieldNow()
+    if (other !== undefined) yield* Effect.repeatN(Effect.yieldNow(), 1)
     const fiber = yield* Effect.fork(Effect.exit(subject(pool)))
     for (let i = 0; i < yields; i++) {
       yield* Effect.yieldNow()

@@ -145,7 +145,11 @@ const makeWorld = (given: Given) => {
   return { world, wrong, make, body }
 }
 
-const settle = Effect.repeatN(Effect.yieldNow(), 7)
+/** Not `repeatN`, which yields once more after each. */
+const settle = Effect.suspend(() => {
+  let left = 8
+  return Effect.whileLoop({ while: () => left-- > 0, body: Effect.yieldNow, step: () => {} })
+})
 
 /** `TestClock` waits for real milliseconds at each step; ten thousand schedules have no time for that. */
 const makeClock = () => {

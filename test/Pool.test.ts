@@ -206,6 +206,7 @@ describe("Pool, interruption", () => {
       expect(Exit.isInterrupted(yield* Fiber.await(granted))).toBe(true)
       yield* Fiber.join(next)
       expect(ran).toEqual(["next"])
+      expect(Pool.unsafeStats(pool).created).toBe(1)
       yield* Pool.awaitIdle(pool)
       expect(numbers(pool)).toEqual({ ...quiet, idle: 1 })
     }))

@@ -50,11 +50,11 @@ export interface KeyedPool<K, A, E = never> {
   readonly maxPerKey: number
   readonly maxTotal: number
   /** @internal */
-  readonly engine: Pool.Engine<A, E>
+  readonly engine: Pool.Machine.Engine<A, E>
   /** @internal Written only by this file. */
-  readonly shelves: MutableHashMap.MutableHashMap<K, Pool.Shelf<A, E>>
+  readonly shelves: MutableHashMap.MutableHashMap<K, Pool.Machine.Shelf<A, E>>
   /** @internal The shelf of this key, a new one if need be. To be asked in the step that takes from it. */
-  shelfOf(key: K): Pool.Shelf<A, E>
+  shelfOf(key: K): Pool.Machine.Shelf<A, E>
 }
 
 /**
@@ -115,14 +115,14 @@ export function make<K, A, E, R, R2 = never, R3 = never>(
   return Effect.uninterruptible(Effect.gen(function*() {
     const context = yield* Effect.context<Exclude<R, Scope.Scope>>()
     const engine = yield* Pool.makeEngine<A, E, R2, R3>(options, maxPerKey, maxTotal)
-    const shelves = MutableHashMap.empty<K, Pool.Shelf<A, E | Pool.PoolError>>()
-    yield* Effect.addFinalizer(() => Pool.closeEngine(engine))
-    const shelfOf = (key: K): Pool.Shelf<A, E | Pool.PoolError> => {
+    const shelves = MutableHashMap.empty<K, Pool.Machine.Shelf<A, E | Pool.PoolError>>()
+    yield* Effect.addFinalizer(() => Pool.Machine.closeEngine(engine))
+    const shelfOf = (key: K): Pool.Machine.Shelf<A, E | Pool.PoolError> => {
       const known = MutableHashMap.get(shelves, key)
       if (Option.isSome(known)) return known.value
       const name = `${engine.name}[${String(key)}]`
       const open = Pool.opening(name, Effect.suspend(() => acquire(key)), releaseDeadline)
-      const shelf = Pool.unsafeAddShelf(engine, name, Effect.provide(open, context), () => {
+      const shelf = Pool.Machine.unsafeAddShelf(engine, name, Effect.provide(open, context), () => {
         MutableHashMap.remove(shelves, key)
         engine.shelves.delete(shelf)
       })
@@ -158,11 +158,11 @@ export const use: {
     key: K,
     f: (item: A) => Effect.Effect<B, E2, R2>
   ): Effect.Effect<B, E | E2, R2> => {
-    const site = Pool.siteOf(self.engine)
+    const site = Pool.Machine.siteOf(self.engine)
     // MASK: from the taking to the giving back; the wait and `f` are restored. The shelf is looked up in the step that takes:
     // it may go with its last item.
     return Effect.uninterruptibleMask((restore) =>
-      Pool.useInMask(self.shelfOf(key), f, site, restore)
+      Pool.Machine.useInMask(self.shelfOf(key), f, site, restore)
     )
   }
 )
@@ -181,8 +181,11 @@ export const get: {
 } = dual(
   2,
   <K, A, E>(self: KeyedPool<K, A, E>, key: K): Effect.Effect<A, E, Scope.Scope> => {
-    const site = Pool.siteOf(self.engine)
-    return Effect.flatMap(Effect.scope, (scope) => Pool.getIn(scope, () => self.shelfOf(key), site))
+    const site = Pool.Machine.siteOf(self.engine)
+    return Effect.flatMap(
+      Effect.scope,
+      (scope) => Pool.Machine.getIn(scope, () => self.shelfOf(key), site)
+    )
   }
 )
 
@@ -201,7 +204,9 @@ export const invalidate: {
   2,
   <K, A, E>({ engine }: KeyedPool<K, A, E>, item: A): Effect.Effect<boolean> =>
     Effect.sync(() => {
-      for (const shelf of engine.shelves) if (Pool.unsafeInvalidateIn(shelf, item)) return true
+      for (const shelf of engine.shelves) {
+        if (Pool.Machine.unsafeInvalidateIn(shelf, item)) return true
+      }
       return false
     })
 )
@@ -222,7 +227,7 @@ export const invalidateKey: {
   <K, A, E>({ shelves }: KeyedPool<K, A, E>, key: K): Effect.Effect<void> =>
     Effect.sync(() => {
       const shelf = MutableHashMap.get(shelves, key)
-      if (Option.isSome(shelf)) Pool.unsafeInvalidateAllIn(shelf.value)
+      if (Option.isSome(shelf)) Pool.Machine.unsafeInvalidateAllIn(shelf.value)
     })
 )
 
@@ -235,7 +240,7 @@ export const invalidateKey: {
  * @since 0.1.0
  */
 export const stats = <K, A, E>({ engine }: KeyedPool<K, A, E>): Effect.Effect<Pool.PoolStats> =>
-  Effect.sync(() => Pool.unsafeEngineStats(engine))
+  Effect.sync(() => Pool.Machine.unsafeEngineStats(engine))
 
 /**
  * One key, exact at this instant; none if nothing is held, kept or wanted for it. The totals are those of all keys.
@@ -254,7 +259,7 @@ export const statsOf: {
     { shelves }: KeyedPool<K, A, E>,
     key: K
   ): Effect.Effect<Option.Option<Pool.PoolStats>> =>
-    Effect.sync(() => Option.map(MutableHashMap.get(shelves, key), Pool.unsafeShelfStats))
+    Effect.sync(() => Option.map(MutableHashMap.get(shelves, key), Pool.Machine.unsafeShelfStats))
 )
 
 /**
@@ -277,7 +282,7 @@ export const size = <K, A, E>({ shelves }: KeyedPool<K, A, E>): Effect.Effect<nu
  * @since 0.1.0
  */
 export const awaitIdle = <K, A, E>({ engine }: KeyedPool<K, A, E>): Effect.Effect<void> =>
-  Pool.awaitQuiet(engine)
+  Pool.Machine.awaitQuiet(engine)
 
 /**
  * Closes the pool before its scope does, or waits for its end if it is closing already.
@@ -288,4 +293,4 @@ export const awaitIdle = <K, A, E>({ engine }: KeyedPool<K, A, E>): Effect.Effec
  * @since 0.1.0
  */
 export const close = <K, A, E>({ engine }: KeyedPool<K, A, E>): Effect.Effect<void> =>
-  Pool.closeEngine(engine)
+  Pool.Machine.closeEngine(engine)

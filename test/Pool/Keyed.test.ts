@@ -133,8 +133,8 @@ describe("KeyedPool", () => {
     Effect.gen(function*() {
       let made = 0
       const pool = yield* KeyedPool.make({
-        acquire: (_: { readonly host: string; readonly port: number }) =>
-          Effect.sync(() => ({ id: ++made })),
+        acquire: (key: { readonly host: string; readonly port: number }) =>
+          Effect.sync(() => ({ id: ++made, port: key.port })),
         maxPerKey: 1
       })
       const at = (port: number) => Data.struct({ host: "a.example", port })
