@@ -5,7 +5,7 @@ import { describe, expect, it } from "@effect/vitest"
 import { Effect, Exit, Fiber, Ref } from "effect"
 import { Batch, Lock, Managed, Parallel, Semaphore } from "holdfast"
 import { Explore, type Probe } from "holdfast/Testing"
-import { makeHandOff } from "./seeds/handOff.ts"
+import { type HandOff, makeHandOff, type Mistakes } from "./seeds/handOff.ts"
 import { planted } from "./seeds/planted.ts"
 import { type Seed, upstream } from "./seeds/upstream.ts"
 
@@ -457,23 +457,39 @@ describe("interleavings", () => {
     }
   })
 
+  const oneAtATime = (mistakes: Mistakes): Explore.Subject<HandOff> => ({
+    name: "hand-off",
+    setup: Effect.sync(() => makeHandOff(mistakes)),
+    body: ({ withPermit }) =>
+      Effect.suspend(() => {
+        let inside = 0
+        const enter = withPermit(Effect.suspend(() =>
+          ++inside > 1
+            ? Effect.die("two at once")
+            : Effect.zipRight(Effect.yieldNow(), Effect.sync(() => inside--))
+        ))
+        return join(enter, enter)
+      })
+  })
+
+  it("a wake-up is lost when one stands in line an operation after one looked", async () => {
+    const verdict = await Explore.interleavings(oneAtATime({ standsLate: true }))
+    expect(verdict.findings[0]?.violations[0]?.law).toBe("the target exits")
+    // A second use would wake it: it hangs all the same.
+    expect(verdict.findings[0]?.violations.map(({ message }) => message)).toEqual([
+      "the fiber never exits"
+    ])
+  })
+
+  it("two are inside when the count goes down an operation after the check", async () => {
+    const verdict = await Explore.interleavings(oneAtATime({ checkThenAct: true }))
+    expect(verdict.findings[0]?.violations[0]?.message).toContain("two at once")
+  })
+
   it("a right program is safe in every order", async () => {
-    const verdict = await Explore.interleavings({
-      name: "hand-off",
-      setup: Effect.sync(() => makeHandOff()),
-      body: ({ withPermit }) =>
-        Effect.gen(function*() {
-          let inside = 0
-          const enter = withPermit(Effect.suspend(() =>
-            ++inside > 1 ? Effect.die("two at once") : Effect.zipRight(
-              Effect.yieldNow(),
-              Effect.sync(() => inside--)
-            )
-          ))
-          yield* join(enter, enter)
-        })
-    })
-    expect(verdict).toMatchObject({ status: "safe", passed: true })
+    const verdict = await Explore.interleavings(oneAtATime({}))
+    expect(verdict.status, Explore.format(verdict)).toBe("safe")
+    expect(verdict.passed).toBe(true)
     expect(verdict.covered).toMatch(/^every order with up to 2 delays, 200 random walks/)
   })
 })

@@ -13,11 +13,9 @@
  * @since 0.1.0
  */
 import * as Cause from "effect/Cause"
-import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Scope from "effect/Scope"
-import * as Ledger from "../Ledger.ts"
 import * as Recording from "./recorder.ts"
 import { type AnyFiber } from "./runtime.ts"
 import { makeScopeLedger, pendingOf } from "./scopes.ts"
@@ -138,50 +136,15 @@ export interface World {
   readonly run: Generator<Until, Outcome, void>
 }
 
-/** What our own resources report to during a run: cheaper than a real ledger, and of interest is only who is left. */
-const makeLedger = (): { readonly held: Set<Ledger.Entry>; readonly service: Ledger.Service } => {
-  // Guarded by the single thread.
-  const held = new Set<Ledger.Entry>()
-  let id = 0
-  const end = (entry: Ledger.Entry) => {
-    held.delete(entry)
-  }
-  const total = { acquired: 0, released: 0, failed: 0, abandoned: 0 }
-  const snapshot = Effect.sync((): Ledger.Snapshot => ({
-    takenAt: 0,
-    total,
-    kinds: {},
-    live: [...held]
-  }))
-  return {
-    held,
-    service: {
-      unsafeAcquiring: (kind, name, since) => ({ id: ++id, kind, name, state: "acquiring", since }),
-      unsafeGaveUp: end,
-      unsafeHeld: (entry) => {
-        held.add(entry)
-      },
-      unsafeReleasing: () => {},
-      unsafeReleased: end,
-      unsafeAbandoned: end,
-      snapshot,
-      assertEmpty: Effect.void
-    }
-  }
-}
-
 export const makeWorld = (program: Program, options: RunOptions): World => {
-  const { held, service } = makeLedger()
-  const services: Context.Context<never> = Context.make(Ledger.Ledger, service)
   const { opLimit, plan, seed, trace } = options
-  const simulation = new Simulation({ plan, trace, opLimit, seed, services })
-  return { simulation, run: steps(program, simulation, held, options) }
+  const simulation = new Simulation({ plan, trace, opLimit, seed })
+  return { simulation, run: steps(program, simulation, options) }
 }
 
 function* steps(
   program: Program,
   simulation: Simulation,
-  ledger: ReadonlySet<Ledger.Entry>,
   options: RunOptions
 ): Generator<Until, Outcome, void> {
   const { locate } = options
@@ -208,10 +171,13 @@ function* steps(
   let second = "not tried"
   let close = "not tried"
   let invariant: string | undefined
+  let exit: Exit.Exit<unknown, unknown> | null = null
   recorder.arm("all")
   const first = simulation.forkTarget(use)
   try {
     yield ended(first)
+    // Now, or never: what a second use wakes has hung until then.
+    exit = first.unsafePoll()
     simulation.unwatch()
     yield quiescence
     invariant = check(program, state)
@@ -243,12 +209,12 @@ function* steps(
     if (fiber !== undefined && fiber !== first && fiber.unsafePoll() === null) survivors++
   }
   const held = Array.from(
-    ledger,
+    simulation.held,
     ({ kind, name }) => ({ name: `${kind} "${name}"`, at: undefined })
   )
   return {
-    exit: first.unsafePoll(),
-    first: show(first.unsafePoll()),
+    exit,
+    first: show(exit),
     second,
     close,
     invariant,

@@ -9,8 +9,9 @@
  *
  * @since 0.1.0
  */
+import { activeRun } from "./environment.ts"
 import { interceptFinalizers, type PrivateScope } from "./runtime.ts"
-import { activeSimulation, type Simulation } from "./simulation.ts"
+import type { Simulation } from "./simulation.ts"
 
 interface Registration {
   runs: number
@@ -67,7 +68,7 @@ const run = (ledger: ScopeLedger, scope: PrivateScope, registration: Registratio
 export const watchScopes = (): () => void =>
   interceptFinalizers((scope, finalizer) => {
     // Written by `makeScopeLedger` only.
-    const ledger = activeSimulation()?.scopes as ScopeLedger | undefined
+    const ledger = activeRun()?.scopes as ScopeLedger | undefined
     if (ledger === undefined) return finalizer
     const registration: Registration = { runs: 0, at: ledger.locate?.() }
     enter(ledger, scope, registration)

@@ -15,19 +15,14 @@
  *
  * @since 0.1.0
  */
-import * as Clock from "effect/Clock"
-import * as Context from "effect/Context"
-import * as DefaultServices from "effect/DefaultServices"
-import * as Duration from "effect/Duration"
-import * as Effect from "effect/Effect"
+import type * as Effect from "effect/Effect"
 import type * as Exit from "effect/Exit"
 import * as FiberId from "effect/FiberId"
-import * as FiberRef from "effect/FiberRef"
-import * as FiberRefs from "effect/FiberRefs"
-import * as HashSet from "effect/HashSet"
 import * as Random from "effect/Random"
 import * as Runtime from "effect/Runtime"
 import * as Scheduler from "effect/Scheduler"
+import type * as Ledger from "../Ledger.ts"
+import { activate, type Active, activeRun, runtime, tracedRuntime } from "./environment.ts"
 import {
   type AnyFiber,
   hasChildren,
@@ -35,11 +30,8 @@ import {
   interceptDefaultScheduler,
   isInterruptible,
   offsetOf,
-  Operations,
-  plainRuntime,
   runOf,
-  standOf,
-  supervisedRuntime
+  standOf
 } from "./runtime.ts"
 
 /**
@@ -126,10 +118,6 @@ interface Ready {
   readonly fiber: AnyFiber | undefined
 }
 
-type FiberRefEntry = readonly [FiberRef.FiberRef<any>, readonly [readonly [FiberId.Runtime, any]]]
-
-const noLoggers = HashSet.empty<never>()
-
 interface Timer {
   readonly at: number
   readonly fire: () => void
@@ -139,18 +127,7 @@ interface Timer {
 export const defaultBudget = 2048
 const defaultHorizon = 120_000
 
-/** The run that is executing a task at this moment; everything global asks it. */
-let active: Simulation | undefined
-
-export const activeSimulation = (): Simulation | undefined => active
-
-const activate = (simulation: Simulation): Simulation | undefined => {
-  const outer = active
-  active = simulation
-  return outer
-}
-
-export class Simulation {
+export class Simulation implements Active {
   // All guarded by the single thread; written by this file, read by anyone.
   now = 0
   ops = 0
@@ -167,6 +144,7 @@ export class Simulation {
   target: AnyFiber | undefined = undefined
   /** Every fiber that was ever scheduled. A map, not a weak one as effect's: weak keys double the cost of a run. */
   readonly fibers = new Map<AnyFiber | undefined, Scheduler.SchedulerRunner>()
+  readonly held = new Set<Ledger.Entry>()
   /** What the scopes of this run report to. */
   scopes: unknown = undefined
   readonly #plan: Plan
@@ -176,9 +154,9 @@ export class Simulation {
   #head = 0
   readonly #timers: Array<Timer> = []
   readonly scheduler: Scheduler.Scheduler
-  readonly #services: Context.Context<never>
+  readonly #seed: number
   readonly #random: () => number
-  #refs: FiberRefs.FiberRefs | undefined = undefined
+  #chance: Random.Random | undefined = undefined
   #firstFiber = -1
   #scheduling: AnyFiber | undefined = undefined
   #nextDelay = 0
@@ -204,12 +182,11 @@ export class Simulation {
     readonly trace?: Trace | undefined
     readonly opLimit: number
     readonly seed: number
-    readonly services: Context.Context<never>
   }) {
     this.#plan = options.plan
     this.#trace = options.trace
     this.#opLimit = options.opLimit
-    this.#services = options.services
+    this.#seed = options.seed
     this.#random = makeRandom(options.seed)
     const { delays, place } = options.plan
     this.#delayAt = delays?.[0] ?? -1
@@ -368,36 +345,11 @@ export class Simulation {
   }
 
   fork(effect: Effect.Effect<unknown, unknown>): AnyFiber {
-    const runtime = this.#trace === undefined ? plainRuntime : supervisedRuntime
-    const fiber = Runtime.runFork(runtime)(effect, {
-      scheduler: this.scheduler,
-      immediate: false,
-      updateRefs: (refs, fiberId) => this.#refs ??= this.#equip(refs, fiberId)
-    }) as AnyFiber
+    const { scheduler } = this
+    const within = this.#trace === undefined ? runtime : tracedRuntime
+    const fiber = Runtime.runFork(within)(effect, { scheduler, immediate: false }) as AnyFiber
     if (this.#firstFiber < 0) this.#firstFiber = fiber.id().id
     return fiber
-  }
-
-  #equip(refs: FiberRefs.FiberRefs, fiberId: FiberId.Runtime): FiberRefs.FiberRefs {
-    const services = DefaultServices.liveServices.pipe(
-      Context.add(Clock.Clock, makeClock(this)),
-      Context.add(Random.Random, Random.make(Math.floor(this.#random() * 2 ** 31)))
-    )
-    const entry = <A>(fiberRef: FiberRef.FiberRef<A>, value: A) =>
-      [fiberRef, [[fiberId, value]]] as const
-    const entries: [FiberRefEntry, ...Array<FiberRefEntry>] = [
-      entry(DefaultServices.currentServices, services),
-      entry(FiberRef.currentContext, this.#services),
-      // A thousand runs would log a thousand times.
-      entry(FiberRef.currentLoggers, noLoggers)
-    ]
-    if (this.#trace !== undefined) {
-      const operations = new Operations((_, instruction) => {
-        this.#instruction = instruction
-      })
-      entries.push(entry(FiberRef.currentSupervisor, operations))
-    }
-    return FiberRefs.updateManyAs(refs, { forkAs: fiberId, entries })
   }
 
   at(delay: number, fire: () => void): () => boolean {
@@ -415,6 +367,14 @@ export class Simulation {
 
   random(): number {
     return this.#random()
+  }
+
+  get chance(): Random.Random {
+    return this.#chance ??= Random.make(this.#seed)
+  }
+
+  onOperation(_: AnyFiber, instruction: Instruction): void {
+    this.#instruction = instruction
   }
 
   #waiting(): number {
@@ -461,7 +421,7 @@ export class Simulation {
       this.#ready.length = 0
       this.#head = 0
     } finally {
-      active = outer
+      activate(outer)
     }
   }
 
@@ -491,7 +451,7 @@ export class Simulation {
     try {
       timer.fire()
     } finally {
-      active = outer
+      activate(outer)
     }
     return true
   }
@@ -536,32 +496,6 @@ export const makeRandom = (seed: number): () => number => {
   }
 }
 
-const makeClock = (simulation: Simulation): Clock.Clock => {
-  const scheduler: Clock.ClockScheduler = {
-    unsafeSchedule: (task, duration) => {
-      const millis = Duration.toMillis(duration)
-      return Number.isFinite(millis) ? simulation.at(millis, task) : () => false
-    }
-  }
-  const millis = () => simulation.now
-  const nanos = () => BigInt(Math.round(simulation.now * 1_000_000))
-  const clock = {
-    [Clock.ClockTypeId]: Clock.ClockTypeId,
-    unsafeCurrentTimeMillis: millis,
-    unsafeCurrentTimeNanos: nanos,
-    currentTimeMillis: Effect.sync(millis),
-    currentTimeNanos: Effect.sync(nanos),
-    scheduler: () => Effect.succeed(scheduler),
-    // As many operations as effect's own clock takes.
-    sleep: (duration: Duration.Duration) =>
-      Effect.async<void>((resume) => {
-        const cancel = scheduler.unsafeSchedule(() => resume(Effect.void), duration)
-        return Effect.asVoid(Effect.sync(cancel))
-      })
-  } satisfies Clock.Clock & { readonly scheduler: () => unknown }
-  return clock
-}
-
 // Globals, for as long as something is explored.
 
 let controlled = 0
@@ -572,7 +506,7 @@ const withoutIdleIntervals = (): () => void => {
   const original = globalThis.setInterval
   const longest = 2 ** 31 - 1
   const patched = (...args: Parameters<typeof original>) =>
-    active !== undefined && (args[1] ?? 0) >= longest ? {} : original(...args)
+    activeRun() !== undefined && (args[1] ?? 0) >= longest ? {} : original(...args)
   Object.assign(globalThis, { setInterval: patched })
   return () => {
     Object.assign(globalThis, { setInterval: original })
@@ -597,11 +531,12 @@ export const controlGlobals = (): () => void => {
     const { now } = Date
     const { random } = Math
     undo = [
-      replace(Date, "now", () => active === undefined ? now() : active.now),
-      replace(Math, "random", () => active === undefined ? random() : active.random()),
+      replace(Date, "now", () => activeRun()?.now ?? now()),
+      replace(Math, "random", () => activeRun()?.random() ?? random()),
       withoutIdleIntervals(),
       interceptDefaultScheduler(() => {
-        if (active !== undefined) active.escapes++
+        const run = activeRun()
+        if (run !== undefined) run.escapes++
       })
     ]
   }

@@ -15,6 +15,8 @@ export interface Mistakes {
   readonly releaseOnSuccessOnly?: boolean
   /** The count goes down one operation after the check. */
   readonly checkThenAct?: boolean
+  /** Whoever finds nothing free stands in line one operation later. */
+  readonly standsLate?: boolean
   /** The release counts twice when the body is interrupted. */
   readonly releaseTwice?: boolean
 }
@@ -43,7 +45,7 @@ export const makeHandOff = (mistakes: Mistakes = {}): HandOff => {
     next.granted = true
     next.resume()
   }
-  const wait = Effect.suspend(() => {
+  const wait = () => {
     const waiter: Waiter = { granted: false, resume: () => {} }
     waiters.push(waiter)
     const granted = Effect.async<void>((resume) => {
@@ -56,12 +58,12 @@ export const makeHandOff = (mistakes: Mistakes = {}): HandOff => {
           if (mistakes.noPassOn !== true) release()
         } else if (mistakes.noCancel !== true) waiters.splice(waiters.indexOf(waiter), 1)
       }))
-  })
+  }
   const decrement = () => {
     free--
   }
   const take = Effect.suspend(() => {
-    if (free === 0) return wait
+    if (free === 0) return mistakes.standsLate === true ? Effect.suspend(wait) : wait()
     if (mistakes.checkThenAct === true) return Effect.sync(decrement)
     decrement()
     return Effect.void

@@ -1,0 +1,144 @@
+/**
+ * environment: what every fiber of every run finds around it: virtual time, seeded chance, a ledger, no loggers.
+ *
+ * DESIGN. Two runtimes per process, plain and supervised, whose services ask whichever run is active. So a run costs no
+ * services of its own, and starting a fiber adds nothing to it: no operation, no layer.
+ *
+ * @since 0.1.0
+ */
+import * as Clock from "effect/Clock"
+import * as Context from "effect/Context"
+import * as DefaultServices from "effect/DefaultServices"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as FiberRef from "effect/FiberRef"
+import * as HashSet from "effect/HashSet"
+import * as Random from "effect/Random"
+import * as Runtime from "effect/Runtime"
+import * as Ledger from "../Ledger.ts"
+import {
+  type AnyFiber,
+  type Instruction,
+  Operations,
+  plainRuntime,
+  supervisedRuntime
+} from "./runtime.ts"
+
+/** What the services ask of a run. */
+export interface Active {
+  readonly now: number
+  readonly at: (delay: number, fire: () => void) => () => boolean
+  /** A number from 0 to 1. */
+  readonly random: () => number
+  readonly chance: Random.Random
+  /** What our own resources say is held. */
+  readonly held: Set<Ledger.Entry>
+  readonly onOperation: (fiber: AnyFiber, instruction: Instruction) => void
+  /** What the scopes of this run report to; `scopes.ts` knows its type. */
+  readonly scopes: unknown
+  /** Tasks that went to effect's own scheduler. */
+  escapes: number
+}
+
+/** The run that is executing a task at this moment; everything global asks it. */
+let active: Active | undefined
+
+export const activeRun = (): Active | undefined => active
+
+/** Makes a run the active one; returns the one before, to be restored. */
+export const activate = (run: Active | undefined): Active | undefined => {
+  const outer = active
+  active = run
+  return outer
+}
+
+const inRun = (): Active => {
+  if (active === undefined) throw new Error("a service of a controlled run is used outside of it")
+  return active
+}
+
+const clockScheduler: Clock.ClockScheduler = {
+  unsafeSchedule: (task, duration) => {
+    const millis = Duration.toMillis(duration)
+    return Number.isFinite(millis) ? inRun().at(millis, task) : () => false
+  }
+}
+
+const millis = () => active?.now ?? 0
+const nanos = () => BigInt(Math.round(millis() * 1_000_000))
+
+const clock = {
+  [Clock.ClockTypeId]: Clock.ClockTypeId,
+  unsafeCurrentTimeMillis: millis,
+  unsafeCurrentTimeNanos: nanos,
+  currentTimeMillis: Effect.sync(millis),
+  currentTimeNanos: Effect.sync(nanos),
+  scheduler: () => Effect.succeed(clockScheduler),
+  // As many operations as effect's own clock takes.
+  sleep: (duration: Duration.Duration) =>
+    Effect.async<void>((resume) => {
+      const cancel = clockScheduler.unsafeSchedule(() => resume(Effect.void), duration)
+      return Effect.asVoid(Effect.sync(cancel))
+    })
+} satisfies Clock.Clock & { readonly scheduler: () => unknown }
+
+const random: Random.Random = {
+  [Random.RandomTypeId]: Random.RandomTypeId,
+  get next() {
+    return inRun().chance.next
+  },
+  get nextBoolean() {
+    return inRun().chance.nextBoolean
+  },
+  get nextInt() {
+    return inRun().chance.nextInt
+  },
+  nextRange: (min, max) => inRun().chance.nextRange(min, max),
+  nextIntBetween: (min, max) => inRun().chance.nextIntBetween(min, max),
+  shuffle: (elements) => inRun().chance.shuffle(elements)
+}
+
+const end = (entry: Ledger.Entry): void => {
+  active?.held.delete(entry)
+}
+
+/** Cheaper than a real ledger: of interest is only who is left. */
+const ledger: Ledger.Service = {
+  unsafeAcquiring: (kind, name, since) => ({ id: 0, kind, name, state: "acquiring", since }),
+  unsafeGaveUp: end,
+  unsafeHeld: (entry) => {
+    active?.held.add(entry)
+  },
+  unsafeReleasing: () => {},
+  unsafeReleased: end,
+  unsafeAbandoned: end,
+  snapshot: Effect.sync(() => ({
+    takenAt: millis(),
+    total: { acquired: 0, released: 0, failed: 0, abandoned: 0 },
+    kinds: {},
+    live: [...inRun().held]
+  })),
+  assertEmpty: Effect.void
+}
+
+const services = DefaultServices.liveServices.pipe(
+  Context.add(Clock.Clock, clock),
+  Context.add(Random.Random, random)
+)
+
+const equip = (runtime: Runtime.Runtime<never>): Runtime.Runtime<never> =>
+  runtime.pipe(
+    Runtime.setFiberRef(DefaultServices.currentServices, services),
+    // A thousand runs would log a thousand times.
+    Runtime.setFiberRef(FiberRef.currentLoggers, HashSet.empty()),
+    Runtime.updateContext((context: Context.Context<never>): Context.Context<never> =>
+      Context.add(context, Ledger.Ledger, ledger)
+    )
+  )
+
+export const runtime = equip(plainRuntime)
+export const tracedRuntime = Runtime.setFiberRef(
+  equip(supervisedRuntime),
+  FiberRef.currentSupervisor,
+  new Operations((fiber, instruction) => active?.onOperation(fiber, instruction))
+)
