@@ -190,6 +190,18 @@ describe("Pool, interrupted at every yield", () => {
       }
     }))
 
+  it.effect("Pool-6: S18: who asks while it closes is refused, whichever step the closing falls on", () =>
+    Effect.gen(function*() {
+      const budget = 20
+      for (let offset = 0; offset < budget; offset++) {
+        for (let yields = 0; yields < 4; yields++) {
+          for (const subject of [use, get]) {
+            yield* Effect.withMaxOpsBeforeYield(askingWhileClosing(subject, offset, yields), budget)
+          }
+        }
+      }
+    }))
+
   it.effect("Pool-3: the same with the default budget, moved along op by op", () =>
     Effect.gen(function*() {
       for (const subject of [use, get, lease, tryUse]) {
@@ -231,3 +243,21 @@ const closingCase = (yields: number) =>
     expect(live).toBe(0)
     expect(Exit.isFailure(yield* Effect.exit(Pool.use(pool, () => Effect.void)))).toBe(true)
   }).pipe(Effect.scoped)
+
+const askingWhileClosing = (subject: Subject, offset: number, yields: number) =>
+  Effect.gen(function*() {
+    const scope = yield* Scope.make()
+    const pool = yield* Scope.extend(Pool.make({ acquire: Effect.succeed(1), max: 1 }), scope)
+    const gate = yield* Deferred.make<void>()
+    const holder = yield* Effect.fork(Pool.use(pool, () => Deferred.await(gate)))
+    yield* Effect.repeatN(Effect.yieldNow(), 5)
+    const asker = yield* Effect.fork(Effect.flip(padded(offset, subject)(pool)))
+    for (let i = 0; i < yields; i++) yield* Effect.yieldNow()
+    const closer = yield* Effect.fork(Pool.close(pool))
+    const label = `offset ${offset}, after ${yields}`
+    expect(yield* endOf(asker, label)).toMatchObject({ value: { _tag: "PoolClosed" } })
+    yield* Deferred.succeed(gate, undefined)
+    yield* endOf(holder, label)
+    yield* endOf(closer, label)
+    yield* Scope.close(scope, Exit.void)
+  })

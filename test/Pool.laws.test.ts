@@ -32,7 +32,7 @@ const step: fc.Arbitrary<Step> = fc.oneof(
     weight: 3,
     arbitrary: fc.record({
       _tag: fc.constant("tick" as const),
-      millis: fc.constantFrom(1, 5, 10, 50, 1_000)
+      millis: fc.constantFrom(1, 5, 10, 60)
     })
   },
   {
@@ -303,11 +303,11 @@ const runSchedule = (given: Given, steps: ReadonlyArray<Step>) => {
     const closing = yield* Effect.fork(Effect.exit(Scope.close(scope, Exit.void)))
     for (let i = 0; i < 20 && closing.unsafePoll() === null; i++) {
       yield* settle
-      yield* advance(100)
+      yield* advance(50)
     }
     if (closing.unsafePoll() === null) wrong("closing hangs")
     // What was opened too late for its createTimeout.
-    yield* advance(100)
+    yield* advance(60)
     const { created, destroyed, size } = Pool.unsafeStats(pool)
     if (size !== 0 || created !== destroyed || world.live !== 0) {
       wrong(`Pool-8: ${created} created, ${destroyed} destroyed, ${world.live} live, ${size} left`)
@@ -316,20 +316,24 @@ const runSchedule = (given: Given, steps: ReadonlyArray<Step>) => {
   }).pipe(Effect.withClock(clock))
 }
 
-const holds = (runs: number, seed: number) =>
-  fc.assert(
+const holds = (runs: number, seed: number) => {
+  let run = 0
+  return fc.assert(
     fc.asyncProperty(
       settings,
-      fc.array(step, { minLength: 3, maxLength: 14 }),
+      fc.array(step, { minLength: 3, maxLength: 12 }),
       async (given, steps) => {
+        // Schedules are microtasks to the last: let the test runner have a word now and then.
+        if (++run % 100 === 0) await new Promise((resolve) => setImmediate(resolve))
         const wrongs = await Effect.runPromise(
-          runSchedule(given, steps).pipe(Effect.provide(quietly))
+          Effect.provide(runSchedule(given, steps), quietly)
         )
         expect(wrongs).toEqual([])
       }
     ),
     { numRuns: runs, seed }
   )
+}
 
 const quietly = Logger.remove(Logger.defaultLogger)
 
@@ -339,6 +343,6 @@ describe("Pool, random schedules", () => {
     async () => {
       await holds(10_000, 20_261_120)
     },
-    60_000
+    180_000
   )
 })
