@@ -1,86 +1,75 @@
-/** What a lock costs, alone and in a crowd: ours, Effect's own, and the promise libraries that do the same. */
-import { Effect } from "effect"
-import * as Mutex from "holdfast/Mutex"
+/** What a lock costs that nobody else wants: ours with and without its extras, Effect's own, and the promise lock. */
+import { Mutex as AsyncMutex } from "async-mutex"
+import { Effect, Scope } from "effect"
+import { Mutex, RwLock, Shared } from "holdfast"
 import type { Suite } from "./run.ts"
 
-/** A promise library that need not be installed: without it the row is missing, and a line says so. */
-const rival = async <M>(
-  name: string,
-  contenders: (module: M) => Suite["contenders"]
-): Promise<Suite["contenders"]> => {
-  try {
-    return contenders(await import(/* @vite-ignore */ name) as M)
-  } catch {
-    console.log(`${name} is not installed: its rows are missing`)
-    return {}
-  }
-}
+const operations = 10_000
 
-interface AsyncMutex {
-  readonly Mutex: new() => { readonly runExclusive: (f: () => unknown) => Promise<unknown> }
-}
-
-const loop = (operations: number, effect: Effect.Effect<unknown, unknown>) => () => {
+const loop = (effect: Effect.Effect<unknown, unknown>) => () => {
   let done = 0
   return Effect.runPromise(
     Effect.whileLoop({ while: () => done < operations, body: () => effect, step: () => done++ })
   )
 }
 
-/** So many fibers at once; each of them waits in line, then holds on across one yield. */
-const crowd = (size: number, effect: Effect.Effect<unknown, unknown>) => () =>
-  Effect.runPromise(
-    Effect.forEach(Array.from({ length: size }), () => effect, {
-      concurrency: "unbounded",
-      discard: true
-    })
-  )
-
-const operations = 10_000
 const mutex = Mutex.unsafeMake()
 const unaware = Mutex.unsafeMake({ detectReentry: false })
 const keyed = Effect.runSync(Mutex.makeKeyed<number>())
 const theirs = Effect.unsafeMakeSemaphore(1).withPermits(1)
+const asynchronous = new AsyncMutex()
 const nothing = () => {}
 
-const alone: Suite = {
+const suite: Suite = {
   title: "A lock that nobody else wants",
   operations,
   contenders: {
-    "Mutex.withLock": loop(operations, Mutex.withLock(mutex, Effect.void)),
-    "Mutex.withLock, no detection": loop(operations, Mutex.withLock(unaware, Effect.void)),
-    "Mutex.withKey": loop(operations, Mutex.withKey(keyed, 1, Effect.void)),
-    "Effect.Semaphore": loop(operations, theirs(Effect.void)),
-    "the loop alone": loop(operations, Effect.void),
-    ...await rival<AsyncMutex>("async-mutex", ({ Mutex }) => {
-      const mutex = new Mutex()
-      return {
-        "async-mutex": async () => {
-          for (let i = 0; i < operations; i++) await mutex.runExclusive(nothing)
-        }
-      }
-    })
+    "Mutex.withLock": loop(Mutex.withLock(mutex, Effect.void)),
+    "Mutex.withLock, no detection": loop(Mutex.withLock(unaware, Effect.void)),
+    "Mutex.withLockTimeout": loop(Mutex.withLockTimeout(mutex, "1 second", Effect.void)),
+    "Mutex.withKey": loop(Mutex.withKey(keyed, 1, Effect.void)),
+    "Mutex.lock in a scope": loop(Effect.scoped(Mutex.lock(mutex))),
+    "Effect.Semaphore": loop(theirs(Effect.void)),
+    "async-mutex": async () => {
+      for (let i = 0; i < operations; i++) await asynchronous.runExclusive(nothing)
+    },
+    "the loop alone": loop(Effect.void)
   }
 }
 
-const crowded = async (size: number, withEffect: boolean): Promise<Suite> => ({
-  title: `${size} fibers at once, each holds on across one yield`,
-  operations: size,
-  contenders: {
-    "Mutex.withLock": crowd(size, Mutex.withLock(mutex, Effect.yieldNow())),
-    ...withEffect ? { "Effect.Semaphore": crowd(size, theirs(Effect.yieldNow())) } : {},
-    "fork and yield alone": crowd(size, Effect.yieldNow()),
-    ...await rival<AsyncMutex>("async-mutex", ({ Mutex }) => {
-      const mutex = new Mutex()
-      return {
-        "async-mutex": () =>
-          Promise.all(
-            Array.from({ length: size }, () => mutex.runExclusive(() => Promise.resolve()))
-          )
-      }
-    })
-  }
-})
+const lock = RwLock.unsafeMake()
+const blind = RwLock.unsafeMake({ detectReentry: false })
 
-// Effect's own takes seconds and gigabytes from a thousand waiters on; it is shown where it can be shown.
-export default [alone, await crowded(100, true), await crowded(1_000, false), await crowded(10_000, false)]
+const readers: Suite = {
+  title: "A reader-writer lock that nobody else wants",
+  operations,
+  contenders: {
+    "RwLock.withRead": loop(RwLock.withRead(lock, Effect.void)),
+    "RwLock.withRead, no detection": loop(RwLock.withRead(blind, Effect.void)),
+    "RwLock.withWrite": loop(RwLock.withWrite(lock, Effect.void)),
+    "RwLock.withWriteDowngraded": loop(
+      RwLock.withWriteDowngraded(lock, Effect.void, () => Effect.void)
+    )
+  }
+}
+
+const resource = Effect.acquireRelease(Effect.void, () => Effect.void)
+const use = () => Effect.void
+// Never closed: it lives as long as the process.
+const forEver = Effect.provideService(Scope.Scope, Effect.runSync(Scope.make()))
+const kept = Effect.runSync(
+  forEver(Shared.make({ name: "kept", acquire: resource, idleTimeToLive: "1 hour" }))
+)
+const unkept = Effect.runSync(forEver(Shared.make({ name: "unkept", acquire: resource })))
+
+const shared: Suite = {
+  title: "An instance that nobody else uses",
+  operations,
+  contenders: {
+    "Shared.use": loop(Shared.use(kept, use)),
+    "Shared.get in a scope": loop(Effect.scoped(Shared.get(kept))),
+    "Shared.use, opened and released each time": loop(Shared.use(unkept, use))
+  }
+}
+
+export default [suite, readers, shared]
