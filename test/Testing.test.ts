@@ -255,6 +255,39 @@ describe("what a verdict says", () => {
     expect(quick.covered).toMatch(/^one point of each of \d+ classes/)
   })
 
+  it("explorations at the same time do not see each other, and leave nothing behind", async () => {
+    const before = [Date.now, Math.random, globalThis.setInterval]
+    const alone = await Explore.interruptions(hung)
+    const all = await Promise.all([
+      Explore.interruptions(hung),
+      Explore.interruptions({ name: "sleep", body: () => Effect.sleep(1) }),
+      Explore.interruptions(hung)
+    ])
+    expect(all.map(({ status }) => status)).toEqual(["violations", "safe", "violations"])
+    expect(all[2].hash).toBe(alone.hash)
+    expect([Date.now, Math.random, globalThis.setInterval]).toEqual(before)
+  })
+
+  it("`after` is what must still work, instead of the body again", async () => {
+    const once = (after: boolean): Explore.Subject<{ used: boolean }> => ({
+      name: "once",
+      setup: Effect.sync(() => ({ used: false })),
+      body: (state) =>
+        Effect.suspend(() => {
+          if (state.used) return Effect.fail("used twice")
+          state.used = true
+          return Effect.sleep(1)
+        }),
+      after: after ? (state) => state.used ? Effect.void : Effect.fail("never used") : undefined
+    })
+    expect((await Explore.interruptions(once(false))).notes).toEqual([
+      "without any interrupt: the second use is as the first: the next use ends as failure: Error: used twice"
+    ])
+    const { findings } = await Explore.interruptions(once(true))
+    // Interrupted before it began: then it was never used, and `after` says so.
+    expect(findings.map(({ window }) => window)).toEqual([expect.stringMatching(/^ops 1–\d+$/)])
+  })
+
   it("grades that do not fail are reported and pass", async () => {
     const semaphore = upstream(Explore.interruptions).find(({ name }) =>
       name === "Semaphore.withPermits"

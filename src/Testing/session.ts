@@ -48,13 +48,18 @@ export class Unexplorable extends Error {
   override readonly name = "Unexplorable"
 }
 
-/** Controls what runs share, for as long as something is explored. Returns how to undo. */
+// Guarded by the single thread; written only by `takeControl`.
+let holders = 0
+let letGo: ReadonlyArray<() => void> = []
+
+/** Controls what runs share, for as long as anybody explores. Returns how to let go, once. */
 export const takeControl = (): () => void => {
-  const globals = controlGlobals()
-  const scopes = watchScopes()
+  if (holders++ === 0) letGo = [controlGlobals(), watchScopes()]
+  let released = false
   return () => {
-    scopes()
-    globals()
+    if (released) return
+    released = true
+    if (--holders === 0) { for (const one of letGo) one() }
   }
 }
 

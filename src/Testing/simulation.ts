@@ -498,9 +498,6 @@ export const makeRandom = (seed: number): () => number => {
 
 // Globals, for as long as something is explored.
 
-let controlled = 0
-let undo: ReadonlyArray<() => void> = []
-
 /** `Effect.never` keeps the process alive with an interval that never fires; in a run it must not look like a handle. */
 const withoutIdleIntervals = (): () => void => {
   const original = globalThis.setInterval
@@ -525,25 +522,20 @@ const replace = <K extends "now" | "random", O extends { [P in K]: () => number 
   }
 }
 
-/** Makes `Date.now`, `Math.random` and effect's own scheduler ask the active run. Nests; returns how to undo. */
+/** Makes `Date.now`, `Math.random` and effect's own scheduler ask the active run. Returns how to undo. */
 export const controlGlobals = (): () => void => {
-  if (controlled++ === 0) {
-    const { now } = Date
-    const { random } = Math
-    undo = [
-      replace(Date, "now", () => activeRun()?.now ?? now()),
-      replace(Math, "random", () => activeRun()?.random() ?? random()),
-      withoutIdleIntervals(),
-      interceptDefaultScheduler(() => {
-        const run = activeRun()
-        if (run !== undefined) run.escapes++
-      })
-    ]
-  }
-  let released = false
+  const { now } = Date
+  const { random } = Math
+  const undo = [
+    replace(Date, "now", () => activeRun()?.now ?? now()),
+    replace(Math, "random", () => activeRun()?.random() ?? random()),
+    withoutIdleIntervals(),
+    interceptDefaultScheduler(() => {
+      const run = activeRun()
+      if (run !== undefined) run.escapes++
+    })
+  ]
   return () => {
-    if (released) return
-    released = true
-    if (--controlled === 0) { for (const one of undo) one() }
+    for (const one of undo) one()
   }
 }
