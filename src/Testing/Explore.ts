@@ -47,7 +47,7 @@ import {
   type Ungraded
 } from "./sweep.ts"
 import { allFaults, fromToken, isHash, nameHash, type Parsed, StaleToken } from "./token.ts"
-import { makeLocator } from "./where.ts"
+import { getLocator } from "./where.ts"
 
 /**
  * What is explored. The body is run many times, each time in a scope of its own; the setup is run once per run, in the owner's
@@ -462,7 +462,7 @@ export const replay = async <S = void>(
   const parsed = fromToken(token)
   if (!isFor(parsed, program.name)) throw wrongName(token, program.name)
   const release = takeControl()
-  const locator = await makeLocator()
+  const locator = await getLocator()
   try {
     const session = await openSession(program, limitsOf({ seed: parsed.seed }))
     const { chosen, delays, fault, outcome, point } = await rerun(token, parsed, session)
@@ -473,7 +473,6 @@ export const replay = async <S = void>(
       : judge(outcome, session.plain)
     return { violations, ...look }
   } finally {
-    locator.close()
     release()
   }
 }

@@ -26,7 +26,7 @@ import { runPlan, type Session } from "./session.ts"
 import { makeTrace, type Step, type Strategy, type Trace } from "./simulation.ts"
 import type { Swept, Ungraded } from "./sweep.ts"
 import { toToken } from "./token.ts"
-import { isUserCode, type Locator, makeLocator } from "./where.ts"
+import { getLocator, isUserCode, type Locator } from "./where.ts"
 
 /** Whether code of the user ran in the slice of a step, before it. */
 type UserCode = (trace: Trace, global: number) => boolean
@@ -277,14 +277,10 @@ export const findingsOf = async (
   swept: Swept
 ): Promise<ReadonlyArray<Finding>> => {
   if (swept.strikes.length === 0) return []
-  const locator = await makeLocator()
-  try {
-    const userCode = await userCodeOf(session, locator, swept.strikes)
-    const groups = gather(swept.strikes.map((strike) => grade(strike, userCode)))
-    const findings: Array<Finding> = []
-    for (const group of groups) findings.push(await findingOf(session, locator, group, swept))
-    return findings
-  } finally {
-    locator.close()
-  }
+  const locator = await getLocator()
+  const userCode = await userCodeOf(session, locator, swept.strikes)
+  const groups = gather(swept.strikes.map((strike) => grade(strike, userCode)))
+  const findings: Array<Finding> = []
+  for (const group of groups) findings.push(await findingOf(session, locator, group, swept))
+  return findings
 }

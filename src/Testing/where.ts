@@ -35,7 +35,6 @@ export interface Locator {
   readonly userLineOf: (fiber: AnyFiber, next: Instruction | undefined) => Line | undefined
   /** The first line of the user in the fiber that runs now. */
   readonly here: () => string | undefined
-  readonly close: () => void
 }
 
 /** Knows nothing: what is used where there is no inspector. */
@@ -43,8 +42,7 @@ export const blind: Locator = {
   lineOf: () => undefined,
   linesOf: () => [],
   userLineOf: () => undefined,
-  here: () => undefined,
-  close: () => {}
+  here: () => undefined
 }
 
 const ownFolder = path.dirname(path.dirname(fileURLToPath(import.meta.url)))
@@ -104,8 +102,7 @@ const slot = "__holdfastWhere"
 /** A function stays where it was written, so it is asked once per process; a generator moves. */
 const cache = new WeakMap<object, Line>()
 
-/** Opens the inspector of this process. */
-export const makeLocator = async (): Promise<Locator> => {
+const openLocator = async (): Promise<Locator> => {
   let inspector: typeof Inspector
   try {
     inspector = await import("node:inspector")
@@ -176,10 +173,15 @@ export const makeLocator = async (): Promise<Locator> => {
     here: () => {
       const fiber = Option.getOrUndefined(Fiber.getCurrentFiber())
       return fiber === undefined ? undefined : userLineOf(fiber, undefined)?.text
-    },
-    close: () => session.disconnect()
+    }
   }
 }
+
+// Opened once, by the first who asks: reading in all scripts takes 30 ms; staying open costs nothing and holds nothing up.
+let shared: Promise<Locator> | undefined
+
+/** The locator of this process. */
+export const getLocator = (): Promise<Locator> => shared ??= openLocator()
 
 /** Whether an instruction, or what it returns to, was written by the user. */
 export const isUserCode = (locator: Locator, instruction: Instruction): boolean =>
