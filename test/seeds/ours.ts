@@ -2,7 +2,7 @@
  * Our own primitives as subjects: each alone, and each with somebody in the way. The explorer finds nothing in them, at any
  * grade, and every order of the contended ones ends alike.
  */
-import { Effect, Fiber, type Scope } from "effect"
+import { Clock, Deferred, Effect, Fiber, type Scope } from "effect"
 import { Batch, Lock, Managed, Parallel, Semaphore } from "holdfast"
 import * as Mutex from "holdfast/Mutex"
 import * as Pool from "holdfast/Pool"
@@ -79,6 +79,71 @@ const contended = <S>(
   ]
 }
 
+/** Nobody uses it, so nothing is kept. */
+const isVacant = (shared: Shared.Shared<unknown, unknown>): boolean =>
+  Effect.runSync(Shared.stats(shared)).state === "none"
+
+/** Whoever is behind the one that is interrupted must not be forgotten. */
+const inTheMiddle = (name: string, make: Effect.Effect<(body: Effect.Effect<void>) => Use>): Own =>
+  alone({
+    name: `${name}, in the middle of a line`,
+    setup: make,
+    body: (use) =>
+      Effect.gen(function*() {
+        // Nobody's children: what becomes of the one in the middle must not end the others.
+        yield* Effect.forkDaemon(Effect.scoped(use(hold)))
+        yield* Effect.yieldNow()
+        yield* Effect.forkDaemon(Effect.scoped(Effect.zipRight(Effect.yieldNow(), use(turn))))
+        yield* use(turn)
+      }),
+    after: (use) => use(turn)
+  })
+
+interface Guarded {
+  open: boolean
+  usedAfterRelease: number
+}
+
+/** Items that use a shared resource to their end, and tell if it was gone by then. */
+const sharing = (
+  name: string,
+  run: (item: (n: number) => Effect.Effect<void>) => Effect.Effect<unknown, unknown>
+): Own =>
+  alone({
+    name: `${name}, sharing a resource`,
+    setup: Effect.sync((): Guarded => ({ open: false, usedAfterRelease: 0 })),
+    body: (state) =>
+      Managed.use(
+        Managed.make({
+          name: "shared by all",
+          acquire: Effect.sync(() => {
+            state.open = true
+          }),
+          release: () =>
+            Effect.sync(() => {
+              state.open = false
+            })
+        }),
+        () =>
+          run((n) =>
+            Effect.uninterruptible(Effect.zipRight(
+              Effect.sleep(n),
+              Effect.sync(() => {
+                if (!state.open) state.usedAfterRelease++
+              })
+            ))
+          )
+      ),
+    invariant: (state) => state.usedAfterRelease === 0
+  })
+
+interface BetweenReaders {
+  readonly lock: RwLock.RwLock
+  /** In milliseconds. */
+  writerGone: number
+  readerIn: number
+}
+
 export const ours: ReadonlyArray<Own> = [
   alone({
     name: "Managed in a scope",
@@ -134,7 +199,20 @@ export const ours: ReadonlyArray<Own> = [
   ...contended(
     "Shared.use",
     (probe) => Shared.make({ name: "shared", acquire: resource(probe) }),
-    (shared, body) => Shared.use(shared, () => body)
+    (shared, body) => Shared.use(shared, () => body),
+    { invariant: isVacant }
+  ),
+  ...contended(
+    "Shared.get",
+    (probe) => Shared.make({ name: "shared", acquire: resource(probe) }),
+    (shared, body) => Effect.scoped(Effect.zipRight(Shared.get(shared), body)),
+    { invariant: isVacant }
+  ),
+  ...contended(
+    "Shared.useKey",
+    (probe) => Shared.makeKeyed({ name: "keyed", acquire: (_: string) => resource(probe) }),
+    (shared, body) => Shared.useKey(shared, "key", () => body),
+    { invariant: (shared) => Effect.runSync(Shared.size(shared)) === 0 }
   ),
   ...contended(
     "Shared.use, slow",
@@ -143,7 +221,8 @@ export const ours: ReadonlyArray<Own> = [
         name: "shared",
         acquire: resource(probe, { acquireTakes: 3, releaseTakes: 3 })
       }),
-    (shared, body) => Shared.use(shared, () => body)
+    (shared, body) => Shared.use(shared, () => body),
+    { invariant: isVacant }
   ),
   ...contended(
     "Lock.withLock",
@@ -187,5 +266,94 @@ export const ours: ReadonlyArray<Own> = [
           { concurrency: 2 }
         )
       )
+  }),
+  inTheMiddle(
+    "Semaphore.withPermit",
+    Effect.map(Semaphore.make(1), (semaphore) => (body) => Semaphore.withPermit(semaphore)(body))
+  ),
+  inTheMiddle(
+    "Mutex.withLock",
+    Effect.map(Mutex.make(), (mutex) => (body) => Mutex.withLock(mutex)(body))
+  ),
+  inTheMiddle(
+    "RwLock.withWrite",
+    Effect.map(RwLock.make(), (lock) => (body) => RwLock.withWrite(lock)(body))
+  ),
+  alone<BetweenReaders>({
+    name: "RwLock.withWrite, between readers",
+    setup: Effect.map(RwLock.make(), (lock) => ({ lock, writerGone: Infinity, readerIn: 0 })),
+    body: (state) =>
+      Effect.gen(function*() {
+        const { lock } = state
+        yield* Effect.forkDaemon(RwLock.withRead(lock)(Effect.sleep("1 minute")))
+        yield* Effect.yieldNow()
+        const enters = Effect.map(Clock.currentTimeMillis, (now) => {
+          state.readerIn = now
+        })
+        yield* Effect.forkDaemon(Effect.zipRight(Effect.yieldNow(), RwLock.withRead(lock)(enters)))
+        yield* Effect.onExit(RwLock.withWrite(lock)(turn), () =>
+          Effect.map(Clock.currentTimeMillis, (now) => {
+            state.writerGone = now
+          }))
+      }),
+    after: ({ lock }) => RwLock.withRead(lock)(turn),
+    // Behind a writer that has gone, a reader waits for nobody.
+    invariant: ({ readerIn, writerGone }) => readerIn <= writerGone
+  }),
+  alone({
+    name: "RwLock.withWriteDowngraded",
+    setup: RwLock.make(),
+    body: (lock) =>
+      behind(RwLock.withRead(lock)(hold), RwLock.withWriteDowngraded(lock, turn, () => turn))
+  }),
+  ...contended(
+    "Semaphore.take",
+    Semaphore.make(1),
+    (semaphore, body) => Effect.scoped(Effect.zipRight(Semaphore.take(semaphore, 1), body)),
+    { invariant: (semaphore) => Semaphore.unsafeStats(semaphore).free === 1 }
+  ),
+  ...contended(
+    "Mutex.lock",
+    Mutex.make(),
+    (mutex, body) => Effect.scoped(Effect.zipRight(Mutex.lock(mutex), body))
+  ),
+  ...contended(
+    "Mutex.withLockTimeout",
+    Mutex.make(),
+    (mutex, body) => Effect.exit(Mutex.withLockTimeout(mutex, "3 millis")(body))
+  ),
+  ...contended(
+    "Pool.tryUse",
+    (probe) => Pool.make({ acquire: resource(probe), max: 1 }),
+    (pool, body) => Pool.tryUse(pool, () => body)
+  ),
+  ...contended(
+    "Lock.acquire",
+    Lock.makeMemory,
+    (service, body) => Effect.scoped(Effect.zipRight(service.acquire("key"), body))
+  ),
+  sharing("Parallel.forEach", (item) => Parallel.forEach([1, 2, 3], item, { concurrency: 2 })),
+  sharing(
+    "Parallel.all, one fails",
+    (item) =>
+      Effect.exit(Parallel.all([item(5), Effect.zipRight(item(1), Effect.fail("no")), item(7)], {
+        concurrency: "unbounded"
+      }))
+  ),
+  sharing("Parallel.race", (item) => Parallel.race(item(1), item(3))),
+  sharing(
+    "Batch.run",
+    (item) => Batch.run({ name: "job", process: item }, [1, 2, 3], { concurrency: 2 })
+  ),
+  alone({
+    name: "Parallel.forEach, one item waits for a later one",
+    setup: Effect.void,
+    body: () =>
+      Effect.flatMap(Deferred.make<void>(), (latch) =>
+        Parallel.forEach(
+          [Deferred.await(latch), turn, Deferred.succeed(latch, undefined)],
+          Effect.asVoid,
+          { concurrency: 2, discard: true }
+        ))
   })
 ]

@@ -1,0 +1,310 @@
+/**
+ * The mutants: each takes away one thing that makes a primitive let go (a mask, a pass-on, a cancel handler) or does it one
+ * step late. The explorer must find each; the unchanged copy must be safe.
+ */
+export interface Mutant {
+  readonly what: string
+  /** Below `src`. */
+  readonly file: string
+  /** Stands in the file exactly `times` times (default once); all are replaced. */
+  readonly from: string
+  readonly to: string
+  readonly times?: number
+  /** Subjects of test/seeds/ours.ts, by the start of their names; one of them must break a law. */
+  readonly subjects: ReadonlyArray<string>
+}
+
+const mutant = (
+  what: string,
+  file: string,
+  from: string,
+  to: string,
+  ...subjects: ReadonlyArray<string>
+): Mutant => ({ what, file, from, to, subjects })
+
+/** A mask that masks nothing. The copy is not type-checked. */
+const masked = "Effect.uninterruptibleMask("
+const unmasked = "((body) => Effect.suspend(() => body((effect) => effect)))("
+const withoutMask = (
+  what: string,
+  file: string,
+  rest: string,
+  ...subjects: ReadonlyArray<string>
+): Mutant => mutant(what, file, `${masked}${rest}`, `${unmasked}${rest}`, ...subjects)
+
+const everyWaiter = ["Semaphore.withPermit", "Mutex.withLock", "RwLock.withWrite"]
+
+export const mutants: ReadonlyArray<Mutant> = [
+  // The line.
+  mutant(
+    "a granted waiter that is interrupted keeps its grant",
+    "internal/waitQueue.ts",
+    "if (waiter.state === \"granted\") giveOn(true)\n      else if",
+    "if",
+    ...everyWaiter
+  ),
+  mutant(
+    "a granted waiter that is interrupted gives on as if it had only left",
+    "internal/waitQueue.ts",
+    "giveOn(true)",
+    "giveOn(false)",
+    ...everyWaiter
+  ),
+  mutant(
+    "an interrupted waiter stays in line",
+    "internal/waitQueue.ts",
+    "        leave(queue, waiter, \"cancelled\")\n        giveOn(false)",
+    "        giveOn(false)",
+    ...everyWaiter
+  ),
+  mutant(
+    "no cancel handler at all",
+    "internal/waitQueue.ts",
+    "    onFailure: (cause) => {\n      if (waiter.state === \"granted\") giveOn(true)",
+    "    onFailure: (cause) => {\n      if (true) return Effect.failCause(cause)\n      if (waiter.state === \"granted\") giveOn(true)",
+    ...everyWaiter
+  ),
+  mutant(
+    "the wait registers its wake-up one step late and misses a grant",
+    "internal/waitQueue.ts",
+    "    waiter.resume = resume\n    if (waiter.state !== \"queued\") resume(Effect.void)",
+    "    queueMicrotask(() => {\n      waiter.resume = resume\n    })",
+    ...everyWaiter
+  ),
+  mutant(
+    "a waiter does not look whether it was granted before it registered",
+    "internal/waitQueue.ts",
+    "    if (waiter.state !== \"queued\") resume(Effect.void)\n",
+    "",
+    ...everyWaiter
+  ),
+  mutant(
+    "a grant does not wake",
+    "internal/waitQueue.ts",
+    "  if (state !== \"cancelled\") waiter.resume?.(Effect.void)\n",
+    "",
+    ...everyWaiter
+  ),
+  // Handing over.
+  mutant(
+    "a failing user gives nothing back",
+    "internal/handover.ts",
+    "  onFailure: (cause) => {\n    giveBack()\n",
+    "  onFailure: (cause) => {\n",
+    ...everyWaiter
+  ),
+  mutant(
+    "a successful user gives nothing back",
+    "internal/handover.ts",
+    "  onSuccess: (value) => {\n    giveBack()\n",
+    "  onSuccess: (value) => {\n",
+    ...everyWaiter
+  ),
+  mutant(
+    "the give-back is one step late and can be cut off",
+    "internal/handover.ts",
+    "  onFailure: (cause) => {\n    giveBack()\n    return Effect.failCause(cause)\n  },",
+    "  onFailure: (cause) =>\n    Effect.zipRight(Effect.interruptible(Effect.sync(giveBack)), Effect.failCause(cause)),",
+    ...everyWaiter
+  ),
+  mutant(
+    "nothing at the end of a user",
+    "internal/handover.ts",
+    "Effect.matchCauseEffect<A, E, R, never, E, never, A, never, never>(restore(user), ending)",
+    "restore(user)",
+    ...everyWaiter
+  ),
+  // Semaphore.
+  withoutMask(
+    "withPermits without its mask",
+    "Semaphore.ts",
+    "(restore) =>\n    unsafeTryTake(self, permits)\n      ? Handover.useInMask(effect",
+    "Semaphore.withPermit"
+  ),
+  mutant(
+    "the wait for a permit is restored as a whole, grant and all",
+    "Semaphore.ts",
+    "        takeInMask(self, permits, restore),\n        () => Handover",
+    "        restore(takeInMask(self, permits, restore)),\n        () => Handover",
+    "Semaphore.withPermit"
+  ),
+  mutant(
+    "a permit given on is not counted",
+    "Semaphore.ts",
+    "  if (wasGranted) self.free += permits\n",
+    "",
+    "Semaphore.withPermit"
+  ),
+  mutant(
+    "who gives a permit on serves nobody",
+    "Semaphore.ts",
+    "  if (wasGranted) self.free += permits\n  serve(self)",
+    "  if (wasGranted) self.free += permits",
+    "Semaphore.withPermit"
+  ),
+  mutant(
+    "a release serves nobody",
+    "Semaphore.ts",
+    "  if (self.queue.size > 0) serve(self)\n",
+    "",
+    "Semaphore.withPermit"
+  ),
+  mutant(
+    "a permit is released twice",
+    "Semaphore.ts",
+    "  self.free += permits\n  if (self.queue.size > 0) serve(self)",
+    "  self.free += permits * 2\n  if (self.queue.size > 0) serve(self)",
+    "Semaphore.withPermit"
+  ),
+  // Mutex.
+  mutant(
+    "withLock restores the whole wait",
+    "Mutex.ts",
+    "        () => Semaphore.takeInMask(self.slot.line, 1, restore)\n",
+    "        () => restore(Semaphore.takeInMask(self.slot.line, 1, restore))\n",
+    "Mutex.withLock"
+  ),
+  mutant(
+    "withLock lets the bracket be cut before its user runs",
+    "Mutex.ts",
+    "  return Effect.flatMap(wait(), () => {\n    slot.holder = asker\n    return Handover.useInMask(effect, restore, slot.ending)",
+    "  return Effect.flatMap(Effect.zipLeft(wait(), restore(Effect.yieldNow())), () => {\n    slot.holder = asker\n    return Handover.useInMask(effect, restore, slot.ending)",
+    "Mutex.withLock"
+  ),
+  // RwLock.
+  mutant(
+    "a writer who was let in and interrupted stays in",
+    "RwLock.ts",
+    "    if (wasGranted) letOut(state, mode)\n    else serve(state)",
+    "    if (!wasGranted) serve(state)",
+    "RwLock.withWrite"
+  ),
+  mutant(
+    "a writer who left the line serves nobody",
+    "RwLock.ts",
+    "    if (wasGranted) letOut(state, mode)\n    else serve(state)",
+    "    if (wasGranted) letOut(state, mode)",
+    "RwLock.withRead beside a writer",
+    "RwLock.withWrite"
+  ),
+  mutant(
+    "entering can be cut after it was granted",
+    "RwLock.ts",
+    "    return Effect.flatMap(enterInMask(self, mode, asker, restore), () =>",
+    "    return Effect.flatMap(restore(enterInMask(self, mode, asker, restore)), () =>",
+    "RwLock.withWrite"
+  ),
+  // Shared.
+  withoutMask(
+    "a use of what is shared without its mask",
+    "Shared.ts",
+    "(restore) =>\n    takeInMask(cellOf(), restore, (instance, value) =>\n      Effect.matchCauseEffect(",
+    "Shared.use"
+  ),
+  mutant(
+    "who is interrupted while it opens is not counted out",
+    "Shared.ts",
+    "    onFailure: (cause) => leave(instance, Exit.failCause(cause)),\n    onSuccess: () => {",
+    "    onFailure: (cause) => Effect.failCause(cause),\n    onSuccess: () => {",
+    "Shared.use, slow"
+  ),
+  mutant(
+    "a user who fails is not counted out",
+    "Shared.ts",
+    "          onFailure: (cause) => leave(instance, Exit.failCause(cause)),\n          onSuccess",
+    "          onFailure: (cause) => Effect.failCause(cause),\n          onSuccess",
+    "Shared.use"
+  ),
+  withoutMask(
+    "an instance is born interruptible from acquire to release",
+    "Shared.ts",
+    "(restore) =>\n        Effect.flatMap(\n          restore(\n            Effect.forEach(after",
+    "Shared.use"
+  ),
+  mutant(
+    "who is counted out does not look whether it was the last",
+    "Shared.ts",
+    "    this.users--\n    this.settle()",
+    "    this.users--",
+    "Shared.use"
+  ),
+  // Managed.
+  withoutMask(
+    "Managed.use without its mask",
+    "Managed.ts",
+    "(restore) =>\n      Effect.flatMap(self.openInMask(restore), ({ close, value }) =>",
+    "Managed.use"
+  ),
+  mutant(
+    "a scoped acquire is registered one step late",
+    "Managed.ts",
+    "        Effect.flatMap(this.openInMask(restore), (opened) =>",
+    "        Effect.flatMap(Effect.zipLeft(this.openInMask(restore), restore(Effect.yieldNow())), (opened) =>",
+    "Managed in a scope"
+  ),
+  mutant(
+    "a release runs in the interrupted fiber and can be cut",
+    "internal/deadline.ts",
+    "Effect.forkDaemon(Effect.interruptible(effect)),",
+    "Effect.fork(Effect.interruptible(effect)),",
+    "Managed.use, slow"
+  ),
+  // Parallel, Batch.
+  mutant(
+    "an interrupted caller leaves its workers behind",
+    "internal/workers.ts",
+    "      if (Exit.isFailure(waited)) {\n        crew.stopped = true",
+    "      if (Exit.isFailure(waited)) {\n        if (true) return yield* Effect.failCause(waited.cause)\n        crew.stopped = true",
+    "Parallel.forEach",
+    "Batch.run"
+  ),
+  mutant(
+    "the first failure does not wait for the others",
+    "internal/workers.ts",
+    "  if (--crew.alive === 0) crew.wake?.()",
+    "  crew.alive--\n    if (Exit.isFailure(exit) || crew.alive === 0) crew.wake?.()",
+    "Parallel.all, one fails",
+    "Parallel.forEach",
+    "Parallel.race"
+  ),
+  withoutMask(
+    "forking and watching are not one step",
+    "internal/workers.ts",
+    "(restore) =>\n    Effect.gen(function*() {\n      crew.owner",
+    "Parallel.forEach"
+  ),
+  withoutMask(
+    "Mutex.withLock without its mask",
+    "Mutex.ts",
+    "(restore) =>\n      bracket(\n        self,\n        self.slot,\n        effect,\n        restore,\n        () => Semaphore.takeInMask",
+    "Mutex.withLock"
+  ),
+  withoutMask(
+    "RwLock brackets without their mask",
+    "RwLock.ts",
+    "(restore) => {\n    const asker = askerOf(self.reentry)\n    return Effect.flatMap(enterInMask",
+    "RwLock.withWrite"
+  ),
+  withoutMask(
+    "Managed in a scope without its mask",
+    "Managed.ts",
+    "(restore) =>\n      Effect.flatMap(\n        Effect.scope",
+    "Managed in a scope"
+  ),
+  mutant(
+    "an interrupted caller does not cut its workers",
+    "internal/workers.ts",
+    "        cut(crew)\n        yield* settled(crew)",
+    "        yield* settled(crew)",
+    "Parallel.forEach",
+    "Parallel.all"
+  ),
+  mutant(
+    "an interrupted caller does not wait for its workers",
+    "internal/workers.ts",
+    "        cut(crew)\n        yield* settled(crew)",
+    "        cut(crew)",
+    "Parallel.forEach",
+    "Parallel.race"
+  )
+]
