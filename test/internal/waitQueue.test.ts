@@ -110,7 +110,7 @@ describe("waitQueue", () => {
       expect([refusals, counter.free]).toEqual([0, 0])
     }))
 
-  it.effect("WaitQueue-4 S3: so many wake-ups as grants and departures, also in a long line", () =>
+  it.effect("WaitQueue-4: so many wake-ups as grants and departures, also in a long line (S3)", () =>
     Effect.gen(function*() {
       const { ask, counter, give } = makeCounter()
       const fibers = yield* Effect.forEach(
