@@ -154,15 +154,18 @@ export const certifyPlainly = async (
   moments: ReadonlyArray<Moment>,
   expected: { readonly second: string }
 ): Promise<Certificate> => {
+  const run = (moment: Moment | undefined) => Effect.runPromise(attempt(program, moment, expected))
   // What already goes wrong without an interrupt proves nothing.
-  if ((await Effect.runPromise(attempt(program, undefined, expected))) !== undefined) {
+  if ((await run(undefined)) !== undefined) {
     return { certified: false, moment: undefined, seen: undefined, attempts: 1 }
   }
   let attempts = 1
   for (const moment of moments.slice(0, mostAttempts)) {
     attempts++
-    const seen = await Effect.runPromise(attempt(program, moment, expected))
-    if (seen !== undefined) return { certified: true, moment, seen, attempts }
+    const seen = await run(moment)
+    // Once more: what a busy machine does once is no proof.
+    if (seen === undefined || (await run(moment)) === undefined) continue
+    return { certified: true, moment, seen, attempts }
   }
   return { certified: false, moment: undefined, seen: undefined, attempts }
 }

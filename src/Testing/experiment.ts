@@ -18,7 +18,7 @@ import * as Exit from "effect/Exit"
 import * as Scope from "effect/Scope"
 import * as Recording from "./recorder.ts"
 import { type AnyFiber } from "./runtime.ts"
-import { makeScopeLedger, pendingOf } from "./scopes.ts"
+import { makeScopeLedger, pendingOf, type ScopeLedger } from "./scopes.ts"
 import { Endless, type Plan, Simulation, type Trace } from "./simulation.ts"
 
 /** A subject with its types forgotten. */
@@ -142,6 +142,49 @@ export const makeWorld = (program: Program, options: RunOptions): World => {
   return { simulation, run: steps(program, simulation, options) }
 }
 
+/** How the parts of a run ended. */
+interface Seen {
+  exit: Exit.Exit<unknown, unknown> | null
+  second: string
+  close: string
+  invariant: string | undefined
+  endless: string | undefined
+}
+
+/** What is left when a run is over. */
+const leftovers = ({ first, recorder, scopes, simulation }: {
+  readonly simulation: Simulation
+  readonly scopes: ScopeLedger
+  readonly recorder: Recording.Recorder
+  readonly first: AnyFiber
+}) => {
+  const living = Array.from(simulation.fibers.keys()).filter((fiber) =>
+    fiber !== undefined && fiber !== first && fiber.unsafePoll() === null
+  )
+  const held = Array.from(
+    simulation.held,
+    ({ kind, name }) => ({ name: `${kind} "${name}"`, at: undefined })
+  )
+  return {
+    unreleased: [...recorder.unreleased(), ...held],
+    pending: pendingOf(scopes).map(({ at }) => ({ name: "a finalizer", at })),
+    doubles: [
+      ...recorder.releasedTwice(),
+      ...(scopes.doubles > 0 ? [`${scopes.doubles} finalizer(s)`] : []),
+      ...recorder.unbalanced()
+    ],
+    disorders: scopes.disorders,
+    survivors: living.length,
+    struck: recorder.struck(),
+    log: recorder.log
+  }
+}
+
+const counts = (simulation: Simulation) => {
+  const { delayHash, escapes, global, hash, hit, hitGlobal, hitHash, ops, own } = simulation
+  return { delayHash, escapes, global, hash, hit, hitGlobal, hitHash, ops, own }
+}
+
 function* steps(
   program: Program,
   simulation: Simulation,
@@ -167,20 +210,22 @@ function* steps(
   const state = prepared.value as never
   const use = Effect.scoped(Effect.suspend(() => program.body(state, probe)))
 
-  let endless: string | undefined
-  let second = "not tried"
-  let close = "not tried"
-  let invariant: string | undefined
-  let exit: Exit.Exit<unknown, unknown> | null = null
+  const seen: Seen = {
+    exit: null,
+    second: "not tried",
+    close: "not tried",
+    invariant: undefined,
+    endless: undefined
+  }
   recorder.arm("all")
   const first = simulation.forkTarget(use)
   try {
     yield ended(first)
     // Now, or never: what a second use wakes has hung until then.
-    exit = first.unsafePoll()
+    seen.exit = first.unsafePoll()
     simulation.unwatch()
     yield quiescence
-    invariant = check(program, state)
+    seen.invariant = check(program, state)
 
     // The second use shows what the first has left behind, not what a fault does.
     recorder.arm("none")
@@ -189,56 +234,26 @@ function* steps(
       after === undefined ? use : Effect.scoped(Effect.suspend(() => after(state)))
     )
     yield ended(again)
-    second = show(again.unsafePoll())
+    seen.second = show(again.unsafePoll())
     yield quiescence
-    invariant ??= check(program, state)
+    seen.invariant ??= check(program, state)
 
     recorder.arm("release")
     const closing = simulation.fork(
       owner === undefined ? Effect.void : Scope.close(owner, Exit.void)
     )
     yield ended(closing)
-    close = show(closing.unsafePoll())
+    seen.close = show(closing.unsafePoll())
     yield quiescence
   } catch (error) {
     if (!(error instanceof Endless)) throw error
-    endless = error.message
+    seen.endless = error.message
   }
-  let survivors = 0
-  for (const fiber of simulation.fibers.keys()) {
-    if (fiber !== undefined && fiber !== first && fiber.unsafePoll() === null) survivors++
-  }
-  const held = Array.from(
-    simulation.held,
-    ({ kind, name }) => ({ name: `${kind} "${name}"`, at: undefined })
-  )
   return {
-    exit,
-    first: show(exit),
-    second,
-    close,
-    invariant,
-    unreleased: [...recorder.unreleased(), ...held],
-    pending: pendingOf(scopes).map(({ at }) => ({ name: "a finalizer", at })),
-    doubles: [
-      ...recorder.releasedTwice(),
-      ...(scopes.doubles > 0 ? [`${scopes.doubles} finalizer(s)`] : []),
-      ...recorder.unbalanced()
-    ],
-    disorders: scopes.disorders,
-    survivors,
-    endless,
-    hit: simulation.hit,
-    struck: recorder.struck(),
-    global: simulation.global,
-    own: simulation.own,
-    ops: simulation.ops,
-    hash: simulation.hash,
-    hitHash: simulation.hitHash,
-    hitGlobal: simulation.hitGlobal,
-    delayHash: simulation.delayHash,
-    escapes: simulation.escapes,
-    log: recorder.log
+    ...seen,
+    first: show(seen.exit),
+    ...leftovers({ simulation, scopes, recorder, first }),
+    ...counts(simulation)
   }
 }
 

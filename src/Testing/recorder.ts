@@ -147,6 +147,44 @@ const whenDone = (result: unknown, then: (value: unknown) => unknown): unknown =
 const isMethod = (value: unknown): value is (...args: ReadonlyArray<unknown>) => unknown =>
   typeof value === "function"
 
+/** Counts what a service opens and closes, by a proxy of it and of its handles. */
+const wrapWith = (
+  opened: (name: string) => Handle,
+  closed: (handle: Handle) => void
+): Probe["wrap"] =>
+(name, service, { close, open }) => {
+  const handles = new WeakMap<object, Handle>()
+  const end = (value: unknown) => {
+    const handle = Predicate.isObject(value) ? handles.get(value) : undefined
+    if (handle !== undefined) closed(handle)
+  }
+  const counted = <A extends object>(target: A): A =>
+    new Proxy(target, {
+      get: (of, key) => {
+        const value: unknown = Reflect.get(of, key, of)
+        if (!isMethod(value) || typeof key !== "string") return value
+        if (open.includes(key)) {
+          return (...args: ReadonlyArray<unknown>) =>
+            whenDone(value.apply(of, [...args]), (made) => {
+              if (!Predicate.isObject(made)) return made
+              const shown = counted(made)
+              const handle = opened(name)
+              handles.set(made, handle)
+              handles.set(shown, handle)
+              return shown
+            })
+        }
+        if (!close.includes(key)) return value.bind(of)
+        return (...args: ReadonlyArray<unknown>) =>
+          whenDone(value.apply(of, [...args]), (result) => {
+            end(handles.has(of) ? of : args[0])
+            return result
+          })
+      }
+    })
+  return counted(service)
+}
+
 export const makeRecorder = (options: {
   readonly fault?: PlannedFault | undefined
   /** Extra operations of each acquire. */
@@ -214,38 +252,6 @@ export const makeRecorder = (options: {
       unsafeValue: () => counters.get(name) ?? 0
     }
   }
-  const wrap: Probe["wrap"] = (name, service, { close, open }) => {
-    const handles = new WeakMap<object, Handle>()
-    const end = (value: unknown) => {
-      const handle = Predicate.isObject(value) ? handles.get(value) : undefined
-      if (handle !== undefined) closed(handle)
-    }
-    const counted = <A extends object>(target: A): A =>
-      new Proxy(target, {
-        get: (of, key) => {
-          const value: unknown = Reflect.get(of, key, of)
-          if (!isMethod(value) || typeof key !== "string") return value
-          if (open.includes(key)) {
-            return (...args: ReadonlyArray<unknown>) =>
-              whenDone(value.apply(of, [...args]), (made) => {
-                if (!Predicate.isObject(made)) return made
-                const shown = counted(made)
-                const handle = opened(name)
-                handles.set(made, handle)
-                handles.set(shown, handle)
-                return shown
-              })
-          }
-          if (!close.includes(key)) return value.bind(of)
-          return (...args: ReadonlyArray<unknown>) =>
-            whenDone(value.apply(of, [...args]), (result) => {
-              end(handles.has(of) ? of : args[0])
-              return result
-            })
-        }
-      })
-    return counted(service)
-  }
   return {
     probe: {
       acquire,
@@ -254,7 +260,7 @@ export const makeRecorder = (options: {
       resource: (name, settings) =>
         Effect.acquireRelease(acquire(name, settings), (handle) => release(handle, settings)),
       counter,
-      wrap
+      wrap: wrapWith(opened, closed)
     },
     arm: (sides) => {
       armed = sides
