@@ -1,0 +1,92 @@
+/**
+ * `npm run explore`: every public primitive of ours, interrupted at every point, with each fault and in other orders, all
+ * grades counted; then effect's own, where the known defects must be seen. The last line is `N passed, M failed`.
+ */
+import { Explore } from "holdfast/Testing"
+import { ours, type Own } from "./seeds/ours.ts"
+import { type Seed, upstream } from "./seeds/upstream.ts"
+
+const everyGrade: ReadonlyArray<Explore.Grade> = ["R0", "R1", "R2", "R3", "R4"]
+
+const budget = { runs: 100_000, millis: 6_000 }
+
+/** Not those that never return: what is masked then waits for ever by contract, or is abandoned by name (Managed-3). */
+const faults: Explore.Faults = [
+  "acquire fails",
+  "acquire dies",
+  "acquire is slow",
+  "release dies",
+  "release is slow"
+]
+
+/** Every verdict on one of ours: interrupted; with each fault; in other orders, where it contends. */
+const verdictsOn = async (
+  { interleavings, interruptions }: Own
+): Promise<ReadonlyArray<Explore.Verdict>> => [
+  await interruptions({ budget, fail: everyGrade }),
+  await interruptions({ budget, fail: everyGrade, faults }),
+  ...interleavings === undefined
+    ? []
+    : [await interleavings({ budget, delays: 1, random: 50, pct: { runs: 50 } })]
+]
+
+const cell = (value: string | number, width: number): string => String(value).padStart(width)
+const total = (
+  verdicts: ReadonlyArray<Explore.Verdict>,
+  of: (verdict: Explore.Verdict) => number
+): number => verdicts.reduce((sum, verdict) => sum + of(verdict), 0)
+
+const row = (name: string, verdicts: ReadonlyArray<Explore.Verdict>, last: string): string =>
+  [
+    name.padEnd(52),
+    cell(total(verdicts, ({ points }) => points.own + points.waits + points.others), 7),
+    cell(total(verdicts, ({ classes }) => classes), 8),
+    cell(total(verdicts, ({ runs }) => runs), 8),
+    cell(total(verdicts, ({ findings }) => findings.length), 11),
+    cell(total(verdicts, ({ seconds }) => seconds).toFixed(1), 8),
+    `  ${last}`
+  ].join("")
+
+const head = (title: string, last: string): string =>
+  `\n${title.padEnd(52)} points classes    runs violations seconds  ${last}`
+
+const exploreOurs = async (): Promise<ReadonlyArray<boolean>> => {
+  console.log(head("Ours: all grades, nothing may be found", "verdict"))
+  const passed: Array<boolean> = []
+  for (const own of ours) {
+    const verdicts = await verdictsOn(own)
+    const bad = verdicts.filter((verdict) => !verdict.passed)
+    console.log(
+      row(
+        own.name,
+        verdicts,
+        bad.length === 0 ? "safe" : bad.map(({ status }) => status).join(", ")
+      )
+    )
+    for (const verdict of bad) console.log(Explore.format(verdict))
+    passed.push(bad.length === 0)
+  }
+  return passed
+}
+
+const isAsKnown = ({ grade }: Seed, { findings, status }: Explore.Verdict): boolean =>
+  grade === undefined ? status === "safe" : findings.some((finding) => finding.grade === grade)
+
+const exploreUpstream = async (): Promise<ReadonlyArray<boolean>> => {
+  console.log(head("effect 3.22.4: its known defects, by grade of reach", "found (known)"))
+  const passed: Array<boolean> = []
+  for (const seed of upstream(Explore.interruptions)) {
+    const verdict = await seed.explore()
+    const found = Array.from(new Set(verdict.findings.map(({ grade }) => grade))).toSorted().join(
+      " "
+    )
+    console.log(row(seed.name, [verdict], `${found || "nothing"} (${seed.grade ?? "nothing"})`))
+    passed.push(isAsKnown(seed, verdict))
+  }
+  return passed
+}
+
+const passed = [...await exploreOurs(), ...await exploreUpstream()]
+const failed = passed.filter((one) => !one).length
+console.log(`\n${passed.length - failed} passed, ${failed} failed`)
+process.exit(failed === 0 ? 0 : 1)
