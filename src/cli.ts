@@ -18,6 +18,7 @@ import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
 import process from "node:process"
 import * as Demo from "./cli/demo.ts"
+import * as Explore from "./cli/explore.ts"
 import * as Mirror from "./cli/mirror.ts"
 import * as Settings from "./cli/settings.ts"
 import * as Main from "./Main.ts"
@@ -118,9 +119,24 @@ const demo = Command.make("demo", {
     Command.withDescription("Mirrors a bundled origin on loopback, to show what `mirror` does.")
   )
 
+const explore = Command.make("explore", {
+  module: Args.text({ name: "module" }).pipe(
+    Args.withDescription("A module that exports effects, or subjects { name, setup?, body }.")
+  ),
+  mode: CliOptions.choice("mode", ["quick", "full"]).pipe(
+    CliOptions.withDescription("Every point, or one of each class. Default full."),
+    CliOptions.withDefault("full" as const)
+  ),
+  json: CliOptions.boolean("json").pipe(
+    CliOptions.withDescription("One verdict per line, as JSON.")
+  )
+}, (given) => exitWith(Explore.explore(given, voice))).pipe(
+  Command.withDescription("Interrupts what a module exports at every point where production could.")
+)
+
 const holdfast = Command.make("holdfast").pipe(
   Command.withDescription("Resources that always come back."),
-  Command.withSubcommands([mirror, demo])
+  Command.withSubcommands([mirror, demo, explore])
 )
 
 /** The drain asked for, before the command line is parsed in full: Main needs it from the start. */

@@ -10,14 +10,14 @@ import { gzipSync } from "node:zlib"
 
 const src = path.resolve(import.meta.dirname, "../src")
 
-// The command is a program, not a module.
+// The command is a program, not a module; the lower-case files of Testing are its machinery.
 const modules = fs.readdirSync(src, { recursive: true, encoding: "utf8" })
-  .filter((file) => file.endsWith(".ts") && !/^(internal|cli)\b/.test(file))
+  .filter((file) => file.endsWith(".ts") && !/^(internal|cli)\b|^Testing\/[a-z]/.test(file))
   .map((file) => file.slice(0, -".ts".length))
   .toSorted()
 
-/** Raise it with a reason: the core is loaded by everyone. */
-const maxGzippedBytes = 16_000
+/** Raise it with a reason: the core is loaded by everyone. 28 kB since Pool, Mutex, RwLock and Shared came to Batch and Lock. */
+const maxGzippedBytes = 28_000
 
 const specifier = (module: string): string => module === "index" ? "holdfast" : `holdfast/${module}`
 
@@ -68,7 +68,7 @@ describe("exports", () => {
         BadRedirect BadUrl ChecksumMismatch ConnectFailed HttpStatus Session SessionClosed Stalled TooLarge TooManyRedirects TransportFailed Truncated download isRetryable retryPolicy session
         type DownloadError DownloadOptions Downloaded RetryOptions SessionOptions SessionService SessionStats
       holdfast/Ledger
-        Ledger StillHeld layer make
+        Ledger StillHeld assertEmpty layer make snapshot
         type Entry Recorder Service Snapshot State Totals
       holdfast/Lock
         Lock LockBackendError LockLost LockReentry LockTimeout LockUnsupported acquire inspect layerMemory make makeMemory tryAcquire withLock withLockIfFree
@@ -85,23 +85,49 @@ describe("exports", () => {
       holdfast/Managed
         ReleaseTimeout make use
         type Managed Options Restore
+      holdfast/Mutex
+        MutexReentry MutexTimeout lock make makeKeyed size stats tryWithLock unsafeMake withKey withKeys withLock withLockTimeout
+        type KeyedMutex Mutex Options Stats
       holdfast/Parallel
-        all forEach
+        all forEach race raceAll raceFirst
         type Options
+      holdfast/Pool
+        PoolClosed PoolClosedByHolder PoolExhausted PoolLeak PoolTimeout awaitIdle close evictIdle get holders invalidate invalidateAll layer lease make stats tryUse unsafeStats use
+        type Holder Lease NoMaxWaiters NoTimeouts Options Pool PoolError PoolStats Reason Settings
+      holdfast/Pool/Keyed
+        awaitIdle close get invalidate invalidateKey make size stats statsOf use
+        type KeyedPool Options
       holdfast/Postgres
         AcquireTimeout ConnectionLost InvalidUrl PoolClosed Postgres PostgresUnavailable TransactionAborted TransactionClosed TransactionOutcomeUnknown causeOf isConnectionLost layer layerEmbedded make sqlState
         type Cause Options PoolOptions ReservedSession Service Stats
       holdfast/Postgres/Embedded
         Embedded EmbeddedFailed EmbeddedUnavailable layer make
         type Exited Options Server
+      holdfast/RwLock
+        RwLockReentry make read stats unsafeMake withRead withWrite withWriteDowngraded write
+        type Mode Options RwLock Stats
       holdfast/Semaphore
-        make takeInMask unsafeMake unsafeRelease unsafeStats unsafeTryTake withPermit withPermits
-        type Restore Semaphore
+        make resize stats take takeInMask takeWithinInMask tryWithPermits unsafeMake unsafeRelease unsafeStats unsafeTryTake withPermit withPermits
+        type Restore Semaphore Stats
+      holdfast/Shared
+        SharedClosed SharedFull get getKey invalidate invalidateKey make makeKeyed refCount size stats statsKey use useKey
+        type CommonOptions InvalidateOptions KeyedOptions KeyedShared Options Shared Stats
       holdfast/Shutdown
-        Shutdown unsafeMake
+        Shutdown drains reason request requested unsafeMake
         type Reason Service
+      holdfast/Testing
+        Explore Probe
+      holdfast/Testing/Explore
+        certify format interleavings interruptions isTokenOf replay toProgram
+        type Certificate Faults Options Replay Schedules Subject
+      holdfast/Testing/Probe
+        FaultInjected pad unsafeMake
+        type Counter Fault Handle Options Probe WrapOptions
+      holdfast/Testing/Vitest
+        it
+        type Interleaved Methods Safe
       holdfast
-        Batch Ledger Managed Parallel Semaphore Shutdown
+        Batch Ledger Lock Managed Mutex Parallel Pool RwLock Semaphore Shared Shutdown
       "
     `)
   })

@@ -73,7 +73,8 @@ const declared = Object.keys({ ...packageJson.dependencies, ...packageJson.peerD
 const mayImport = (from: Module, specifier: string): boolean => {
   if (specifier.startsWith("effect/")) return true
   const to = specifier.startsWith(".") ? target(from, specifier) : undefined
-  if (to?.startsWith("Testing")) return from.name.startsWith("Testing")
+  // Nothing imports Testing but the command that explores.
+  if (to?.startsWith("Testing")) return /^(Testing|cli\/explore$)/.test(from.name)
   if (from.name.startsWith("internal/")) return to?.startsWith("internal/") ?? false
   if (from.name === "index") return to !== undefined && cores.includes(to)
   if (cores.includes(from.name)) {

@@ -1,0 +1,91 @@
+/**
+ * explore: `holdfast explore <module>`. Every subject a module exports is interrupted at every point.
+ *
+ * DESIGN. A subject is an exported effect, or an exported object with a `name` and a `body` (`Explore.Subject`); lists of them
+ * count one by one. The module is loaded by Node: compiled JavaScript, or TypeScript under a loader of the user's.
+ *
+ * INVARIANTS
+ * - CliExplore-1 The exit code is 0 only if every subject was explored in full and nothing that counts was found.
+ */
+import * as Data from "effect/Data"
+import * as Effect from "effect/Effect"
+import * as path from "node:path"
+import { pathToFileURL } from "node:url"
+import type * as Testing from "../Testing.ts"
+import type { Voice } from "./mirror.ts"
+
+/** What the command line said. */
+export interface Options {
+  readonly module: string
+  readonly mode: "quick" | "full"
+  readonly json: boolean
+}
+
+/** The module cannot be loaded, or holds nothing to explore. */
+export class NothingToExplore extends Data.TaggedError("NothingToExplore")<{
+  readonly module: string
+  readonly reason: string
+}> {
+  override get message(): string {
+    return `${this.module}: ${this.reason}. Export effects, or subjects \`{ name, setup?, body }\`, from a module that Node can load.`
+  }
+}
+
+type Subject = Testing.Explore.Subject<unknown>
+
+const isRecord = (value: unknown): value is Readonly<Record<string, unknown>> =>
+  typeof value === "object" && value !== null
+
+const subjectsIn = (name: string, value: unknown): ReadonlyArray<Subject> => {
+  if (Effect.isEffect(value)) {
+    // Whatever it needs that is missing ends its plain run, which the verdict then says.
+    const body = value as Effect.Effect<unknown, unknown>
+    return [{ name, body: () => body }]
+  }
+  if (Array.isArray(value)) return value.flatMap((one, i) => subjectsIn(`${name}[${i}]`, one))
+  return isRecord(value) && typeof value["body"] === "function"
+    ? [{ ...value, name: typeof value["name"] === "string" ? value["name"] : name } as Subject]
+    : []
+}
+
+const load = (module: string): Effect.Effect<ReadonlyArray<Subject>, NothingToExplore> =>
+  Effect.gen(function*() {
+    const url = pathToFileURL(path.resolve(module)).href
+    const exports = yield* Effect.tryPromise({
+      try: (): Promise<Record<string, unknown>> => import(url),
+      catch: (error) =>
+        new NothingToExplore({
+          module,
+          reason: `it cannot be loaded (${error instanceof Error ? error.message : String(error)})`
+        })
+    })
+    const subjects = Object.entries(exports).flatMap(([name, value]) => subjectsIn(name, value))
+    if (subjects.length > 0) return subjects
+    return yield* new NothingToExplore({ module, reason: "it exports nothing to explore" })
+  })
+
+/**
+ * Explores a module and returns the exit code: 0 all safe, 1 something found or inconclusive, 2 nothing to explore.
+ *
+ * **Interruption** — between two subjects.
+ */
+export const explore = (options: Options, voice: Voice): Effect.Effect<number> =>
+  Effect.gen(function*() {
+    // Testing is loaded by this command only.
+    const { Explore } = yield* Effect.promise(() => import("../Testing.ts"))
+    const subjects = yield* load(options.module)
+    let failed = 0
+    for (const subject of subjects) {
+      const verdict = yield* Effect.promise(() =>
+        Explore.interruptions(subject, { mode: options.mode })
+      )
+      if (!verdict.passed) failed++
+      yield* voice.line(options.json ? JSON.stringify(verdict) : Explore.format(verdict))
+    }
+    if (!options.json) {
+      yield* voice.line(`${subjects.length - failed} passed, ${failed} failed`)
+    }
+    return failed === 0 ? 0 : 1
+  }).pipe(
+    Effect.catchAll((error) => Effect.as(voice.line(`holdfast: ${error.message}`), 2))
+  )

@@ -1,0 +1,76 @@
+import * as fs from "node:fs"
+import * as path from "node:path"
+import { fileURLToPath } from "node:url"
+import { afterAll, describe, expect, it } from "vitest"
+import { run } from "../support/command.ts"
+
+// Below the repository, so that the module finds the same `effect`.
+const support = fileURLToPath(new URL("../support", import.meta.url))
+const folder = fs.mkdtempSync(path.join(support, "explore-"))
+afterAll(() => {
+  fs.rmSync(folder, { recursive: true, force: true })
+})
+
+const moduleOf = (name: string, text: string): string => {
+  const file = path.join(folder, `${name}.mjs`)
+  fs.writeFileSync(file, text)
+  return file
+}
+
+describe("holdfast explore", () => {
+  it("CliExplore-1: passes what is safe, effects and subjects alike", async () => {
+    const safe = moduleOf(
+      "safe",
+      `import { Effect } from "effect"
+       import { Semaphore } from "holdfast"
+       export const bracket = Effect.acquireUseRelease(Effect.void, () => Effect.sleep(5), () => Effect.void)
+       export const subjects = [{
+         name: "a permit", setup: Semaphore.make(1), body: (one) => Semaphore.withPermit(one)(Effect.yieldNow())
+       }]
+       export const answer = 42`
+    )
+    const ended = await run(["explore", safe])
+    expect(ended.code, ended.out + ended.err).toBe(0)
+    expect(ended.out).toContain("bracket is safe")
+    expect(ended.out).toContain("a permit is safe")
+    expect(ended.out).toContain("2 passed, 0 failed")
+  })
+
+  it("CliExplore-1: fails what leaks, with the line and a token; --json gives verdicts", async () => {
+    const leaky = moduleOf(
+      "leaky",
+      `import { Effect } from "effect"
+       let open = 0
+       export const leaky = {
+         name: "leaky",
+         setup: Effect.sync(() => { open = 0 }),
+         body: () => Effect.gen(function*() {
+           open++
+           yield* Effect.sleep(5)
+           open--
+         }),
+         invariant: () => open === 0
+       }`
+    )
+    const ended = await run(["explore", leaky])
+    expect(ended.code, ended.out + ended.err).toBe(1)
+    expect(ended.out).toContain("HOLDFAST_REPLAY=")
+    expect(ended.out).toContain("0 passed, 1 failed")
+    const json = await run(["explore", leaky, "--json", "--mode", "quick"])
+    expect(json.code).toBe(1)
+    expect(JSON.parse(json.out)).toMatchObject({ name: "leaky", status: "violations" })
+  })
+
+  it("nothing to explore: exit 2 and what to export", async () => {
+    for (
+      const file of [
+        moduleOf("empty", "export const answer = 42"),
+        path.join(folder, "missing.mjs")
+      ]
+    ) {
+      const ended = await run(["explore", file])
+      expect(ended.code).toBe(2)
+      expect(ended.out).toContain("Export effects, or subjects")
+    }
+  })
+})
