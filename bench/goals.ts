@@ -210,7 +210,7 @@ const locks = async (): Promise<Array<Goal>> => {
       baseline: crowd(Effect.yieldNow()),
       async: crowdOfPromises(() =>
         asyncMutex.runExclusive(async () => {
-          await null
+          await Promise.resolve()
         })
       )
     },
