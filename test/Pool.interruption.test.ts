@@ -99,17 +99,15 @@ const oneCase = (
     return endedBefore
   })
 
-/** Uses up this much of the budget first, so that the yields fall elsewhere. */
-const padded = (ops: number, subject: Subject): Subject => (pool) =>
+/** Uses up this much of the budget, so that the next yield falls elsewhere. */
+const steps = (ops: number): Effect.Effect<void> =>
   Effect.suspend(() => {
     let left = ops
-    const steps = Effect.whileLoop({
-      while: () => left-- > 0,
-      body: () => Effect.void,
-      step: () => {}
-    })
-    return Effect.zipRight(steps, subject(pool))
+    return Effect.whileLoop({ while: () => left-- > 0, body: () => Effect.void, step: () => {} })
   })
+
+const padded = (ops: number, subject: Subject): Subject => (pool) =>
+  Effect.zipRight(steps(ops), subject(pool))
 
 /** Every number of yields until the subject ends by itself, for every budget, from two offsets into it. */
 const sweep = (subject: Subject, setting: Setting = {}) =>
@@ -181,6 +179,25 @@ describe("Pool, interrupted at every yield", () => {
       Effect.map(sweep(subject, setting), (cases) => expect(cases).toBeGreaterThan(100)))
   }
 
+  it.effect("Pool-3: a lease given back early, each op of giving it back", () =>
+    Effect.gen(function*() {
+      const budget = 14
+      for (let offset = 0; offset < budget; offset++) {
+        const early: Subject = (pool) =>
+          Effect.scoped(Effect.flatMap(
+            Pool.lease(pool),
+            ({ release }) => Effect.zipRight(Effect.zipRight(body(), steps(offset)), release)
+          ))
+        for (let yields = 0; yields < patience; yields++) {
+          const ended = yield* Effect.withMaxOpsBeforeYield(
+            oneCase(early, { warm: true }, yields, `offset ${offset}, after ${yields}`),
+            budget
+          )
+          if (ended) break
+        }
+      }
+    }))
+
   it.effect("Pool-6: S20: who closes is interrupted at every yield, and it closes all the same", () =>
     Effect.gen(function*() {
       for (let budget = 14; budget <= 42; budget++) {
@@ -194,7 +211,7 @@ describe("Pool, interrupted at every yield", () => {
     Effect.gen(function*() {
       const budget = 20
       for (let offset = 0; offset < budget; offset++) {
-        for (let yields = 0; yields < 4; yields++) {
+        for (let yields = 0; yields < 16; yields++) {
           for (const subject of [use, get]) {
             yield* Effect.withMaxOpsBeforeYield(askingWhileClosing(subject, offset, yields), budget)
           }
@@ -251,9 +268,16 @@ const askingWhileClosing = (subject: Subject, offset: number, yields: number) =>
     const gate = yield* Deferred.make<void>()
     const holder = yield* Effect.fork(Pool.use(pool, () => Deferred.await(gate)))
     yield* Effect.repeatN(Effect.yieldNow(), 5)
+    // A whole budget for the two forks: were we to yield between them, the asker would be a step ahead.
+    yield* Effect.yieldNow()
     const asker = yield* Effect.fork(Effect.flip(padded(offset, subject)(pool)))
-    for (let i = 0; i < yields; i++) yield* Effect.yieldNow()
-    const closer = yield* Effect.fork(Pool.close(pool))
+    // Takes turns with the asker, so that it closes between two of his steps.
+    const closer = yield* Effect.fork(
+      Effect.gen(function*() {
+        for (let i = 0; i < yields; i++) yield* Effect.yieldNow()
+        yield* Pool.close(pool)
+      })
+    )
     const label = `offset ${offset}, after ${yields}`
     expect(yield* endOf(asker, label)).toMatchObject({ value: { _tag: "PoolClosed" } })
     yield* Deferred.succeed(gate, undefined)

@@ -250,7 +250,7 @@ describe("Pool, interruption", () => {
 })
 
 describe("Pool, opening", () => {
-  it.scoped("S9: a failed opening fails exactly the oldest waiter; effect's pool replays old failures", () =>
+  it.scoped("Pool-4: S9: a failed opening fails exactly the oldest waiter; effect's pool replays old failures", () =>
     Effect.gen(function*() {
       const { acquire } = source()
       const down = yield* Ref.make(true)
@@ -556,6 +556,20 @@ describe("Pool, the life of an item", () => {
       expect(state.mostLive).toBeLessThanOrEqual(3)
     }))
 
+  it.scoped("S15: one that idled too long already goes as soon as it is one too many", () =>
+    Effect.gen(function*() {
+      const { acquire, state } = source()
+      const pool = yield* Pool.make({ acquire, max: 2, minIdle: 1, idleTimeout: "1 minute" })
+      const holders = yield* Effect.replicateEffect(hold(pool), 2)
+      yield* holders[0]!.release
+      yield* TestClock.adjust("2 minutes")
+      expect(state.closed).toEqual([])
+      yield* holders[1]!.release
+      yield* TestClock.adjust("1 millis")
+      expect(numbers(pool)).toEqual({ ...quiet, idle: 1 })
+      expect(state.closed).toHaveLength(1)
+    }))
+
   it.scoped("S15: keepAlive checks an idle item, which nobody can borrow meanwhile", () =>
     Effect.gen(function*() {
       let checks = 0
@@ -599,7 +613,7 @@ describe("Pool, the life of an item", () => {
       expect(yield* Pool.invalidate(pool, idle)).toBe(false)
     }))
 
-  it.scoped("S16, Pool-5: invalidateAll reaches what is idle, lent and being opened", () =>
+  it.scoped("Pool-5: S16: invalidateAll reaches what is idle, lent and being opened", () =>
     Effect.gen(function*() {
       const { acquire, state } = source()
       const pool = yield* Pool.make({ acquire: Effect.delay(acquire, "1 second"), max: 3 })
@@ -754,7 +768,7 @@ describe("Pool, closing", () => {
       expect(state.live).toBe(0)
     }))
 
-  it.scoped("S19, Pool-7: after shutdownTimeout holders are interrupted; who ignores that is named", () =>
+  it.scoped("Pool-7: S19: after shutdownTimeout holders are interrupted; who ignores that is named", () =>
     Effect.gen(function*() {
       const { acquire, state } = source()
       const { close, pool } = yield* closable(
@@ -822,7 +836,7 @@ describe("Pool, closing", () => {
       yield* Pool.close(pool)
     }))
 
-  it.scoped("S20, Pool-6: closing from inside a borrow is named instead of waited for", () =>
+  it.scoped("Pool-6: S20: closing from inside a borrow is named instead of waited for", () =>
     Effect.gen(function*() {
       const { acquire, state } = source()
       const pool = yield* Pool.make({ acquire, max: 1 })

@@ -119,10 +119,10 @@ export const takeNow = <A, E>(
       retire(item, "lifetime")
       continue
     }
-    if (isStale(item, now)) return undefined
+    if (engine.checks && isStale(item, now)) return undefined
     unlink(item)
     lend(item, fiber, site, now)
-    changed(engine)
+    if (engine.watched) changed(engine)
     return item
   }
 }
@@ -158,7 +158,8 @@ const makeAvailable = <A, E>(item: Item<A, E>): void => {
   const { shelf } = item
   const { engine } = shelf
   const now = engine.timed ? nowOf(engine) : 0
-  const reason = unfit(item, now) ?? (owesItsSlot(shelf) ? "evicted" : undefined)
+  const reason = unfit(item, now)
+    ?? (engine.maxTotal !== Infinity && owesItsSlot(shelf) ? "evicted" : undefined)
   if (reason !== undefined) {
     retire(item, reason)
     pump(shelf)
@@ -204,7 +205,7 @@ export const giveBack = <A, E>(item: Item<A, E>, exit: Exit.Exit<unknown, unknow
   } else {
     makeAvailable(item)
   }
-  changed(engine)
+  if (engine.watched) changed(engine)
 }
 
 /** Does something to an item that is lent to nobody meanwhile; it must say `true`, or the item goes. */
@@ -438,8 +439,7 @@ const evictOldest = <A, E>(engine: Engine<A, E>): void => {
 }
 
 const tidy = <A, E>(shelf: Shelf<A, E>): void => {
-  // Not the queue: who is on his way into it counts as well.
-  if (sizeOf(shelf) + shelf.borrowers.size === 0) shelf.forget()
+  if (sizeOf(shelf) + shelf.queue.size === 0) shelf.forget()
 }
 
 // Waiting.
@@ -466,8 +466,6 @@ const timeout = <A, E>(
 
 const joined = <A, E>(shelf: Shelf<A, E>, borrower: Borrower<A, E>): void => {
   const { engine } = shelf
-  // Closed between the asking and the queueing.
-  if (engine.closed) return refuseAll(shelf)
   borrower.order = engine.arrivals++
   borrower.since = nowOf(engine)
   borrower.deadline = borrower.since + engine.acquireTimeout
@@ -488,7 +486,7 @@ const left = <A, E>(shelf: Shelf<A, E>, ticket: number, borrower: Borrower<A, E>
     makeAvailable(item)
   }
   if (engine.interruptAbandoned && shortage(shelf) < 0) interruptNewest(shelf)
-  pump(shelf)
+  // No pump: nobody is short of anything because somebody left.
   changed(engine)
   tidy(shelf)
 }
@@ -538,13 +536,16 @@ const waitInMask = <A, E>(
     failure: undefined
   }
   shelf.borrowers.set(ticket, borrower)
-  // The queue asks for the wait right after we stand in line: only now may anything be granted.
-  const wait: Restore = (effect) => {
-    joined(shelf, borrower)
-    return restore(effect)
-  }
+  const inLine = WaitQueue.waitInMask(
+    shelf.queue,
+    ticket,
+    restore,
+    () => left(shelf, ticket, borrower)
+  )
+  // We stand in line from this step on: now something may be granted.
+  joined(shelf, borrower)
   return Effect.flatMap(
-    WaitQueue.waitInMask(shelf.queue, ticket, wait, () => left(shelf, ticket, borrower)),
+    inLine,
     () => {
       if (borrower.item !== undefined) return Effect.succeed(borrower.item)
       return Effect.failCause(
