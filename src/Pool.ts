@@ -265,7 +265,7 @@ export interface Settings<A, R2 = never, R3 = never> {
  * @category models
  * @since 0.1.0
  */
-export interface Pool<A, E = never> {
+export interface Pool<in out A, out E = never> {
   readonly name: string
   readonly max: number
   /** @internal */
@@ -731,9 +731,9 @@ export const tryUse: {
  * @category operations
  * @since 0.1.0
  */
-export const get = <A, E>({ shelf }: Pool<A, E>): Effect.Effect<A, E, Scope.Scope> => {
-  const site = Flow.siteOf(shelf.engine)
-  return Effect.flatMap(Effect.scope, (scope) => Flow.getIn(scope, () => shelf, site))
+export const get = <A, E>(self: Pool<A, E>): Effect.Effect<A, E, Scope.Scope> => {
+  const site = Flow.siteOf(self.shelf.engine)
+  return Effect.flatMap(Effect.scope, (scope) => Flow.getIn(scope, () => self.shelf, site))
 }
 
 /**
@@ -744,12 +744,15 @@ export const get = <A, E>({ shelf }: Pool<A, E>): Effect.Effect<A, E, Scope.Scop
  * @category operations
  * @since 0.1.0
  */
-export const lease = <A, E>({ shelf }: Pool<A, E>): Effect.Effect<Lease<A>, E, Scope.Scope> => {
-  const site = Flow.siteOf(shelf.engine)
+export const lease = <A, E>(self: Pool<A, E>): Effect.Effect<Lease<A>, E, Scope.Scope> => {
+  const site = Flow.siteOf(self.shelf.engine)
   return Effect.flatMap(Effect.scope, (scope) =>
     // MASK: as `get`.
     Effect.uninterruptibleMask((restore) =>
-      Effect.flatMap(Flow.takeInMask(() => shelf, site, restore), (item) => leaseIn(scope, item))
+      Effect.flatMap(
+        Flow.takeInMask(() => self.shelf, site, restore),
+        (item) => leaseIn(scope, item)
+      )
     ))
 }
 
@@ -789,8 +792,8 @@ export const invalidate: {
   <A, E>(self: Pool<A, E>, item: A): Effect.Effect<boolean>
 } = dual(
   2,
-  <A, E>({ shelf }: Pool<A, E>, value: A): Effect.Effect<boolean> =>
-    Effect.sync(() => Flow.unsafeInvalidateIn(shelf, value))
+  <A, E>(self: Pool<A, E>, value: A): Effect.Effect<boolean> =>
+    Effect.sync(() => Flow.unsafeInvalidateIn(self.shelf, value))
 )
 
 /**
@@ -801,8 +804,8 @@ export const invalidate: {
  * @category operations
  * @since 0.1.0
  */
-export const invalidateAll = <A, E>({ shelf }: Pool<A, E>): Effect.Effect<void> =>
-  Effect.sync(() => Flow.unsafeInvalidateAllIn(shelf))
+export const invalidateAll = <A, E>(self: Pool<A, E>): Effect.Effect<void> =>
+  Effect.sync(() => Flow.unsafeInvalidateAllIn(self.shelf))
 
 /**
  * Destroys the items that are idle now; `minIdle` new ones are opened. Says how many.
@@ -812,8 +815,8 @@ export const invalidateAll = <A, E>({ shelf }: Pool<A, E>): Effect.Effect<void> 
  * @category operations
  * @since 0.1.0
  */
-export const evictIdle = <A, E>({ shelf }: Pool<A, E>): Effect.Effect<number> =>
-  Effect.sync(() => Flow.retireIdle(shelf, "evicted"))
+export const evictIdle = <A, E>(self: Pool<A, E>): Effect.Effect<number> =>
+  Effect.sync(() => Flow.retireIdle(self.shelf, "evicted"))
 
 /**
  * The pool at this instant, exact.
@@ -832,7 +835,7 @@ export const stats = <A, E>(self: Pool<A, E>): Effect.Effect<PoolStats> =>
  * @category getters
  * @since 0.1.0
  */
-export const unsafeStats = <A, E>({ shelf }: Pool<A, E>): PoolStats => State.unsafeShelfStats(shelf)
+export const unsafeStats = <A, E>(self: Pool<A, E>): PoolStats => State.unsafeShelfStats(self.shelf)
 
 /**
  * Who holds items at this instant.
@@ -842,8 +845,8 @@ export const unsafeStats = <A, E>({ shelf }: Pool<A, E>): PoolStats => State.uns
  * @category getters
  * @since 0.1.0
  */
-export const holders = <A, E>({ shelf }: Pool<A, E>): Effect.Effect<ReadonlyArray<Holder>> =>
-  Effect.sync(() => State.unsafeHolders(shelf.engine))
+export const holders = <A, E>(self: Pool<A, E>): Effect.Effect<ReadonlyArray<Holder>> =>
+  Effect.sync(() => State.unsafeHolders(self.shelf.engine))
 
 /**
  * Waits until nobody holds or waits for an item and none is being opened, checked or destroyed.
@@ -853,8 +856,8 @@ export const holders = <A, E>({ shelf }: Pool<A, E>): Effect.Effect<ReadonlyArra
  * @category operations
  * @since 0.1.0
  */
-export const awaitIdle = <A, E>({ shelf: { engine } }: Pool<A, E>): Effect.Effect<void> =>
-  Flow.awaitQuiet(engine)
+export const awaitIdle = <A, E>(self: Pool<A, E>): Effect.Effect<void> =>
+  Flow.awaitQuiet(self.shelf.engine)
 
 /**
  * Closes the pool before its scope does, or waits for its end if it is closing already.
@@ -865,8 +868,8 @@ export const awaitIdle = <A, E>({ shelf: { engine } }: Pool<A, E>): Effect.Effec
  * @category operations
  * @since 0.1.0
  */
-export const close = <A, E>({ shelf: { engine } }: Pool<A, E>): Effect.Effect<void> =>
-  Flow.closeEngine(engine)
+export const close = <A, E>(self: Pool<A, E>): Effect.Effect<void> =>
+  Flow.closeEngine(self.shelf.engine)
 
 /** @internal What Pool/Keyed.ts is made of, too. */
 export * as Machine from "./internal/poolFlow.ts"

@@ -229,11 +229,11 @@ export function make(options?: Options): Effect.Effect<RwLock> {
  * @category getters
  * @since 0.1.0
  */
-export const stats = ({ state }: RwLock<unknown>): Effect.Effect<Stats> =>
+export const stats = (self: RwLock<unknown>): Effect.Effect<Stats> =>
   Effect.sync(() => ({
-    readers: state.readers,
-    writing: state.writing,
-    waiting: state.queue.size
+    readers: self.state.readers,
+    writing: self.state.writing,
+    waiting: self.state.queue.size
   }))
 
 const askerOf = (reentry: MakeReentry<unknown> | undefined): AnyFiber | undefined =>

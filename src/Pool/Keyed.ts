@@ -45,7 +45,7 @@ export interface Options<K, A, E, R = never, R2 = never, R3 = never>
  * @category models
  * @since 0.1.0
  */
-export interface KeyedPool<K, A, E = never> {
+export interface KeyedPool<in out K, in out A, out E = never> {
   readonly name: string
   readonly maxPerKey: number
   readonly maxTotal: number
@@ -202,9 +202,9 @@ export const invalidate: {
   <K, A, E>(self: KeyedPool<K, A, E>, item: A): Effect.Effect<boolean>
 } = dual(
   2,
-  <K, A, E>({ engine }: KeyedPool<K, A, E>, item: A): Effect.Effect<boolean> =>
+  <K, A, E>(self: KeyedPool<K, A, E>, item: A): Effect.Effect<boolean> =>
     Effect.sync(() => {
-      for (const shelf of engine.shelves) {
+      for (const shelf of self.engine.shelves) {
         if (Pool.Machine.unsafeInvalidateIn(shelf, item)) return true
       }
       return false
@@ -224,9 +224,9 @@ export const invalidateKey: {
   <K, A, E>(self: KeyedPool<K, A, E>, key: K): Effect.Effect<void>
 } = dual(
   2,
-  <K, A, E>({ shelves }: KeyedPool<K, A, E>, key: K): Effect.Effect<void> =>
+  <K, A, E>(self: KeyedPool<K, A, E>, key: K): Effect.Effect<void> =>
     Effect.sync(() => {
-      const shelf = MutableHashMap.get(shelves, key)
+      const shelf = MutableHashMap.get(self.shelves, key)
       if (Option.isSome(shelf)) Pool.Machine.unsafeInvalidateAllIn(shelf.value)
     })
 )
@@ -239,8 +239,8 @@ export const invalidateKey: {
  * @category getters
  * @since 0.1.0
  */
-export const stats = <K, A, E>({ engine }: KeyedPool<K, A, E>): Effect.Effect<Pool.PoolStats> =>
-  Effect.sync(() => Pool.Machine.unsafeEngineStats(engine))
+export const stats = <K, A, E>(self: KeyedPool<K, A, E>): Effect.Effect<Pool.PoolStats> =>
+  Effect.sync(() => Pool.Machine.unsafeEngineStats(self.engine))
 
 /**
  * One key, exact at this instant; none if nothing is held, kept or wanted for it. The totals are those of all keys.
@@ -270,8 +270,8 @@ export const statsOf: {
  * @category getters
  * @since 0.1.0
  */
-export const size = <K, A, E>({ shelves }: KeyedPool<K, A, E>): Effect.Effect<number> =>
-  Effect.sync(() => MutableHashMap.size(shelves))
+export const size = <K, A, E>(self: KeyedPool<K, A, E>): Effect.Effect<number> =>
+  Effect.sync(() => MutableHashMap.size(self.shelves))
 
 /**
  * Waits until nobody holds or waits for an item and none is being opened, checked or destroyed, of whatever key.
@@ -281,8 +281,8 @@ export const size = <K, A, E>({ shelves }: KeyedPool<K, A, E>): Effect.Effect<nu
  * @category operations
  * @since 0.1.0
  */
-export const awaitIdle = <K, A, E>({ engine }: KeyedPool<K, A, E>): Effect.Effect<void> =>
-  Pool.Machine.awaitQuiet(engine)
+export const awaitIdle = <K, A, E>(self: KeyedPool<K, A, E>): Effect.Effect<void> =>
+  Pool.Machine.awaitQuiet(self.engine)
 
 /**
  * Closes the pool before its scope does, or waits for its end if it is closing already.
@@ -292,5 +292,5 @@ export const awaitIdle = <K, A, E>({ engine }: KeyedPool<K, A, E>): Effect.Effec
  * @category operations
  * @since 0.1.0
  */
-export const close = <K, A, E>({ engine }: KeyedPool<K, A, E>): Effect.Effect<void> =>
-  Pool.Machine.closeEngine(engine)
+export const close = <K, A, E>(self: KeyedPool<K, A, E>): Effect.Effect<void> =>
+  Pool.Machine.closeEngine(self.engine)
