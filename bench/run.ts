@@ -42,7 +42,7 @@ if (process.argv.includes("goals")) {
 }
 
 const wanted = process.argv.slice(2).filter((argument) => !argument.includes("/"))
-const names = fs.readdirSync(import.meta.dirname)
+const names = fs.readdirSync("bench")
   .filter((file) => file.endsWith(".bench.ts"))
   .map((file) => file.slice(0, -".bench.ts".length))
   .filter((name) => wanted.length === 0 || wanted.includes(name))

@@ -306,5 +306,26 @@ export const mutants: ReadonlyArray<Mutant> = [
     "        cut(crew)",
     "Parallel.forEach",
     "Parallel.race"
+  ),
+  // Pool.
+  withoutMask(
+    "Pool.use without its mask",
+    "Pool.ts",
+    "(restore) => Flow.useInMask(shelf, f, site, restore))",
+    "Pool.use"
+  ),
+  mutant(
+    "the wait for an item is restored as a whole, grant and all",
+    "internal/poolFlow.ts",
+    "    waitInMask(shelf, fiber, site, restore),\n    // suspend",
+    "    restore(waitInMask(shelf, fiber, site, restore)),\n    // suspend",
+    "Pool.use"
+  ),
+  mutant(
+    "an item is registered with its scope one step late",
+    "internal/poolFlow.ts",
+    "    Effect.flatMap(takeInMask(shelfOf, site, restore), (item) =>\n      Effect.as(",
+    "    Effect.flatMap(Effect.zipLeft(takeInMask(shelfOf, site, restore), restore(Effect.yieldNow())), (item) =>\n      Effect.as(",
+    "Pool.get"
   )
 ]

@@ -1,0 +1,34 @@
+/**
+ * `npm run bench`: the benches on plain node against `dist`, as users get it. A test runner's module loader slows every call
+ * between modules, ours most of all: what is measured there is the loader.
+ */
+import { build } from "esbuild"
+import { execFileSync, spawnSync } from "node:child_process"
+import * as fs from "node:fs"
+import * as path from "node:path"
+import { root } from "./build.mjs"
+
+execFileSync(process.execPath, [path.join(root, ".scripts/build.mjs"), "--if-stale"], { stdio: "inherit" })
+// Below the repository, so that `holdfast` is this package.
+const home = path.join(root, ".bench")
+try {
+  await build({
+    entryPoints: [path.join(root, "bench/run.ts")],
+    outdir: home,
+    outExtension: { ".js": ".mjs" },
+    bundle: true,
+    splitting: true,
+    format: "esm",
+    platform: "node",
+    packages: "external",
+    logLevel: "error"
+  })
+  const { status } = spawnSync(
+    process.execPath,
+    ["--expose-gc", path.join(home, "run.mjs"), ...process.argv.slice(2)],
+    { stdio: "inherit" }
+  )
+  process.exitCode = status ?? 1
+} finally {
+  fs.rmSync(home, { recursive: true, force: true })
+}
