@@ -247,7 +247,7 @@ export const mutants: ReadonlyArray<Mutant> = [
     "internal/deadline.ts",
     "Effect.forkDaemon(Effect.interruptible(effect)),",
     "Effect.fork(Effect.interruptible(effect)),",
-    "Managed.use, slow"
+    "Managed.use, a release with a deadline"
   ),
   // Parallel, Batch.
   mutant(

@@ -368,5 +368,28 @@ export const ours: ReadonlyArray<Own> = [
           Effect.asVoid,
           { concurrency: 2, discard: true }
         ))
+  }),
+  alone({
+    name: "Managed.use, a release with a deadline",
+    setup: Effect.sync((): Guarded => ({ open: false, usedAfterRelease: 0 })),
+    body: (state) =>
+      Managed.use(
+        Managed.make({
+          name: "bounded",
+          acquire: Effect.sync(() => {
+            state.open = true
+          }),
+          release: () =>
+            Effect.zipRight(
+              hold,
+              Effect.sync(() => {
+                state.open = false
+              })
+            ),
+          releaseDeadline: "1 second"
+        }),
+        () => turn
+      ),
+    invariant: ({ open }) => !open
   })
 ]
