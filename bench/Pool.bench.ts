@@ -129,7 +129,6 @@ const addRival = async (
     if (!(cause instanceof Error && "code" in cause && cause.code === "ERR_MODULE_NOT_FOUND")) {
       throw cause
     }
-    // eslint-disable-next-line no-console
     console.log(`Pool: ${name} is not installed and is left out`)
   }
 }

@@ -1,28 +1,11 @@
 import { describe, expect, it } from "@effect/vitest"
 import { Cause, Data, Effect, Exit, Fiber, Option, Scope, TestClock } from "effect"
 import { Ledger, Mutex } from "holdfast"
+import { delayed, turnsBeforeYield } from "./support/yields.ts"
 
 const settle = Effect.repeatN(Effect.yieldNow(), 6)
 
 const isFree = { locked: false, waiting: 0, holder: Option.none() }
-
-/** How many turns of the loop below fit in before a fiber yields by itself. */
-const turnsBeforeYield = Effect.gen(function*() {
-  let turns = 0
-  const looping = yield* Effect.fork(
-    Effect.whileLoop({ while: () => true, body: () => Effect.void, step: () => turns++ })
-  )
-  // Its turn comes when the one before it yields for the first time.
-  const looking = yield* Effect.fork(Effect.sync(() => turns))
-  const atYield = yield* Fiber.join(looking)
-  yield* Fiber.interrupt(looping)
-  return atYield
-})
-
-const delayed = (turns: number) => {
-  let left = turns
-  return Effect.whileLoop({ while: () => left-- > 0, body: () => Effect.void, step: () => {} })
-}
 
 /** Every gap between two operations: small budgets and all yields in them, then the default budget ending in each gap. */
 const inEveryGap = (

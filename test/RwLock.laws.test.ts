@@ -6,6 +6,7 @@ import { expect, it } from "@effect/vitest"
 import { Effect, Fiber } from "effect"
 import * as fc from "fast-check"
 import { RwLock } from "holdfast"
+import { delayed, turnsBeforeYield } from "./support/yields.ts"
 
 const settle = Effect.repeatN(Effect.yieldNow(), 3)
 
@@ -117,24 +118,6 @@ it("RwLock-1 RwLock-2 RwLock-3 RwLock-4: 3,000 random schedules go as the model 
     { numRuns: 3_000, seed: 20_261_120 }
   )
 })
-
-/** How many turns of the loop below fit in before a fiber yields by itself. */
-const turnsBeforeYield = Effect.gen(function*() {
-  let turns = 0
-  const looping = yield* Effect.fork(
-    Effect.whileLoop({ while: () => true, body: () => Effect.void, step: () => turns++ })
-  )
-  // Its turn comes when the one before it yields for the first time.
-  const looking = yield* Effect.fork(Effect.sync(() => turns))
-  const atYield = yield* Fiber.join(looking)
-  yield* Fiber.interrupt(looping)
-  return atYield
-})
-
-const delayed = (turns: number) => {
-  let left = turns
-  return Effect.whileLoop({ while: () => left-- > 0, body: () => Effect.void, step: () => {} })
-}
 
 /** A reader, a writer that downgrades, a reader; one of them is interrupted after `yields`. */
 const interruptOne = (victim: number, yields: number, turns: number) =>

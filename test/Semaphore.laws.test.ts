@@ -6,6 +6,7 @@ import { expect, it } from "@effect/vitest"
 import { Effect, Fiber } from "effect"
 import * as fc from "fast-check"
 import { Semaphore } from "holdfast"
+import { delayed, turnsBeforeYield } from "./support/yields.ts"
 
 const settle = Effect.repeatN(Effect.yieldNow(), 3)
 
@@ -181,24 +182,6 @@ it("Semaphore-1 Semaphore-2: 1,000 random schedules without a pause: never more 
     { numRuns: 1_000, seed: 20_261_120 }
   )
 })
-
-/** How many turns of the loop below fit in before a fiber yields by itself. */
-const turnsBeforeYield = Effect.gen(function*() {
-  let turns = 0
-  const looping = yield* Effect.fork(
-    Effect.whileLoop({ while: () => true, body: () => Effect.void, step: () => turns++ })
-  )
-  // Its turn comes when the one before it yields for the first time.
-  const looking = yield* Effect.fork(Effect.sync(() => turns))
-  const atYield = yield* Fiber.join(looking)
-  yield* Fiber.interrupt(looping)
-  return atYield
-})
-
-const delayed = (turns: number) => {
-  let left = turns
-  return Effect.whileLoop({ while: () => left-- > 0, body: () => Effect.void, step: () => {} })
-}
 
 /** One holds, one waits, one is interrupted after `yields`; afterwards everything is as if nothing had been. */
 const interruptOne = (victim: 0 | 1, yields: number, turns: number) =>

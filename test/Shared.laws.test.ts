@@ -8,6 +8,7 @@ import { Clock, Duration, Effect, Exit, Fiber, Scope } from "effect"
 import * as fc from "fast-check"
 import { Ledger } from "holdfast"
 import * as Shared from "holdfast/Shared"
+import { delayed, turnsBeforeYield } from "./support/yields.ts"
 
 const settle = Effect.repeatN(Effect.yieldNow(), 12)
 
@@ -357,24 +358,6 @@ it("Shared-1 Shared-2 KeyedShared-1 KeyedShared-2: 1,000 random schedules withou
     { numRuns: 1_000, seed: 20_261_120 }
   )
 })
-
-/** How many turns of the loop below fit in before a fiber yields by itself. */
-const turnsBeforeYield = Effect.gen(function*() {
-  let turns = 0
-  const looping = yield* Effect.fork(
-    Effect.whileLoop({ while: () => true, body: () => Effect.void, step: () => turns++ })
-  )
-  // Its turn comes when the one before it yields for the first time.
-  const looking = yield* Effect.fork(Effect.sync(() => turns))
-  const atYield = yield* Fiber.join(looking)
-  yield* Fiber.interrupt(looping)
-  return atYield
-})
-
-const delayed = (turns: number) => {
-  let left = turns
-  return Effect.whileLoop({ while: () => left-- > 0, body: () => Effect.void, step: () => {} })
-}
 
 /** Two users at once, by bracket and by scope; one is interrupted after `yields`; the other must not notice. */
 const interruptOne = (victim: 0 | 1, yields: number, turns: number) =>
