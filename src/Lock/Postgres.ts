@@ -22,7 +22,7 @@
  * poolers; safety across a failover to a replica that had not seen the grant: fence what you write.
  * A server that vanishes while we wait is noticed by keepalive, in about 15 s.
  * Waiting for sockets is in real time, not on the `Clock`; `waitAtMost` is on the `Clock`.
- * SOURCES research/locks.md 5.1, 5.2; madelson/DistributedLock #147 (lock_timeout), pgbouncer #102, yugabyte #26105.
+ * SOURCES madelson/DistributedLock #147 (lock_timeout), pgbouncer #102, yugabyte #26105.
  *
  * @since 0.1.0
  */
