@@ -33,6 +33,7 @@ import * as FiberId from "effect/FiberId"
 import * as Option from "effect/Option"
 import type * as Schedule from "effect/Schedule"
 import { exitWithin } from "./internal/deadline.ts"
+import * as Source from "./internal/source.ts"
 import * as Workers from "./internal/workers.ts"
 import * as Semaphore from "./Semaphore.ts"
 
@@ -194,11 +195,6 @@ const defaultConcurrency = 16
 const defaultGrace = Duration.seconds(25)
 const sourceCloseDeadline = Duration.seconds(5)
 
-interface Taken<Item> {
-  readonly item: Item
-  readonly index: number
-}
-
 interface Tally {
   taken: number
   done: number
@@ -218,15 +214,15 @@ interface Running<Item, A, E, E2, R> {
   readonly concurrency: number
   readonly crew: Workers.Crew<E | E2>
   readonly stop: Effect.Effect<unknown>
-  readonly intake: Source<Item>
+  readonly intake: Intake<Item>
   // Guarded by the single thread: read and written in one synchronous step per item.
   readonly seen: Set<string>
   readonly tally: Tally
 }
 
-interface Source<Item> {
+interface Intake<Item> {
   /** The next item, or `undefined` when there is none or the run has been stopped. */
-  readonly pull: Effect.Effect<Taken<Item> | undefined>
+  readonly pull: Effect.Effect<Source.Taken<Item> | undefined>
   readonly close: Effect.Effect<void>
   readonly isExhausted: () => boolean
 }
@@ -239,34 +235,24 @@ const openSource = <Item>(
   source: Iterable<Item> | AsyncIterable<Item>,
   isStopped: () => boolean,
   stopped: Effect.Effect<void>
-): Source<Item> => {
-  // Guarded by the single thread; an async source also by `turn`.
+): Intake<Item> => {
+  if (!isAsync(source)) {
+    const { close, isExhausted, pull } = Source.make(source)
+    return {
+      pull: Effect.sync(() => isStopped() ? undefined : pull()),
+      close: Effect.sync(close),
+      isExhausted
+    }
+  }
+  // Guarded by the single thread and by `turn`.
   let exhausted = false
   let index = 0
-  const accept = (next: IteratorResult<Item>): Taken<Item> | undefined => {
+  const accept = (next: IteratorResult<Item>): Source.Taken<Item> | undefined => {
     if (next.done === true) {
       exhausted = true
       return undefined
     }
     return { item: next.value, index: index++ }
-  }
-  const isExhausted = () => exhausted
-  if (!isAsync(source)) {
-    const iterator = source[Symbol.iterator]()
-    return {
-      pull: Effect.sync(() => {
-        if (exhausted || isStopped()) return undefined
-        // Unless it says otherwise; an iterator that throws has ended, and is not closed.
-        exhausted = true
-        const next = iterator.next()
-        exhausted = false
-        return accept(next)
-      }),
-      close: Effect.sync(() => {
-        if (!exhausted) iterator.return?.()
-      }),
-      isExhausted
-    }
   }
   const iterator = source[Symbol.asyncIterator]()
   const turn = Semaphore.unsafeMake(1)
@@ -295,7 +281,7 @@ const openSource = <Item>(
           Option.match({ onNone: () => Effect.void, onSome: Effect.asVoid })
         )
     ),
-    isExhausted
+    isExhausted: () => exhausted
   }
 }
 
@@ -557,7 +543,7 @@ const isFirst = <Item, A, E, E2, R>(
 
 const settle = <Item, A, E, E2, R>(
   running: Running<Item, A, E, E2, R>,
-  { index, item }: Taken<Item>,
+  { index, item }: Source.Taken<Item>,
   restore: <A2, E3, R2>(effect: Effect.Effect<A2, E3, R2>) => Effect.Effect<A2, E3, R2>
 ): Effect.Effect<void, E | E2, R> =>
   Effect.gen(function*() {

@@ -27,6 +27,7 @@ import * as FiberRef from "effect/FiberRef"
 import { dual } from "effect/Function"
 import * as Predicate from "effect/Predicate"
 import type * as Types from "effect/Types"
+import * as Source from "./internal/source.ts"
 import * as Workers from "./internal/workers.ts"
 
 /**
@@ -38,43 +39,6 @@ import * as Workers from "./internal/workers.ts"
 export interface Options {
   readonly concurrency?: Types.Concurrency | undefined
   readonly discard?: boolean | undefined
-}
-
-interface Intake<A> {
-  readonly take: () => boolean
-  readonly item: () => A
-  readonly index: () => number
-}
-
-/** A source that several workers pull from, one item at a time. */
-const makeSource = <A>(items: Iterable<A>, isStopped: () => boolean) => {
-  const iterator = items[Symbol.iterator]()
-  // Guarded by the single thread: `take` is synchronous.
-  let exhausted = false
-  let taken = 0
-  const intake = (): Intake<A> => {
-    let item: A
-    let index = 0
-    return {
-      take: () => {
-        if (exhausted || isStopped()) return false
-        // Unless it says otherwise; an iterator that throws has ended, and is not closed.
-        exhausted = true
-        const next = iterator.next()
-        if (next.done === true) return false
-        exhausted = false
-        item = next.value
-        index = taken++
-        return true
-      },
-      item: () => item,
-      index: () => index
-    }
-  }
-  const close = Effect.sync(() => {
-    if (!exhausted) iterator.return?.()
-  })
-  return { intake, close, isDry: () => exhausted }
 }
 
 const widthOf = (
@@ -106,19 +70,21 @@ const runAll = <A, B, E, R>(
   const source = width === Number.POSITIVE_INFINITY ? Array.from(items) : items
   const count = Array.isArray(source) ? Math.min(width, source.length) : width
   const crew = Workers.makeCrew<E>()
-  const { close, intake, isDry } = makeSource(source, () => crew.stopped)
+  const intake = Source.make(source)
   const worker = (): Effect.Effect<void, E, R> => {
-    const mine = intake()
+    let taken: Source.Taken<A> | undefined
     return Effect.whileLoop({
-      while: mine.take,
-      body: () => f(mine.item(), mine.index()),
-      step: keep === undefined ? () => {} : (value) => keep(value, mine.index())
+      while: () => !crew.stopped && (taken = intake.pull()) !== undefined,
+      body: () => f(taken!.item, taken!.index),
+      step: keep === undefined ? () => {} : (value) => keep(value, taken!.index)
     })
   }
-  const crewed = Effect.suspend(() => Workers.run(crew, { count, worker, isDry }))
+  const crewed = Effect.suspend(() =>
+    Workers.run(crew, { count, worker, isDry: intake.isExhausted })
+  )
   return Effect.ensuring(
     width === 1 ? Effect.suspend(worker) : Effect.zipRight(crewed, Workers.inherit(crew)),
-    close
+    Effect.sync(intake.close)
   )
 }
 
@@ -281,7 +247,9 @@ const runRace = <A, E, R>(
 const finish = <A, E>(race: Race<A, E>, crew: Workers.Crew<never>): Effect.Effect<A, E> => {
   if (race.won === undefined) {
     return race.lost.length === 0
-      ? Effect.never
+      ? Effect.die(
+        new RangeError("Parallel-5: a race of nobody has no winner; give it one effect or more.")
+      )
       : Effect.failCause(race.lost.reduce(Cause.parallel))
   }
   const { exit, index } = race.won

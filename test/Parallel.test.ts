@@ -259,4 +259,15 @@ describe("Parallel", () => {
       expectTypeOf(race).toEqualTypeOf<Effect.Effect<number | string, boolean>>()
       expect([1, "x"]).toContain(yield* race)
     }))
+
+  it.effect("Parallel-5: a race of nobody is refused, it does not wait for ever", () =>
+    Effect.gen(function*() {
+      const nobody: ReadonlyArray<Effect.Effect<void>> = []
+      const fiber = yield* Effect.fork(Parallel.raceAll(nobody))
+      yield* Effect.repeatN(Effect.yieldNow(), 10)
+      const exit = fiber.unsafePoll()
+      yield* Fiber.interruptFork(fiber)
+      if (exit === null || Exit.isSuccess(exit)) return expect.fail("should have died at once")
+      expect(Cause.pretty(exit.cause)).toContain("a race of nobody has no winner")
+    }))
 })
