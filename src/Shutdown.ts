@@ -45,6 +45,8 @@ export interface Service {
   /** Marks a region that ends by itself soon after `requested`. */
   readonly drains: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
   readonly unsafeRequest: (reason: Reason) => boolean
+  /** As `reason`, in the same step: a release reads it. */
+  readonly unsafeReason: () => Option.Option<Reason>
   readonly unsafeDrainers: () => number
 }
 
@@ -81,6 +83,7 @@ export const unsafeMake = (): Service => {
           })
       ),
     unsafeRequest,
+    unsafeReason: () => Option.fromNullable(current),
     unsafeDrainers: () => drainers
   }
 }
