@@ -25,7 +25,7 @@ const suite: Suite = {
     "Managed.use": times(Managed.use(bounded, use)),
     "Managed.use, ledger on": () =>
       Effect.runPromise(
-        Effect.provide(repeated(Managed.use(bounded, use)), Ledger.layer)
+        Effect.provide(repeated(Managed.use(bounded, use)), Ledger.layer())
       ),
     "Managed.use, no release deadline": times(Managed.use(unbounded, use)),
     "Managed in a scope": times(Effect.scoped(bounded)),

@@ -1,45 +1,118 @@
 /**
- * Ledger: who holds what, since when, and how each hold ended.
+ * Ledger: who holds what, since when, from which line, and how each hold ended.
  *
- * DESIGN. A ledger is an object of plain counters and one map of live entries, written by synchronous calls from the same
- * step that acquires or releases, so it can never disagree with what is held. It is found through a `Context.Reference`
- * whose default is "off": without `Ledger.layer` no entry is made, no clock is read and nothing is counted.
+ * DESIGN. A ledger is an object of plain counters, one map of live entries and a ring of ended ones, written by synchronous
+ * calls from the same step that acquires or releases, so it can never disagree with what is held. It is found through a
+ * `Context.Reference` whose default is "off": without `Ledger.layer` no entry is made, no clock and no stack is read. What
+ * is dear (the text of a line, who blocks whom, a deadlock) is worked out when somebody looks. It is shown by Ledger/View.ts.
  *
  * INVARIANTS
  * - Ledger-1 `acquired = released + abandoned + held`, per kind, in every snapshot.
- * - Ledger-2 An entry ends once: the first end (released, abandoned) counts, a later one is ignored.
- * - Ledger-3 Memory is O(held + kinds): ended entries leave only their counts.
+ * - Ledger-2 An entry ends once: the first end (released, failed, abandoned) counts, a later one is ignored.
+ * - Ledger-3 Memory is O(held + kinds + `history`): older ended entries leave only their counts.
+ * - Ledger-4 Off, nothing is recorded and neither a clock nor a stack is read; ids are unique and ascend.
+ * - Ledger-5 A deadlock is reported if and only if, among the recorded waits, fibers wait for each other in a circle and
+ *   nobody else holds anything that could let one of them go on.
+ * - Ledger-6 A listener sees every change in its order, numbered; if it falls behind, the gap shows in the numbers.
  *
- * NOT DONE here yet: call sites, history, events, leak warnings, wait-for graph.
+ * COST (2026-11, `npm run bench -- Managed`) see `layer`.
+ * NOT DONE waits that are not for a resource of this library (`Fiber.join`, a `Deferred`): a circle through one of them is
+ * not seen.
+ * SOURCES Loom's thread dump (owners as a tree), HikariCP's leak detection, Deno's resource sanitizer, Coffman's wait-for graph.
  *
  * @since 0.1.0
  */
-import * as Clock from "effect/Clock"
+import * as Cause from "effect/Cause"
+import type * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import * as Data from "effect/Data"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
+import * as FiberRef from "effect/FiberRef"
+import { dual } from "effect/Function"
+import * as GlobalValue from "effect/GlobalValue"
 import * as Layer from "effect/Layer"
+import * as Metric from "effect/Metric"
+import * as MetricBoundaries from "effect/MetricBoundaries"
+import * as MetricLabel from "effect/MetricLabel"
+import * as Option from "effect/Option"
+import * as Stream from "effect/Stream"
+import * as CapturedSite from "./internal/site.ts"
 
 /**
- * Where a hold stands.
+ * What is kept of the line that asked: nothing, the line itself, or the user's whole stack.
  *
  * @category models
  * @since 0.1.0
  */
-export type State = "acquiring" | "held" | "releasing"
+export type Sites = "off" | "first" | "full"
 
 /**
- * One live hold. `since` is in milliseconds of the `Clock`, and is the moment it entered `state`.
+ * What `make` and `layer` take.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Options {
+  /** What is kept of the line that asked. Default `"first"`. */
+  readonly sites?: Sites | undefined
+  /** How many ended entries are kept. Default 1,000. */
+  readonly history?: number | undefined
+  /** Whether to feed `Metric`: `resource.held`, `resource.hold.duration` and the like. Default `false`. */
+  readonly metrics?: boolean | undefined
+}
+
+/**
+ * What `layer` takes besides.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface LayerOptions extends Options {
+  /** Warn once, in the log, of each resource that is held for longer, and of each deadlock. Default: never. */
+  readonly leakAfter?: Duration.DurationInput | undefined
+}
+
+/**
+ * Where a hold stands. `failed`: its acquire failed (it was never held) or its release did.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type State = "acquiring" | "held" | "releasing" | "released" | "failed" | "abandoned"
+
+/**
+ * One hold. Times are in milliseconds of the ledger's `Clock`.
  *
  * @category models
  * @since 0.1.0
  */
 export interface Entry {
+  /** Unique in its ledger, ascending. */
   readonly id: number
   readonly kind: string
   readonly name: string
   readonly state: State
+  /** When it entered `state`. */
   readonly since: number
+  /** Inside what it was asked for, the outermost first: see `withOwner`. */
+  readonly owner: ReadonlyArray<string>
+  /** Who asked: `"#12"`. */
+  readonly fiber: string | undefined
+  /** The span in which it was asked for. */
+  readonly span: string | undefined
+  /** The line that asked: `"openDb (/app/src/db.ts:12:10)"`; with sites `"full"` the user's stack, a line each. */
+  readonly site: string | undefined
+  readonly attributes: Readonly<Record<string, unknown>>
+  /** The ids of those that hold what this one waits for. */
+  readonly blockedBy: ReadonlyArray<number>
+  readonly askedAt: number
+  readonly heldAt: number | undefined
+  readonly releasingAt: number | undefined
+  readonly endedAt: number | undefined
+  /** Why it failed or was abandoned. */
+  readonly cause: string | undefined
 }
 
 /**
@@ -57,7 +130,19 @@ export interface Totals {
 }
 
 /**
- * A consistent picture of the ledger at one instant.
+ * Fibers that wait for each other in a circle: `waiter` waits for what `holder` is, which belongs to the fiber of the next
+ * waiter, and so round. Ids of entries.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Deadlock {
+  readonly waits: ReadonlyArray<{ readonly waiter: number; readonly holder: number }>
+}
+
+/**
+ * A consistent picture of the ledger at one instant, of plain data. What is waiting, held or being released stands in
+ * `live` by ascending id, the history in `ended` with the oldest end first.
  *
  * @category models
  * @since 0.1.0
@@ -67,6 +152,20 @@ export interface Snapshot {
   readonly total: Totals
   readonly kinds: Readonly<Record<string, Totals>>
   readonly live: ReadonlyArray<Entry>
+  readonly ended: ReadonlyArray<Entry>
+  readonly deadlocks: ReadonlyArray<Deadlock>
+}
+
+/**
+ * A change: `entry` as it became. `seq` counts up by one for each change of the ledger.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Event {
+  readonly seq: number
+  readonly at: number
+  readonly entry: Entry
 }
 
 /**
@@ -79,27 +178,59 @@ export class StillHeld extends Data.TaggedError("StillHeld")<{
   readonly entries: ReadonlyArray<Entry>
 }> {
   override get message(): string {
-    const names = this.entries.map((entry) => `${entry.kind} "${entry.name}" (${entry.state})`)
-    return `${this.entries.length} resource(s) still held: ${names.join(", ")}. `
-      + "Look for a scope that is never closed or a release that never ends."
+    const shown = this.entries.slice(0, 10).map((entry) =>
+      `${entry.kind} "${entry.name}" (${entry.state}${
+        entry.site === undefined ? "" : `, asked for at ${entry.site.split("\n", 1)[0]}`
+      })`
+    )
+    const more = this.entries.length - shown.length
+    return `${this.entries.length} resource(s) still held: ${shown.join(", ")}${
+      more > 0 ? ` and ${more} more` : ""
+    }. Look for a scope that is never closed or a release that never ends.`
   }
 }
 
 /**
- * The writing side, used by the modules that acquire. Each call is synchronous and is made in the very step it records.
+ * A line that was captured and that nobody has read yet.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Site {
+  readonly text: string | undefined
+}
+
+/**
+ * What a module that acquires can tell of one hold.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Details {
+  readonly site?: Site | undefined
+  readonly attributes?: Readonly<Record<string, unknown>> | undefined
+  /** Who holds what is waited for; asked whenever somebody looks, as long as it waits. */
+  readonly blockedBy?: (() => Iterable<Entry>) | undefined
+  /** Who asks. Default: the current fiber. */
+  readonly fiber?: Fiber.RuntimeFiber<unknown, unknown> | undefined
+}
+
+/**
+ * The writing side, used by the modules that acquire. Each call is synchronous and is made in the very step it records; the
+ * time is of the ledger's own clock.
  *
  * @category models
  * @since 0.1.0
  */
 export interface Recorder {
   /** Opens an entry in state `acquiring`. */
-  readonly unsafeAcquiring: (kind: string, name: string, now: number) => Entry
-  /** The acquire failed or was interrupted: the entry goes, nothing is counted. */
-  readonly unsafeGaveUp: (entry: Entry) => void
-  readonly unsafeHeld: (entry: Entry, now: number) => void
-  readonly unsafeReleasing: (entry: Entry, now: number) => void
-  readonly unsafeReleased: (entry: Entry, failed: boolean) => void
-  readonly unsafeAbandoned: (entry: Entry) => void
+  readonly unsafeAcquiring: (kind: string, name: string, details?: Details) => Entry
+  /** The acquire failed or was interrupted: nothing is counted. */
+  readonly unsafeGaveUp: (entry: Entry, cause?: Cause.Cause<unknown>) => void
+  readonly unsafeHeld: (entry: Entry, attributes?: Readonly<Record<string, unknown>>) => void
+  readonly unsafeReleasing: (entry: Entry) => void
+  readonly unsafeReleased: (entry: Entry, failure?: Cause.Cause<unknown>) => void
+  readonly unsafeAbandoned: (entry: Entry, cause?: Cause.Cause<unknown>) => void
 }
 
 /**
@@ -109,9 +240,15 @@ export interface Recorder {
  * @since 0.1.0
  */
 export interface Service extends Recorder {
+  readonly sites: Sites
   readonly snapshot: Effect.Effect<Snapshot>
+  readonly unsafeSnapshot: () => Snapshot
   /** Fails with the live entries, if there are any. */
   readonly assertEmpty: Effect.Effect<void, StillHeld>
+  /** What has been held for longer, the oldest first. */
+  readonly leaks: (olderThan: Duration.DurationInput) => Effect.Effect<ReadonlyArray<Entry>>
+  /** Calls `listener` in the step of each change, until the returned function is called. It must not throw. */
+  readonly unsafeListen: (listener: (event: Event) => void) => () => void
 }
 
 /**
@@ -124,6 +261,23 @@ export class Ledger extends Context.Reference<Ledger>()("holdfast/Ledger", {
   defaultValue: (): Service | undefined => undefined
 }) {}
 
+/** Inside what something is asked for; a linked list, so that to go one deeper copies nothing. */
+interface Owner {
+  readonly name: string
+  readonly outer: Owner | undefined
+}
+
+const currentOwner: FiberRef.FiberRef<Owner | undefined> = GlobalValue.globalValue(
+  "holdfast/Ledger/currentOwner",
+  () => FiberRef.unsafeMake<Owner | undefined>(undefined)
+)
+
+const pathOf = (owner: Owner | undefined): ReadonlyArray<string> => {
+  const path: Array<string> = []
+  for (let at = owner; at !== undefined; at = at.outer) path.push(at.name)
+  return path.toReversed()
+}
+
 interface MutableTotals {
   acquired: number
   released: number
@@ -131,9 +285,103 @@ interface MutableTotals {
   abandoned: number
 }
 
-interface MutableEntry extends Entry {
-  state: State
+const nothing: Readonly<Record<string, unknown>> = {}
+
+/** An entry as it is kept. Guarded by the single thread; written only by the recorder. */
+class Kept {
+  readonly id: number
+  readonly kind: string
+  readonly name: string
+  readonly askedAt: number
+  /** The number of the fiber that asked. */
+  readonly asker: number | undefined
+  readonly spanName: string | undefined
+  readonly inside: Owner | undefined
+  readonly line: Site | undefined
+  state: State = "acquiring"
   since: number
+  attributes: Readonly<Record<string, unknown>>
+  blockers: (() => Iterable<Entry>) | undefined
+  heldAt: number | undefined = undefined
+  releasingAt: number | undefined = undefined
+  endedAt: number | undefined = undefined
+  reason: Cause.Cause<unknown> | undefined = undefined
+  warned = false
+
+  constructor(
+    id: number,
+    kind: string,
+    name: string,
+    now: number,
+    details: Details | undefined,
+    fiber: Fiber.RuntimeFiber<unknown, unknown> | undefined
+  ) {
+    this.id = id
+    this.kind = kind
+    this.name = name
+    this.askedAt = now
+    this.since = now
+    this.asker = fiber?.id().id
+    this.spanName = spanOf(fiber)
+    this.inside = fiber?.getFiberRef(currentOwner)
+    this.line = details?.site
+    this.attributes = details?.attributes ?? nothing
+    this.blockers = details?.blockedBy
+  }
+
+  get owner(): ReadonlyArray<string> {
+    return pathOf(this.inside)
+  }
+
+  get fiber(): string | undefined {
+    return this.asker === undefined ? undefined : `#${this.asker}`
+  }
+
+  get span(): string | undefined {
+    return this.spanName
+  }
+
+  get site(): string | undefined {
+    return this.line?.text
+  }
+
+  get blockedBy(): ReadonlyArray<number> {
+    return this.state === "acquiring" && this.blockers !== undefined
+      ? Array.from(this.blockers(), ({ id }) => id)
+      : []
+  }
+
+  get cause(): string | undefined {
+    return this.reason && Cause.pretty(this.reason)
+  }
+
+  copy(): Entry {
+    const { askedAt, attributes, blockedBy, cause, endedAt, fiber, heldAt, id, kind, name } = this
+    const { owner, releasingAt, since, site, span, state } = this
+    return {
+      id,
+      kind,
+      name,
+      state,
+      since,
+      owner,
+      fiber,
+      span,
+      site,
+      attributes,
+      blockedBy,
+      askedAt,
+      heldAt,
+      releasingAt,
+      endedAt,
+      cause
+    }
+  }
+}
+
+const spanOf = (fiber: Fiber.RuntimeFiber<unknown, unknown> | undefined): string | undefined => {
+  const span = fiber?.currentSpan
+  return span?._tag === "Span" ? span.name : undefined
 }
 
 const zero = (): MutableTotals => ({ acquired: 0, released: 0, failed: 0, abandoned: 0 })
@@ -149,75 +397,382 @@ const sum = (kinds: Iterable<Totals>): Totals => {
   return total
 }
 
+/** The last `size` of what was put in. */
+class Ring<A> {
+  readonly size: number
+  // Guarded by the single thread.
+  readonly #items: Array<A> = []
+  #next = 0
+
+  constructor(size: number) {
+    this.size = size
+  }
+
+  add(item: A): void {
+    if (this.size === 0) return
+    this.#items[this.#next] = item
+    this.#next = (this.#next + 1) % this.size
+  }
+
+  /** The oldest first. */
+  toArray(): ReadonlyArray<A> {
+    return this.#items.length < this.size
+      ? this.#items
+      : [...this.#items.slice(this.#next), ...this.#items.slice(0, this.#next)]
+  }
+}
+
+// Deadlocks.
+
+/** A wait, and those of its holders whose fibers wait too. */
+interface Wait {
+  readonly waiter: Kept
+  holders: ReadonlyArray<Kept>
+}
+
+/** Every wait of every fiber that waits, whose holders all wait themselves: nobody outside can end one of these. */
+const stuckWaits = (live: Iterable<Kept>): ReadonlyMap<number, Wait> => {
+  const waits = new Map<number, Wait>()
+  for (const waiter of live) {
+    if (
+      waiter.state !== "acquiring" || waiter.asker === undefined || waiter.blockers === undefined
+    ) continue
+    const holders = Array.from(waiter.blockers()).filter((one): one is Kept => one instanceof Kept)
+    if (holders.length > 0) waits.set(waiter.asker, { waiter, holders })
+  }
+  // Whoever has one holder that can move can move himself, by and by; and then those who wait for him.
+  const waitersOf = new Map<number, Array<number>>()
+  const movable: Array<number> = []
+  for (const [asker, { holders }] of waits) {
+    if (holders.some((holder) => holder.asker === undefined || !waits.has(holder.asker))) {
+      movable.push(asker)
+    }
+    for (const { asker: holder } of holders) {
+      if (holder === undefined) continue
+      const known = waitersOf.get(holder)
+      if (known === undefined) waitersOf.set(holder, [asker])
+      else known.push(asker)
+    }
+  }
+  for (let asker = movable.pop(); asker !== undefined; asker = movable.pop()) {
+    if (waits.delete(asker)) movable.push(...waitersOf.get(asker) ?? [])
+  }
+  return waits
+}
+
+/** One circle for each knot of stuck waits; who merely waits for somebody in a circle is not part of it. */
+const deadlocksAmong = (live: Iterable<Kept>): ReadonlyArray<Deadlock> => {
+  const stuck = stuckWaits(live)
+  const seen = new Set<number>()
+  const found: Array<Deadlock> = []
+  for (const start of stuck.keys()) {
+    const path: Array<
+      { readonly asker: number; readonly waiter: number; readonly holder: number }
+    > = []
+    let at: number | undefined = start
+    while (at !== undefined && !seen.has(at)) {
+      seen.add(at)
+      const wait: Wait | undefined = stuck.get(at)
+      const holder: Kept | undefined = wait?.holders[0]
+      if (wait === undefined || holder === undefined) break
+      path.push({ asker: at, waiter: wait.waiter.id, holder: holder.id })
+      at = holder.asker
+    }
+    // Back on this very path: a circle. On an older one: that one has been reported.
+    const from = path.findIndex(({ asker }) => asker === at)
+    if (from >= 0) {
+      found.push({ waits: path.slice(from).map(({ holder, waiter }) => ({ waiter, holder })) })
+    }
+  }
+  return found
+}
+
+// Metrics.
+
+interface Meter {
+  readonly moved: (kind: string, from: State | undefined, to: State) => void
+  readonly acquired: (kind: string, millis: number) => void
+  readonly held: (kind: string, millis: number) => void
+  readonly released: (kind: string, millis: number) => void
+  readonly abandoned: (kind: string) => void
+  readonly failed: (kind: string) => void
+}
+
+const makeMeter = (): Meter => {
+  const boundaries = MetricBoundaries.exponential({ start: 0.001, factor: 2, count: 20 })
+  const held = Metric.gauge("resource.held")
+  const labelsOf = (kind: string) => [MetricLabel.make("resource.kind", kind)]
+  // Guarded by the single thread.
+  const counts = new Map<string, number>()
+  const shift = (kind: string, state: State, by: number): void => {
+    const key = `${state} ${kind}`
+    const count = (counts.get(key) ?? 0) + by
+    counts.set(key, count)
+    held.unsafeUpdate(count, [...labelsOf(kind), MetricLabel.make("state", state)])
+  }
+  const histogram = (name: string) => {
+    const metric = Metric.histogram(name, boundaries)
+    return (kind: string, millis: number): void =>
+      metric.unsafeUpdate(millis / 1000, labelsOf(kind))
+  }
+  const counter = (name: string) => {
+    const metric = Metric.counter(name, { incremental: true })
+    return (kind: string): void => metric.unsafeUpdate(1, labelsOf(kind))
+  }
+  return {
+    moved: (kind, from, to) => {
+      if (from !== undefined) shift(kind, from, -1)
+      if (isLive(to)) shift(kind, to, 1)
+    },
+    acquired: histogram("resource.acquire.duration"),
+    held: histogram("resource.hold.duration"),
+    released: histogram("resource.release.duration"),
+    abandoned: counter("resource.abandoned"),
+    failed: counter("resource.failed")
+  }
+}
+
+const isLive = (state: State): boolean =>
+  state === "acquiring" || state === "held" || state === "releasing"
+
+const defaultHistory = 1000
+
+/** A ledger's book: what is written, and by whom it is read. Guarded by the single thread: every writer is synchronous. */
+class Book implements Service {
+  readonly sites: Sites
+  readonly clock: Clock.Clock
+  readonly meter: Meter | undefined
+  readonly live = new Map<number, Kept>()
+  readonly kinds = new Map<string, MutableTotals>()
+  readonly listeners = new Set<(event: Event) => void>()
+  readonly ended: Ring<Kept>
+  nextId = 1
+  seq = 0
+
+  constructor(clock: Clock.Clock, options: Options) {
+    this.clock = clock
+    this.sites = options.sites ?? "first"
+    this.ended = new Ring(checkedHistory(options.history ?? defaultHistory))
+    this.meter = options.metrics === true ? makeMeter() : undefined
+  }
+
+  totalsOf(kind: string): MutableTotals {
+    const known = this.kinds.get(kind)
+    if (known !== undefined) return known
+    const fresh = zero()
+    this.kinds.set(kind, fresh)
+    return fresh
+  }
+
+  unsafeAcquiring = (kind: string, name: string, details?: Details): Entry => {
+    const fiber = details?.fiber ?? Option.getOrUndefined(Fiber.getCurrentFiber())
+    const now = this.clock.unsafeCurrentTimeMillis()
+    const entry = new Kept(this.nextId++, kind, name, now, details, fiber)
+    this.live.set(entry.id, entry)
+    this.meter?.moved(kind, undefined, "acquiring")
+    this.changed(entry)
+    return entry
+  }
+
+  unsafeHeld = (entry: Entry, attributes?: Readonly<Record<string, unknown>>): void => {
+    const kept = this.live.get(entry.id)
+    if (kept === undefined || kept.state !== "acquiring") return
+    this.totalsOf(kept.kind).acquired++
+    kept.blockers = undefined
+    if (attributes !== undefined) kept.attributes = { ...kept.attributes, ...attributes }
+    this.move(kept, "held")
+    kept.heldAt = kept.since
+    this.meter?.acquired(kept.kind, kept.since - kept.askedAt)
+    this.changed(kept)
+  }
+
+  unsafeReleasing = (entry: Entry): void => {
+    const kept = this.live.get(entry.id)
+    if (kept === undefined || kept.state !== "held") return
+    this.move(kept, "releasing")
+    kept.releasingAt = kept.since
+    this.meter?.held(kept.kind, kept.since - (kept.heldAt ?? kept.since))
+    this.changed(kept)
+  }
+
+  unsafeGaveUp = (entry: Entry, cause?: Cause.Cause<unknown>): void => {
+    this.end(entry, "failed", cause)
+  }
+
+  unsafeReleased = (entry: Entry, failure?: Cause.Cause<unknown>): void => {
+    const kept = this.end(entry, failure === undefined ? "released" : "failed", failure)
+    if (kept === undefined) return
+    const totals = this.totalsOf(kept.kind)
+    totals.released++
+    if (failure !== undefined) totals.failed++
+  }
+
+  unsafeAbandoned = (entry: Entry, cause?: Cause.Cause<unknown>): void => {
+    const kept = this.end(entry, "abandoned", cause)
+    if (kept !== undefined) this.totalsOf(kept.kind).abandoned++
+  }
+
+  /** INVARIANT Ledger-2: whoever deletes the entry is the one who counts. */
+  end(
+    entry: Entry,
+    state: "released" | "failed" | "abandoned",
+    cause: Cause.Cause<unknown> | undefined
+  ): Kept | undefined {
+    const kept = this.live.get(entry.id)
+    if (kept === undefined) return undefined
+    this.live.delete(kept.id)
+    kept.blockers = undefined
+    kept.reason = cause
+    this.move(kept, state)
+    kept.endedAt = kept.since
+    if (this.meter !== undefined) this.measureEnd(this.meter, kept)
+    this.ended.add(kept)
+    this.changed(kept)
+    return kept
+  }
+
+  measureEnd(meter: Meter, kept: Kept): void {
+    if (kept.state === "abandoned") meter.abandoned(kept.kind)
+    if (kept.state === "failed") meter.failed(kept.kind)
+    if (kept.releasingAt !== undefined) meter.released(kept.kind, kept.since - kept.releasingAt)
+    // What is given back by a plain call is never `releasing`.
+    else if (kept.heldAt !== undefined) meter.held(kept.kind, kept.since - kept.heldAt)
+  }
+
+  move(kept: Kept, state: State): void {
+    this.meter?.moved(kept.kind, kept.state, state)
+    kept.state = state
+    kept.since = this.clock.unsafeCurrentTimeMillis()
+  }
+
+  changed(kept: Kept): void {
+    this.seq++
+    if (this.listeners.size === 0) return
+    const event: Event = { seq: this.seq, at: kept.since, entry: kept.copy() }
+    for (const listener of this.listeners) listener(event)
+  }
+
+  unsafeListen = (listener: (event: Event) => void): () => void => {
+    this.listeners.add(listener)
+    return () => this.listeners.delete(listener)
+  }
+
+  unsafeSnapshot = (): Snapshot => ({
+    takenAt: this.clock.unsafeCurrentTimeMillis(),
+    total: sum(this.kinds.values()),
+    kinds: Object.fromEntries(Array.from(this.kinds, ([kind, totals]) => [kind, { ...totals }])),
+    live: Array.from(this.live.values(), (kept) => kept.copy()),
+    ended: this.ended.toArray().map((kept) => kept.copy()),
+    deadlocks: deadlocksAmong(this.live.values())
+  })
+
+  readonly snapshot: Effect.Effect<Snapshot> = Effect.sync(() => this.unsafeSnapshot())
+
+  readonly assertEmpty: Effect.Effect<void, StillHeld> = Effect.suspend(() =>
+    this.live.size === 0
+      ? Effect.void
+      : Effect.fail(
+        new StillHeld({ entries: Array.from(this.live.values(), (kept) => kept.copy()) })
+      )
+  )
+
+  heldLonger(millis: number): ReadonlyArray<Kept> {
+    const before = this.clock.unsafeCurrentTimeMillis() - millis
+    return Array.from(this.live.values())
+      .filter(({ heldAt, state }) => state === "held" && heldAt !== undefined && heldAt <= before)
+      .toSorted((one, other) => one.since - other.since)
+  }
+
+  leaks = (olderThan: Duration.DurationInput): Effect.Effect<ReadonlyArray<Entry>> =>
+    Effect.sync(() => this.heldLonger(Duration.toMillis(olderThan)).map((kept) => kept.copy()))
+}
+
+const checkedHistory = (history: number): number => {
+  if (!Number.isSafeInteger(history) || history < 0) {
+    throw new RangeError(`A ledger's history is a whole number, 0 or more; got ${history}.`)
+  }
+  return history
+}
+
+const makeBook = (options: Options): Effect.Effect<Book> =>
+  Effect.map(Effect.clock, (clock) => new Book(clock, options))
+
 /**
- * Makes a ledger of its own, empty.
+ * Makes a ledger of its own, empty. Its times are of the `Clock` in force where it is made.
  *
- * **Interruption** — never waits. **Errors** — none. **Cost** — one map; about 0.3 µs an entry.
+ * **Interruption** — never waits. **Errors** — a `history` that is not a whole number is a `RangeError` defect.
+ * **Cost** — two maps; see `layer` for what an entry costs.
  *
  * @category constructors
  * @since 0.1.0
  */
-export const make: Effect.Effect<Service> = Effect.sync(() => {
-  // Guarded by the single thread: every writer below is synchronous.
-  const live = new Map<number, MutableEntry>()
-  const kinds = new Map<string, MutableTotals>()
-  let nextId = 1
+export const make = (options: Options = {}): Effect.Effect<Service> => makeBook(options)
 
-  const totalsOf = (kind: string): MutableTotals => {
-    const known = kinds.get(kind)
-    if (known !== undefined) return known
-    const fresh = zero()
-    kinds.set(kind, fresh)
-    return fresh
-  }
-  const moveTo = (state: State) => (entry: Entry, now: number): void => {
-    const mine = live.get(entry.id)
-    if (mine === undefined) return
-    if (state === "held" && mine.state === "acquiring") totalsOf(mine.kind).acquired++
-    mine.state = state
-    mine.since = now
-  }
-  const snapshot = Effect.map(Clock.currentTimeMillis, (takenAt): Snapshot => ({
-    takenAt,
-    total: sum(kinds.values()),
-    kinds: Object.fromEntries(Array.from(kinds, ([kind, totals]) => [kind, { ...totals }])),
-    live: Array.from(live.values(), (entry) => ({ ...entry }))
-  }))
+/** Tells once of each that is held for too long, and of each deadlock. */
+const watch = (book: Book, leakAfter: Duration.Duration): Effect.Effect<never> => {
+  const millis = Duration.toMillis(leakAfter)
+  // Guarded by the single thread: the circles that have been told of, by their first wait.
+  const told = new Set<string>()
+  const look = Effect.suspend(() => {
+    const lines: Array<string> = []
+    for (const kept of book.heldLonger(millis)) {
+      if (kept.warned) continue
+      kept.warned = true
+      if (book.meter !== undefined) leaked.unsafeUpdate(1, [])
+      lines.push(`Held for more than ${Duration.format(leakAfter)}: ${describe(kept.copy())}.`)
+    }
+    const { deadlocks, live } = book.unsafeSnapshot()
+    for (const deadlock of deadlocks) {
+      const key = deadlock.waits.map(({ waiter }) => waiter).join(" ")
+      if (told.has(key)) continue
+      told.add(key)
+      lines.push(describeDeadlock(deadlock, live))
+    }
+    return Effect.forEach(lines, (line) => Effect.logWarning(line), { discard: true })
+  })
+  // A quarter of the bound: nobody is told of much later than that, and nothing is kept sorted for it.
+  return Effect.forever(Effect.zipRight(Effect.sleep(Duration.times(leakAfter, 0.25)), look))
+}
 
-  return {
-    unsafeAcquiring: (kind, name, now) => {
-      const entry: MutableEntry = { id: nextId++, kind, name, state: "acquiring", since: now }
-      live.set(entry.id, entry)
-      return entry
-    },
-    unsafeGaveUp: (entry) => {
-      live.delete(entry.id)
-    },
-    unsafeHeld: moveTo("held"),
-    unsafeReleasing: moveTo("releasing"),
-    // INVARIANT Ledger-2: whoever deletes the entry is the one who counts.
-    unsafeReleased: (entry, failed) => {
-      if (!live.delete(entry.id)) return
-      totalsOf(entry.kind).released++
-      if (failed) totalsOf(entry.kind).failed++
-    },
-    unsafeAbandoned: (entry) => {
-      if (live.delete(entry.id)) totalsOf(entry.kind).abandoned++
-    },
-    snapshot,
-    assertEmpty: Effect.flatMap(
-      snapshot,
-      ({ live }) => live.length === 0 ? Effect.void : Effect.fail(new StillHeld({ entries: live }))
-    )
-  }
-})
+const leaked = Metric.counter("resource.leaked", { incremental: true })
+
+/**
+ * An entry in words: what, whose, from where.
+ *
+ * @category formatting
+ * @since 0.1.0
+ */
+export const describe = (entry: Entry): string => {
+  const path = entry.owner.length === 0 ? "" : `${entry.owner.join(" > ")} > `
+  const who = entry.fiber === undefined ? "" : ` of fiber ${entry.fiber}`
+  const where = entry.site === undefined ? "" : `, asked for at ${entry.site.split("\n", 1)[0]}`
+  return `${path}${entry.kind} "${entry.name}" (${entry.state})${who}${where}`
+}
+
+/**
+ * A deadlock in words; `live` is the snapshot's it comes from.
+ *
+ * @category formatting
+ * @since 0.1.0
+ */
+export const describeDeadlock = (deadlock: Deadlock, live: ReadonlyArray<Entry>): string => {
+  const byId = new Map(live.map((entry) => [entry.id, entry]))
+  const links = deadlock.waits.map(({ holder, waiter }) => {
+    const [wanted, held] = [byId.get(waiter), byId.get(holder)]
+    const where = wanted?.site === undefined ? "" : ` at ${wanted.site.split("\n", 1)[0]}`
+    return `fiber ${wanted?.fiber} waits${where} for ${wanted?.kind} "${wanted?.name}", `
+      + `which fiber ${held?.fiber} holds`
+  })
+  return `Deadlock: ${links.join("; ")}. Take them in one order everywhere, or in one call.`
+}
 
 /**
  * Turns the ledger on for everything built on this layer.
  *
  * **Details** — Provide it last, outside the layers it is to see: one merged beside them is built beside them, and they do not
- *   see it.
- * **Interruption** — never waits. **Errors** — none. **Cost** — see `make`.
+ *   see it. `leakAfter` looks four times in that time.
+ * **Interruption** — never waits. **Errors** — as `make`. **Cost** — about 1 µs for an acquire and its release, 2 more with
+ *   sites; a snapshot of 10,000 entries takes 20 ms, most of it for the text of their lines.
  *
  * **Example** (nothing is left)
  * ```ts run
@@ -235,24 +790,98 @@ export const make: Effect.Effect<Service> = Effect.sync(() => {
  *   yield* Ledger.assertEmpty
  *   return (yield* Ledger.snapshot).kinds["light"]
  * })
- * const totals = await Effect.runPromise(Effect.provide(sum, Ledger.layer))
+ * const totals = await Effect.runPromise(Effect.provide(sum, Ledger.layer()))
  * totals // => { acquired: 1, released: 1, failed: 0, abandoned: 0 }
  * ```
  *
  * @category layers
  * @since 0.1.0
  */
-export const layer: Layer.Layer<never> = Layer.effect(Ledger, make)
+export const layer = (options: LayerOptions = {}): Layer.Layer<never> =>
+  Layer.scoped(
+    Ledger,
+    Effect.tap(makeBook(options), (book) => {
+      if (options.leakAfter === undefined) return Effect.void
+      const leakAfter = Duration.decode(options.leakAfter)
+      return Duration.isFinite(leakAfter)
+        ? Effect.forkScoped(Effect.interruptible(watch(book, leakAfter)))
+        : Effect.void
+    })
+  )
+
+/**
+ * The ledger in force in the fiber that runs now, in this very step.
+ *
+ * @category unsafe
+ * @since 0.1.0
+ */
+export const unsafeInForce = (): Service | undefined =>
+  ledgerOf(Option.getOrUndefined(Fiber.getCurrentFiber()))
+
+/** Straight from the map: `Context.get` of a reference also looks for its default. */
+const ledgerOf = (
+  fiber: Fiber.RuntimeFiber<unknown, unknown> | undefined
+): Service | undefined => fiber?.currentContext.unsafeMap.get(Ledger.key) as Service | undefined
+
+/**
+ * The line that called whoever calls this, if the ledger in force wants it. Outside of any fiber it is always captured: what
+ * a module describes once is not on a hot path, and no ledger can be asked yet.
+ *
+ * To be called, synchronously, in a function that the user calls; `frames` is how many frames may be ours, this one included.
+ *
+ * @category unsafe
+ * @since 0.1.0
+ */
+export const unsafeSite = (frames = 6): Site | undefined => {
+  const fiber = Option.getOrUndefined(Fiber.getCurrentFiber())
+  const sites = fiber === undefined ? "first" : ledgerOf(fiber)?.sites ?? "off"
+  if (sites === "off") return undefined
+  return sites === "first"
+    ? CapturedSite.capture(frames + 2, 1)
+    : CapturedSite.capture(frames + 24, 16)
+}
+
+/**
+ * Names an owner: what is acquired inside stands under it in the ledger.
+ *
+ * **Interruption**, **Errors** — the effect's own. **Cost** — one `FiberRef` with the ledger on, none when off.
+ *
+ * **Example** (whose it is)
+ * ```ts run
+ * import { Effect } from "effect"
+ * import { Ledger, Managed } from "holdfast"
+ *
+ * const page = Managed.make({ name: "page", acquire: Effect.void, release: () => Effect.void })
+ * const program = Managed.use(page, () => Ledger.snapshot).pipe(Ledger.withOwner("report 42"))
+ * const { live } = await Effect.runPromise(Effect.provide(program, Ledger.layer()))
+ * live.map((entry) => [...entry.owner, entry.name]) // => [["report 42", "page"]]
+ * ```
+ *
+ * @category operations
+ * @since 0.1.0
+ */
+export const withOwner: {
+  (name: string): <A, E, R>(self: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
+  <A, E, R>(self: Effect.Effect<A, E, R>, name: string): Effect.Effect<A, E, R>
+} = dual(
+  2,
+  <A, E, R>(self: Effect.Effect<A, E, R>, name: string): Effect.Effect<A, E, R> =>
+    Effect.suspend(() =>
+      unsafeInForce() === undefined
+        ? self
+        : Effect.locallyWith(self, currentOwner, (outer) => ({ name, outer }))
+    )
+)
 
 const inForce: Effect.Effect<Service> = Effect.flatMap(Ledger, (ledger) =>
   ledger === undefined
-    ? Effect.dieMessage("No ledger is in force: provide `Ledger.layer`, or run by `Main.run`.")
+    ? Effect.dieMessage("No ledger is in force: provide `Ledger.layer()`, or run by `Main.run`.")
     : Effect.succeed(ledger))
 
 /**
  * What the ledger in force says now.
  *
- * **Interruption** — never waits. **Errors** — none; without a ledger it is a defect. **Cost** — a copy of the live entries.
+ * **Interruption** — never waits. **Errors** — none; without a ledger it is a defect. **Cost** — a copy of the entries.
  *
  * @category getters
  * @since 0.1.0
@@ -274,4 +903,40 @@ export const snapshot: Effect.Effect<Snapshot> = Effect.flatMap(
 export const assertEmpty: Effect.Effect<void, StillHeld> = Effect.flatMap(
   inForce,
   (ledger) => ledger.assertEmpty
+)
+
+/**
+ * What has been held for longer than that, the oldest first.
+ *
+ * **Interruption** — never waits. **Errors** — none; without a ledger it is a defect. **Cost** — a look at each live entry.
+ *
+ * @category getters
+ * @since 0.1.0
+ */
+export const leaks = (
+  olderThan: Duration.DurationInput
+): Effect.Effect<ReadonlyArray<Entry>> =>
+  Effect.flatMap(inForce, (ledger) => ledger.leaks(olderThan))
+
+const eventBuffer = 4096
+
+/**
+ * Every change from now on. A reader that falls more than 4,096 changes behind loses the oldest and sees it in `seq`.
+ *
+ * **Interruption** — Waiting: at once; nothing is left behind. **Errors** — none; without a ledger it is a defect.
+ * **Cost** — a copy of the entry for each change, as long as somebody reads.
+ *
+ * @category getters
+ * @since 0.1.0
+ */
+export const events: Stream.Stream<Event> = Stream.unwrap(
+  Effect.map(inForce, (ledger) =>
+    Stream.asyncPush<Event>(
+      (emit) =>
+        Effect.acquireRelease(
+          Effect.sync(() => ledger.unsafeListen((event) => void emit.single(event))),
+          (forget) => Effect.sync(forget)
+        ),
+      { bufferSize: eventBuffer, strategy: "sliding" }
+    ))
 )

@@ -126,7 +126,7 @@ export const run = <A, E>(program: Effect.Effect<A, E>, options: Options<A, E> =
   const release = Duration.toMillis(options.release ?? "10 seconds")
   const forceAfter = Duration.toMillis(options.forceAfter ?? "500 millis")
   const signals = options.signals ?? ["SIGINT", "SIGTERM", "SIGHUP"]
-  const ledger = Effect.runSync(Ledger.make)
+  const ledger = Effect.runSync(Ledger.make())
   const shutdown = Shutdown.unsafeMake()
   const course: Course = {
     reason: Option.none(),

@@ -20,7 +20,6 @@
  * @since 0.1.0
  */
 import * as Cause from "effect/Cause"
-import type * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import * as Data from "effect/Data"
 import * as Duration from "effect/Duration"
@@ -109,11 +108,10 @@ export interface Options<A, E, R, R2> {
 
 const defaultReleaseDeadline = Duration.seconds(5)
 
-/** The ledger's entry of one hold, and the clock it is kept by. */
+/** The ledger's entry of one hold. */
 interface Recorded {
   readonly ledger: Ledger.Service
   readonly entry: Ledger.Entry
-  readonly clock: Clock.Clock
 }
 
 class ManagedImpl<A, E, R, R2> extends Effectable.Class<A, E, R | R2 | Scope.Scope>
@@ -171,16 +169,16 @@ class ManagedImpl<A, E, R, R2> extends Effectable.Class<A, E, R | R2 | Scope.Sco
     context: Context.Context<R | R2>,
     ledger: Ledger.Service
   ): Effect.Effect<Opened<A>, E, R> {
-    return Effect.flatMap(Effect.clock, (clock) => {
-      const entry = ledger.unsafeAcquiring(this.kind, this.name, clock.unsafeCurrentTimeMillis())
+    return Effect.suspend(() => {
+      const entry = ledger.unsafeAcquiring(this.kind, this.name)
       return Effect.matchCauseEffect(this.acquire(restore), {
         onFailure: (cause) => {
-          ledger.unsafeGaveUp(entry)
+          ledger.unsafeGaveUp(entry, cause)
           return Effect.failCause(cause)
         },
         onSuccess: (value) => {
-          ledger.unsafeHeld(entry, clock.unsafeCurrentTimeMillis())
-          const record: Recorded = { ledger, entry, clock }
+          ledger.unsafeHeld(entry)
+          const record: Recorded = { ledger, entry }
           return Effect.succeed({ value, close: this.closing(value, context, record) })
         }
       })
@@ -194,8 +192,7 @@ class ManagedImpl<A, E, R, R2> extends Effectable.Class<A, E, R | R2 | Scope.Sco
   ): (exit: Exit.Exit<unknown, unknown>) => Effect.Effect<void> {
     return (exit) =>
       Effect.suspend(() => {
-        // Off, the ledger costs nothing: not even a look at the clock.
-        record?.ledger.unsafeReleasing(record.entry, record.clock.unsafeCurrentTimeMillis())
+        record?.ledger.unsafeReleasing(record.entry)
         const release = Effect.provide(
           // suspend: a release callback that throws is a failed release, not a broken scope.
           Effect.suspend(() => this.options.release(value, exit)),
@@ -207,7 +204,10 @@ class ManagedImpl<A, E, R, R2> extends Effectable.Class<A, E, R | R2 | Scope.Sco
             const { deadline, kind, name } = this
             return Effect.die(new ReleaseTimeout({ resource: name, kind, deadline }))
           }
-          record?.ledger.unsafeReleased(record.entry, Exit.isFailure(ended.value))
+          record?.ledger.unsafeReleased(
+            record.entry,
+            Exit.isFailure(ended.value) ? ended.value.cause : undefined
+          )
           return Exit.isFailure(ended.value)
             ? Effect.orDie(Effect.failCause(ended.value.cause))
             : Effect.void

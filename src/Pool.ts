@@ -384,10 +384,10 @@ const soundWithin = (
   )
 
 const recording = (ledger: Ledger.Service | undefined): State.Engine<never, never>["record"] =>
-  ledger && ((lease, now) => {
-    const entry = ledger.unsafeAcquiring("pool lease", lease, now)
-    ledger.unsafeHeld(entry, now)
-    return () => ledger.unsafeReleased(entry, false)
+  ledger && ((lease) => {
+    const entry = ledger.unsafeAcquiring("pool lease", lease)
+    ledger.unsafeHeld(entry)
+    return () => ledger.unsafeReleased(entry)
   })
 
 const defaultTimeout = Duration.seconds(5)

@@ -198,7 +198,7 @@ describe("writeAtomic, interrupted", () => {
       expect(published).toBeLessThan(90)
       expect(descriptors()).toBe(fds)
       yield* (yield* Ledger.Ledger)!.assertEmpty
-    }).pipe(Effect.provide(Ledger.layer))
+    }).pipe(Effect.provide(Ledger.layer()))
   )
 
   live(

@@ -43,7 +43,7 @@ const live = <E>(
   it.scopedLive(name, () =>
     Effect.scoped(test).pipe(
       Effect.zipRight(Effect.flatMap(Ledger.Ledger, (ledger) => ledger!.assertEmpty)),
-      Effect.provide(Layer.merge(NodeFileSystem.layer, Ledger.layer))
+      Effect.provide(Layer.merge(NodeFileSystem.layer, Ledger.layer()))
     ))
 
 const quick = { connectTimeout: 250, headersTimeout: 250, idleTimeout: 250 }

@@ -12,7 +12,7 @@ const thing = Managed.make({
 describe("Ledger", () => {
   it.effect("Ledger-1: acquired = released + abandoned + held, at every instant", () =>
     Effect.gen(function*() {
-      const ledger = yield* Ledger.make
+      const ledger = yield* Ledger.make()
       const fiber = yield* Effect.fork(Effect.provideService(
         Managed.use(thing, () => Effect.never),
         Ledger.Ledger,
@@ -32,11 +32,11 @@ describe("Ledger", () => {
 
   it.effect("Ledger-2: the first end of an entry counts, later ones are ignored", () =>
     Effect.gen(function*() {
-      const ledger = yield* Ledger.make
-      const entry = ledger.unsafeAcquiring("k", "n", 0)
-      ledger.unsafeHeld(entry, 1)
+      const ledger = yield* Ledger.make()
+      const entry = ledger.unsafeAcquiring("k", "n")
+      ledger.unsafeHeld(entry)
       ledger.unsafeAbandoned(entry)
-      ledger.unsafeReleased(entry, false)
+      ledger.unsafeReleased(entry)
       ledger.unsafeAbandoned(entry)
       expect((yield* ledger.snapshot).kinds["k"]).toEqual({
         acquired: 1,
@@ -48,13 +48,13 @@ describe("Ledger", () => {
 
   it.effect("Ledger-3: ended entries leave only their counts; an acquire that failed leaves nothing", () =>
     Effect.gen(function*() {
-      const ledger = yield* Ledger.make
+      const ledger = yield* Ledger.make()
       for (let i = 0; i < 1000; i++) {
-        const entry = ledger.unsafeAcquiring("k", `n${i}`, 0)
+        const entry = ledger.unsafeAcquiring("k", `n${i}`)
         if (i % 2 === 0) ledger.unsafeGaveUp(entry)
         else {
-          ledger.unsafeHeld(entry, 0)
-          ledger.unsafeReleased(entry, i % 3 === 0)
+          ledger.unsafeHeld(entry)
+          ledger.unsafeReleased(entry, i % 3 === 0 ? Cause.die("broken") : undefined)
         }
       }
       const snapshot = yield* ledger.snapshot
@@ -82,6 +82,6 @@ describe("Ledger", () => {
         expect(held.entries.map((entry) => entry.name)).toEqual(["held"])
         yield* Ledger.assertEmpty
         expect((yield* Ledger.snapshot).total.released).toBe(1)
-      }).pipe(Effect.provide(Ledger.layer))
+      }).pipe(Effect.provide(Ledger.layer()))
     }))
 })

@@ -58,7 +58,7 @@ export const lockContract = (name: string, subject: Subject): void => {
         one,
         (first) => Effect.flatMap(two ?? Effect.succeed(first), (second) => run(first, second))
       ).pipe(
-        Effect.provide(Ledger.layer)
+        Effect.provide(Ledger.layer())
       ))
 
   test(

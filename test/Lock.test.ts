@@ -281,5 +281,5 @@ describe("Lock", () => {
       expect(yield* Lock.inspect("k")).toEqual(Option.none())
       const ledger = yield* Ledger.Ledger
       yield* ledger!.assertEmpty
-    }).pipe(Effect.provide(Layer.merge(Lock.layerMemory, Ledger.layer))))
+    }).pipe(Effect.provide(Layer.merge(Lock.layerMemory, Ledger.layer()))))
 })

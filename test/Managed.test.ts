@@ -67,7 +67,7 @@ describe("Managed", () => {
         const { kinds, live } = yield* totals
         expect(kinds["traced"]).toEqual({ acquired: 2, released: 1, failed: 0, abandoned: 1 })
         expect(live).toEqual([])
-      }).pipe(Effect.provide(Ledger.layer)))
+      }).pipe(Effect.provide(Ledger.layer())))
   }
 
   it.effect("Managed-3: a deadline never skips a good release of an interrupted owner", () =>

@@ -165,7 +165,7 @@ describe("Mutex", () => {
         "Handover-2: \"door\" was taken for a scope that is already closed"
       )
       expect(yield* Mutex.stats(mutex)).toEqual(isFree)
-    }).pipe(Effect.provide(Ledger.layer)))
+    }).pipe(Effect.provide(Ledger.layer())))
 })
 
 class Key extends Data.Class<{ readonly id: number }> {}

@@ -38,7 +38,7 @@ const oneCase = (
   label: string
 ) =>
   Effect.gen(function*() {
-    const ledger = yield* Ledger.make
+    const ledger = yield* Ledger.make()
     let live = 0
     let attempts = 0
     let overlap = 0

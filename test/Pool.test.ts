@@ -877,7 +877,7 @@ describe("Pool, watching", () => {
 
   it.scoped("Pool-8: the ledger shows the items and, by name, who has them; both end at nothing", () =>
     Effect.gen(function*() {
-      const ledger = yield* Ledger.make
+      const ledger = yield* Ledger.make()
       yield* Effect.gen(function*() {
         const pool = yield* Pool.make({ name: "db", acquire: source().acquire, max: 2 })
         const holder = yield* hold(pool)

@@ -524,7 +524,7 @@ describe("Postgres: opening and closing", () => {
         failed: 0,
         abandoned: 0
       })
-    }).pipe(Effect.provide(Ledger.layer)))
+    }).pipe(Effect.provide(Ledger.layer())))
 
   it.live("Postgres-7: who waits, or connects, is told at once, though nothing is given back", () =>
     Effect.gen(function*() {

@@ -186,5 +186,5 @@ describe("RwLock", () => {
         expect(Exit.isFailure(exit) && Cause.pretty(exit.cause)).toContain("Handover-2")
         expect(yield* RwLock.stats(lock)).toEqual(nobody)
       }
-    }).pipe(Effect.provide(Ledger.layer)))
+    }).pipe(Effect.provide(Ledger.layer())))
 })

@@ -224,7 +224,7 @@ describe("Semaphore", () => {
       const exit = yield* Effect.exit(Scope.extend(Semaphore.take(semaphore), scope))
       expect(Exit.isFailure(exit) && Cause.pretty(exit.cause)).toContain("Handover-2")
       expect(Semaphore.unsafeStats(semaphore).free).toBe(2)
-    }).pipe(Effect.provide(Ledger.layer)))
+    }).pipe(Effect.provide(Ledger.layer())))
 
   it.effect("Semaphore-3: a bound on the wait is on the wait only, and who is late lets the next in at once", () =>
     Effect.gen(function*() {

@@ -249,7 +249,7 @@ const run = (timeToLive: number, events: ReadonlyArray<Event>) =>
     expect([open.size, opening.size, state.sleepers.size]).toEqual([0, 0, 0])
     const ledger = yield* Ledger.Ledger
     yield* ledger!.assertEmpty
-  }).pipe(Effect.provide(Ledger.layer))
+  }).pipe(Effect.provide(Ledger.layer()))
 
 it("Shared-1 Shared-2 Shared-3 Shared-4 Shared-5 Shared-6: 2,500 random schedules go as the model does", async () => {
   await fc.assert(
@@ -352,7 +352,7 @@ it("Shared-1 Shared-2 KeyedShared-1 KeyedShared-2: 1,000 random schedules withou
       expect([open.size, yield* Shared.size(keyed)]).toEqual([0, 0])
       const ledger = yield* Ledger.Ledger
       yield* ledger!.assertEmpty
-    }).pipe(Effect.provide(Ledger.layer))
+    }).pipe(Effect.provide(Ledger.layer()))
   await fc.assert(
     fc.asyncProperty(plan, (plan) => Effect.runPromise(race(plan))),
     { numRuns: 1_000, seed: 20_261_120 }

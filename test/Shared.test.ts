@@ -326,7 +326,7 @@ describe("Shared", () => {
       expect(Array.from(Cause.defects(exit.cause))).toMatchObject([{ _tag: "ReleaseTimeout" }])
       expect((yield* ledger!.snapshot).kinds["shared"]).toMatchObject({ acquired: 1, abandoned: 1 })
       yield* ledger!.assertEmpty
-    }).pipe(Effect.scoped, Effect.provide(Ledger.layer)))
+    }).pipe(Effect.scoped, Effect.provide(Ledger.layer())))
 
   it.effect("Shared-7: what a release nobody waited for failed with is in the exit of the owner", () =>
     Effect.gen(function*() {
@@ -358,7 +358,7 @@ describe("Shared", () => {
         expect((yield* ledger!.snapshot).live).toMatchObject([{ kind: "connection", name: "db" }])
       }))
       yield* ledger!.assertEmpty
-    }).pipe(Effect.provide(Ledger.layer)))
+    }).pipe(Effect.provide(Ledger.layer())))
 
   it.effect("Shared-1: a scope that is closed already keeps nothing; a Layer offers it to services", () =>
     Effect.gen(function*() {

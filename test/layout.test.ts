@@ -9,6 +9,7 @@ import * as path from "node:path"
 /** The core modules; each may import those before it. */
 const cores = [
   "Ledger",
+  "Shutdown",
   "Managed",
   "ExitStack",
   "Parallel",
@@ -18,8 +19,7 @@ const cores = [
   "Shared",
   "Pool",
   "Lock",
-  "Batch",
-  "Shutdown"
+  "Batch"
 ]
 
 const root = path.resolve(import.meta.dirname, "..")

@@ -102,9 +102,38 @@ const end = (entry: Ledger.Entry): void => {
   active?.held.delete(entry)
 }
 
+const blank: Ledger.Entry = {
+  id: 0,
+  kind: "",
+  name: "",
+  state: "acquiring",
+  since: 0,
+  owner: [],
+  fiber: undefined,
+  span: undefined,
+  site: undefined,
+  attributes: {},
+  blockedBy: [],
+  askedAt: 0,
+  heldAt: undefined,
+  releasingAt: undefined,
+  endedAt: undefined,
+  cause: undefined
+}
+
+const picture = (): Ledger.Snapshot => ({
+  takenAt: millis(),
+  total: { acquired: 0, released: 0, failed: 0, abandoned: 0 },
+  kinds: {},
+  live: [...inRun().held],
+  ended: [],
+  deadlocks: []
+})
+
 /** Cheaper than a real ledger: of interest is only who is left. */
 const ledger: Ledger.Service = {
-  unsafeAcquiring: (kind, name, since) => ({ id: 0, kind, name, state: "acquiring", since }),
+  sites: "off",
+  unsafeAcquiring: (kind, name) => ({ ...blank, kind, name }),
   unsafeGaveUp: end,
   unsafeHeld: (entry) => {
     active?.held.add(entry)
@@ -112,13 +141,11 @@ const ledger: Ledger.Service = {
   unsafeReleasing: () => {},
   unsafeReleased: end,
   unsafeAbandoned: end,
-  snapshot: Effect.sync(() => ({
-    takenAt: millis(),
-    total: { acquired: 0, released: 0, failed: 0, abandoned: 0 },
-    kinds: {},
-    live: [...inRun().held]
-  })),
-  assertEmpty: Effect.void
+  snapshot: Effect.sync(() => picture()),
+  unsafeSnapshot: () => picture(),
+  assertEmpty: Effect.void,
+  leaks: () => Effect.succeed([]),
+  unsafeListen: () => () => {}
 }
 
 const services = DefaultServices.liveServices.pipe(

@@ -123,7 +123,7 @@ describe("Embedded", () => {
         abandoned: 0
       })
       expect(live).toEqual([])
-    }).pipe(Effect.provide(Ledger.layer)))
+    }).pipe(Effect.provide(Ledger.layer())))
 
   it.live("Embedded-3: keeps the data between runs, durably; refuses a second server; a start that fails says why", () =>
     Effect.gen(function*() {

@@ -196,7 +196,7 @@ describe("origin", () => {
         acquired: 1,
         released: 1
       })
-    }).pipe(Effect.provide(Ledger.layer)))
+    }).pipe(Effect.provide(Ledger.layer())))
 
   it.live("a port that is taken, or is none, is a typed failure", () =>
     Managed.use(Origin.make({ documents: 1 }), ({ port }) =>

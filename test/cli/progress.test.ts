@@ -228,5 +228,5 @@ describe("progress.reporter", () => {
       const ledger = (yield* Ledger.Ledger)!
       yield* ledger.assertEmpty
       expect((yield* ledger.snapshot).total).toMatchObject({ acquired: 1, released: 1, failed: 0 })
-    }).pipe(Effect.provide(Ledger.layer)))
+    }).pipe(Effect.provide(Ledger.layer())))
 })
