@@ -58,7 +58,15 @@ export interface Managed<out A, out E = never, out R = never>
 /** @internal */
 export interface Opened<out A> {
   readonly value: A
+  /** Ends by the release deadline, whatever the release does; fails (defects only) with what the release failed with. */
   readonly close: (exit: Exit.Exit<unknown, unknown>) => Effect.Effect<void>
+  /**
+   * Of a resource that may change how its user ended (suppress, translate): releases like `close`, within the same bounds,
+   * and gives the exit as it is now. To be called instead of `close`, never besides. Undefined when it never changes it.
+   */
+  readonly exit?:
+    | ((exit: Exit.Exit<unknown, unknown>) => Effect.Effect<Exit.Exit<unknown, unknown>>)
+    | undefined
 }
 
 /**
@@ -78,6 +86,24 @@ export class ReleaseTimeout extends Data.TaggedError("ReleaseTimeout")<{
       Duration.format(this.deadline)
     } and was abandoned. `
       + "Raise `releaseDeadline`, or look for what it waits for."
+  }
+}
+
+/**
+ * The owner has been closed: nothing more is acquired into it.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class OwnerClosed extends Data.TaggedError("OwnerClosed")<{
+  /** Who is closed: the name of a stack, or `"scope"`. */
+  readonly owner: string
+  /** What was asked for. */
+  readonly resource: string
+}> {
+  override get message(): string {
+    return `"${this.resource}" was not acquired: its owner "${this.owner}" is closed. `
+      + "Acquire it before its owner closes, or in an owner that lives longer."
   }
 }
 
