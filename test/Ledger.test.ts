@@ -1,5 +1,18 @@
 import { describe, expect, it } from "@effect/vitest"
-import { Cause, Effect, Exit, Fiber } from "effect"
+import {
+  Cause,
+  Chunk,
+  Deferred,
+  Effect,
+  Exit,
+  Fiber,
+  Layer,
+  Logger,
+  Metric,
+  Stream,
+  TestClock
+} from "effect"
+import * as fc from "effect/FastCheck"
 import { Ledger, Managed } from "holdfast"
 
 const thing = Managed.make({
@@ -8,6 +21,9 @@ const thing = Managed.make({
   acquire: Effect.void,
   release: () => Effect.void
 })
+
+const inLedger = <A, E, R>(options: Ledger.LayerOptions, effect: Effect.Effect<A, E, R>) =>
+  Effect.provide(effect, Ledger.layer(options))
 
 describe("Ledger", () => {
   it.effect("Ledger-1: acquired = released + abandoned + held, at every instant", () =>
@@ -23,11 +39,33 @@ describe("Ledger", () => {
       expect(during.total.acquired).toBe(1)
       expect(during.live.map((e) => [e.name, e.state])).toEqual([["held", "held"]])
       const refused = yield* Effect.flip(ledger.assertEmpty)
-      expect(refused.message).toContain("thing \"held\" (held)")
+      expect(refused.message).toContain("thing \"held\" (held")
       yield* Fiber.interrupt(fiber)
       const after = yield* ledger.snapshot
       expect(after.total).toEqual({ acquired: 1, released: 1, failed: 0, abandoned: 0 })
       yield* ledger.assertEmpty
+    }))
+
+  it.effect("Ledger-1, Ledger-2: whatever order the calls come in, the sums agree and each entry ends once", () =>
+    Effect.gen(function*() {
+      const call = fc.tuple(fc.nat(5), fc.integer({ min: 0, max: 5 }))
+      for (const calls of fc.sample(fc.array(call, { maxLength: 60 }), 300)) {
+        const ledger = yield* Ledger.make({ history: 1000 })
+        const entries: Array<Ledger.Entry> = []
+        for (const [which, what] of calls) {
+          const entry = entries[which]
+          if (what === 0 || entry === undefined) entries.push(ledger.unsafeAcquiring("k", "n"))
+          else if (what === 1) ledger.unsafeHeld(entry)
+          else if (what === 2) ledger.unsafeReleasing(entry)
+          else if (what === 3) ledger.unsafeReleased(entry)
+          else if (what === 4) ledger.unsafeReleased(entry, Cause.die("broken"))
+          else ledger.unsafeAbandoned(entry)
+          const { ended, live } = yield* ledger.snapshot
+          const ids = [...ended, ...live].map(({ id }) => id)
+          expect(new Set(ids).size).toBe(ids.length)
+          expect(ids.length).toBe(entries.length)
+        }
+      }
     }))
 
   it.effect("Ledger-2: the first end of an entry counts, later ones are ignored", () =>
@@ -38,17 +76,14 @@ describe("Ledger", () => {
       ledger.unsafeAbandoned(entry)
       ledger.unsafeReleased(entry)
       ledger.unsafeAbandoned(entry)
-      expect((yield* ledger.snapshot).kinds["k"]).toEqual({
-        acquired: 1,
-        released: 0,
-        failed: 0,
-        abandoned: 1
-      })
+      const { ended, kinds } = yield* ledger.snapshot
+      expect(kinds["k"]).toEqual({ acquired: 1, released: 0, failed: 0, abandoned: 1 })
+      expect(ended.map(({ state }) => state)).toEqual(["abandoned"])
     }))
 
-  it.effect("Ledger-3: ended entries leave only their counts; an acquire that failed leaves nothing", () =>
+  it.effect("Ledger-3: what has ended leaves its counts and, up to `history`, itself", () =>
     Effect.gen(function*() {
-      const ledger = yield* Ledger.make()
+      const ledger = yield* Ledger.make({ history: 3 })
       for (let i = 0; i < 1000; i++) {
         const entry = ledger.unsafeAcquiring("k", `n${i}`)
         if (i % 2 === 0) ledger.unsafeGaveUp(entry)
@@ -57,22 +92,231 @@ describe("Ledger", () => {
           ledger.unsafeReleased(entry, i % 3 === 0 ? Cause.die("broken") : undefined)
         }
       }
-      const snapshot = yield* ledger.snapshot
-      expect(snapshot.live).toEqual([])
-      expect(snapshot.total).toEqual({ acquired: 500, released: 500, failed: 167, abandoned: 0 })
+      const { ended, live, total } = yield* ledger.snapshot
+      expect(live).toEqual([])
+      expect(total).toEqual({ acquired: 500, released: 500, failed: 167, abandoned: 0 })
+      expect(ended.map(({ cause, name, state }) => [name, state, cause])).toEqual([
+        ["n997", "released", undefined],
+        ["n998", "failed", undefined],
+        ["n999", "failed", "Error: broken"]
+      ])
+      const none = yield* Ledger.make({ history: 0 })
+      none.unsafeGaveUp(none.unsafeAcquiring("k", "n"))
+      expect((yield* none.snapshot).ended).toEqual([])
+      const refused = yield* Effect.exit(Ledger.make({ history: -1 }))
+      expect(Exit.isFailure(refused) && Cause.pretty(refused.cause)).toContain("history")
     }))
 
-  it.effect("off by default: nothing is recorded", () =>
+  it.effect("Ledger-4: off by default: nothing is recorded, no line is captured", () =>
     Effect.gen(function*() {
       expect(yield* Ledger.Ledger).toBe(undefined)
-      yield* Managed.use(thing, () => Effect.void)
+      expect(Ledger.unsafeInForce()).toBe(undefined)
+      expect(Ledger.unsafeSite()).toBe(undefined)
+      yield* Managed.use(thing, () => Effect.void).pipe(Ledger.withOwner("nobody"))
     }))
+
+  it.effect("Ledger-4: entries say who asked, inside what, in which span, and when each state began", () =>
+    inLedger(
+      {},
+      Effect.gen(function*() {
+        const ledger = Ledger.unsafeInForce()!
+        const asked = yield* Effect.sync(() =>
+          ledger.unsafeAcquiring("k", "n", { attributes: { of: "us" } })
+        ).pipe(
+          Effect.withSpan("request"),
+          Ledger.withOwner("worker"),
+          Ledger.withOwner("batch")
+        )
+        yield* TestClock.adjust("1 second")
+        ledger.unsafeHeld(asked, { and: "them" })
+        yield* TestClock.adjust("1 second")
+        ledger.unsafeReleasing(asked)
+        yield* TestClock.adjust("1 second")
+        ledger.unsafeReleased(asked)
+        const [entry] = (yield* Ledger.snapshot).ended
+        expect(entry).toMatchObject({
+          kind: "k",
+          name: "n",
+          state: "released",
+          owner: ["batch", "worker"],
+          span: "request",
+          attributes: { of: "us", and: "them" },
+          askedAt: 0,
+          heldAt: 1000,
+          releasingAt: 2000,
+          endedAt: 3000,
+          since: 3000
+        })
+        expect(entry!.fiber).toMatch(/^#\d+$/)
+        const other = ledger.unsafeAcquiring("k", "n")
+        expect(other.id).toBeGreaterThan(entry!.id)
+        ledger.unsafeGaveUp(other)
+      })
+    ))
+
+  it.effect("Site-1: the line is the user's; off keeps none, full keeps the stack", () =>
+    Effect.gen(function*() {
+      const site = (sites: Ledger.Sites) =>
+        inLedger(
+          { sites },
+          Effect.sync(() => {
+            const openTheDoor = () => Ledger.unsafeSite()?.text
+            return openTheDoor()
+          })
+        )
+      expect(yield* site("off")).toBe(undefined)
+      expect(yield* site("first")).toMatch(/^openTheDoor \(\/.*test\/Ledger\.test\.ts:\d+:\d+\)$/)
+      const full = (yield* site("full"))!.split("\n")
+      expect(full[0]).toContain("openTheDoor")
+      expect(full.filter((line) => /node_modules\/effect|\/src\/|node:/.test(line))).toEqual([])
+    }))
+
+  it("Site-1: outside of any fiber, where a module describes its resources, the line is always kept", () => {
+    expect(Ledger.unsafeSite()?.text).toContain("test/Ledger.test.ts:")
+  })
+
+  it.effect("Ledger-5: fibers that wait for each other in a circle are named; who waits behind them is not", () =>
+    inLedger(
+      {},
+      Effect.gen(function*() {
+        const ledger = Ledger.unsafeInForce()!
+        const forked = <A>(f: () => A) => Effect.flatMap(Effect.fork(Effect.sync(f)), Fiber.join)
+        const held = (name: string) => {
+          const entry = ledger.unsafeAcquiring("lock", name)
+          ledger.unsafeHeld(entry)
+          return entry
+        }
+        const left = yield* Deferred.make<Ledger.Entry>()
+        const right = yield* Deferred.make<Ledger.Entry>()
+        const taking = (
+          name: string,
+          mine: Deferred.Deferred<Ledger.Entry>,
+          theirs: Deferred.Deferred<Ledger.Entry>
+        ) =>
+          Effect.gen(function*() {
+            yield* Deferred.succeed(mine, held(name))
+            const other = yield* Deferred.await(theirs)
+            ledger.unsafeAcquiring("lock", other.name, { blockedBy: () => [other] })
+            return yield* Effect.never
+          })
+        yield* Effect.fork(taking("left", left, right))
+        yield* Effect.fork(taking("right", right, left))
+        yield* Effect.yieldNow()
+        yield* Effect.yieldNow()
+        const behind = yield* Deferred.await(left)
+        yield* forked(() => ledger.unsafeAcquiring("lock", "left", { blockedBy: () => [behind] }))
+        const { deadlocks, live } = yield* Ledger.snapshot
+        expect(deadlocks).toHaveLength(1)
+        const { waits } = deadlocks[0]!
+        const nameOf = (id: number) => live.find((entry) => entry.id === id)!.name
+        expect(new Set(waits.map(({ holder }) => nameOf(holder)))).toEqual(
+          new Set(["left", "right"])
+        )
+        const [one, other] = waits.map(({ holder }) => live.find(({ id }) => id === holder)!)
+        expect(Ledger.describeDeadlock(deadlocks[0]!, live)).toMatch(
+          new RegExp(
+            `^Deadlock: fiber ${other!.fiber} waits for lock "${one!.name}", which fiber `
+              + `${one!.fiber} holds; fiber ${one!.fiber} waits for lock "${other!.name}"`
+          )
+        )
+        // It is over as soon as one of the two gives up.
+        ledger.unsafeGaveUp(live.find(({ id }) => id === waits[0]!.waiter)!)
+        expect((yield* Ledger.snapshot).deadlocks).toEqual([])
+      })
+    ))
+
+  it.effect("Ledger-6: a listener sees every change, numbered, until it leaves", () =>
+    inLedger(
+      {},
+      Effect.gen(function*() {
+        const seen = yield* Effect.fork(Stream.runCollect(Ledger.events.pipe(
+          Stream.dropUntil(({ entry }) => entry.state === "released"),
+          Stream.take(4)
+        )))
+        while (seen.unsafePoll() === null) {
+          yield* Effect.yieldNow()
+          yield* Managed.use(thing, () => Effect.void)
+        }
+        const events = Chunk.toReadonlyArray(yield* Fiber.join(seen))
+        const first = events[0]!.seq
+        expect(events.map(({ seq }) => seq)).toEqual([first, first + 1, first + 2, first + 3])
+        expect(events.map(({ entry }) => entry.state)).toEqual([
+          "acquiring",
+          "held",
+          "releasing",
+          "released"
+        ])
+      })
+    ))
+
+  it.effect("leaks: what is held for longer, the oldest first; leakAfter warns once of each", () => {
+    const lines: Array<string> = []
+    const logger = Logger.make(({ message }) => lines.push(String(message)))
+    return Effect.gen(function*() {
+      const ledger = Ledger.unsafeInForce()!
+      const hold = (name: string) => {
+        const entry = ledger.unsafeAcquiring("k", name)
+        ledger.unsafeHeld(entry)
+        return entry
+      }
+      hold("old")
+      yield* TestClock.adjust("30 seconds")
+      const young = hold("young")
+      yield* TestClock.adjust("40 seconds")
+      expect((yield* Ledger.leaks("50 seconds")).map(({ name }) => name)).toEqual(["old"])
+      expect((yield* Ledger.leaks("40 seconds")).map(({ name }) => name)).toEqual(["old", "young"])
+      expect(lines).toHaveLength(1)
+      expect(lines[0]).toMatch(/^Held for more than 1m: k "old" \(held\) of fiber #\d+/)
+      ledger.unsafeReleased(young)
+      yield* TestClock.adjust("5 minutes")
+      expect(lines).toHaveLength(1)
+    }).pipe(
+      Effect.provide(
+        Layer.provideMerge(
+          Ledger.layer({ leakAfter: "1 minute" }),
+          Logger.replace(Logger.defaultLogger, logger)
+        )
+      )
+    )
+  })
+
+  it.effect("metrics: under OpenTelemetry's names, by kind and state", () =>
+    inLedger(
+      { metrics: true },
+      Effect.gen(function*() {
+        const kind = "measured thing"
+        const measured = Managed.make({
+          name: "m",
+          kind,
+          acquire: Effect.void,
+          release: () => Effect.void
+        })
+        yield* Managed.use(measured, () => Effect.void)
+        const pairs = (yield* Metric.snapshot).filter(({ metricKey }) =>
+          Array.from(metricKey.tags).some(({ value }) => value === kind)
+        )
+        expect(new Set(pairs.map(({ metricKey }) => metricKey.name))).toEqual(
+          new Set([
+            "resource.held",
+            "resource.acquire.duration",
+            "resource.hold.duration",
+            "resource.release.duration"
+          ])
+        )
+        for (const { metricKey, metricState } of pairs) {
+          if (metricKey.name === "resource.held") expect(metricState).toMatchObject({ value: 0 })
+          else expect(metricState).toMatchObject({ count: 1 })
+        }
+      })
+    ))
 
   it.effect("the accessors speak of the ledger in force; without one they are a defect, not a test passed", () =>
     Effect.gen(function*() {
       const exits: ReadonlyArray<Exit.Exit<unknown, unknown>> = [
         yield* Effect.exit(Ledger.assertEmpty),
-        yield* Effect.exit(Ledger.snapshot)
+        yield* Effect.exit(Ledger.snapshot),
+        yield* Effect.exit(Ledger.leaks(0)),
+        yield* Effect.exit(Stream.runDrain(Ledger.events))
       ]
       for (const exit of exits) {
         expect(Exit.isFailure(exit) && Cause.pretty(exit.cause)).toContain("No ledger is in force")

@@ -56,7 +56,9 @@ const userFrame = (line: string): string | undefined => {
   const location = inner ?? bare?.replace(/^async /, "")
   if (location === undefined || isForeign(location) || isOurs(location)) return undefined
   const place = location.replace(/^file:\/\//, "")
-  return name === undefined || name.includes("<anonymous>") ? place : `${name} (${place})`
+  // Effect's own names for a callback that it calls say nothing.
+  const isNamed = name !== undefined && !/<anonymous>|effect_instruction/.test(name)
+  return isNamed ? `${name} (${place})` : place
 }
 
 const userFrames = ({ stack = "" }: Error, most: number): ReadonlyArray<string> => {
