@@ -18,11 +18,18 @@ import type * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
 
+// Guarded by the single thread: added to in the step that forks.
+const bounded = new WeakSet<object>()
+
+/** Whether a fiber is work that only its deadline may cut: who interrupts what is left behind (Shutdown.ts) asks. */
+export const isBounded = (fiber: object): boolean => bounded.has(fiber)
+
 const observe = <A, E>(
   work: Fiber.RuntimeFiber<A, E>,
   timer: Fiber.RuntimeFiber<void>
 ): Effect.Effect<Option.Option<Exit.Exit<A, E>>> =>
   Effect.async((resume) => {
+    bounded.add(work)
     // Guarded by the single thread: whichever observer runs first decides, the other finds `decided`.
     let decided = false
     work.addObserver((exit) => {
