@@ -141,7 +141,7 @@ export interface Deadlock {
 }
 
 /**
- * A consistent picture of the ledger at one instant, of plain data. What is waiting, held or being released stands in
+ * A consistent picture of the ledger at one instant. What is waiting, held or being released stands in
  * `live` by ascending id, the history in `ended` with the oldest end first.
  *
  * @category models
@@ -288,14 +288,14 @@ interface MutableTotals {
 const nothing: Readonly<Record<string, unknown>> = {}
 
 /** An entry as it is kept. Guarded by the single thread; written only by the recorder. */
-class Kept {
+class Kept implements Entry {
   readonly id: number
   readonly kind: string
   readonly name: string
   readonly askedAt: number
   /** The number of the fiber that asked. */
   readonly asker: number | undefined
-  readonly spanName: string | undefined
+  readonly span: string | undefined
   readonly inside: Owner | undefined
   readonly line: Site | undefined
   state: State = "acquiring"
@@ -322,7 +322,7 @@ class Kept {
     this.askedAt = now
     this.since = now
     this.asker = fiber?.id().id
-    this.spanName = spanOf(fiber)
+    this.span = spanOf(fiber)
     this.inside = fiber?.getFiberRef(currentOwner)
     this.line = details?.site
     this.attributes = details?.attributes ?? nothing
@@ -335,10 +335,6 @@ class Kept {
 
   get fiber(): string | undefined {
     return this.asker === undefined ? undefined : `#${this.asker}`
-  }
-
-  get span(): string | undefined {
-    return this.spanName
   }
 
   get site(): string | undefined {
@@ -356,26 +352,58 @@ class Kept {
   }
 
   copy(): Entry {
-    const { askedAt, attributes, blockedBy, cause, endedAt, fiber, heldAt, id, kind, name } = this
-    const { owner, releasingAt, since, site, span, state } = this
-    return {
-      id,
-      kind,
-      name,
-      state,
-      since,
-      owner,
-      fiber,
-      span,
-      site,
-      attributes,
-      blockedBy,
-      askedAt,
-      heldAt,
-      releasingAt,
-      endedAt,
-      cause
-    }
+    return new Copy(this)
+  }
+}
+
+/** An entry as it was. Its line is read when somebody looks at it: of 10,000 that would be most of a snapshot's time. */
+class Copy implements Entry {
+  readonly id: number
+  readonly kind: string
+  readonly name: string
+  readonly state: State
+  readonly since: number
+  readonly owner: ReadonlyArray<string>
+  readonly fiber: string | undefined
+  readonly span: string | undefined
+  readonly attributes: Readonly<Record<string, unknown>>
+  readonly blockedBy: ReadonlyArray<number>
+  readonly askedAt: number
+  readonly heldAt: number | undefined
+  readonly releasingAt: number | undefined
+  readonly endedAt: number | undefined
+  readonly #line: Site | undefined
+  readonly #reason: Cause.Cause<unknown> | undefined
+
+  constructor(kept: Kept) {
+    this.id = kept.id
+    this.kind = kept.kind
+    this.name = kept.name
+    this.state = kept.state
+    this.since = kept.since
+    this.owner = kept.owner
+    this.fiber = kept.fiber
+    this.span = kept.span
+    this.attributes = kept.attributes
+    this.blockedBy = kept.blockedBy
+    this.askedAt = kept.askedAt
+    this.heldAt = kept.heldAt
+    this.releasingAt = kept.releasingAt
+    this.endedAt = kept.endedAt
+    this.#line = kept.line
+    this.#reason = kept.reason
+  }
+
+  get site(): string | undefined {
+    return this.#line?.text
+  }
+
+  get cause(): string | undefined {
+    return this.#reason && Cause.pretty(this.#reason)
+  }
+
+  toJSON(): Entry {
+    return { ...this, site: this.site, cause: this.cause }
   }
 }
 
@@ -496,6 +524,7 @@ interface Meter {
   readonly released: (kind: string, millis: number) => void
   readonly abandoned: (kind: string) => void
   readonly failed: (kind: string) => void
+  readonly leaked: (kind: string) => void
 }
 
 const makeMeter = (): Meter => {
@@ -528,7 +557,8 @@ const makeMeter = (): Meter => {
     held: histogram("resource.hold.duration"),
     released: histogram("resource.release.duration"),
     abandoned: counter("resource.abandoned"),
-    failed: counter("resource.failed")
+    failed: counter("resource.failed"),
+    leaked: counter("resource.leaked")
   }
 }
 
@@ -718,7 +748,7 @@ const watch = (book: Book, leakAfter: Duration.Duration): Effect.Effect<never> =
     for (const kept of book.heldLonger(millis)) {
       if (kept.warned) continue
       kept.warned = true
-      if (book.meter !== undefined) leaked.unsafeUpdate(1, [])
+      book.meter?.leaked(kept.kind)
       lines.push(`Held for more than ${Duration.format(leakAfter)}: ${describe(kept.copy())}.`)
     }
     const { deadlocks, live } = book.unsafeSnapshot()
@@ -733,8 +763,6 @@ const watch = (book: Book, leakAfter: Duration.Duration): Effect.Effect<never> =
   // A quarter of the bound: nobody is told of much later than that, and nothing is kept sorted for it.
   return Effect.forever(Effect.zipRight(Effect.sleep(Duration.times(leakAfter, 0.25)), look))
 }
-
-const leaked = Metric.counter("resource.leaked", { incremental: true })
 
 /**
  * An entry in words: what, whose, from where.
