@@ -1,0 +1,231 @@
+/**
+ * The process table: what a process of ours does at its end, beside the same program on `NodeRuntime.runMain` and
+ * `Effect.acquireRelease`. Each row runs both as real children under real signals. Ours is asserted, the other is shown.
+ */
+import * as fs from "node:fs"
+import { afterAll, describe, expect, it } from "vitest"
+import {
+  budget,
+  type End,
+  format,
+  hasTerminal,
+  type Row,
+  runRow,
+  type Seen,
+  table
+} from "./support/processTable.ts"
+
+interface Expected extends Row {
+  readonly end: End
+  /** In order. */
+  readonly released: ReadonlyArray<string>
+  /** Who is named, in the order of being acquired. Default: nobody. */
+  readonly named?: ReadonlyArray<string> | undefined
+  /** What must be told. */
+  readonly told?: ReadonlyArray<string | RegExp> | undefined
+}
+
+const good = Array.from({ length: 1000 }, (_, n) => `good-${n}`)
+const clean = { program: "clean", released: ["user-cache", "outer-db"] }
+const slow = { program: "slowRelease", released: ["slow-upload", "outer-db"] }
+const cutShort = { program: "slowRelease", released: [], named: ["outer-db", "slow-upload"] }
+/** Where the program makes the one that hangs. */
+const hungLine = fs.readFileSync(table, "utf8").split("\n")
+  .findIndex((line) => line.endsWith("// THE HUNG ONE")) + 1
+
+const rows: ReadonlyArray<Expected> = [
+  { ...clean, title: "success", program: "succeeds", end: 0 },
+  { ...clean, title: "failure", program: "fails", end: 1, told: ["no luck"] },
+  { ...clean, title: "SIGINT", signals: [[0, "SIGINT"]], end: 130, told: ["SIGINT"] },
+  { ...clean, title: "SIGTERM", signals: [[0, "SIGTERM"]], end: 143, told: ["SIGTERM"] },
+  { ...clean, title: "SIGHUP", signals: [[0, "SIGHUP"]], end: 129, told: ["SIGHUP"] },
+  {
+    ...clean,
+    title: "SIGTERM in the first step",
+    program: "firstStep",
+    signals: [[0, "SIGTERM"]],
+    end: 143
+  },
+  // SIGQUIT stays what it is everywhere: now, and with a core. Who wants it gracefully lists it.
+  { title: "SIGQUIT", program: "clean", signals: [[0, "SIGQUIT"]], end: "SIGQUIT", released: [] },
+  {
+    ...clean,
+    title: "SIGQUIT, listed in `signals`",
+    program: "cleanOnQuit",
+    signals: [[0, "SIGQUIT"]],
+    end: 131
+  },
+  {
+    ...slow,
+    title: "slow release, SIGINT twice at once",
+    signals: [[0, "SIGINT"], [0, "SIGINT"]],
+    end: 130
+  },
+  { ...slow, title: "slow release, SIGINT 0 5", signals: [[0, "SIGINT"], [5, "SIGINT"]], end: 130 },
+  {
+    ...slow,
+    title: "slow release, SIGTERM 0 50",
+    signals: [[0, "SIGTERM"], [50, "SIGTERM"]],
+    end: 143
+  },
+  {
+    ...slow,
+    title: "slow release, SIGTERM 0 700",
+    signals: [[0, "SIGTERM"], [700, "SIGTERM"]],
+    end: 143
+  },
+  {
+    ...cutShort,
+    title: "slow release, SIGINT 0 700: forced",
+    signals: [[0, "SIGINT"], [700, "SIGINT"]],
+    end: 130
+  },
+  {
+    ...cutShort,
+    title: "slow release, SIGTERM 0, SIGINT 700: forced",
+    signals: [[0, "SIGTERM"], [700, "SIGINT"]],
+    end: 130
+  },
+  {
+    title: "hung release, SIGTERM",
+    program: "hungRelease",
+    signals: [[0, "SIGTERM"]],
+    end: 1,
+    released: ["outer-db"],
+    named: ["hung-queue"]
+  },
+  {
+    title: "hung release without deadline, SIGTERM",
+    program: "unboundedRelease",
+    signals: [[0, "SIGTERM"]],
+    end: 1,
+    released: [],
+    named: ["outer-db", "hung-queue"]
+  },
+  {
+    title: "hung release without deadline, SIGINT 0 700: forced",
+    program: "unboundedRelease",
+    signals: [[0, "SIGINT"], [700, "SIGINT"]],
+    end: 130,
+    released: [],
+    named: ["outer-db", "hung-queue"]
+  },
+  {
+    title: "hung acquire, SIGTERM",
+    program: "hungAcquire",
+    signals: [[0, "SIGTERM"]],
+    end: 1,
+    released: [],
+    named: ["outer-db", "hung-vault"]
+  },
+  {
+    title: "uninterruptible body, SIGTERM",
+    program: "uninterruptible",
+    signals: [[0, "SIGTERM"]],
+    end: 1,
+    released: [],
+    named: ["outer-db", "user-cache"]
+  },
+  {
+    title: "hung release among 1,000 good, SIGTERM",
+    program: "amongAThousand",
+    signals: [[0, "SIGTERM"]],
+    end: 1,
+    released: good.toReversed(),
+    named: ["hung-queue"],
+    told: [new RegExp(`hung-queue.*table\\.mjs:${hungLine}\\b`)]
+  },
+  {
+    title: "failing release, SIGTERM",
+    program: "failingRelease",
+    signals: [[0, "SIGTERM"]],
+    end: 1,
+    released: ["outer-db"],
+    named: ["broken-cache"],
+    told: ["the flush broke"]
+  },
+  { ...clean, title: "stray throw", program: "stray", end: 1, told: ["a stray throw"] },
+  {
+    ...clean,
+    title: "unhandled rejection",
+    program: "rejection",
+    end: 1,
+    told: ["an unheard rejection"]
+  },
+  {
+    title: "daemon holds, success",
+    program: "daemonSuccess",
+    end: 0,
+    released: ["outer-db", "daemon-socket"]
+  },
+  {
+    title: "daemon holds, SIGTERM",
+    program: "daemonWaits",
+    signals: [[0, "SIGTERM"]],
+    end: 143,
+    released: ["outer-db", "daemon-socket"]
+  },
+  {
+    ...clean,
+    title: "SIGUSR2 0, SIGTERM 300",
+    signals: [[0, "SIGUSR2"], [300, "SIGTERM"]],
+    end: 143,
+    named: ["outer-db", "user-cache"]
+  },
+  {
+    title: "work that drains, SIGTERM",
+    program: "drains",
+    signals: [[0, "SIGTERM"]],
+    end: 0,
+    released: ["batch-job", "outer-db"],
+    told: ["whole"]
+  },
+  {
+    title: "HTTP server with an open event stream, SIGTERM",
+    program: "eventStream",
+    signals: [[0, "SIGTERM"]],
+    end: 1,
+    released: ["outer-db"],
+    named: ["http-server"]
+  },
+  { ...slow, title: "slow release, npm start, Ctrl-C", terminal: true, end: 130 },
+  { ...clean, title: "npm start, Ctrl-C", terminal: true, end: 130 }
+]
+
+const canType = hasTerminal()
+/** Guarded by the single thread; each row writes its own. */
+const results = new Map<string, { readonly ours: Seen; readonly raw: Seen }>()
+
+describe.concurrent(
+  "Main-1, Main-2, Main-3, Main-4: the process table",
+  { timeout: 90_000 },
+  () => {
+    for (const row of rows) {
+      it.skipIf(row.terminal === true && !canType)(`${row.title}: ${row.end}`, async () => {
+        const [ours, raw] = await Promise.all([runRow(row, "holdfast"), runRow(row, "raw")])
+        results.set(row.title, { ours, raw })
+        const { end, named, released, told } = ours
+        expect({ end, released, named }, told).toEqual({
+          end: row.end,
+          released: row.released,
+          named: row.named ?? []
+        })
+        for (const what of row.told ?? []) expect(told).toMatch(what)
+        // INVARIANT S1: nothing is lost. A signal that nobody handles is no end of ours.
+        if (row.end === "SIGQUIT") return
+        expect(ours.asked.filter((name) => !released.includes(name) && !named.includes(name)))
+          .toEqual([])
+      })
+    }
+  }
+)
+
+afterAll(() => {
+  const seen = rows.flatMap(({ title }) => {
+    const both = results.get(title)
+    return both === undefined ? [] : [{ title, ...both }]
+  })
+  // The table is what this file is for; it stands in the output of the run and nowhere else.
+  // oxlint-disable-next-line no-console
+  console.log(`Each child may live ${budget / 1000} s after \`ready\`.\n\n${format(seen)}\n`)
+})

@@ -1,0 +1,205 @@
+/**
+ * One row of the process table: a program as a real child process on one of two runners, what was sent to it and when, and
+ * what could be seen of it from outside.
+ */
+import { type ChildProcess, spawn, spawnSync } from "node:child_process"
+import * as fs from "node:fs"
+import * as os from "node:os"
+import * as path from "node:path"
+import { fileURLToPath } from "node:url"
+
+/** `holdfast` is Main.run with Managed, `raw` NodeRuntime.runMain with Effect.acquireRelease. */
+export type Runner = "holdfast" | "raw"
+
+export interface Row {
+  readonly title: string
+  /** A key of support/programs/table.mjs. */
+  readonly program: string
+  /** What is sent, at how many ms after `ready`. */
+  readonly signals?: ReadonlyArray<readonly [atMs: number, signal: NodeJS.Signals]> | undefined
+  /** Run by `npm start` under a pty; Ctrl-C is typed at `ready`. */
+  readonly terminal?: boolean | undefined
+}
+
+/** How the program ended: its code or its signal (under npm, where it did not end by itself: npm's). */
+export type End = number | NodeJS.Signals | "killed by the driver"
+
+export interface Seen {
+  readonly end: End
+  /** From `ready` to the end, in ms. */
+  readonly took: number
+  /** Each resource whose acquire began, in order. */
+  readonly asked: ReadonlyArray<string>
+  /** In order. */
+  readonly released: ReadonlyArray<string>
+  /** Resources that the output speaks of by name, beside the lines by which the program reports. */
+  readonly named: ReadonlyArray<string>
+  /** What the child said beside those lines. */
+  readonly told: string
+}
+
+/** A child that has not ended so long after `ready` is killed. A cap, not a measure. */
+export const budget = 8000
+/** To start at all, on a machine that is busy. */
+const startCap = 30_000
+
+export const table = fileURLToPath(new URL("./programs/table.mjs", import.meta.url))
+
+/** Runs a command under a pty, types Ctrl-C once it is ready, tells how it ended. Node has no pty of its own. */
+const underTerminal = `
+import os, pty, signal, sys
+pid, fd = pty.fork()
+if pid == 0:
+    os.execvp(sys.argv[1], sys.argv[1:])
+seen = b""
+typed = False
+while True:
+    try:
+        chunk = os.read(fd, 65536)
+    except OSError:
+        break
+    if not chunk:
+        break
+    os.write(1, chunk)
+    seen += chunk
+    if not typed and b"\\nready\\r\\n" in seen:
+        typed = True
+        os.write(fd, b"\\x03")
+_, status = os.waitpid(pid, 0)
+if os.WIFSIGNALED(status):
+    signal.signal(os.WTERMSIG(status), signal.SIG_DFL)
+    os.kill(os.getpid(), os.WTERMSIG(status))
+sys.exit(os.WEXITSTATUS(status))
+`
+
+/** Whether this machine can give a child a terminal. */
+export const hasTerminal = (): boolean =>
+  spawnSync("python3", ["-c", "import pty"]).status === 0
+  && spawnSync("npm", ["--version"]).status === 0
+
+/** A folder with a package whose `start` is the program. */
+const packageOf = (folder: string, runner: Runner, program: string): void =>
+  fs.writeFileSync(
+    path.join(folder, "package.json"),
+    JSON.stringify({
+      name: "table",
+      private: true,
+      scripts: {
+        start: [process.execPath, table, runner, program].map((word) => JSON.stringify(word))
+          .join(" ")
+      }
+    })
+  )
+
+const launch = (row: Row, runner: Runner, folder: string): ChildProcess => {
+  const [command, args] = row.terminal
+    ? ["python3", ["-c", underTerminal, "npm", "start"]]
+    : [process.execPath, [table, runner, row.program]]
+  if (row.terminal) packageOf(folder, runner, row.program)
+  return spawn(command as string, args as Array<string>, {
+    cwd: folder,
+    stdio: ["ignore", "pipe", "pipe"],
+    env: {
+      ...process.env,
+      npm_config_cache: path.join(folder, "npm"),
+      npm_config_update_notifier: "false"
+    }
+  })
+}
+
+/** The lines of a child; a terminal adds carriage returns and echoes what was typed. */
+const linesOf = (text: string): ReadonlyArray<string> =>
+  text.replaceAll("\r", "").replaceAll("^C", "").split("\n")
+
+const report = /^([?+-])([a-z][\w-]*)$/
+const ownCode = /^exit (\d+)$/
+const isReport = (line: string) => line === "ready" || report.test(line) || ownCode.test(line)
+
+const read = (out: string, err: string): Omit<Seen, "end" | "took"> => {
+  const lines = linesOf(out)
+  const reported = (mark: string) =>
+    lines.flatMap((line) => {
+      const [, found, resource] = report.exec(line) ?? []
+      return found === mark ? [resource!] : []
+    })
+  const asked = reported("?")
+  const told = [...lines.filter((line) => !isReport(line)), ...linesOf(err)].join("\n").trim()
+  return {
+    asked,
+    released: reported("-"),
+    named: asked.filter((resource) => new RegExp(`(?<![\\w-])${resource}(?![\\w-])`).test(told)),
+    told
+  }
+}
+
+/** The code that the program itself says it ends with. */
+const codeSaid = (out: string): number | undefined =>
+  linesOf(out).filter((line) => ownCode.test(line)).map((line) => Number(line.slice(5)))[0]
+
+/** Runs one side of a row, to its end or to the cap. */
+export const runRow = (row: Row, runner: Runner): Promise<Seen> =>
+  new Promise((resolve, reject) => {
+    const folder = fs.mkdtempSync(path.join(os.tmpdir(), "hf-"))
+    const child = launch(row, runner, folder)
+    let out = ""
+    let err = ""
+    let readyAt: number | undefined
+    let isKilled = false
+    const kill = () => {
+      isKilled = true
+      child.kill("SIGKILL")
+    }
+    let cap = setTimeout(kill, startCap)
+    const onReady = () => {
+      readyAt = performance.now()
+      clearTimeout(cap)
+      cap = setTimeout(kill, budget)
+      for (const [atMs, signal] of row.signals ?? []) setTimeout(() => child.kill(signal), atMs)
+    }
+    child.stdout?.on("data", (chunk: Buffer) => {
+      out += chunk.toString()
+      if (readyAt === undefined && linesOf(out).includes("ready")) onReady()
+    })
+    child.stderr?.on("data", (chunk: Buffer) => {
+      err += chunk.toString()
+    })
+    child.once("error", reject)
+    child.once("close", (code, signal) => {
+      clearTimeout(cap)
+      fs.rmSync(folder, { recursive: true, force: true })
+      resolve({
+        end: isKilled
+          ? "killed by the driver"
+          : (row.terminal ? codeSaid(out) : undefined) ?? signal ?? code!,
+        took: performance.now() - (readyAt ?? performance.now()),
+        ...read(out, err)
+      })
+    })
+  })
+
+const someOf = (names: ReadonlyArray<string>): string =>
+  names.length <= 2 ? names.join(", ") : `${names.slice(0, 2).join(", ")}, … ${names.length}`
+
+const cells = ({ asked, end, named, released, took }: Seen): ReadonlyArray<string> => [
+  end === "killed by the driver" ? "hung, killed" : typeof end === "number" ? `exit ${end}` : end,
+  `${(took / 1000).toFixed(1)} s`,
+  `${released.length}/${asked.length}`,
+  someOf(named) || "-",
+  someOf(asked.filter((name) => !released.includes(name) && !named.includes(name))) || "-"
+]
+
+/** The table, aligned: each row on both sides. `lost` is neither released nor named. */
+export const format = (
+  rows: ReadonlyArray<{ readonly title: string; readonly ours: Seen; readonly raw: Seen }>
+): string => {
+  const head = ["end", "took", "let go", "named", "lost"]
+  const grid = [
+    ["", "Main.run", "", "", "", "", "runMain", "", "", "", ""],
+    ["program + what is sent (ms after ready)", ...head, ...head],
+    ...rows.map(({ ours, raw, title }) => [title, ...cells(ours), ...cells(raw)])
+  ]
+  const widths = grid[0]!.map((_, column) => Math.max(...grid.map((line) => line[column]!.length)))
+  return grid.map((line) =>
+    line.map((cell, column) => cell.padEnd(widths[column]!)).join("  ").trimEnd()
+  ).join("\n")
+}

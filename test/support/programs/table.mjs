@@ -1,0 +1,137 @@
+// One program per row of the process table, on either runner: `node table.mjs holdfast|raw <program>`. The raw side is what
+// people write today: NodeRuntime.runMain and Effect.acquireRelease. test/Main.table.slow.test.ts drives both with real signals.
+// Lines on standard output: `?x` x is being acquired, `+x` it is held, `-x` it is released, `ready` the signals may come,
+// `exit 0` the process ends by itself with that code (under npm only the program knows).
+import * as Deferred from "effect/Deferred"
+import * as Effect from "effect/Effect"
+import * as http from "node:http"
+
+const [, , runner, name] = process.argv
+const isOurs = runner === "holdfast"
+// Each side loads what it needs, as its own program would.
+const { Main, Managed, NodeRuntime, Shutdown } = isOurs
+  ? {
+    Main: await import("holdfast/Main"),
+    Managed: await import("holdfast/Managed"),
+    Shutdown: await import("holdfast/Shutdown")
+  }
+  : { NodeRuntime: await import("@effect/platform-node/NodeRuntime") }
+
+const say = (line) => process.stdout.write(`${line}\n`)
+// Not in the first step: runMain listens for signals only after that (`firstStep` shows it).
+const ready = Effect.zipRight(Effect.sleep("1 millis"), Effect.sync(() => say("ready")))
+const waiting = Effect.zipRight(ready, Effect.never)
+
+/** A resource that says what becomes of it. */
+const held = (resource, release = Effect.void, open = Effect.void, releaseDeadline = "1 second") => {
+  const acquire = Effect.suspend(() => {
+    say(`?${resource}`)
+    return Effect.tap(open, () => say(`+${resource}`))
+  })
+  const letGo = (value) =>
+    Effect.zipRight(
+      Effect.suspend(() => Effect.isEffect(release) ? release : release(value)),
+      Effect.sync(() => say(`-${resource}`))
+    )
+  return isOurs
+    ? Managed.make({ name: resource, acquire, release: letGo, releaseDeadline })
+    : Effect.acquireRelease(acquire, letGo)
+}
+const slowUpload = held("slow-upload", Effect.sleep("1500 millis"), Effect.void, "5 seconds")
+/** The inner one is released first. */
+const inside = (inner, body = waiting) =>
+  Effect.scoped(Effect.zipRight(Effect.zipRight(held("outer-db"), inner), body))
+const later = (f) => Effect.sync(() => void setTimeout(f, 10))
+const throwLater = later(() => {
+  throw new Error("a stray throw")
+})
+const rejectLater = later(() => void Promise.reject(new Error("an unheard rejection")))
+/** A daemon that holds a socket, once it does; it waits for what keeps no process alive (a queue, a message). */
+const daemon = Effect.flatMap(Deferred.make(), (isHeld) =>
+  Effect.zipRight(
+    Effect.forkDaemon(Effect.scoped(Effect.zipRight(
+      held("daemon-socket", Effect.sleep("50 millis")),
+      Effect.zipRight(Deferred.succeed(isHeld, undefined), Effect.async(() => {}))
+    ))),
+    Deferred.await(isHeld)
+  ))
+/** A server whose only client never lets go of its event stream. */
+const server = held(
+  "http-server",
+  (listening) => Effect.async((resume) => void listening.close(() => resume(Effect.void))),
+  Effect.async((resume) => {
+    const listening = http.createServer((_, response) => {
+      response.writeHead(200, { "content-type": "text/event-stream" })
+      response.write("data: hello\n\n")
+    })
+    listening.listen(0, "127.0.0.1", () => resume(Effect.succeed(listening)))
+  })
+)
+const openStream = (listening) =>
+  Effect.async((resume) => {
+    http.get({ host: "127.0.0.1", port: listening.address().port }, (response) =>
+      response.once("data", () => resume(Effect.void)))
+  })
+const good = Array.from({ length: 1000 }, (_, n) => `good-${n}`)
+
+const programs = {
+  succeeds: inside(held("user-cache"), ready),
+  fails: inside(held("user-cache"), Effect.zipRight(ready, Effect.fail(new Error("no luck")))),
+  clean: inside(held("user-cache")),
+  cleanOnQuit: inside(held("user-cache")),
+  hungRelease: inside(held("hung-queue", Effect.never)),
+  unboundedRelease: inside(held("hung-queue", Effect.never, Effect.void, Infinity)),
+  hungAcquire: inside(held("hung-vault", Effect.void, Effect.zipRight(ready, Effect.never))),
+  slowRelease: inside(slowUpload),
+  failingRelease: inside(held("broken-cache", Effect.die(new Error("the flush broke")))),
+  stray: inside(held("user-cache"), Effect.zipRight(throwLater, waiting)),
+  rejection: inside(held("user-cache"), Effect.zipRight(rejectLater, waiting)),
+  firstStep: inside(
+    held("user-cache"),
+    Effect.zipRight(
+      Effect.sync(() => {
+        say("ready")
+        for (const until = Date.now() + 300; Date.now() < until;);
+      }),
+      Effect.never
+    )
+  ),
+  daemonSuccess: inside(daemon, ready),
+  daemonWaits: inside(daemon),
+  uninterruptible: inside(held("user-cache"), Effect.uninterruptible(waiting)),
+  amongAThousand: Effect.scoped(Effect.gen(function*() {
+    for (const resource of good.slice(0, 500)) yield* held(resource)
+    const quiet = Effect.sync(() => { say("?hung-queue"); say("+hung-queue") })
+    yield* isOurs
+      ? Managed.make({ name: "hung-queue", acquire: quiet, release: () => Effect.never, releaseDeadline: "1 second" }) // THE HUNG ONE
+      : Effect.acquireRelease(quiet, () => Effect.never)
+    for (const resource of good.slice(500)) yield* held(resource)
+    yield* waiting
+  })),
+  // Half a second of work in flight. Raw has nothing to mark it with.
+  drains: (() => {
+    const work = inside(
+      held("batch-job"),
+      Effect.zipRight(ready, Effect.zipRight(Effect.sleep("700 millis"), Effect.sync(() => say("whole"))))
+    )
+    return isOurs ? Shutdown.drains(work) : work
+  })(),
+  eventStream: Effect.scoped(Effect.zipRight(
+    held("outer-db"),
+    Effect.flatMap(server, (listening) => Effect.zipRight(openStream(listening), waiting))
+  ))
+}
+
+process.on("exit", (code) => say(`exit ${code}`))
+const program = programs[name]
+if (isOurs) {
+  Main.run(program, {
+    // Until 2026-11 two flat bounds.
+    drain: "2 seconds",
+    release: "3 seconds",
+    shutdown: { stopTimeout: "2 seconds", releaseTimeout: "3 seconds", total: "5 seconds" },
+    ...name === "cleanOnQuit" ? { signals: ["SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT"] } : {}
+  })
+} else {
+  NodeRuntime.runMain(program)
+}
