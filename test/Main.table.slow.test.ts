@@ -188,8 +188,10 @@ const rows: ReadonlyArray<Expected> = [
     released: ["outer-db"],
     named: ["http-server"]
   },
-  { ...slow, title: "slow release, npm start, Ctrl-C", terminal: true, end: 130 },
-  { ...clean, title: "npm start, Ctrl-C", terminal: true, end: 130 }
+  // With bash the second SIGINT comes some 0.2 ms after the first: whether raw lives through it is a race.
+  { ...clean, title: "npm start (sh), Ctrl-C", terminal: "sh", end: 130 },
+  { ...slow, title: "slow release, npm start (sh), Ctrl-C", terminal: "sh", end: 130 },
+  { ...slow, title: "slow release, npm start (bash), Ctrl-C", terminal: "bash", end: 130 }
 ]
 
 const canType = hasTerminal()
@@ -201,7 +203,7 @@ describe.concurrent(
   { timeout: 90_000 },
   () => {
     for (const row of rows) {
-      it.skipIf(row.terminal === true && !canType)(`${row.title}: ${row.end}`, async () => {
+      it.skipIf(row.terminal !== undefined && !canType)(`${row.title}: ${row.end}`, async () => {
         const [ours, raw] = await Promise.all([runRow(row, "holdfast"), runRow(row, "raw")])
         results.set(row.title, { ours, raw })
         const { end, named, released, told } = ours

@@ -17,8 +17,11 @@ export interface Row {
   readonly program: string
   /** What is sent, at how many ms after `ready`. */
   readonly signals?: ReadonlyArray<readonly [atMs: number, signal: NodeJS.Signals]> | undefined
-  /** Run by `npm start` under a pty; Ctrl-C is typed at `ready`. */
-  readonly terminal?: boolean | undefined
+  /**
+   * Run by `npm start` under a pty, Ctrl-C is typed at `ready`; the value is npm's `script-shell`. The terminal signals the whole
+   * group and npm passes its own signal on to the shell: bash has become the program by then (two SIGINTs), dash has not (one).
+   */
+  readonly terminal?: "sh" | "bash" | undefined
 }
 
 /** How the program ended: its code or its signal (under npm, where it did not end by itself: npm's). */
@@ -74,8 +77,9 @@ sys.exit(os.WEXITSTATUS(status))
 
 /** Whether this machine can give a child a terminal. */
 export const hasTerminal = (): boolean =>
-  spawnSync("python3", ["-c", "import pty"]).status === 0
-  && spawnSync("npm", ["--version"]).status === 0
+  [["python3", "-c", "import pty"], ["npm", "--version"], ["bash", "-c", "true"]].every((
+    [command, ...args]
+  ) => spawnSync(command!, args).status === 0)
 
 /** A folder with a package whose `start` is the program. */
 const packageOf = (folder: string, runner: Runner, program: string): void =>
@@ -102,6 +106,7 @@ const launch = (row: Row, runner: Runner, folder: string): ChildProcess => {
     env: {
       ...process.env,
       npm_config_cache: path.join(folder, "npm"),
+      npm_config_script_shell: row.terminal ?? "sh",
       npm_config_update_notifier: "false"
     }
   })
