@@ -1,22 +1,45 @@
 /**
- * Shutdown: that the process has been asked to end, why, and who will end by himself.
+ * Shutdown: how a program ends when it is asked to: phase by phase, each bounded, and what became of everything it held.
  *
- * DESIGN. One request, seen by all. A part of the program that knows how to finish (a batch that drains) marks itself with
- * `drains`; whoever runs the program (Main.ts) interrupts at once if nobody drains, and else gives the drainers their time.
+ * DESIGN. One request, seen by all at once; then `run`, which watches the program from outside, leads it through the phases:
+ * running → draining (not ready any more, still serving) → stopping (what is under way finishes) → releasing (the main fiber
+ * is interrupted, then the fibers it left behind) → exited. What nobody uses takes no time: without hooks, drainers and
+ * delay a request goes straight to releasing. Nothing of the process is known here; signals and exit codes are Main.ts.
  *
  * INVARIANTS
  * - Shutdown-1 The first request wins; later ones change nothing and say so.
  * - Shutdown-2 The count of drainers is exact at every instant, whatever way a draining region ends.
+ * - Shutdown-3 Phases only go forward. Readiness is gone in the very step of the request, before anything else is done.
+ * - Shutdown-4 (L4) Each phase ends by its bound and all by `total`, whatever the program, a hook or a release does; draining
+ *   and stopping leave the releases `releaseTimeout`, or half of `total` if that is less.
+ * - Shutdown-5 A hook runs at most once, while its scope is open: a scope that closes meanwhile waits for it.
+ * - Shutdown-6 (L3) When the program has ended, in whatever way, the fibers it left behind are interrupted and waited for, so
+ *   that what they hold is let go; a release under way is waited for, never cut.
+ * - Shutdown-7 (L5) The report names what failed, was abandoned or is still held, each overrun and each fiber that is left.
  *
- * NOT DONE here yet: phases with budgets of their own, readiness, hooks, the report.
+ * COST one fiber beside the program; a look at `Fiber.roots` at the end.
+ * NOT DONE fibers left behind that are forked by the releases of others are awaited only for as long as `releaseTimeout`.
+ * SOURCES lightship and terminus (unready, delay, stop), OTP (a deadline each), uber-go/fx (who takes how long), suture's
+ * report of what did not stop, trio#147 (a reason and a grace).
  *
  * @since 0.1.0
  */
+import * as Cause from "effect/Cause"
+import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
+import * as Data from "effect/Data"
 import * as Deferred from "effect/Deferred"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
 import * as FiberId from "effect/FiberId"
 import * as Option from "effect/Option"
+import type * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
+import * as Subscribable from "effect/Subscribable"
+import { isBounded } from "./internal/deadline.ts"
+import * as Ledger from "./Ledger.ts"
 
 /**
  * Why the end was asked for.
@@ -28,6 +51,165 @@ export type Reason =
   | { readonly kind: "signal"; readonly signal: string }
   | { readonly kind: "error"; readonly error: unknown }
   | { readonly kind: "request"; readonly by: string }
+
+/**
+ * How far the end has come.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Phase = "running" | "draining" | "stopping" | "releasing" | "exited"
+
+/**
+ * How long each phase may take.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Budgets {
+  /** How long to go on serving after readiness is gone, until those who send work have seen it. Default 0. */
+  readonly drainDelay?: Duration.DurationInput | undefined
+  /** How long the `onDrain` hooks may take, from the request on. Default 5 seconds. */
+  readonly drainTimeout?: Duration.DurationInput | undefined
+  /** How long the `onStop` hooks and what is marked by `drains` may take after that. Default 10 seconds. */
+  readonly stopTimeout?: Duration.DurationInput | undefined
+  /** How long the program may take to let go, once interrupted. Default 10 seconds. */
+  readonly releaseTimeout?: Duration.DurationInput | undefined
+  /** How long all of it may take. Default 25 seconds: Kubernetes kills after 30. */
+  readonly total?: Duration.DurationInput | undefined
+}
+
+/**
+ * What `run` takes.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Options extends Budgets {
+  /**
+   * Which of the fibers that are left behind count as the program's: its own (all that was forked in it), or every one in the
+   * process. Default `"own"`.
+   */
+  readonly fibers?: "own" | "all" | undefined
+  /** Called, synchronously, as each phase ends. It must not throw. */
+  readonly onPhaseEnd?: ((phase: PhaseReport) => void) | undefined
+}
+
+/**
+ * One phase. Times are in milliseconds of the `Clock`.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface PhaseReport {
+  readonly phase: Phase
+  readonly startedAt: number
+  /** How long it took, or has taken so far. */
+  readonly duration: number
+  /** Something in it did not end by its bound. */
+  readonly overran: boolean
+}
+
+/**
+ * What became of one resource: all that were live at the end of the report, and those that ended since the request (of those
+ * that were let go in peace, as many as the ledger's history keeps).
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface ResourceReport {
+  readonly id: number
+  readonly kind: string
+  readonly name: string
+  readonly state: Ledger.State
+  /** The line that asked for it. */
+  readonly site: string | undefined
+  /** Milliseconds from its acquire to its release. */
+  readonly heldFor: number | undefined
+  /** Milliseconds of its release, so far if it is still being released. */
+  readonly releaseTook: number | undefined
+  /** Why it failed or was abandoned. */
+  readonly cause: string | undefined
+}
+
+/**
+ * What became of one hook.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface HookReport {
+  readonly phase: "draining" | "stopping"
+  /** The line that registered it. */
+  readonly site: string | undefined
+  readonly state: "running" | "done" | "failed" | "abandoned"
+  /** Milliseconds. */
+  readonly took: number
+  readonly cause: string | undefined
+}
+
+/**
+ * What the end has come to so far. Plain data, but for the error of a reason.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Report {
+  readonly reason: Reason | undefined
+  /** Milliseconds since the request, or since the program ended by itself. */
+  readonly took: number
+  readonly phases: ReadonlyArray<PhaseReport>
+  /** Counted since then, by the ledger in force; all 0 without one. */
+  readonly released: number
+  readonly failed: number
+  readonly abandoned: number
+  readonly held: number
+  /** The slowest release first. */
+  readonly resources: ReadonlyArray<ResourceReport>
+  readonly hooks: ReadonlyArray<HookReport>
+  /** Fibers that did not end, such as `"#12"`. */
+  readonly fibers: ReadonlyArray<string>
+  /** Whether anything did not end by its bound: a phase, a hook, a release, a fiber. */
+  readonly overran: boolean
+  /** What the process is to end with: known to `Main.run` only, and at the end only. */
+  readonly exitCode: number | undefined
+}
+
+/**
+ * How a program ended, and what that took.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Ended<out A, out E = never> {
+  /** The program's own exit; a `ShutdownTimeout` defect if it did not end. */
+  readonly exit: Exit.Exit<A, E>
+  readonly report: Report
+}
+
+/**
+ * The program did not end in the time its releases have, and was left behind.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class ShutdownTimeout extends Data.TaggedError("ShutdownTimeout")<{
+  /** How long it was waited for. */
+  readonly waited: Duration.Duration
+  /** What it still held, was acquiring or was releasing. */
+  readonly held: ReadonlyArray<Ledger.Entry>
+}> {
+  override get message(): string {
+    const shown = this.held.slice(0, 10).map((entry) => Ledger.describe(entry)).join("; ")
+    const more = this.held.length > 10 ? ` and ${this.held.length - 10} more` : ""
+    return `The program did not end within ${
+      Duration.format(this.waited)
+    } of being interrupted and was left behind`
+      + (shown === ""
+        ? ". Look for an uninterruptible wait, or raise `releaseTimeout`."
+        : `, with ${shown}${more}. Give what hangs a \`releaseDeadline\`, or raise \`releaseTimeout\`.`)
+  }
+}
 
 /**
  * The state of the end.
@@ -44,69 +226,619 @@ export interface Service {
   readonly request: (reason: Reason) => Effect.Effect<boolean>
   /** Marks a region that ends by itself soon after `requested`. */
   readonly drains: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
+  /** The phase; its `changes` begin with the current one and end after `exited`. */
+  readonly phase: Subscribable.Subscribable<Phase>
+  /** Whether new work is welcome: false from the request on. */
+  readonly isReady: Effect.Effect<boolean>
+  /** Runs in draining, if the scope is still open; `site` names it in the report. */
+  readonly onDrain: <A, E, R>(
+    hook: Effect.Effect<A, E, R>,
+    site?: Ledger.Site
+  ) => Effect.Effect<void, never, R | Scope.Scope>
+  /** Runs in stopping, if the scope is still open; `site` names it in the report. */
+  readonly onStop: <A, E, R>(
+    hook: Effect.Effect<A, E, R>,
+    site?: Ledger.Site
+  ) => Effect.Effect<void, never, R | Scope.Scope>
+  readonly report: Effect.Effect<Report>
+  /** Runs the program of this shutdown; there is only one. */
+  readonly run: <A, E, R>(
+    program: Effect.Effect<A, E, R>,
+    options?: Options
+  ) => Effect.Effect<Ended<A, E>, never, R>
   readonly unsafeRequest: (reason: Reason) => boolean
   /** As `reason`, in the same step: a release reads it. */
   readonly unsafeReason: () => Option.Option<Reason>
+  readonly unsafePhase: () => Phase
   readonly unsafeDrainers: () => number
+  readonly unsafeReport: () => Report
 }
 
+type AnyFiber = Fiber.RuntimeFiber<unknown, unknown>
+
+/** A phase as it is kept. Guarded by the single thread; written only by the course. */
+interface Stretch {
+  readonly phase: Phase
+  readonly startedAt: number
+  endedAt: number | undefined
+  overran: boolean
+}
+
+/** A hook as it is kept. Guarded by the single thread; written only by the course. */
+interface Hook {
+  readonly phase: HookReport["phase"]
+  readonly run: Effect.Effect<unknown, unknown>
+  readonly site: Ledger.Site | undefined
+  state: "waiting" | HookReport["state"]
+  fiber: AnyFiber | undefined
+  startedAt: number
+  endedAt: number | undefined
+  cause: Cause.Cause<unknown> | undefined
+}
+
+const millisOf = (
+  duration: Duration.DurationInput | undefined,
+  otherwise: Duration.DurationInput
+): number => Duration.toMillis(duration ?? otherwise)
+
+/** What the ledger said when the end began, and what it has lost from its history since. */
+class Watched {
+  readonly #ledger: Ledger.Service
+  readonly #before: Ledger.Totals
+  readonly #since: number
+  // Guarded by the single thread.
+  readonly #troubled = new Map<number, Ledger.Entry>()
+  readonly stop: () => void
+
+  constructor(ledger: Ledger.Service) {
+    const { takenAt, total } = ledger.unsafeSnapshot()
+    this.#ledger = ledger
+    this.#before = total
+    this.#since = takenAt
+    this.stop = ledger.unsafeListen(({ entry }) => {
+      if (entry.state === "abandoned" || entry.state === "failed") {
+        this.#troubled.set(entry.id, entry)
+      }
+    })
+  }
+
+  report(): Pick<Report, "abandoned" | "failed" | "held" | "released" | "resources"> {
+    const { ended, live, takenAt, total } = this.#ledger.unsafeSnapshot()
+    const entries = new Map(this.#troubled)
+    for (const entry of ended) {
+      if ((entry.endedAt ?? 0) >= this.#since) entries.set(entry.id, entry)
+    }
+    for (const entry of live) entries.set(entry.id, entry)
+    const failed = total.failed - this.#before.failed
+    return {
+      released: total.released - this.#before.released - failed,
+      failed,
+      abandoned: total.abandoned - this.#before.abandoned,
+      held: live.filter(({ state }) => state !== "acquiring").length,
+      resources: Array.from(entries.values())
+        // Who waited in vain held nothing.
+        .filter(({ endedAt, heldAt }) => heldAt !== undefined || endedAt === undefined)
+        .map((entry) => resourceOf(entry, takenAt))
+        .toSorted((one, other) => (other.releaseTook ?? 0) - (one.releaseTook ?? 0))
+    }
+  }
+}
+
+const resourceOf = (entry: Ledger.Entry, now: number): ResourceReport => {
+  const { cause, endedAt, heldAt, id, kind, name, releasingAt, site, state } = entry
+  const end = endedAt ?? now
+  return {
+    id,
+    kind,
+    name,
+    state,
+    site,
+    heldFor: heldAt === undefined ? undefined : (releasingAt ?? end) - heldAt,
+    releaseTook: releasingAt === undefined ? undefined : end - releasingAt,
+    cause
+  }
+}
+
+const nothing = { released: 0, failed: 0, abandoned: 0, held: 0, resources: [] }
+
+/** The fibers that the program has left behind, each told once to end. */
+class LeftBehind {
+  readonly #isOurs: (fiber: AnyFiber) => boolean
+  readonly #by: FiberId.FiberId
+  readonly #onEnd: () => void
+  // Both guarded by the single thread.
+  readonly #told = new WeakSet<AnyFiber>()
+  readonly pending = new Set<AnyFiber>()
+
+  constructor(isOurs: (fiber: AnyFiber) => boolean, by: FiberId.FiberId, onEnd: () => void) {
+    this.#isOurs = isOurs
+    this.#by = by
+    this.#onEnd = onEnd
+  }
+
+  /** Interrupts those that are new; whether there were any. */
+  tell(): boolean {
+    const fresh = Fiber.unsafeRoots().filter((fiber) =>
+      !this.#told.has(fiber) && this.#isOurs(fiber)
+    )
+    for (const fiber of fresh) {
+      this.#told.add(fiber)
+      this.pending.add(fiber)
+      fiber.addObserver(() => {
+        this.pending.delete(fiber)
+        this.#onEnd()
+      })
+      // INVARIANT Shutdown-6: the release of somebody who is ending anyway has a deadline of its own.
+      if (!isBounded(fiber)) fiber.unsafeInterruptAsFork(this.#by)
+    }
+    return fresh.length > 0
+  }
+}
+
+/** All that is known of one end. Guarded by the single thread: every writer is synchronous. */
+class Course implements Service {
+  clock: Clock.Clock = Clock.make()
+  why: Reason | undefined
+  isRunning = false
+  drainers = 0
+  /** When it was asked for, or the program ended by itself. */
+  begunAt: number | undefined
+  watched: Watched | undefined
+  left: LeftBehind | undefined
+  stretches: Array<Stretch> = []
+  readonly hooks = new Set<Hook>()
+  readonly started: Array<Hook> = []
+  readonly listeners = new Set<(phase: Phase) => void>()
+  readonly watchers = new Set<() => void>()
+  /** The fibers of this very course, which nobody has left behind. */
+  readonly own = new WeakSet<AnyFiber>()
+  readonly asked = Deferred.unsafeMake<Reason>(FiberId.none)
+
+  // What is read.
+
+  readonly requested = Deferred.await(this.asked)
+  readonly reason = Effect.sync(() => this.unsafeReason())
+  readonly isReady = Effect.sync(() => this.unsafePhase() === "running")
+  readonly report = Effect.sync(() => this.unsafeReport())
+  readonly phase = Subscribable.make({
+    get: Effect.sync(() => this.unsafePhase()),
+    changes: Stream.asyncPush<Phase>((emit) =>
+      Effect.acquireRelease(
+        Effect.sync(() => {
+          const listener = (phase: Phase): void => {
+            emit.single(phase)
+            if (phase === "exited") emit.end()
+          }
+          listener(this.unsafePhase())
+          this.listeners.add(listener)
+          return listener
+        }),
+        (listener) => Effect.sync(() => this.listeners.delete(listener))
+      ), { bufferSize: "unbounded" })
+  })
+
+  unsafeReason = (): Option.Option<Reason> => Option.fromNullable(this.why)
+  unsafePhase = (): Phase => this.stretches.at(-1)?.phase ?? "running"
+  unsafeDrainers = (): number => this.drainers
+
+  unsafeReport = (): Report => {
+    const now = this.now()
+    const resources = this.watched?.report() ?? nothing
+    const phases = this.stretches.map((stretch) => phaseOf(stretch, now))
+    const hooks = this.started.map((hook) => hookOf(hook, now))
+    const fibers = Array.from(this.left?.pending ?? [], (fiber) => `#${fiber.id().id}`)
+    return {
+      reason: this.why,
+      took: this.begunAt === undefined ? 0 : (this.stretches.at(-1)?.endedAt ?? now) - this.begunAt,
+      phases,
+      ...resources,
+      hooks,
+      fibers,
+      overran: resources.abandoned > 0 || phases.some(({ overran }) => overran),
+      exitCode: undefined
+    }
+  }
+
+  // What is written.
+
+  request = (reason: Reason): Effect.Effect<boolean> =>
+    Effect.sync(() => this.unsafeRequest(reason))
+
+  unsafeRequest = (reason: Reason): boolean => {
+    if (this.why !== undefined) return false
+    this.why = reason
+    // INVARIANT Shutdown-3: whoever is woken below finds it not ready.
+    if (this.unsafePhase() === "running") this.enter("draining")
+    Deferred.unsafeDone(this.asked, Effect.succeed(reason))
+    this.poke()
+    return true
+  }
+
+  drains = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+    Effect.acquireUseRelease(
+      Effect.sync(() => {
+        this.drainers++
+      }),
+      () => effect,
+      () =>
+        Effect.sync(() => {
+          this.drainers--
+          this.poke()
+        })
+    )
+
+  onDrain = <A, E, R>(
+    hook: Effect.Effect<A, E, R>,
+    site?: Ledger.Site
+  ): Effect.Effect<void, never, R | Scope.Scope> => this.register("draining", hook, site)
+
+  onStop = <A, E, R>(
+    hook: Effect.Effect<A, E, R>,
+    site?: Ledger.Site
+  ): Effect.Effect<void, never, R | Scope.Scope> => this.register("stopping", hook, site)
+
+  register<A, E, R>(
+    phase: HookReport["phase"],
+    effect: Effect.Effect<A, E, R>,
+    site: Ledger.Site | undefined
+  ): Effect.Effect<void, never, R | Scope.Scope> {
+    return Effect.flatMap(Effect.context<R>(), (context) => {
+      const hook: Hook = {
+        phase,
+        run: Effect.provide(effect, context),
+        site,
+        state: "waiting",
+        fiber: undefined,
+        startedAt: 0,
+        endedAt: undefined,
+        cause: undefined
+      }
+      return Effect.asVoid(Effect.acquireRelease(
+        Effect.suspend(() => {
+          this.hooks.add(hook)
+          // What comes late still belongs to the phase it is for.
+          return this.isRunning && this.unsafePhase() === phase ? this.start(hook) : Effect.void
+        }),
+        () => {
+          this.hooks.delete(hook)
+          // INVARIANT Shutdown-5: at the latest the end of its phase lets the scope go on.
+          return this.until(() => hook.state !== "running", Infinity)
+        }
+      ))
+    })
+  }
+
+  /** Starts a hook in a fiber of its own. */
+  start(hook: Hook): Effect.Effect<void> {
+    return Effect.map(Effect.forkDaemon(Effect.interruptible(hook.run)), (fiber) => {
+      hook.state = "running"
+      hook.fiber = fiber
+      hook.startedAt = this.now()
+      this.started.push(hook)
+      fiber.addObserver((exit) => {
+        if (hook.state !== "running") return
+        this.endHook(hook, Exit.isSuccess(exit) ? "done" : "failed")
+        if (Exit.isFailure(exit)) hook.cause = exit.cause
+      })
+    })
+  }
+
+  endHook(hook: Hook, state: "done" | "failed" | "abandoned"): void {
+    hook.state = state
+    hook.endedAt = this.now()
+    this.poke()
+  }
+
+  // How it goes on.
+
+  now(): number {
+    return this.clock.unsafeCurrentTimeMillis()
+  }
+
+  /** Lets those who wait for something look again. */
+  poke(): void {
+    for (const look of this.watchers) look()
+  }
+
+  enter(phase: Phase): void {
+    const now = this.now()
+    const last = this.stretches.at(-1)
+    if (last !== undefined) last.endedAt = now
+    this.stretches.push({
+      phase,
+      startedAt: now,
+      endedAt: phase === "exited" ? now : undefined,
+      overran: false
+    })
+    for (const listener of this.listeners) listener(phase)
+  }
+
+  /** Waits for something, at most until `at`; whether it came. */
+  until(isThere: () => boolean, at: number): Effect.Effect<boolean> {
+    return Effect.suspend(() => {
+      if (isThere()) return Effect.succeed(true)
+      const left = at - this.now()
+      if (left <= 0) return Effect.succeed(false)
+      if (left === Infinity) return this.watch(isThere, undefined)
+      return Effect.flatMap(
+        Effect.forkDaemon(Effect.interruptible(Effect.sleep(left))),
+        (timer) => this.watch(isThere, timer)
+      )
+    })
+  }
+
+  watch(
+    isThere: () => boolean,
+    timer: Fiber.RuntimeFiber<void> | undefined
+  ): Effect.Effect<boolean> {
+    return Effect.async((resume) => {
+      const forget = (): void => {
+        this.watchers.delete(look)
+        timer?.unsafeInterruptAsFork(FiberId.none)
+      }
+      const look = (): void => {
+        if (!isThere()) return
+        forget()
+        resume(Effect.succeed(true))
+      }
+      if (timer !== undefined) this.own.add(timer)
+      this.watchers.add(look)
+      timer?.addObserver(() => {
+        if (this.watchers.delete(look)) resume(Effect.succeed(false))
+      })
+      look()
+      return Effect.sync(forget)
+    })
+  }
+
+  run = <A, E, R>(
+    program: Effect.Effect<A, E, R>,
+    options: Options = {}
+  ): Effect.Effect<Ended<A, E>, never, R> =>
+    // MASK: whoever interrupts the run asks for the end and gets it, phase by phase; only the wait for it is restored, and
+    // every wait after that has a bound.
+    Effect.uninterruptibleMask((restore) =>
+      Effect.flatMap(this.launch(program), (main) =>
+        Effect.zipRight(
+          Effect.onInterrupt(
+            restore(this.until(() => this.why !== undefined || main.exit !== undefined, Infinity)),
+            () => this.request({ kind: "request", by: "interruption" })
+          ).pipe(Effect.exit),
+          this.wind(main, options)
+        ))
+    )
+
+  /** Forks the program, with this shutdown in its context. */
+  launch<A, E, R>(program: Effect.Effect<A, E, R>): Effect.Effect<Watching<A, E>, never, R> {
+    return Effect.flatMap(Effect.clock, (clock) => {
+      if (this.isRunning) {
+        return Effect.dieMessage("Shutdown.run: this shutdown has a program already. Make another.")
+      }
+      this.isRunning = true
+      this.clock = clock
+      const interruptible = Effect.interruptible(Effect.provideService(program, Shutdown, this))
+      return Effect.map(Effect.forkDaemon(interruptible), (fiber) => {
+        const main: Watching<A, E> = { fiber, exit: undefined }
+        // The stretch before the request, unless that has come already.
+        if (this.stretches.length === 0) this.enter("running")
+        fiber.addObserver((exit) => {
+          main.exit = exit
+          this.poke()
+        })
+        return main
+      })
+    })
+  }
+
+  /** From the request, or the program's own end, to the end of all. */
+  wind<A, E>(main: Watching<A, E>, options: Options): Effect.Effect<Ended<A, E>> {
+    return Effect.flatMap(Ledger.Ledger, (ledger) => {
+      this.watched = ledger && new Watched(ledger)
+      const bounds = boundsOf(options, this.begunAt = this.now())
+      const told = (phase: Phase, overran: boolean): void => {
+        const stretch = this.stretches.find((one) => one.phase === phase)
+        if (stretch === undefined) return
+        stretch.overran = overran
+        options.onPhaseEnd?.(phaseOf(stretch, this.now()))
+      }
+      const serving = this.why === undefined
+        ? Effect.void
+        : Effect.zipRight(
+          this.inPhase("draining", this.draining(main, bounds), told),
+          this.inPhase("stopping", this.stopping(bounds), told)
+        )
+      return Effect.zipRight(
+        serving,
+        this.inPhase("releasing", this.releasing(main, bounds, options), told)
+      )
+        .pipe(Effect.map(() => {
+          this.enter("exited")
+          this.watched?.stop()
+          return { exit: main.exit ?? this.timedOut(ledger), report: this.unsafeReport() }
+        }))
+    })
+  }
+
+  inPhase(
+    phase: Phase,
+    work: Effect.Effect<boolean>,
+    told: (phase: Phase, overran: boolean) => void
+  ): Effect.Effect<void> {
+    return Effect.suspend(() => {
+      if (this.unsafePhase() !== phase) this.enter(phase)
+      return Effect.map(work, (inTime) => told(phase, !inTime))
+    })
+  }
+
+  draining(main: Watching<unknown, unknown>, bounds: Bounds): Effect.Effect<boolean> {
+    // Whoever has ended serves nobody.
+    const served = this.until(() => main.exit !== undefined, bounds.servedUntil)
+    return Effect.zipRight(this.startHooks("draining"), served).pipe(
+      Effect.zipRight(this.until(() => this.hooksRunning() === 0, bounds.drainedBy)),
+      Effect.tap(() => this.cutHooks())
+    )
+  }
+
+  stopping(bounds: Bounds): Effect.Effect<boolean> {
+    return Effect.zipRight(
+      this.startHooks("stopping"),
+      Effect.suspend(() =>
+        this.until(
+          () => this.drainers === 0 && this.hooksRunning() === 0,
+          Math.min(bounds.workEndsBy, this.now() + bounds.stopTimeout)
+        )
+      )
+    ).pipe(Effect.tap(() => this.cutHooks()))
+  }
+
+  /** INVARIANT Shutdown-6: the main fiber, then those it left behind; a hung main fiber leaves them a tenth of the time. */
+  releasing(
+    main: Watching<unknown, unknown>,
+    bounds: Bounds,
+    options: Options
+  ): Effect.Effect<boolean> {
+    return Effect.withFiberRuntime<boolean>((self) => {
+      const from = this.now()
+      const by = Math.min(bounds.endsBy, from + bounds.releaseTimeout)
+      const left = this.left = new LeftBehind(
+        (fiber) =>
+          fiber !== main.fiber && fiber !== self && !this.own.has(fiber)
+          && (options.fibers === "all" || belongsTo(fiber, this)),
+        self.id(),
+        () => this.poke()
+      )
+      if (main.exit === undefined) main.fiber.unsafeInterruptAsFork(self.id())
+      const ended = (): boolean => main.exit !== undefined && left.pending.size === 0
+      const all = Effect.suspend((): Effect.Effect<boolean> =>
+        // What ends may leave others behind.
+        left.tell()
+          ? Effect.flatMap(this.until(ended, by), (yes) => yes ? all : Effect.succeed(false))
+          : this.until(ended, by)
+      )
+      const alone = by === Infinity ? Infinity : by - (by - from) / 10
+      return Effect.zipRight(this.until(() => main.exit !== undefined, alone), all)
+    })
+  }
+
+  startHooks(phase: HookReport["phase"]): Effect.Effect<void> {
+    return Effect.suspend(() =>
+      Effect.forEach(
+        Array.from(this.hooks).filter((hook) => hook.phase === phase && hook.state === "waiting"),
+        (hook) => this.start(hook),
+        { discard: true }
+      )
+    )
+  }
+
+  hooksRunning(): number {
+    return this.started.filter(({ state }) => state === "running").length
+  }
+
+  cutHooks(): Effect.Effect<void> {
+    return Effect.withFiberRuntime((self) => {
+      for (const hook of this.started) {
+        if (hook.state !== "running") continue
+        hook.fiber?.unsafeInterruptAsFork(self.id())
+        this.endHook(hook, "abandoned")
+      }
+      return Effect.void
+    })
+  }
+
+  timedOut(ledger: Ledger.Service | undefined): Exit.Exit<never> {
+    const stretch = this.stretches.find(({ phase }) => phase === "releasing")
+    return Exit.die(
+      new ShutdownTimeout({
+        waited: Duration.millis(this.now() - (stretch?.startedAt ?? this.now())),
+        held: ledger?.unsafeSnapshot().live ?? []
+      })
+    )
+  }
+}
+
+/** The program's main fiber, and its exit once it has one. Guarded by the single thread. */
+interface Watching<A, E> {
+  readonly fiber: Fiber.RuntimeFiber<A, E>
+  exit: Exit.Exit<A, E> | undefined
+}
+
+/** Instants and lengths, in milliseconds. */
+interface Bounds {
+  readonly servedUntil: number
+  readonly drainedBy: number
+  readonly workEndsBy: number
+  readonly stopTimeout: number
+  readonly releaseTimeout: number
+  readonly endsBy: number
+}
+
+const boundsOf = (options: Options, from: number): Bounds => {
+  const total = millisOf(options.total, "25 seconds")
+  const releaseTimeout = millisOf(options.releaseTimeout, "10 seconds")
+  const delay = millisOf(options.drainDelay, 0)
+  // INVARIANT Shutdown-4: whatever comes before leaves the releases their time.
+  const workEndsBy = total === Infinity
+    ? Infinity
+    : from + total - Math.min(releaseTimeout, total / 2)
+  return {
+    servedUntil: Math.min(workEndsBy, from + delay),
+    drainedBy: Math.min(
+      workEndsBy,
+      from + Math.max(delay, millisOf(options.drainTimeout, "5 seconds"))
+    ),
+    workEndsBy,
+    stopTimeout: millisOf(options.stopTimeout, "10 seconds"),
+    releaseTimeout,
+    endsBy: from + total
+  }
+}
+
+const phaseOf = ({ endedAt, overran, phase, startedAt }: Stretch, now: number): PhaseReport => ({
+  phase,
+  startedAt,
+  duration: (endedAt ?? now) - startedAt,
+  overran
+})
+
+const hookOf = (hook: Hook, now: number): HookReport => ({
+  phase: hook.phase,
+  site: hook.site?.text,
+  state: hook.state === "waiting" ? "running" : hook.state,
+  took: (hook.endedAt ?? now) - hook.startedAt,
+  cause: hook.cause && Cause.pretty(hook.cause)
+})
+
+/** Everything that is forked in a program inherits its context. */
+const belongsTo = (fiber: AnyFiber, shutdown: Service): boolean =>
+  fiber.currentContext.unsafeMap.get(Shutdown.key) === shutdown
+
 /**
- * A shutdown that nobody has asked for yet.
+ * A shutdown that nobody has asked for yet, and that has no program yet. Whoever asks it for the end need not be in the
+ * program; without one (`run`), a request only wakes those who wait for it and takes readiness away.
  *
  * @category constructors
  * @since 0.1.0
  */
-export const unsafeMake = (): Service => {
-  // Both guarded by the single thread.
-  let current: Reason | undefined
-  let drainers = 0
-  const requested = Deferred.unsafeMake<Reason>(FiberId.none)
-  const unsafeRequest = (reason: Reason): boolean => {
-    if (current !== undefined) return false
-    current = reason
-    Deferred.unsafeDone(requested, Effect.succeed(reason))
-    return true
-  }
-  return {
-    requested: Deferred.await(requested),
-    reason: Effect.sync(() => Option.fromNullable(current)),
-    request: (reason) => Effect.sync(() => unsafeRequest(reason)),
-    drains: (effect) =>
-      Effect.acquireUseRelease(
-        Effect.sync(() => {
-          drainers++
-        }),
-        () => effect,
-        () =>
-          Effect.sync(() => {
-            drainers--
-          })
-      ),
-    unsafeRequest,
-    unsafeReason: () => Option.fromNullable(current),
-    unsafeDrainers: () => drainers
-  }
-}
+export const unsafeMake = (): Service => new Course()
 
 /**
  * The shutdown in force. The default is one of the whole process, which only your own `request` ever asks for.
  *
  * **Example** (a batch that finishes what it has begun)
  * ```ts run
- * import { Effect, Fiber } from "effect"
+ * import { Effect } from "effect"
  * import { Batch, Shutdown } from "holdfast"
  *
  * const program = Effect.gen(function*() {
  *   const tick = { name: "tick", process: () => Effect.sleep("5 millis") }
  *   const forEver = (function*() { for (let n = 0;; n++) yield n })()
  *   const ticks = Batch.run(tick, forEver, { drain: { when: Shutdown.requested } })
- *   const batch = yield* Effect.fork(Shutdown.drains(ticks)) // without `drains`, `Main.run` interrupts it at once
- *   yield* Effect.sleep("20 millis")
- *   yield* Shutdown.request({ kind: "request", by: "the example" })
- *   return yield* Fiber.join(batch)
+ *   yield* Effect.fork(Effect.delay(Shutdown.request({ kind: "request", by: "the example" }), "20 millis"))
+ *   return yield* Shutdown.drains(ticks) // without `drains` it is interrupted at once
  * })
- * const report = await Effect.runPromise(Effect.provideService(program, Shutdown.Shutdown, Shutdown.unsafeMake()))
- * report.status // => "drained"
+ * const { exit } = await Effect.runPromise(Shutdown.run(program))
+ * const status = exit._tag === "Success" ? exit.value.status : "cut"
+ * status // => "drained"
  * ```
  *
  * @category tags
@@ -115,6 +847,45 @@ export const unsafeMake = (): Service => {
 export class Shutdown extends Context.Reference<Shutdown>()("holdfast/Shutdown", {
   defaultValue: unsafeMake
 }) {}
+
+/**
+ * Runs a program with a shutdown of its own, which anything in it may ask for the end; then leads it there, phase by phase.
+ * This is what `Main.run` does for a process; use it for what comes and goes inside one.
+ *
+ * **Details** — Draining: not ready any more; the `onDrain` hooks run, for `drainTimeout`, and `drainDelay` passes. Stopping:
+ *   the `onStop` hooks run and what is marked by `drains` finishes, for `stopTimeout`. Releasing: the main fiber is
+ *   interrupted, then the fibers it left behind (`forkDaemon`), for `releaseTimeout`. A program that ends by itself goes straight
+ *   there. To ask from outside: `unsafeMake`, and its `run` and `request`.
+ * **Interruption** — is a request; the run ends when the program has. **Errors** — none: the program's exit is the answer, a
+ *   `ShutdownTimeout` defect if it did not end.
+ * **Cost** — a fork, and a look at the ledger at the end.
+ *
+ * **Example** (a daemon that holds something lets go of it)
+ * ```ts run
+ * import { Effect } from "effect"
+ * import { Managed, Shutdown } from "holdfast"
+ *
+ * let log = ""
+ * const lamp = Managed.make({
+ *   name: "lamp",
+ *   acquire: Effect.sync(() => { log += "on " }),
+ *   release: () => Effect.sync(() => { log += "off" })
+ * })
+ * const program = Effect.zipRight(
+ *   Effect.forkDaemon(Managed.use(lamp, () => Effect.never)),
+ *   Effect.sleep("10 millis") // ends, and leaves the daemon behind
+ * )
+ * await Effect.runPromise(Shutdown.run(program))
+ * log // => "on off"
+ * ```
+ *
+ * @category operations
+ * @since 0.1.0
+ */
+export const run = <A, E, R>(
+  program: Effect.Effect<A, E, R>,
+  options: Options = {}
+): Effect.Effect<Ended<A, E>, never, R> => Effect.suspend(() => unsafeMake().run(program, options))
 
 /**
  * Waits until the end is asked for, and says why.
@@ -154,8 +925,8 @@ export const request = (reason: Reason): Effect.Effect<boolean> =>
   Effect.flatMap(Shutdown, (shutdown) => shutdown.request(reason))
 
 /**
- * Marks an effect that ends by itself soon after `requested`: `Main.run` then waits for it, up to `drain`, instead of
- * interrupting at once.
+ * Marks an effect that ends by itself soon after `requested`: it then gets `stopTimeout` to do so, before the program is
+ * interrupted.
  *
  * **Interruption** — the effect's own. **Errors** — the effect's own. **Cost** — a counter.
  *
@@ -164,3 +935,99 @@ export const request = (reason: Reason): Effect.Effect<boolean> =>
  */
 export const drains = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
   Effect.flatMap(Shutdown, (shutdown) => shutdown.drains(effect))
+
+/**
+ * The phase now, and its changes: a stream that begins with the current phase and ends after `exited`.
+ *
+ * **Interruption** — Waiting for a change: at once. **Errors** — none. **Cost** — a listener for each reader.
+ *
+ * @category getters
+ * @since 0.1.0
+ */
+export const phase: Subscribable.Subscribable<Phase> = Subscribable.make({
+  get: Effect.flatMap(Shutdown, (shutdown) => shutdown.phase.get),
+  changes: Stream.unwrap(Effect.map(Shutdown, (shutdown) => shutdown.phase.changes))
+})
+
+/**
+ * Whether new work is welcome, for a readiness probe: false from the request on, before anything else is done about it.
+ *
+ * **Interruption** — never waits. **Errors** — none. **Cost** — none to speak of.
+ *
+ * @category getters
+ * @since 0.1.0
+ */
+export const isReady: Effect.Effect<boolean> = Effect.flatMap(
+  Shutdown,
+  (shutdown) => shutdown.isReady
+)
+
+/**
+ * Registers a hook for the length of the scope: it runs once, when the end has been asked for, while the program still serves.
+ *
+ * **Details** — Hooks run at the same time, each in a fiber of its own with the context it was registered in. One that is
+ *   registered in that very phase runs at once, later ones never. A scope that closes while its hook runs waits for it.
+ * **Interruption** — `drainTimeout` after the request the hook is interrupted and left behind.
+ * **Errors** — stand in the report; they stop nothing. **Cost** — a finalizer.
+ *
+ * @category operations
+ * @since 0.1.0
+ */
+export const onDrain = <A, E, R>(
+  hook: Effect.Effect<A, E, R>
+): Effect.Effect<void, never, R | Scope.Scope> => {
+  const site = Ledger.unsafeSite()
+  return Effect.flatMap(Shutdown, (shutdown) => shutdown.onDrain(hook, site))
+}
+
+/**
+ * Registers a hook for the length of the scope: it runs once, when nothing new is to be begun any more, before the program is
+ * interrupted. The place to stop taking work.
+ *
+ * **Details** — as `onDrain`, which runs before.
+ * **Interruption** — after `stopTimeout` the hook is interrupted and left behind.
+ * **Errors** — stand in the report; they stop nothing. **Cost** — a finalizer.
+ *
+ * **Example** (the order of the end)
+ * ```ts run
+ * import { Effect } from "effect"
+ * import { Managed, Shutdown } from "holdfast"
+ *
+ * const log: Array<string> = []
+ * const say = (line: string) => Effect.sync(() => { log.push(line) })
+ * const server = Managed.make({ name: "server", acquire: Effect.void, release: () => say("closed") })
+ * const program = Effect.scoped(Effect.gen(function*() {
+ *   yield* server
+ *   yield* Shutdown.onDrain(say("told the load balancer"))
+ *   yield* Shutdown.onStop(say("no new requests"))
+ *   yield* Shutdown.request({ kind: "request", by: "the example" })
+ *   yield* Effect.never
+ * }))
+ * const { report } = await Effect.runPromise(Shutdown.run(program))
+ * log // => ["told the load balancer", "no new requests", "closed"]
+ * const phases = report.phases.map(({ phase }) => phase)
+ * phases // => ["running", "draining", "stopping", "releasing", "exited"]
+ * ```
+ *
+ * @category operations
+ * @since 0.1.0
+ */
+export const onStop = <A, E, R>(
+  hook: Effect.Effect<A, E, R>
+): Effect.Effect<void, never, R | Scope.Scope> => {
+  const site = Ledger.unsafeSite()
+  return Effect.flatMap(Shutdown, (shutdown) => shutdown.onStop(hook, site))
+}
+
+/**
+ * What the end has come to so far: the phases and their times, and what became of each resource, hook and fiber.
+ *
+ * **Interruption** — never waits. **Errors** — none; without a ledger it names no resources. **Cost** — a snapshot.
+ *
+ * @category getters
+ * @since 0.1.0
+ */
+export const report: Effect.Effect<Report> = Effect.flatMap(
+  Shutdown,
+  (shutdown) => shutdown.report
+)
