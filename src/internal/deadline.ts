@@ -1,71 +1,133 @@
 /**
  * deadline: run something to its end or give up on it after a while, whatever the caller's own state.
  *
- * DESIGN. The work and the timer each run in a daemon fiber of their own and the caller only observes them. Plain
- * `Effect.timeout` cannot do this: inside a release it waits for the uninterruptible work it should bound, and in a fiber
- * that is already interrupted it fires at once. The work runs interruptibly, because the only one who may interrupt it is
- * this file, at the deadline: the caller's interruption never reaches it, so a deadline never skips a good release.
+ * DESIGN. The work is started at once in a fiber of its own and runs there, inside the caller's step, up to its first wait.
+ * Most work has ended by then and nothing else is needed; for what has not, a timer is started beside it and the caller
+ * only observes the two. Plain `Effect.timeout` cannot do this: inside a release it waits for the uninterruptible work it
+ * should bound, and in a fiber that is already interrupted it fires at once. The work runs interruptibly, because the only
+ * one who may interrupt it is this file, at the deadline: the caller's interruption never reaches it, so a deadline never
+ * skips a good release.
  *
  * INVARIANTS
- * - Deadline-1 The caller gets an answer no later than the deadline, even if the work ignores interruption.
+ * - Deadline-1 The caller gets an answer no later than the deadline, even if the work ignores interruption. The time counts
+ *   from the work's first wait: what never waits cannot be stopped in JavaScript, by anybody.
  * - Deadline-2 The work is never cut before its deadline, even if the caller is interrupted meanwhile.
+ * - Deadline-3 However deep such work nests, the stack stays shallow.
  *
- * COST two forks and a wait for them, about 12 µs. Time is the `Clock`'s, so `TestClock` drives it.
+ * COST (2026-11) work that never waits 2 µs, one fork; work that waits one fork more. Time is the `Clock`'s, so `TestClock`
+ * drives it.
  */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
 import type * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
-import * as Option from "effect/Option"
+import type * as Option from "effect/Option"
+import * as Runtime from "effect/Runtime"
+import * as RuntimeFlags from "effect/RuntimeFlags"
 
-// Guarded by the single thread: added to in the step that forks.
+type Fibers = Fiber.RuntimeFiber<unknown, unknown>
+
+/**
+ * Whether this is a single operation that ends in its own step: it may run where its caller stands, for it cannot wait.
+ * `_op` is what the run loop itself looks at; an effect without one of these is merely taken for one that may wait.
+ */
+export const isInstant = (effect: object): boolean => {
+  const op = "_op" in effect ? effect._op : undefined
+  return op === "Success" || op === "Sync" || op === "Failure"
+}
+
+// Guarded by the single thread: added to in the step that begins to wait.
 const bounded = new WeakSet<object>()
 
 /** Whether a fiber is work that only its deadline may cut: who interrupts what is left behind (Shutdown.ts) asks. */
 export const isBounded = (fiber: object): boolean => bounded.has(fiber)
 
+// Guarded by the single thread: how many starts are on the stack right now.
+let depth = 0
+const deepest = 16
+
+/** A root fiber with the FiberRefs of `caller`, interruptible, that has run up to its first wait. */
+const start = <A, E, R>(
+  effect: Effect.Effect<A, E, R>,
+  caller: Fibers,
+  flags: RuntimeFlags.RuntimeFlags
+): Fiber.RuntimeFiber<A, E> => {
+  const runtime = Runtime.make({
+    // `R` is what the caller's own type asks for, so its context has it.
+    context: caller.currentContext as Runtime.Runtime<R>["context"],
+    runtimeFlags: RuntimeFlags.enable(flags, RuntimeFlags.Interruption),
+    fiberRefs: caller.getFiberRefs()
+  })
+  depth++
+  try {
+    return Runtime.runFork(runtime, effect, { immediate: depth <= deepest })
+  } finally {
+    depth--
+  }
+}
+
 const observe = <A, E>(
   work: Fiber.RuntimeFiber<A, E>,
-  timer: Fiber.RuntimeFiber<void>
-): Effect.Effect<Option.Option<Exit.Exit<A, E>>> =>
+  timer: Fiber.RuntimeFiber<Duration.Duration>
+): Effect.Effect<Either.Either<Exit.Exit<A, E>, Duration.Duration>> =>
   Effect.async((resume) => {
     bounded.add(work)
+    bounded.add(timer)
     // Guarded by the single thread: whichever observer runs first decides, the other finds `decided`.
     let decided = false
     work.addObserver((exit) => {
       if (decided) return
       decided = true
       timer.unsafeInterruptAsFork(work.id())
-      resume(Effect.succeed(Option.some(exit)))
+      resume(Effect.succeed(Either.right(exit)))
     })
-    timer.addObserver(() => {
+    timer.addObserver((exit) => {
       if (decided) return
       decided = true
       work.unsafeInterruptAsFork(timer.id())
-      resume(Effect.succeed(Option.none()))
+      resume(Effect.succeed(Either.left(exit._tag === "Success" ? exit.value : Duration.zero)))
     })
   })
 
 /**
- * The exit of `effect`, or none if it has not ended by `deadline` (it is then interrupted and left behind).
+ * The exit of `effect`; or, if it has not ended by `deadline`, how long it has been waited for (it is then interrupted and
+ * left behind).
  */
-export const exitWithin = <A, E, R>(
+export const outcomeWithin = <A, E, R>(
   effect: Effect.Effect<A, E, R>,
   deadline: Duration.Duration
-): Effect.Effect<Option.Option<Exit.Exit<A, E>>, never, R> => {
+): Effect.Effect<Either.Either<Exit.Exit<A, E>, Duration.Duration>, never, R> => {
   if (!Duration.isFinite(deadline)) {
-    return Effect.map(Effect.exit(effect), Option.some)
+    return Effect.map(Effect.exit(effect), Either.right)
   }
   // MASK: an interrupt must not part the caller from the work it has to wait for; nothing waits but `observe`, and that
   // ends by the deadline.
   return Effect.uninterruptible(
-    Effect.flatMap(
-      Effect.forkDaemon(Effect.interruptible(effect)),
-      (work) =>
-        Effect.flatMap(
-          Effect.forkDaemon(Effect.interruptible(Effect.sleep(deadline))),
-          (timer) => observe(work, timer)
-        )
-    )
+    Effect.withFiberRuntime((caller, { runtimeFlags }) => {
+      const work = start(effect, caller, runtimeFlags)
+      const ended = work.unsafePoll()
+      return ended === null
+        ? observe(work, start(timerOf(deadline), caller, runtimeFlags))
+        : Effect.succeed(Either.right(ended))
+    })
   )
 }
+
+const timerOf = (deadline: Duration.Duration): Effect.Effect<Duration.Duration> =>
+  Effect.clockWith((clock) => {
+    const began = clock.unsafeCurrentTimeMillis()
+    return Effect.map(
+      clock.sleep(deadline),
+      () => Duration.millis(clock.unsafeCurrentTimeMillis() - began)
+    )
+  })
+
+/**
+ * The exit of `effect`, or none if it has not ended by `deadline`.
+ */
+export const exitWithin = <A, E, R>(
+  effect: Effect.Effect<A, E, R>,
+  deadline: Duration.Duration
+): Effect.Effect<Option.Option<Exit.Exit<A, E>>, never, R> =>
+  Effect.map(outcomeWithin(effect, deadline), Either.getRight)

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "@effect/vitest"
-import { Duration, Effect, Exit, Fiber, Option, TestClock } from "effect"
-import { exitWithin } from "../../src/internal/deadline.ts"
+import { Duration, Effect, Either, Exit, Fiber, FiberRef, Option, TestClock } from "effect"
+import { exitWithin, isInstant, outcomeWithin } from "../../src/internal/deadline.ts"
 
 const second = Duration.seconds(1)
 
@@ -59,6 +59,76 @@ describe("deadline", () => {
       yield* Fiber.join(ending)
       expect(done).toBe(true)
     }))
+
+  it.effect("Deadline-2: nor does an interruption that was there before the work", () =>
+    Effect.gen(function*() {
+      let done = false
+      const work = Effect.zipRight(
+        Effect.sleep("900 millis"),
+        Effect.sync(() => {
+          done = true
+        })
+      )
+      const fiber = yield* Effect.fork(
+        Effect.onInterrupt(Effect.never, () => exitWithin(work, second))
+      )
+      yield* Effect.yieldNow()
+      const ending = yield* Effect.fork(Fiber.interrupt(fiber))
+      yield* TestClock.adjust("900 millis")
+      yield* Fiber.join(ending)
+      expect(done).toBe(true)
+    }))
+
+  it.effect("Deadline-3: 2,000 inside each other do not fill the stack", () =>
+    Effect.gen(function*() {
+      const nested = (left: number): Effect.Effect<number> =>
+        left === 0
+          ? Effect.succeed(0)
+          : Effect.flatMap(
+            exitWithin(Effect.suspend(() => nested(left - 1)), second),
+            (exit) => Effect.map(Option.getOrThrow(exit), (n) => n + 1)
+          )
+      expect(yield* nested(2_000)).toBe(2_000)
+    }))
+
+  it.effect("work that never waits ends in the caller's step; what waits has the caller's FiberRefs", () =>
+    Effect.gen(function*() {
+      const label = FiberRef.unsafeMake("none")
+      const seen: Array<string> = []
+      const work = Effect.flatMap(
+        FiberRef.get(label),
+        (value) => Effect.sync(() => seen.push(value))
+      )
+      yield* Effect.locally(exitWithin(work, second), label, "ours")
+      // An async effect would have to be awaited; this one can be run to its end at once.
+      Effect.runSync(exitWithin(work, second))
+      const fiber = yield* Effect.fork(
+        Effect.locally(exitWithin(Effect.zipRight(Effect.yieldNow(), work), second), label, "later")
+      )
+      yield* Fiber.join(fiber)
+      expect(seen).toEqual(["ours", "none", "later"])
+    }))
+
+  it.effect("says how long it waited in vain", () =>
+    Effect.gen(function*() {
+      const fiber = yield* Effect.fork(outcomeWithin(Effect.never, second))
+      yield* TestClock.adjust(second)
+      expect(yield* Fiber.join(fiber)).toEqual(Either.left(second))
+    }))
+
+  it("isInstant: one operation that cannot wait", () => {
+    for (const instant of [Effect.void, Effect.fail("no"), Effect.sync(() => 1), Exit.void]) {
+      expect(isInstant(instant)).toBe(true)
+    }
+    for (
+      const other of [
+        Effect.never,
+        Effect.yieldNow(),
+        Effect.suspend(() => Effect.void),
+        Effect.zipRight(Effect.void, Effect.void)
+      ]
+    ) expect(isInstant(other)).toBe(false)
+  })
 
   it.effect("gives the work's own exit, whatever it is, and waits without a bound if asked to", () =>
     Effect.gen(function*() {
