@@ -119,7 +119,7 @@ export interface ExitStack<in A = never, in E = never> {
    * **Interruption** — never waits. The handler is not reached by an interrupt of whoever unwinds the stack.
    * **Errors** — `OwnerClosed`. **Cost** — one record; its run is bounded like a release.
    */
-  readonly push: <R>(
+  readonly push: <R = never>(
     handler: (exit: Exit.Exit<unknown, unknown>) => Effect.Effect<Exit.Exit<A, E> | void, E, R>,
     options?: ReleaseOptions
   ) => Effect.Effect<void, Managed.OwnerClosed, R>
@@ -427,7 +427,7 @@ class ExitStackImpl<in out A, in out E> implements ExitStack<A, E> {
     })
   }
 
-  push<R>(
+  push<R = never>(
     handler: (exit: Exit.Exit<unknown, unknown>) => Effect.Effect<Exit.Exit<A, E> | void, E, R>,
     options?: ReleaseOptions
   ): Effect.Effect<void, Managed.OwnerClosed, R> {

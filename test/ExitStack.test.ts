@@ -1,0 +1,733 @@
+import { describe, expect, it } from "@effect/vitest"
+import { Cause, Context, Deferred, Effect, Exit, Fiber, Option, Scope, TestClock } from "effect"
+import { Ledger, Managed } from "holdfast"
+import * as ExitStack from "holdfast/ExitStack"
+
+/** A resource that tells when it comes and goes, and with which exit. */
+const traced = (
+  log: Array<string>,
+  name: string,
+  release: Effect.Effect<unknown, unknown> = Effect.void
+) =>
+  Managed.make({
+    name,
+    kind: "traced",
+    acquire: Effect.sync(() => {
+      log.push(`+${name}`)
+      return name
+    }),
+    release: (_, exit) =>
+      Effect.zipRight(Effect.sync(() => log.push(`-${name} ${show(exit)}`)), release)
+  })
+
+/** The same as an effect that needs a scope. */
+const scoped = (log: Array<string>, name: string) =>
+  Effect.acquireRelease(
+    Effect.sync(() => {
+      log.push(`+${name}`)
+      return name
+    }),
+    (_, exit) => Effect.sync(() => log.push(`-${name} ${show(exit)}`))
+  )
+
+/** `ok 1`, `fail boom`, `fail boom + die bad`, `interrupt`. */
+const show = (exit: Exit.Exit<unknown, unknown>): string =>
+  Exit.match(exit, { onSuccess: (value) => `ok ${value}`, onFailure: showCause })
+
+const showCause = (cause: Cause.Cause<unknown>): string =>
+  Cause.isInterruptedOnly(cause) ? "interrupt" : Cause.match(cause, {
+    onEmpty: "",
+    onFail: (error) => `fail ${textOf(error)}`,
+    onDie: (defect) => `die ${textOf(defect)}`,
+    onInterrupt: () => "interrupt",
+    onSequential: (left, right) => `${left} + ${right}`,
+    onParallel: (left, right) => `${left} & ${right}`
+  })
+
+const textOf = (error: unknown): string =>
+  error instanceof Managed.ReleaseTimeout
+    ? `ReleaseTimeout ${error.resource}`
+    : error instanceof Managed.OwnerClosed
+    ? `OwnerClosed ${error.owner} ${error.resource}`
+    : error instanceof Error
+    ? error.message
+    : String(error)
+
+const watch = (log: Array<string>, name: string) => (exit: Exit.Exit<unknown, unknown>) =>
+  Effect.sync(() => {
+    log.push(`${name} saw ${show(exit)}`)
+  })
+
+type Stack = ExitStack.ExitStack
+
+const ends = <A, E>(effect: Effect.Effect<A, E>) => Effect.map(Effect.exit(effect), show)
+
+describe("order and exits", () => {
+  it.effect("ExitStack-1: what was entered or pushed runs once, the last first, for every exit", () =>
+    Effect.gen(function*() {
+      const log: Array<string> = []
+      const body = (end: Effect.Effect<number, string>) => (stack: Stack) =>
+        Effect.gen(function*() {
+          expect(yield* stack.enter(traced(log, "a"))).toBe("a")
+          yield* stack.push(watch(log, "b"))
+          expect(yield* stack.enter(scoped(log, "c"))).toBe("c")
+          yield* stack.callback(Effect.sync(() => log.push("d")))
+          return yield* end
+        })
+      for (
+        const [end, seen] of [
+          [Effect.succeed(1), "ok 1"],
+          [Effect.fail("boom"), "fail boom"],
+          [Effect.die("dead"), "die dead"],
+          [Effect.interrupt, "interrupt"]
+        ] as const
+      ) {
+        log.length = 0
+        expect(yield* ends(ExitStack.use(body(end)))).toBe(seen)
+        expect(log).toEqual(["+a", "+c", "d", `-c ${seen}`, `b saw ${seen}`, `-a ${seen}`])
+      }
+    }))
+
+  it.effect("ExitStack-1: a body that throws is a body that dies", () =>
+    Effect.gen(function*() {
+      const exit = yield* ends(ExitStack.use(() => {
+        throw new Error("thrown")
+      }))
+      expect(exit).toBe("die thrown")
+    }))
+
+  it.effect("ExitStack-1: an interrupted body's resources are released before the interrupt is seen", () =>
+    Effect.gen(function*() {
+      const log: Array<string> = []
+      const fiber = yield* Effect.fork(ExitStack.use((stack) =>
+        Effect.gen(function*() {
+          yield* stack.enter(traced(log, "a"))
+          yield* stack.enter(scoped(log, "b"))
+          yield* stack.push(watch(log, "c"))
+          return yield* Effect.never
+        })
+      ))
+      yield* Effect.yieldNow()
+      expect(show(yield* Fiber.interrupt(fiber))).toBe("interrupt")
+      expect(log).toEqual(["+a", "+b", "c saw interrupt", "-b interrupt", "-a interrupt"])
+    }))
+
+  it.effect("ExitStack-1: nested stacks unwind from the inside out", () =>
+    Effect.gen(function*() {
+      const log: Array<string> = []
+      const program = ExitStack.use((outer) =>
+        Effect.zipRight(
+          outer.enter(traced(log, "outer")),
+          ExitStack.use((inner) =>
+            Effect.zipRight(inner.enter(traced(log, "inner")), Effect.fail("boom"))
+          )
+        )
+      )
+      expect(yield* ends(program)).toBe("fail boom")
+      expect(log).toEqual(["+outer", "+inner", "-inner fail boom", "-outer fail boom"])
+    }))
+
+  it.effect("ExitStack-1: 100,000 callbacks take no stack", () =>
+    Effect.gen(function*() {
+      let ran = 0
+      yield* ExitStack.use((stack) =>
+        Effect.repeatN(stack.callback(Effect.sync(() => ran++)), 99_999)
+      )
+      expect(ran).toBe(100_000)
+    }))
+
+  it.effect("ExitStack-3: a handler sees the exit as it is by then, and what the last leaves is the result", () =>
+    Effect.gen(function*() {
+      const log: Array<string> = []
+      const program = ExitStack.use((stack: ExitStack.ExitStack<string, "other">) =>
+        Effect.gen(function*() {
+          yield* stack.push(watch(log, "1"))
+          yield* stack.push(() => Effect.succeed(Exit.succeed("made do")))
+          yield* stack.push(watch(log, "2"))
+          yield* stack.push(() => Effect.succeed(Exit.fail("other" as const)))
+          yield* stack.push(watch(log, "3"))
+          return yield* Effect.fail("boom" as const)
+        })
+      )
+      const typed: Effect.Effect<string, "boom" | "other" | Managed.OwnerClosed> = program
+      expect(yield* typed).toBe("made do")
+      expect(log).toEqual(["3 saw fail boom", "2 saw fail other", "1 saw ok made do"])
+    }))
+
+  it.effect("ExitStack-3: what may be put in place of the exit stands in the parameter's type", () =>
+    Effect.gen(function*() {
+      const plain = ExitStack.use((stack) =>
+        // @ts-expect-error a plain stack's result is its body's: nothing may suppress
+        Effect.zipRight(stack.push(() => Effect.succeed(Exit.succeed("no"))), Effect.succeed(1))
+      )
+      const result: Effect.Effect<number, Managed.OwnerClosed> = plain
+      expect(yield* ends(result)).toBe("ok no")
+      const other = ExitStack.use((stack: ExitStack.ExitStack<string>) =>
+        // @ts-expect-error a string was promised, not a number
+        Effect.zipRight(stack.push(() => Effect.succeed(Exit.succeed(1))), Effect.succeed("a"))
+      )
+      expect(yield* ends(other)).toBe("ok 1")
+      // Whoever only enters takes any stack.
+      const enters = (stack: Stack) => stack.enter(traced([], "a"))
+      const wide = ExitStack.use((stack: ExitStack.ExitStack<number, string>) => enters(stack))
+      expect(yield* ends(wide)).toBe("ok a")
+    }))
+
+  it.effect("ExitStack-3: a handler has what it required when it was pushed", () =>
+    Effect.gen(function*() {
+      const Port = Context.GenericTag<number>("Port")
+      const seen: Array<number> = []
+      yield* ExitStack.use((stack) =>
+        Effect.provideService(
+          stack.push(() => Effect.map(Port, (port) => void seen.push(port))),
+          Port,
+          80
+        )
+      )
+      expect(seen).toEqual([80])
+    }))
+
+  it.effect("ExitStack-3: an interrupt of its own fiber is seen again, whatever a handler makes of it", () =>
+    Effect.gen(function*() {
+      const log: Array<string> = []
+      const fiber = yield* Effect.fork(
+        Effect.zipRight(
+          ExitStack.use((stack: ExitStack.ExitStack<string>) =>
+            Effect.gen(function*() {
+              yield* stack.push(watch(log, "outer"))
+              yield* stack.push(() => Effect.succeed(Exit.succeed("ignored")))
+              return yield* Effect.never
+            })
+          ),
+          Effect.sync(() => log.push("went on"))
+        )
+      )
+      yield* Effect.yieldNow()
+      expect(show(yield* Fiber.interrupt(fiber))).toBe("interrupt")
+      expect(log).toEqual(["outer saw ok ignored"])
+    }))
+})
+
+describe("failing ends", () => {
+  it.effect("ExitStack-4: what fails, dies or throws stops no other and is appended", () =>
+    Effect.gen(function*() {
+      const log: Array<string> = []
+      const program = ExitStack.use((stack: ExitStack.ExitStack<never, string>) =>
+        Effect.gen(function*() {
+          yield* stack.push(watch(log, "last"))
+          yield* stack.enter(traced(log, "r", Effect.fail("release")))
+          yield* stack.callback(Effect.fail("callback"))
+          yield* stack.push(() => Effect.fail("handler"))
+          yield* stack.push(() => Effect.die("defect"))
+          yield* stack.push(() => {
+            throw new Error("thrown")
+          })
+          return yield* Effect.fail("boom")
+        })
+      )
+      const all = "fail boom + die thrown + die defect + fail handler + die callback"
+      expect(yield* ends(program)).toBe(`${all} + die release`)
+      expect(log).toEqual(["+r", `-r ${all}`, `last saw ${all} + die release`])
+    }))
+
+  it.effect("ExitStack-4: after a success a failure is the exit; a later handler may still replace it", () =>
+    Effect.gen(function*() {
+      const program = ExitStack.use((stack: ExitStack.ExitStack<string>) =>
+        Effect.gen(function*() {
+          yield* stack.push((exit) => Effect.succeed(Exit.succeed(`after ${show(exit)}`)))
+          yield* stack.callback(Effect.fail("bad"))
+          return "good"
+        })
+      )
+      expect(yield* ends(program)).toBe("ok after die bad")
+    }))
+
+  it.effect("ExitStack-4: all that a callback or a scoped effect's releases failed with is kept", () =>
+    Effect.gen(function*() {
+      const program = ExitStack.use((stack) =>
+        Effect.gen(function*() {
+          yield* stack.callback(
+            Effect.failCause(Cause.sequential(Cause.fail("one"), Cause.fail("two")))
+          )
+          yield* stack.enter(Effect.addFinalizer(() => Effect.die("three")))
+        })
+      )
+      expect(yield* ends(program)).toBe("die three + die one + die two")
+    }))
+
+  for (
+    const [what, hung] of [
+      ["never", Effect.never],
+      ["an uninterruptible never", Effect.uninterruptible(Effect.never)],
+      ["a promise that never settles", Effect.promise<never>(() => new Promise(() => {}))]
+    ] as const
+  ) {
+    it.effect(`ExitStack-4: what is ${what} is abandoned by name, the others still run`, () =>
+      Effect.gen(function*() {
+        const log: Array<string> = []
+        const fiber = yield* Effect.fork(ExitStack.use((stack) =>
+          Effect.gen(function*() {
+            yield* stack.enter(traced(log, "a"))
+            yield* stack.push(() => hung, { name: "goodbye" })
+            yield* stack.callback(hung, { name: "flush", releaseDeadline: "1 second" })
+            yield* stack.enter(Effect.addFinalizer(() => hung), { name: "tmp" })
+            yield* stack.enter(traced(log, "hung", hung))
+          })
+        ))
+        yield* TestClock.adjust("16 seconds")
+        const all = ["hung", "tmp", "flush", "goodbye"].map((name) => `die ReleaseTimeout ${name}`)
+        expect(show(yield* Fiber.await(fiber))).toBe(all.join(" + "))
+        expect(log).toEqual(["+a", "+hung", "-hung ok undefined", `-a ${all.join(" + ")}`])
+        const { ended, kinds, live } = yield* Ledger.snapshot
+        expect(live).toEqual([])
+        expect(kinds["callback"]).toEqual({ acquired: 1, released: 0, failed: 0, abandoned: 1 })
+        expect(ended.map(({ kind, name, state }) => `${kind} ${name} ${state}`)).toEqual([
+          "traced hung abandoned",
+          "scope tmp abandoned",
+          "callback flush abandoned",
+          "exit handler goodbye abandoned",
+          "traced a released"
+        ])
+      }).pipe(Effect.provide(Ledger.layer())))
+  }
+
+  it.effect("ExitStack-4: a deadline never skips a good handler of an interrupted owner", () =>
+    Effect.gen(function*() {
+      const log: Array<string> = []
+      const fiber = yield* Effect.fork(ExitStack.use((stack) =>
+        Effect.zipRight(
+          stack.callback(
+            Effect.zipRight(Effect.sleep("4 seconds"), Effect.sync(() => log.push("done")))
+          ),
+          Effect.never
+        )
+      ))
+      yield* Effect.yieldNow()
+      const ending = yield* Effect.fork(Fiber.interrupt(fiber))
+      yield* TestClock.adjust("4 seconds")
+      yield* Fiber.join(ending)
+      expect(log).toEqual(["done"])
+    }))
+
+  it.effect("ExitStack-4: a deadline that is none, is an error of who pushes", () =>
+    Effect.gen(function*() {
+      const exit = yield* ends(ExitStack.use((stack) =>
+        // @ts-expect-error no duration
+        stack.callback(Effect.void, { releaseDeadline: "soon" })
+      ))
+      expect(exit).toMatch(/^die /)
+    }))
+})
+
+describe("acquiring", () => {
+  it.effect("ExitStack-2: an acquire that fails or is cut has registered nothing", () =>
+    Effect.gen(function*() {
+      const log: Array<string> = []
+      const bad = Managed.make({
+        name: "bad",
+        acquire: Effect.fail("no"),
+        release: () => Effect.sync(() => log.push("-bad"))
+      })
+      const slow = Managed.make({
+        name: "slow",
+        acquire: (restore) => restore(Effect.never),
+        release: () => Effect.sync(() => log.push("-slow"))
+      })
+      yield* ExitStack.use((stack) =>
+        Effect.gen(function*() {
+          yield* stack.enter(traced(log, "a"))
+          expect(yield* ends(stack.enter(bad))).toBe("fail no")
+          expect(yield* ends(stack.enter(Effect.zipRight(scoped(log, "b"), Effect.fail("no")))))
+            .toBe("fail no")
+          for (const never of [slow, Effect.zipRight(scoped(log, "c"), Effect.never)]) {
+            const entering = yield* Effect.fork(stack.enter(never))
+            yield* Effect.yieldNow()
+            expect(show(yield* Fiber.interrupt(entering))).toBe("interrupt")
+          }
+        })
+      )
+      expect(log).toEqual(["+a", "+b", "-b fail no", "+c", "-c interrupt", "-a ok undefined"])
+    }))
+
+  it.effect("ExitStack-2: a scoped effect that fails keeps what its releases failed with, within the deadline", () =>
+    Effect.gen(function*() {
+      const failing = (release: Effect.Effect<void>) =>
+        Effect.zipRight(Effect.addFinalizer(() => release), Effect.fail("no"))
+      const fiber = yield* Effect.fork(ends(ExitStack.use((stack) =>
+        Effect.zipRight(
+          Effect.map(ends(stack.enter(failing(Effect.die("too")))), (exit) =>
+            expect(exit).toBe("fail no + die too")),
+          stack.enter(failing(Effect.uninterruptible(Effect.never)), { name: "tmp" })
+        )
+      )))
+      yield* TestClock.adjust("5 seconds")
+      expect(yield* Fiber.join(fiber)).toBe("fail no + die ReleaseTimeout tmp")
+    }))
+
+  it.effect("ExitStack-8: enterAll gives the values in order, and they are released in reverse of their coming", () =>
+    Effect.gen(function*() {
+      const log: Array<string> = []
+      const later = Effect.zipRight(Effect.sleep("1 second"), scoped(log, "a"))
+      const fiber = yield* Effect.fork(ExitStack.use((stack) =>
+        Effect.gen(function*() {
+          yield* stack.enter(traced(log, "first"))
+          const [a, b] = yield* stack.enterAll([later, traced(log, "b")], { concurrency: 2 })
+          const typed: readonly [string, string] = [a, b]
+          const none: ReadonlyArray<Managed.Managed<string>> = []
+          expect(yield* stack.enterAll(none)).toEqual([])
+          return typed
+        })
+      ))
+      yield* TestClock.adjust("1 second")
+      expect(yield* Fiber.join(fiber)).toEqual(["a", "b"])
+      expect(log.slice(0, 3)).toEqual(["+first", "+b", "+a"])
+      expect(log.slice(3).map((line) => line.slice(0, 6))).toEqual(["-a ok ", "-b ok ", "-first"])
+    }))
+
+  for (const concurrency of [1, 3] as const) {
+    it.effect(`ExitStack-8: when one of enterAll fails nothing of it stays, ${concurrency} at once`, () =>
+      Effect.gen(function*() {
+        const log: Array<string> = []
+        const members = [
+          traced(log, "b"),
+          traced(log, "c", Effect.die("bad")),
+          Effect.fail("no"),
+          Effect.zipRight(Effect.sleep("1 second"), scoped(log, "d"))
+        ] as const
+        const program = ExitStack.use((stack) =>
+          Effect.gen(function*() {
+            yield* stack.enter(traced(log, "a"))
+            const exit = yield* ends(stack.enterAll(members, { concurrency }))
+            expect(exit).toBe("fail no + die bad")
+            log.push("went on")
+            yield* stack.enter(traced(log, "e"))
+            return "ok"
+          })
+        )
+        expect(yield* program).toBe("ok")
+        expect(log).toEqual([
+          "+a",
+          "+b",
+          "+c",
+          "-c fail no",
+          "-b fail no + die bad",
+          "went on",
+          "+e",
+          "-e ok ok",
+          "-a ok ok"
+        ])
+      }))
+  }
+})
+
+describe("ownership that moves", () => {
+  it.effect("ExitStack-5: popAll leaves nothing behind, and the scope owns it", () =>
+    Effect.gen(function*() {
+      const log: Array<string> = []
+      const opened = ExitStack.use((stack) =>
+        Effect.gen(function*() {
+          yield* stack.enter(traced(log, "a"))
+          yield* stack.push(watch(log, "b"))
+          const kept = yield* stack.popAll
+          log.push("moved")
+          return kept
+        })
+      )
+      const program = Effect.gen(function*() {
+        const kept = yield* opened
+        log.push("left")
+        yield* kept.callback(Effect.sync(() => log.push("c")))
+        return yield* Effect.fail("boom")
+      })
+      expect(yield* ends(Effect.scoped(program))).toBe("fail boom")
+      expect(log).toEqual(["+a", "moved", "left", "c", "b saw fail boom", "-a fail boom"])
+    }))
+
+  it.effect("ExitStack-5: what moved can be closed by hand, and is then not released again", () =>
+    Effect.gen(function*() {
+      const log: Array<string> = []
+      yield* Effect.scoped(Effect.gen(function*() {
+        const kept = yield* ExitStack.use((stack) =>
+          Effect.zipRight(stack.enter(traced(log, "a", Effect.die("bad"))), stack.popAll)
+        )
+        expect(show(yield* kept.close(Exit.succeed(1)))).toBe("die bad")
+        log.push("closed")
+      }))
+      expect(log).toEqual(["+a", "-a ok 1", "closed"])
+    }))
+
+  it.effect("ExitStack-5: moveTo a scope, whose close fails with what was added and with nothing else", () =>
+    Effect.gen(function*() {
+      const log: Array<string> = []
+      const scope = yield* Scope.make()
+      yield* ExitStack.use((stack: ExitStack.ExitStack<string, string>) =>
+        Effect.gen(function*() {
+          yield* stack.callback(Effect.fail("one"))
+          yield* stack.push(() => Effect.fail("two"))
+          yield* stack.enter(traced(log, "a"))
+          yield* stack.moveTo(scope)
+        })
+      )
+      expect(log).toEqual(["+a"])
+      expect(yield* ends(Scope.close(scope, Exit.fail("boom")))).toBe("die two + die one")
+      expect(log).toEqual(["+a", "-a fail boom"])
+    }))
+
+  it.effect("ExitStack-5: a replacement cannot change the scope's exit, but its failure is not lost", () =>
+    Effect.gen(function*() {
+      const under = (
+        replacement: Exit.Exit<unknown, unknown>,
+        end: Effect.Effect<string, string>
+      ) =>
+        ends(Effect.scoped(Effect.zipRight(
+          Effect.flatMap(
+            ExitStack.make(),
+            (stack) => stack.push(() => Effect.succeed(replacement))
+          ),
+          end
+        )))
+      expect(yield* under(Exit.succeed("no"), Effect.fail("boom"))).toBe("fail boom")
+      expect(yield* under(Exit.fail("other"), Effect.fail("boom"))).toBe("fail boom + die other")
+      expect(yield* under(Exit.fail("other"), Effect.succeed("fine"))).toBe("die other")
+    }))
+
+  it.effect("ExitStack-5, ExitStack-7: nothing moves to a closed scope, nor from a stack that was emptied or closed", () =>
+    Effect.gen(function*() {
+      const log: Array<string> = []
+      const scope = yield* Scope.make()
+      yield* Scope.close(scope, Exit.void)
+      const program = ExitStack.use(
+        (stack) =>
+          Effect.gen(function*() {
+            yield* stack.enter(traced(log, "a"))
+            expect(yield* ends(stack.moveTo(scope))).toBe("fail OwnerClosed scope files")
+            expect(yield* ends(Scope.extend(stack.popAll, scope))).toBe(
+              "fail OwnerClosed scope files"
+            )
+            log.push("still here")
+            const kept = yield* stack.popAll
+            expect(yield* ends(Effect.scoped(stack.popAll))).toBe("fail OwnerClosed files popAll")
+            yield* kept.close(Exit.void)
+            expect(yield* ends(Effect.scoped(kept.popAll))).toBe("fail OwnerClosed files popAll")
+          }),
+        { name: "files" }
+      )
+      yield* Effect.scoped(program)
+      expect(log).toEqual(["+a", "still here", "-a ok undefined"])
+    }))
+})
+
+describe("closing", () => {
+  it.effect("ExitStack-6: everybody who closes waits for the same end and gets the same exit", () =>
+    Effect.gen(function*() {
+      const log: Array<string> = []
+      yield* Effect.scoped(Effect.gen(function*() {
+        const stack = yield* ExitStack.make()
+        yield* stack.push(() => Effect.succeed(Exit.succeed("replaced")))
+        yield* stack.enter(traced(log, "a", Effect.sleep("2 seconds")))
+        const one = yield* Effect.fork(stack.close(Exit.fail("one")))
+        yield* Effect.yieldNow()
+        const two = yield* Effect.fork(stack.close(Exit.fail("two")))
+        yield* TestClock.adjust("1 second")
+        expect(one.unsafePoll()).toBe(null)
+        expect(two.unsafePoll()).toBe(null)
+        yield* TestClock.adjust("1 second")
+        const exit = yield* Fiber.join(one)
+        expect(show(exit)).toBe("ok replaced")
+        expect(yield* Fiber.join(two)).toBe(exit)
+        expect(yield* stack.close(Exit.void)).toBe(exit)
+      }))
+      expect(log).toEqual(["+a", "-a fail one"])
+    }))
+
+  it.effect("ExitStack-6: an interrupted closer releases everything; one who only waits goes at once", () =>
+    Effect.gen(function*() {
+      const log: Array<string> = []
+      yield* Effect.scoped(Effect.gen(function*() {
+        const stack = yield* ExitStack.make()
+        yield* stack.enter(traced(log, "a", Effect.sleep("1 second")))
+        yield* stack.enter(traced(log, "b", Effect.sleep("1 second")))
+        const one = yield* Effect.fork(stack.close(Exit.void))
+        yield* Effect.yieldNow()
+        const two = yield* Effect.fork(stack.close(Exit.void))
+        yield* Effect.yieldNow()
+        expect(show(yield* Fiber.interrupt(two))).toBe("interrupt")
+        yield* Fiber.interruptFork(one)
+        yield* TestClock.adjust("2 seconds")
+        expect(show(yield* Fiber.await(one))).toBe("interrupt")
+      }))
+      expect(log).toEqual(["+a", "+b", "-b ok undefined", "-a ok undefined"])
+    }))
+
+  it.effect("ExitStack-6: a body that closes its stack keeps its own exit; use waits for somebody else's close", () =>
+    Effect.gen(function*() {
+      const log: Array<string> = []
+      const program = ExitStack.use((stack) =>
+        Effect.gen(function*() {
+          yield* stack.enter(traced(log, "a", Effect.sleep("1 second")))
+          yield* Effect.forkDaemon(stack.close(Exit.fail("early")))
+          yield* Effect.yieldNow()
+          return "mine"
+        })
+      )
+      const fiber = yield* Effect.fork(program)
+      yield* TestClock.adjust("999 millis")
+      expect(fiber.unsafePoll()).toBe(null)
+      yield* TestClock.adjust("1 millis")
+      expect(yield* Fiber.join(fiber)).toBe("mine")
+      expect(log).toEqual(["+a", "-a fail early"])
+    }))
+
+  it.effect("ExitStack-7: a closed stack refuses before anything is acquired", () =>
+    Effect.gen(function*() {
+      const log: Array<string> = []
+      const scope = yield* Scope.make()
+      const closed = yield* Scope.extend(ExitStack.make({ name: "files" }), scope)
+      yield* Scope.close(scope, Exit.void)
+      const inClosedScope = yield* Scope.extend(ExitStack.make({ name: "files" }), scope)
+      const emptied = yield* Effect.scoped(
+        Effect.tap(ExitStack.make({ name: "files" }), (stack) => stack.popAll)
+      )
+      for (const stack of [closed, inClosedScope, emptied]) {
+        const refusal = yield* Effect.flip(stack.enter(traced(log, "a")))
+        expect(refusal).toBeInstanceOf(Managed.OwnerClosed)
+        expect(refusal).toMatchObject({ owner: "files", resource: "a" })
+        expect(yield* ends(stack.enter(scoped(log, "b"), { name: "b" })))
+          .toBe("fail OwnerClosed files b")
+        expect(yield* ends(stack.enterAll([traced(log, "c"), scoped(log, "d")])))
+          .toBe("fail OwnerClosed files c, scoped effect")
+        expect(yield* ends(stack.push(watch(log, "e")))).toMatch(/^fail OwnerClosed files/)
+        expect(yield* ends(stack.callback(Effect.sync(() => log.push("f")), { name: "f" })))
+          .toBe("fail OwnerClosed files f")
+        yield* stack.close(Exit.void)
+      }
+      expect(log).toEqual([])
+    }))
+
+  it.effect("ExitStack-7: a handler that enters into the stack it runs in is refused", () =>
+    Effect.gen(function*() {
+      const log: Array<string> = []
+      yield* ExitStack.use((stack) =>
+        stack.push(() =>
+          Effect.map(ends(stack.enter(traced(log, "late"))), (exit) => void log.push(exit))
+        )
+      )
+      expect(log).toEqual(["fail OwnerClosed exit stack late"])
+    }))
+
+  for (const way of ["enter", "enterAll", "scoped"] as const) {
+    it.effect(`ExitStack-7: what is being acquired when it closes is given back first (${way})`, () =>
+      Effect.gen(function*() {
+        const log: Array<string> = []
+        const gate = yield* Deferred.make<void>()
+        const slow = Managed.make({
+          name: "slow",
+          acquire: Effect.zipRight(Deferred.await(gate), Effect.sync(() => log.push("+slow"))),
+          release: (_, exit) =>
+            Effect.zipRight(
+              Effect.sleep("1 second"),
+              Effect.sync(() => log.push(`-slow ${show(exit)}`))
+            )
+        })
+        const enters = {
+          enter: (stack: Stack) => stack.enter(slow),
+          enterAll: (stack: Stack) => stack.enterAll([slow, traced(log, "b")]),
+          scoped: (stack: Stack) =>
+            stack.enter(Effect.zipRight(slow, Effect.void), { name: "slow" })
+        }[way]
+        yield* Effect.scoped(Effect.gen(function*() {
+          const stack = yield* ExitStack.make()
+          yield* stack.enter(traced(log, "a"))
+          const entering = yield* Effect.fork(ends(enters(stack)))
+          yield* Effect.yieldNow()
+          const closing = yield* Effect.fork(stack.close(Exit.void))
+          yield* TestClock.adjust("1 minute")
+          expect(log).toEqual(["+a"])
+          yield* Deferred.succeed(gate, undefined)
+          yield* TestClock.adjust("1 second")
+          const refused = way === "enterAll" ? "slow, b" : "slow"
+          expect(yield* Fiber.join(entering)).toBe(`fail OwnerClosed exit stack ${refused}`)
+          expect(show(yield* Fiber.join(closing))).toBe("ok undefined")
+          const seen = `fail OwnerClosed exit stack ${refused}`
+          expect(log).toEqual([
+            "+a",
+            "+slow",
+            ...way === "enterAll" ? ["+b", `-b ${seen}`] : [],
+            `-slow ${seen}`,
+            "-a ok undefined"
+          ])
+        }))
+      }))
+  }
+
+  it.effect("ExitStack-7: what is being acquired when everything moves is given back, what moved stays", () =>
+    Effect.gen(function*() {
+      const log: Array<string> = []
+      yield* Effect.scoped(Effect.gen(function*() {
+        const stack = yield* ExitStack.make()
+        yield* stack.enter(traced(log, "a"))
+        const entering = yield* Effect.fork(
+          ends(stack.enter(Effect.zipRight(Effect.sleep("1 second"), scoped(log, "slow"))))
+        )
+        yield* Effect.yieldNow()
+        const kept = yield* stack.popAll
+        yield* TestClock.adjust("1 second")
+        expect(yield* Fiber.join(entering)).toBe("fail OwnerClosed exit stack scoped effect")
+        expect(log.map((line) => line.slice(0, 5))).toEqual(["+a", "+slow", "-slow"])
+        yield* kept.close(Exit.void)
+      }))
+      expect(log.at(-1)).toBe("-a ok undefined")
+    }))
+})
+
+describe("the ledger", () => {
+  it.effect("ExitStack-1: what a named stack holds stands under its name, with the user's line", () =>
+    Effect.gen(function*() {
+      const program = ExitStack.use(
+        (stack) =>
+          Effect.gen(function*() {
+            yield* stack.enter(traced([], "a"))
+            yield* stack.enterAll([traced([], "b")])
+            yield* stack.enter(scoped([], "c"), { name: "c" })
+            yield* stack.push(function goodbye() {
+              return Effect.void
+            })
+            yield* stack.callback(Effect.void)
+            return (yield* Ledger.snapshot).live
+          }),
+        { name: "files" }
+      )
+      const live = yield* program
+      expect(live.map(({ kind, name, owner, state }) => [...owner, kind, name, state].join(" ")))
+        .toEqual([
+          "files traced a held",
+          "files traced b held",
+          "files scope c held",
+          "files exit handler goodbye held",
+          "files callback callback held"
+        ])
+      expect(live.map(({ site }) => site?.includes("ExitStack.test.ts")).slice(2)).toEqual([
+        true,
+        true,
+        true
+      ])
+      yield* Ledger.assertEmpty
+    }).pipe(Effect.provide(Ledger.layer())))
+
+  it.effect("ExitStack-4: a scoped effect that failed was never held; a handler that failed says why", () =>
+    Effect.gen(function*() {
+      yield* Effect.exit(ExitStack.use((stack) =>
+        Effect.zipRight(
+          stack.callback(Effect.fail("bad")),
+          stack.enter(Effect.fail("no"), { name: "s" })
+        )
+      ))
+      const { ended } = yield* Ledger.snapshot
+      expect(ended.map(({ heldAt, name, state }) => [name, state, heldAt])).toEqual([
+        ["s", "failed", undefined],
+        ["callback", "failed", 0]
+      ])
+      expect(ended.map(({ cause }) => Option.fromNullable(cause).pipe(Option.isSome)))
+        .toEqual([true, true])
+    }).pipe(Effect.provide(Ledger.layer())))
+})
