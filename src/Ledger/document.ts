@@ -1,0 +1,209 @@
+/**
+ * document: a snapshot as versioned JSON, and back.
+ *
+ * DESIGN. The document is the snapshot with everything left out that is empty, so a reader fills in what is missing. Whatever
+ * attributes hold becomes plain data; a number that JSON does not know is written as its name.
+ */
+import * as Either from "effect/Either"
+import * as ParseResult from "effect/ParseResult"
+import * as Schema from "effect/Schema"
+import type * as Ledger from "../Ledger.ts"
+
+/** What `json` writes. A change that older readers would misread gets a new number. */
+export const version = 1
+
+/** Why a text is not a ledger. */
+export interface Problem {
+  readonly reason: "not JSON" | "not a ledger" | "unknown version" | "wrong field"
+  readonly field: string
+  readonly problem: string
+}
+
+// Writing.
+
+const deepest = 8
+
+/** INVARIANT View-1: plain data in place of anything, cycles and getters that throw among them. */
+export const plain = (value: unknown, above: ReadonlyArray<object> = []): unknown => {
+  switch (typeof value) {
+    case "string":
+    case "boolean":
+      return value
+    case "number":
+      return Number.isFinite(value) ? value : String(value)
+    case "bigint":
+      return `${value}n`
+    case "function":
+      return `[function ${value.name}]`
+    case "symbol":
+      return value.toString()
+    case "undefined":
+      return undefined
+    case "object":
+      return value === null ? null : plainObject(value, above)
+  }
+}
+
+const plainObject = (value: object, above: ReadonlyArray<object>): unknown => {
+  if (above.includes(value)) return "[circular]"
+  if (above.length >= deepest) return "[deeper]"
+  const inside = [...above, value]
+  try {
+    // Dates, Redacted and the data types of effect say themselves how they want to be written.
+    if ("toJSON" in value && typeof value.toJSON === "function") {
+      return plain(value.toJSON(), inside)
+    }
+    if (Array.isArray(value)) return value.map((item) => plain(item, inside) ?? null)
+    if (value instanceof Error) return String(value)
+    if (value instanceof Map) return plain(Array.from(value), inside)
+    if (value instanceof Set) return plain(Array.from(value), inside)
+    return Object.fromEntries(
+      Object.entries(value).map(([key, item]) => [key, plain(item, inside)])
+    )
+  } catch (error) {
+    return `[${error instanceof Error ? error.message : "unreadable"}]`
+  }
+}
+
+const some = <A>(items: ReadonlyArray<A>): ReadonlyArray<A> | undefined =>
+  items.length === 0 ? undefined : items
+const time = (millis: number | undefined): number | string | undefined =>
+  millis === undefined || Number.isFinite(millis) ? millis : String(millis)
+
+const encodedEntry = (entry: Ledger.Entry) => ({
+  id: entry.id,
+  kind: entry.kind,
+  name: entry.name,
+  state: entry.state,
+  since: time(entry.since),
+  owner: some(entry.owner),
+  fiber: entry.fiber,
+  span: entry.span,
+  site: entry.site,
+  attributes: Object.keys(entry.attributes).length === 0 ? undefined : plain(entry.attributes),
+  blockedBy: some(entry.blockedBy),
+  askedAt: time(entry.askedAt),
+  heldAt: time(entry.heldAt),
+  releasingAt: time(entry.releasingAt),
+  endedAt: time(entry.endedAt),
+  cause: entry.cause
+})
+
+/** The document as a value; whoever writes it, or puts it into a page, makes it a text. */
+export const encoded = (snapshot: Ledger.Snapshot) => ({
+  holdfast: { ledger: version },
+  takenAt: time(snapshot.takenAt),
+  total: snapshot.total,
+  kinds: snapshot.kinds,
+  deadlocks: snapshot.deadlocks,
+  live: snapshot.live.map(encodedEntry),
+  ended: snapshot.ended.map(encodedEntry)
+})
+
+/** One line for each entry: it can be read, and compared, by people. */
+export const write = (snapshot: Ledger.Snapshot): string => {
+  const { ended, live, ...head } = encoded(snapshot)
+  const lines = (entries: ReadonlyArray<unknown>): string =>
+    entries.length === 0
+      ? "[]"
+      : `[\n${entries.map((entry) => `    ${JSON.stringify(entry)}`).join(",\n")}\n  ]`
+  const fields = Object.entries(head).map(([key, value]) => `  "${key}": ${JSON.stringify(value)}`)
+  return `{\n${
+    [...fields, `  "live": ${lines(live)}`, `  "ended": ${lines(ended)}`].join(",\n")
+  }\n}\n`
+}
+
+// Reading.
+
+const Time = Schema.Union(
+  Schema.Number,
+  Schema.transform(Schema.Literal("NaN", "Infinity", "-Infinity"), Schema.Number, {
+    strict: true,
+    decode: Number,
+    encode: (value) => value === Infinity ? "Infinity" : value === -Infinity ? "-Infinity" : "NaN"
+  })
+).annotations({ message: () => "expected a time in milliseconds" })
+
+const perhaps = <A, I>(schema: Schema.Schema<A, I>) =>
+  Schema.optionalWith(Schema.UndefinedOr(schema), { default: () => undefined })
+const listOf = <A, I>(schema: Schema.Schema<A, I>) =>
+  Schema.optionalWith(Schema.Array(schema), { default: () => [] })
+
+const Totals = Schema.Struct({
+  acquired: Schema.Number,
+  released: Schema.Number,
+  failed: Schema.Number,
+  abandoned: Schema.Number
+})
+
+const Entry = Schema.Struct({
+  id: Schema.Number,
+  kind: Schema.String,
+  name: Schema.String,
+  state: Schema.Literal("acquiring", "held", "releasing", "released", "failed", "abandoned"),
+  since: Time,
+  owner: listOf(Schema.String),
+  fiber: perhaps(Schema.String),
+  span: perhaps(Schema.String),
+  site: perhaps(Schema.String),
+  attributes: Schema.optionalWith(
+    Schema.Record({ key: Schema.String, value: Schema.Unknown }),
+    { default: () => ({}) }
+  ),
+  blockedBy: listOf(Schema.Number),
+  askedAt: Time,
+  heldAt: perhaps(Time),
+  releasingAt: perhaps(Time),
+  endedAt: perhaps(Time),
+  cause: perhaps(Schema.String)
+})
+
+const Document = Schema.Struct({
+  takenAt: Time,
+  total: Totals,
+  kinds: Schema.Record({ key: Schema.String, value: Totals }),
+  deadlocks: Schema.Array(Schema.Struct({
+    waits: Schema.Array(Schema.Struct({ waiter: Schema.Number, holder: Schema.Number }))
+  })),
+  live: Schema.Array(Entry),
+  ended: Schema.Array(Entry)
+})
+
+const decode = Schema.decodeUnknownEither(Document)
+
+const fieldOf = (path: ReadonlyArray<PropertyKey>): string =>
+  path.map((key) => typeof key === "number" ? `[${key}]` : `.${String(key)}`).join("")
+    .replace(/^\./, "")
+
+const wrong = (error: ParseResult.ParseError): Problem => {
+  const first = ParseResult.ArrayFormatter.formatErrorSync(error)[0]
+  return {
+    reason: "wrong field",
+    field: fieldOf(first?.path ?? []),
+    problem: first?.message ?? error.message
+  }
+}
+
+const isRecord = (value: unknown): value is Readonly<Record<string, unknown>> =>
+  typeof value === "object" && value !== null && !Array.isArray(value)
+
+const refuse = (reason: Problem["reason"], field: string, problem: string) =>
+  Either.left<Problem>({ reason, field, problem })
+
+export const read = (text: string): Either.Either<Ledger.Snapshot, Problem> => {
+  let document: unknown
+  try {
+    document = JSON.parse(text)
+  } catch (error) {
+    return refuse("not JSON", "", error instanceof Error ? error.message : String(error))
+  }
+  const mark = isRecord(document) && isRecord(document["holdfast"])
+    ? document["holdfast"]["ledger"]
+    : undefined
+  if (mark === undefined) return refuse("not a ledger", "holdfast.ledger", "it is not there")
+  if (mark !== version) {
+    const found = JSON.stringify(mark)
+    return refuse("unknown version", "holdfast.ledger", `expected ${version}, got ${found}`)
+  }
+  return Either.mapLeft(decode(document), wrong)
+}

@@ -1,0 +1,268 @@
+/**
+ * page: a snapshot as one HTML page that needs nothing but itself.
+ *
+ * DESIGN. The page is a fixed skeleton, style and script around one block of data. Nothing of a snapshot is written as markup but
+ * its title; the rest is data that the script puts in as text. The data is small: entries are rows of numbers over a table of
+ * strings, times are milliseconds after the first and in order already, so the page has no opinion of its own about the clock.
+ * The policy names script and style by hash, and allows no request at all.
+ */
+import { createHash } from "node:crypto"
+import type * as Ledger from "../Ledger.ts"
+import { plain } from "./document.ts"
+import { script } from "./pageScript.ts"
+import { style } from "./pageStyle.ts"
+import {
+  count,
+  duration,
+  instant,
+  loadOf,
+  phasesOf,
+  severity,
+  type Span,
+  spanOf,
+  tickSteps,
+  type Verdict,
+  verdictOf
+} from "./reading.ts"
+
+const states = [
+  "acquiring",
+  "held",
+  "releasing",
+  "released",
+  "failed",
+  "abandoned"
+] as const satisfies ReadonlyArray<Ledger.State>
+
+const buckets = 240
+const mostWrongs = 6
+const mostExamples = 4
+
+/** A table of the different texts; 0 stands for none. */
+class Strings {
+  // Guarded by the single thread; lives as long as one `draw`.
+  readonly all: Array<string | null> = [null]
+  readonly #known = new Map<string, number>()
+
+  indexOf(text: string | undefined): number {
+    if (text === undefined) return 0
+    const known = this.#known.get(text)
+    if (known !== undefined) return known
+    this.#known.set(text, this.all.length)
+    return this.all.push(text) - 1
+  }
+}
+
+/** In the order that pageScript.ts names; a time is -1 where there is none. */
+const rowOf = (entry: Ledger.Entry, span: Span, strings: Strings) => {
+  const { asked, end, held, releasing } = phasesOf(entry, span)
+  const since = (at: number | undefined): number => at === undefined ? -1 : at - span.from
+  const row: Array<number | ReadonlyArray<number>> = [
+    entry.id,
+    states.indexOf(entry.state),
+    strings.indexOf(entry.kind),
+    strings.indexOf(entry.name),
+    entry.owner.length === 0 ? 0 : strings.indexOf(entry.owner.join(" › ")),
+    strings.indexOf(entry.fiber),
+    strings.indexOf(entry.span),
+    strings.indexOf(entry.site),
+    Object.keys(entry.attributes).length === 0
+      ? 0
+      : strings.indexOf(JSON.stringify(plain(entry.attributes), null, 2)),
+    strings.indexOf(entry.cause),
+    since(asked),
+    since(held),
+    since(releasing),
+    since(end)
+  ]
+  if (entry.blockedBy.length > 0) row.push(entry.blockedBy)
+  return row
+}
+
+/** What failed or was abandoned, together if of one kind and cause: abandoned first, then the most. */
+const wrongsOf = (ended: ReadonlyArray<Ledger.Entry>, strings: Strings) => {
+  interface Wrong {
+    readonly state: number
+    readonly kind: number
+    readonly cause: number
+    readonly failedToLetGo: boolean
+    readonly ids: Array<number>
+    many: number
+  }
+  const groups = new Map<string, Wrong>()
+  for (const entry of ended) {
+    if (entry.state === "released") continue
+    const failedToLetGo = entry.heldAt !== undefined
+    const first = entry.cause?.split("\n", 1)[0]
+    const key = JSON.stringify([entry.state, entry.kind, failedToLetGo, first])
+    const group = groups.get(key) ?? {
+      state: states.indexOf(entry.state),
+      kind: strings.indexOf(entry.kind),
+      cause: strings.indexOf(entry.cause),
+      failedToLetGo,
+      ids: [],
+      many: 0
+    }
+    groups.set(key, group)
+    group.many++
+    if (group.ids.length < mostExamples) group.ids.push(entry.id)
+  }
+  return Array.from(groups.values()).toSorted((one, other) =>
+    other.state - one.state
+    || Number(other.failedToLetGo) - Number(one.failedToLetGo)
+    || other.many - one.many
+  )
+}
+
+const iconOf = ({ counts, tone }: Verdict, isDeadlock: boolean): string =>
+  isDeadlock
+    ? "deadlock"
+    : tone === "lost"
+    ? "abandoned"
+    : tone === "failed"
+    ? "failed"
+    : tone === "quiet"
+    ? "released"
+    : counts.held > 0
+    ? "held"
+    : counts.releasing > 0
+    ? "releasing"
+    : "acquiring"
+
+const dataOf = (snapshot: Ledger.Snapshot, verdict: Verdict, span: Span) => {
+  const { deadlocks, ended, kinds, live, total } = snapshot
+  const strings = new Strings()
+  const rows = [...live, ...ended].map((entry) => rowOf(entry, span, strings))
+  const wrongs = wrongsOf(ended, strings)
+  return {
+    states,
+    severity: states.map((state) => severity[state]),
+    steps: tickSteps,
+    icon: iconOf(verdict, deadlocks.length > 0),
+    from: span.from,
+    span: span.to - span.from,
+    load: loadOf(snapshot, span, buckets),
+    stats: [
+      ["acquired", total.acquired, ""],
+      ["released", total.released, ""],
+      ["held now", verdict.counts.held, "held"],
+      ["acquiring now", verdict.counts.acquiring, "acquiring"],
+      ["releasing now", verdict.counts.releasing, "releasing"],
+      ["releases failed", total.failed, "failed"],
+      ["abandoned", total.abandoned, "abandoned"]
+    ],
+    kinds: Object.entries(kinds).map((
+      [kind, { abandoned, acquired, failed, released }]
+    ) => [kind, acquired, released, acquired - released - abandoned, failed, abandoned]),
+    deadlocks: deadlocks.map(({ waits }) => waits.map(({ holder, waiter }) => [waiter, holder])),
+    wrongs: wrongs.slice(0, mostWrongs),
+    moreWrongs: wrongs.slice(mostWrongs).reduce((sum, { many }) => sum + many, 0),
+    strings: strings.all,
+    rows
+  }
+}
+
+/** INVARIANT View-3: as markup, text stays text. */
+const escaped = (text: string): string =>
+  text.replace(/[&<>"']/g, (found) => `&#${found.charCodeAt(0)};`)
+
+/** INVARIANT View-3: in a block of data nothing may look like markup; JSON says `<` another way. */
+const inScript = (data: unknown): string => JSON.stringify(data).replaceAll("<", "\\u003c")
+
+const hashOf = (text: string): string =>
+  `'sha256-${createHash("sha256").update(text).digest("base64")}'`
+
+const symbols = `<svg class="unseen" aria-hidden="true"><defs>
+<symbol id="i-acquiring" viewBox="0 0 14 14"><circle cx="7" cy="7" r="5" fill="none" stroke="currentColor" stroke-width="1.8" stroke-dasharray="2.9 2.3"/></symbol>
+<symbol id="i-held" viewBox="0 0 14 14"><circle cx="7" cy="7" r="5.4" fill="currentColor"/></symbol>
+<symbol id="i-releasing" viewBox="0 0 14 14"><circle cx="7" cy="7" r="5" fill="none" stroke="currentColor" stroke-width="1.6"/><path d="M7 2a5 5 0 0 0 0 10z" fill="currentColor"/></symbol>
+<symbol id="i-released" viewBox="0 0 14 14"><path d="M2.5 7.5l3 3 6-7" fill="none" stroke="currentColor" stroke-width="1.8" stroke-linecap="round" stroke-linejoin="round"/></symbol>
+<symbol id="i-failed" viewBox="0 0 14 14"><path d="M3 3l8 8M11 3l-8 8" fill="none" stroke="currentColor" stroke-width="2.2" stroke-linecap="round"/></symbol>
+<symbol id="i-abandoned" viewBox="0 0 14 14"><path d="M7 1.6L13 12.4H1z" fill="currentColor"/></symbol>
+<symbol id="i-deadlock" viewBox="0 0 14 14"><path d="M2 6.2a5.2 5.2 0 0 1 9.4-2.1M12 7.8a5.2 5.2 0 0 1-9.4 2.1" fill="none" stroke="currentColor" stroke-width="1.8" stroke-linecap="round"/><path d="M12.6 1.2v4h-4zM1.4 12.8v-4h4z" fill="currentColor"/></symbol>
+<symbol id="i-goes" viewBox="0 0 14 14"><path d="M6 1.5L13 7l-7 5.5z" fill="currentColor"/></symbol>
+<symbol id="i-arrow" viewBox="0 0 8 8"><path d="M4 1.2L7.4 6.8H.6z" fill="currentColor"/></symbol>
+</defs></svg>`
+
+const columns = [
+  ["state", "State", "c-state"],
+  ["kind", "Kind", "c-kind"],
+  ["name", "Name", "c-name"],
+  ["owner", "Owner", "c-owner"],
+  ["fiber", "Fiber", "c-fiber"],
+  ["waited", "Waited", "c-num"],
+  ["held", "Held", "c-num"],
+  ["release", "Release", "c-num"],
+  ["time", "Time, by start", "c-time"]
+] as const
+
+const head = columns.map(([column, title, className]) =>
+  `<th role="columnheader" scope="col" data-column="${column}" aria-sort="none" class="${column}${
+    className === "c-num" ? " num" : ""
+  }"><button type="button">${title}<svg class="arrow" aria-hidden="true"><use href="#i-arrow"/></svg></button>${
+    column === "time" ? "<div class=\"marks\" id=\"ticks\" aria-hidden=\"true\"></div>" : ""
+  }</th>`
+).join("")
+
+const key = (segment: string, label: string): string =>
+  `<span class="key"><span class="lane"><i class="s-${segment}"></i></span>${label}</span>`
+
+export const draw = (snapshot: Ledger.Snapshot): string => {
+  const span = spanOf(snapshot)
+  const verdict = verdictOf(snapshot)
+  const kept = snapshot.ended.length
+  const policy = `default-src 'none'; script-src ${hashOf(script)}; style-src ${
+    hashOf(style)
+  }; img-src data:; base-uri 'none'; form-action 'none'`
+  return `<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="${policy}">
+<meta name="viewport" content="width=device-width,initial-scale=1">
+<meta name="referrer" content="no-referrer">
+<title>Ledger: ${escaped(verdict.headline)}</title>
+<link rel="icon" href="data:,">
+<style>${style}</style>
+</head>
+<body>
+${symbols}
+<header>
+<p class="eyebrow"><span><b>Ledger</b> of who holds what</span><span>${
+    duration(span.to - span.from)
+  } up to ${escaped(instant(snapshot.takenAt))}</span></p>
+<h1 id="headline"><span>${escaped(verdict.headline)}</span></h1>
+<dl class="stats" id="stats"></dl>
+</header>
+<main>
+<noscript><p class="empty">This page is drawn by its own script. Without it: holdfast view --svg, or --text.</p></noscript>
+<div class="pair">
+<section class="card" aria-labelledby="wrong-title"><h2 id="wrong-title">What went wrong</h2><ul class="wrongs" id="wrongs"></ul></section>
+<section class="card" aria-labelledby="kinds-title"><h2 id="kinds-title">By kind, since the start</h2><table class="kinds"><thead><tr><th scope="col">kind</th><th scope="col">acquired</th><th scope="col">released</th><th scope="col">held</th><th scope="col">failed</th><th scope="col">aband.</th></tr></thead><tbody id="kinds"></tbody></table></section>
+</div>
+<div class="tools" id="tools" role="search">
+<div class="find"><label class="unseen" for="search">Filter the entries</label><input id="search" type="search" placeholder="Filter by name, owner, line, fiber, cause …  ( / )" autocomplete="off" spellcheck="false"><output id="count" for="search" aria-live="polite"></output><button type="button" class="link" id="clear" hidden>Clear</button></div>
+<div class="sets"><div class="chips" id="states" role="group" aria-label="States"></div><div class="chips" id="kindchips" role="group" aria-label="Kinds"></div></div>
+</div>
+<section class="load" aria-labelledby="load-title">
+<div class="head"><h2 id="load-title">Load</h2><span class="soft" id="peak"></span><span class="zoom"><span class="soft" id="window" aria-live="polite"></span><button type="button" id="in" aria-label="Zoom in">+</button><button type="button" id="out" aria-label="Zoom out">−</button><button type="button" id="all">Whole run</button></span></div>
+<div class="graph" id="graph" tabindex="0" role="group" aria-label="Time that is shown: plus and minus zoom, arrows move, Escape shows the whole run"><div class="brush" id="brush" hidden></div></div>
+<div class="marks" id="whole" aria-hidden="true"></div>
+</section>
+<div class="sheet" id="sheet">
+<table class="entries" id="entries" role="table" aria-label="Entries"><colgroup>${
+    columns.map(([, , className]) => `<col class="${className}">`).join("")
+  }</colgroup><thead role="rowgroup"><tr role="row">${head}</tr></thead><tbody role="rowgroup" id="body"></tbody></table>
+<p class="empty" id="nothing" hidden></p>
+</div>
+</main>
+<footer class="foot">${key("acquiring", "acquiring")}${key("held", "held")}${
+    key("releasing", "releasing")
+  }<span>${count(snapshot.live.length)} live and the last ${count(kept)} that ended</span></footer>
+<aside class="detail" id="detail" hidden></aside>
+<script type="application/json" id="ledger">${inScript(dataOf(snapshot, verdict, span))}</script>
+<script>${script}</script>
+</body>
+</html>
+`
+}

@@ -1,0 +1,378 @@
+/**
+ * timeline: a snapshot as SVG: a row for each hold, grouped by owner, on one axis of time.
+ *
+ * DESIGN. State is told by shape first (hatched while asking, solid while held, striped while releasing; at the end a tick, a
+ * cross, a triangle, or an arrow if it goes on), then by colour. Colours are CSS variables with a dark set, so one file serves
+ * both. The area on top is the load of *all* entries, whatever has a row.
+ */
+import type * as Ledger from "../Ledger.ts"
+import {
+  count,
+  duration,
+  instant,
+  isLiveState,
+  type Load,
+  loadOf,
+  type Phases,
+  phasesOf,
+  printable,
+  severity,
+  shortSite,
+  type Span,
+  spanOf,
+  tickLabel,
+  tickStep,
+  verdictOf
+} from "./reading.ts"
+
+interface Size {
+  readonly width: number
+  readonly rows: number
+}
+
+const margin = 16
+const loadHeight = 40
+const mostDeadlocks = 3
+
+const style = `
+.hf{--bg:#fff;--ink:#1b2029;--soft:#5c6675;--line:#e4e7ec;--held:#2f6db5;--acquiring:#a86500;--releasing:#0b7f74;--failed:#c0390b;--abandoned:#8f2d86;--load:#dbe6f4;
+font:12px system-ui,-apple-system,"Segoe UI",Roboto,"Noto Sans",sans-serif;font-variant-numeric:tabular-nums}
+@media(prefers-color-scheme:dark){.hf{--bg:#11151b;--ink:#e3e7ed;--soft:#97a2b2;--line:#28303b;--held:#6ca6ee;--acquiring:#e3a93c;--releasing:#45c2b2;--failed:#ff8660;--abandoned:#e08ad8;--load:#1e2f45}}
+.hf text{fill:var(--ink)}.hf .soft{fill:var(--soft)}.hf .h1{font-size:15px;font-weight:600}.hf .owner{font-weight:600}.hf .bad{fill:var(--failed);font-weight:600}
+.hf .end{text-anchor:end}.hf .mid{text-anchor:middle}.hf .rule{stroke:var(--line)}.hf .held{fill:var(--held)}
+.hf .acquiring{fill:url(#hf-asking);stroke:var(--acquiring)}.hf .releasing{fill:url(#hf-letting);stroke:var(--releasing)}
+.hf .failed,.hf .cross{fill:none;stroke:var(--failed);stroke-width:2}.hf .abandoned{fill:var(--abandoned)}.hf .tick{stroke:var(--ink);stroke-width:1.5}.hf .goes{fill:var(--ink)}
+.hf .load{fill:var(--load);stroke:var(--held)}.hf .asking{fill:none;stroke:var(--acquiring);stroke-dasharray:3 2}`
+  .trim()
+
+const patterns = `<defs>
+<pattern id="hf-asking" width="5" height="5" patternUnits="userSpaceOnUse" patternTransform="rotate(45)"><rect width="5" height="5" fill="var(--bg)"/><rect width="1.6" height="5" fill="var(--acquiring)"/></pattern>
+<pattern id="hf-letting" width="4" height="4" patternUnits="userSpaceOnUse"><rect width="4" height="4" fill="var(--bg)"/><rect width="2" height="4" fill="var(--releasing)"/></pattern>
+</defs>`
+
+/** INVARIANT View-3: text of a snapshot, as text of XML. */
+const escaped = (text: string): string =>
+  printable(text).replace(
+    /[&<>"']/g,
+    (found) => `&#${found.charCodeAt(0)};`
+  )
+
+const round = (value: number): string => String(Math.round(value * 10) / 10)
+
+/** Wide scripts take about twice the room. */
+const widthOf = (character: string): number => character.codePointAt(0)! > 0x2e7f ? 12.5 : 6.5
+
+const fitted = (text: string, room: number): string => {
+  let used = 0
+  const characters = Array.from(printable(text))
+  for (const [at, character] of characters.entries()) {
+    used += widthOf(character)
+    if (used > room) return escaped(`${characters.slice(0, Math.max(0, at - 1)).join("")}…`)
+  }
+  return escaped(text)
+}
+
+/** An entry that has a row. */
+interface Drawn {
+  readonly entry: Ledger.Entry
+  readonly phases: Phases
+}
+
+/** What is live or went wrong, worst first, then what took longest; in the order in which it was asked for. */
+const chosen = (snapshot: Ledger.Snapshot, span: Span, rows: number): ReadonlyArray<Drawn> =>
+  [...snapshot.live, ...snapshot.ended]
+    .map((entry) => ({ entry, phases: phasesOf(entry, span) }))
+    .toSorted((one, other) =>
+      severity[one.entry.state] - severity[other.entry.state]
+      || lengthOf(other) - lengthOf(one)
+      || one.entry.id - other.entry.id
+    )
+    .slice(0, rows)
+    .toSorted((one, other) =>
+      one.phases.asked - other.phases.asked || one.entry.id - other.entry.id
+    )
+
+const lengthOf = ({ phases }: Drawn): number => phases.end - phases.asked
+
+const byOwner = (drawn: ReadonlyArray<Drawn>): ReadonlyMap<string, ReadonlyArray<Drawn>> => {
+  const groups = new Map<string, Array<Drawn>>()
+  for (const one of drawn) {
+    const owner = one.entry.owner.join(" › ")
+    const group = groups.get(owner)
+    if (group === undefined) groups.set(owner, [one])
+    else group.push(one)
+  }
+  return groups
+}
+
+/** In which order they ended, of those drawn. */
+const orderOf = (drawn: ReadonlyArray<Drawn>, snapshot: Ledger.Snapshot) => {
+  const shown = new Set(drawn.map(({ entry }) => entry.id))
+  const inOrder = snapshot.ended.filter(({ id }) => shown.has(id))
+  return new Map(inOrder.map(({ id }, index) => [id, index + 1]))
+}
+
+/** Where things go. */
+interface Plan extends Size {
+  readonly left: number
+  readonly right: number
+  readonly isNarrow: boolean
+  readonly rowHeight: number
+  readonly x: (at: number) => number
+}
+
+const planOf = ({ rows, width }: Size, { from, to }: Span): Plan => {
+  const isNarrow = width < 640
+  const left = margin + (isNarrow ? 0 : Math.min(320, width * 0.3))
+  const right = width - margin - 104
+  return {
+    width,
+    rows,
+    left,
+    right,
+    isNarrow,
+    rowHeight: isNarrow ? 36 : 22,
+    x: (at) => left + (at - from) / (to - from) * (right - left)
+  }
+}
+
+const bar = (
+  className: string,
+  { x }: Plan,
+  from: number,
+  to: number,
+  middle: number,
+  height: number
+): string =>
+  `<rect class="${className}" x="${round(x(from))}" y="${round(middle - height / 2)}" width="${
+    round(Math.max(1.5, x(to) - x(from)))
+  }" height="${height}"/>`
+
+const endMark = (state: Ledger.State, x: number, y: number): string => {
+  const at = (dx: number, dy: number) => `${round(x + dx)} ${round(y + dy)}`
+  switch (state) {
+    case "failed":
+      return `<path class="cross" d="M${at(-4, -4)}L${at(4, 4)}M${at(-4, 4)}L${at(4, -4)}"/>`
+    case "abandoned":
+      return `<path class="abandoned" d="M${at(0, -6)}L${at(6, 5)}L${at(-6, 5)}Z"/>`
+    case "released":
+      return `<path class="tick" d="M${at(0, -7)}L${at(0, 7)}"/>`
+    default:
+      return `<path class="goes" d="M${at(1, -5)}L${at(7, 0)}L${at(1, 5)}Z"/>`
+  }
+}
+
+const barsOf = ({ entry, phases }: Drawn, plan: Plan, y: number): string => {
+  const { asked, end, held, releasing } = phases
+  const parts = [
+    ...(held === undefined || held > asked
+      ? [bar("acquiring", plan, asked, held ?? end, y, 7)]
+      : []),
+    ...(held === undefined ? [] : [bar("held", plan, held, releasing ?? end, y, 11)]),
+    ...(releasing === undefined || releasing === end
+      ? []
+      : [bar("releasing", plan, releasing, end, y, 9)])
+  ]
+  return parts.join("") + endMark(entry.state, plan.x(end), y)
+}
+
+const told = ({ entry, phases }: Drawn, { from }: Span): string => {
+  const { asked, end, held, releasing } = phases
+  const lines = [
+    `${entry.kind} "${entry.name}" #${entry.id}, ${entry.state}`,
+    `asked for at +${duration(asked - from)}`,
+    `${held === undefined ? "asked in vain" : "waited"} ${duration((held ?? end) - asked)}`,
+    held === undefined ? "" : `held ${duration((releasing ?? end) - held)}`,
+    releasing === undefined ? "" : `releasing ${duration(end - releasing)}`,
+    entry.fiber === undefined ? "" : `fiber ${entry.fiber}`,
+    entry.site === undefined ? "" : `at ${shortSite(entry.site)}`,
+    entry.blockedBy.length === 0
+      ? ""
+      : `waits for ${entry.blockedBy.slice(0, 5).map((id) => `#${id}`).join(" ")}`,
+    entry.cause === undefined ? "" : entry.cause.split("\n", 1)[0]!.slice(0, 200)
+  ]
+  return lines.filter((line) => line !== "").join("; ")
+}
+
+const rowOf = (
+  drawn: Drawn,
+  plan: Plan,
+  span: Span,
+  y: number,
+  order: number | undefined
+): string => {
+  const { entry, phases } = drawn
+  const { isNarrow, left, right, width } = plan
+  const label = fitted(
+    `${entry.kind} ${entry.name}`,
+    (isNarrow ? right - margin : left - margin) - 16
+  )
+  const barAt = isNarrow ? y + 25 : y + 11
+  const textAt = isNarrow ? y + 13 : y + 15
+  const held = phases.held === undefined
+    ? "never held"
+    : duration((phases.releasing ?? phases.end) - phases.held)
+  return `<g><title>${escaped(told(drawn, span))}</title><text x="${
+    isNarrow ? margin : margin + 8
+  }" y="${round(textAt)}">${label}</text>${barsOf(drawn, plan, barAt)}<text class="end" x="${
+    width - margin - 32
+  }" y="${round(textAt)}">${held}</text>${
+    order === undefined
+      ? ""
+      : `<text class="soft end" x="${width - margin}" y="${round(textAt)}">${order}</text>`
+  }</g>`
+}
+
+const loadArea = (load: Load, { left, right }: Plan, top: number): string => {
+  const most = Math.max(1, ...load.held, ...load.acquiring)
+  const step = (right - left) / load.held.length
+  const path = (values: ReadonlyArray<number>): string =>
+    values.map((value, at) =>
+      `${at === 0 ? "M" : "L"}${round(left + at * step)} ${
+        round(top + loadHeight - value / most * loadHeight)
+      }h${round(step)}`
+    ).join("")
+  const asking = load.acquiring.some((value) => value > 0)
+    ? `<path class="asking" d="${path(load.acquiring)}"/>`
+    : ""
+  const bottom = top + loadHeight
+  return `<path class="load" d="${path(load.held)}V${bottom}H${round(left)}Z"/>${asking}`
+}
+
+const axis = (plan: Plan, { from, to }: Span, top: number, bottom: number): string => {
+  const step = tickStep(to - from, Math.max(2, Math.floor((plan.right - plan.left) / 80)))
+  const ticks: Array<string> = []
+  for (let at = 0; at <= to - from; at += step) {
+    const x = round(plan.x(from + at))
+    ticks.push(
+      `<path class="rule" d="M${x} ${top + 6}V${bottom}"/><text class="soft ${
+        at === 0 ? "" : "mid"
+      }" x="${x}" y="${top}">${at === 0 ? "0" : tickLabel(at)}</text>`
+    )
+  }
+  return ticks.join("")
+}
+
+const legend = (plan: Plan, y: number): string => {
+  const samples: ReadonlyArray<readonly [string, (x: number) => string]> = [
+    ["acquiring", (x) => `<rect class="acquiring" x="${x}" y="${y - 7}" width="20" height="7"/>`],
+    ["held", (x) => `<rect class="held" x="${x}" y="${y - 9}" width="20" height="11"/>`],
+    ["releasing", (x) => `<rect class="releasing" x="${x}" y="${y - 8}" width="20" height="9"/>`],
+    ["released", (x) => endMark("released", x + 14, y - 4)],
+    ["failed", (x) => endMark("failed", x + 14, y - 4)],
+    ["abandoned", (x) => endMark("abandoned", x + 14, y - 4)],
+    ["goes on", (x) => endMark("held", x + 10, y - 4)]
+  ]
+  const columns = plan.isNarrow ? Math.max(2, Math.floor((plan.width - 2 * margin) / 100)) : 7
+  return samples.map(([word, sample], at) => {
+    const x = margin + at % columns * 100
+    const down = Math.floor(at / columns) * 18
+    return `<g transform="translate(0 ${down})">${sample(x)}<text class="soft" x="${
+      x + 26
+    }" y="${y}">${word}</text></g>`
+  }).join("")
+}
+
+const deadlocksOf = (snapshot: Ledger.Snapshot): ReadonlyArray<string> => {
+  const live = new Map(snapshot.live.map((entry) => [entry.id, entry]))
+  const lines = snapshot.deadlocks.slice(0, mostDeadlocks).map(({ waits }) =>
+    `Deadlock: ${
+      waits.map(({ waiter }) => {
+        const entry = live.get(waiter)
+        return entry === undefined
+          ? `#${waiter}`
+          : `fiber ${entry.fiber ?? "?"} waits for ${entry.kind} ${entry.name}`
+      }).join(", ")
+    }`
+  )
+  const more = snapshot.deadlocks.length - lines.length
+  return more > 0 ? [...lines, `… and ${count(more)} more deadlocks`] : lines
+}
+
+export const draw = (snapshot: Ledger.Snapshot, size: Size): string => {
+  const span = spanOf(snapshot)
+  const plan = planOf(size, span)
+  const { headline } = verdictOf(snapshot)
+  const all = snapshot.live.length + snapshot.ended.length
+  const drawn = chosen(snapshot, span, size.rows)
+  const order = orderOf(drawn, snapshot)
+  const room = size.width - 2 * margin
+  const parts: Array<string> = []
+  let y = margin + 14
+  const line = (className: string, text: string, height: number): void => {
+    parts.push(`<text class="${className}" x="${margin}" y="${y}">${fitted(text, room)}</text>`)
+    y += height
+  }
+
+  line("h1", headline, 20)
+  line(
+    "soft",
+    `${duration(span.to - span.from)} up to ${instant(snapshot.takenAt)}; ${count(all)} ${
+      all === 1 ? "entry" : "entries"
+    }`,
+    18
+  )
+  const worst = drawn.some(({ entry }) => isLiveState(entry.state) || entry.state !== "released")
+  if (drawn.length < all) {
+    line(
+      "soft",
+      `Showing ${count(drawn.length)} of ${count(all)}: ${
+        worst ? "abandoned, failed and live first, then " : ""
+      }the longest`,
+      18
+    )
+  }
+  for (const text of deadlocksOf(snapshot)) line("bad", text, 18)
+
+  const load = loadOf(snapshot, span, Math.max(20, Math.floor((plan.right - plan.left) / 4)))
+  y += 4
+  parts.push(loadArea(load, plan, y))
+  const most = `held at once: at most ${count(Math.max(0, ...load.held))}`
+  if (plan.isNarrow) y += loadHeight + 14
+  parts.push(
+    `<text class="soft" x="${margin + (plan.isNarrow ? 0 : 8)}" y="${
+      plan.isNarrow ? y : y + loadHeight
+    }">${most}</text>`
+  )
+  y += plan.isNarrow ? 22 : loadHeight + 22
+  const axisTop = y
+  parts.push(
+    `<text class="soft end" x="${size.width - margin - 32}" y="${y}">held</text>`,
+    `<text class="soft end" x="${size.width - margin}" y="${y}">end</text>`
+  )
+  y += 10
+  const rows: Array<string> = []
+  for (const [owner, group] of byOwner(drawn)) {
+    const title = owner === "" ? "no owner" : owner
+    rows.push(
+      `<text class="owner" x="${margin}" y="${y + 16}">${fitted(title, room * 0.9)}</text>`
+    )
+    y += 24
+    for (const one of group) {
+      rows.push(rowOf(one, plan, span, y, order.get(one.entry.id)))
+      y += plan.rowHeight
+    }
+    y += 6
+  }
+  parts.push(axis(plan, span, axisTop, y), ...rows)
+  y += 22
+  parts.push(legend(plan, y))
+  y += plan.isNarrow ? 54 : 16
+
+  const description =
+    `Who held what when, in ${count(drawn.length)} of ${count(all)} rows grouped by `
+    + `owner, on an axis of ${
+      duration(span.to - span.from)
+    }. The column "end" counts in which order they ended.`
+  return `<svg xmlns="http://www.w3.org/2000/svg" class="hf" width="${size.width}" height="${
+    Math.ceil(y)
+  }" viewBox="0 0 ${size.width} ${Math.ceil(y)}" role="img" aria-labelledby="hf-title hf-desc">
+<title id="hf-title">${escaped(`Ledger: ${headline}`)}</title>
+<desc id="hf-desc">${escaped(description)}</desc>
+<style>${style}</style>
+${patterns}
+<rect width="100%" height="100%" fill="var(--bg)"/>
+${parts.join("\n")}
+</svg>
+`
+}

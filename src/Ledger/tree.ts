@@ -1,0 +1,190 @@
+/**
+ * tree: a snapshot as text for a terminal: what is wrong first, then who holds what under whom, then the sums.
+ */
+import type * as Ledger from "../Ledger.ts"
+import {
+  ageOf,
+  byId,
+  clipped,
+  count,
+  duration,
+  instant,
+  printable,
+  shortSite,
+  verdictOf
+} from "./reading.ts"
+
+const mostCauses = 20
+const mostNamed = 3
+
+const marks: Readonly<Record<Ledger.State, string>> = {
+  acquiring: "○",
+  held: "●",
+  releasing: "◐",
+  released: "✓",
+  failed: "✗",
+  abandoned: "▲"
+}
+
+const labelOf = ({ id, kind, name }: Ledger.Entry): string => `${kind} "${name}" #${id}`
+
+/** An owner, what is under it, and what it holds itself. */
+interface Branch {
+  readonly under: Map<string, Branch>
+  readonly entries: Array<Ledger.Entry>
+}
+
+const branch = (): Branch => ({ under: new Map(), entries: [] })
+
+const planted = (entries: ReadonlyArray<Ledger.Entry>): Branch => {
+  const root = branch()
+  for (const entry of entries) {
+    let at = root
+    for (const name of entry.owner) {
+      const known = at.under.get(name) ?? branch()
+      at.under.set(name, known)
+      at = known
+    }
+    at.entries.push(entry)
+  }
+  return root
+}
+
+/** What stands left in the tree, and right of it in columns. */
+interface Row {
+  readonly left: string
+  readonly right: string
+}
+
+function* rowsOf(
+  { entries, under }: Branch,
+  indent: string,
+  tell: (entry: Ledger.Entry) => string
+): Generator<Row> {
+  let left = entries.length + under.size
+  const limb = (): string => indent + (--left === 0 ? "└─ " : "├─ ")
+  for (const entry of entries) {
+    yield { left: `${limb()}${marks[entry.state]} ${labelOf(entry)}`, right: tell(entry) }
+  }
+  for (const [owner, node] of under) {
+    yield { left: limb() + owner, right: "" }
+    yield* rowsOf(node, indent + (left === 0 ? "   " : "│  "), tell)
+  }
+}
+
+const inColumns = (rows: ReadonlyArray<Row>, width: number): ReadonlyArray<string> => {
+  const left = Math.min(
+    72,
+    Math.floor(width / 2),
+    Math.max(0, ...rows.map((row) => row.right === "" ? 0 : row.left.length))
+  )
+  return rows.map((row) =>
+    row.right === "" ? row.left : `${clipped(row.left, left).padEnd(left)}  ${row.right}`
+  )
+}
+
+const named = (ids: ReadonlyArray<number>, entries: ReadonlyMap<number, Ledger.Entry>): string => {
+  const shown = ids.slice(0, mostNamed).map((id) => {
+    const entry = entries.get(id)
+    return entry === undefined ? `#${id}` : `#${id} of ${entry.fiber ?? "nobody"}`
+  })
+  return shown.join(", ") + (ids.length > mostNamed ? ` and ${ids.length - mostNamed} more` : "")
+}
+
+const deadlockLines = (
+  snapshot: Ledger.Snapshot,
+  entries: ReadonlyMap<number, Ledger.Entry>
+): ReadonlyArray<string> =>
+  snapshot.deadlocks.flatMap(({ waits }) => [
+    "",
+    "Deadlock",
+    ...waits.map(({ holder, waiter }) => {
+      const [wanted, held] = [entries.get(waiter), entries.get(holder)]
+      const at = wanted?.site === undefined ? "" : ` at ${shortSite(wanted.site)}`
+      return `  fiber ${wanted?.fiber ?? "?"} waits${at} for ${
+        wanted === undefined ? `#${waiter}` : labelOf(wanted)
+      }, which fiber ${held?.fiber ?? "?"} holds as #${holder}`
+    })
+  ])
+
+const liveLines = (
+  { live, takenAt }: Ledger.Snapshot,
+  entries: ReadonlyMap<number, Ledger.Entry>,
+  width: number
+): ReadonlyArray<string> => {
+  if (live.length === 0) return []
+  const tell = (entry: Ledger.Entry): string =>
+    [
+      entry.state.padEnd(9),
+      duration(ageOf(entry, takenAt)).padStart(9),
+      entry.fiber ?? "",
+      entry.site === undefined ? "" : shortSite(entry.site),
+      entry.blockedBy.length === 0 ? "" : `waits for ${named(entry.blockedBy, entries)}`
+    ].filter((part) => part !== "").join("  ")
+  return [
+    "",
+    "Held and waited for",
+    ...inColumns(Array.from(rowsOf(planted(live), "", tell)), width)
+  ]
+}
+
+const causeOf = ({ cause }: Ledger.Entry): string =>
+  cause === undefined ? "" : `: ${cause.split("\n", 1)[0]}`
+
+const badLines = ({ ended, takenAt }: Ledger.Snapshot): ReadonlyArray<string> => {
+  const bad = ended.filter(({ state }) => state !== "released")
+    .toSorted((one, other) =>
+      Number(other.state === "abandoned") - Number(one.state === "abandoned")
+    )
+  if (bad.length === 0) return []
+  const lines = bad.slice(0, mostCauses).map((entry) => {
+    const path = [...entry.owner, labelOf(entry)].join(" > ")
+    const took = `after ${duration(ageOf(entry, takenAt))}`
+    const never = entry.heldAt === undefined ? ", never held" : ""
+    const at = entry.site === undefined ? "" : `, asked for at ${shortSite(entry.site)}`
+    return `  ${marks[entry.state]} ${entry.state} ${path} ${took}${never}${at}${causeOf(entry)}`
+  })
+  const more = bad.length - mostCauses
+  return [
+    "",
+    "Abandoned and failed",
+    ...lines,
+    ...(more > 0 ? [`  … and ${count(more)} more`] : [])
+  ]
+}
+
+const kindLines = (snapshot: Ledger.Snapshot): ReadonlyArray<string> => {
+  const kinds = Object.entries(snapshot.kinds)
+  if (kinds.length === 0) return []
+  const rows = [...kinds, ["in all", snapshot.total] as const].map((
+    [kind, { abandoned, acquired, failed, released }]
+  ) => [
+    clipped(printable(kind), 32),
+    count(acquired),
+    count(released),
+    count(failed),
+    count(abandoned)
+  ])
+  const head = ["", "acquired", "released", "of these failed", "abandoned"]
+  const widths = head.map((title, at) =>
+    Math.max(title.length, ...rows.map((row) => row[at]!.length))
+  )
+  const line = (cells: ReadonlyArray<string>): string =>
+    `  ${
+      cells.map((cell, at) => at === 0 ? cell.padEnd(widths[0]!) : cell.padStart(widths[at]!))
+        .join("  ")
+    }`
+  return ["", "Since the start", line(head), ...rows.map(line)]
+}
+
+export const draw = (snapshot: Ledger.Snapshot, width: number): string => {
+  const entries = byId(snapshot)
+  const lines = [
+    `Ledger at ${instant(snapshot.takenAt)}: ${verdictOf(snapshot).headline}.`,
+    ...deadlockLines(snapshot, entries),
+    ...badLines(snapshot),
+    ...liveLines(snapshot, entries, width),
+    ...kindLines(snapshot)
+  ]
+  return `${lines.map((line) => clipped(printable(line), width).trimEnd()).join("\n")}\n`
+}
