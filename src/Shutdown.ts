@@ -8,17 +8,19 @@
  *
  * INVARIANTS
  * - Shutdown-1 The first request wins; later ones change nothing and say so.
- * - Shutdown-2 The count of drainers is exact at every instant, whatever way a draining region ends.
+ * - Shutdown-2 The count of drainers is exact at every instant, whatever way a draining region ends; what drains or is in
+ *   flight finishes before the program is interrupted, within `stopTimeout`.
  * - Shutdown-3 Phases only go forward. Readiness is gone in the very step of the request, before anything else is done.
  * - Shutdown-4 (L4) Each phase ends by its bound and all by `total`, whatever the program, a hook or a release does; draining
  *   and stopping leave the releases `releaseTimeout`, or half of `total` if that is less.
- * - Shutdown-5 A hook runs at most once, while its scope is open: a scope that closes meanwhile waits for it.
+ * - Shutdown-5 A hook whose scope is open at the request runs once, and its scope stays open until it has ended or its phase
+ *   has; one whose scope has closed before never runs.
  * - Shutdown-6 (L3) When the program has ended, in whatever way, the fibers it left behind are interrupted and waited for, so
  *   that what they hold is let go; a release under way is waited for, never cut.
  * - Shutdown-7 (L5) The report names what failed, was abandoned or is still held, each overrun and each fiber that is left.
  *
  * COST one fiber beside the program; a look at `Fiber.roots` at the end.
- * NOT DONE fibers left behind that are forked by the releases of others are awaited only for as long as `releaseTimeout`.
+ * NOT DONE a synchronous loop cannot be bounded by anybody in its own process.
  * SOURCES lightship and terminus (unready, delay, stop), OTP (a deadline each), uber-go/fx (who takes how long), suture's
  * report of what did not stop, trio#147 (a reason and a grace).
  *
@@ -71,7 +73,7 @@ export interface Budgets {
   readonly drainDelay?: Duration.DurationInput | undefined
   /** How long the `onDrain` hooks may take, from the request on. Default 5 seconds. */
   readonly drainTimeout?: Duration.DurationInput | undefined
-  /** How long the `onStop` hooks and what is marked by `drains` may take after that. Default 10 seconds. */
+  /** How long the `onStop` hooks and what is marked by `drains` or `inFlight` may take after that. Default 10 seconds. */
   readonly stopTimeout?: Duration.DurationInput | undefined
   /** How long the program may take to let go, once interrupted. Default 10 seconds. */
   readonly releaseTimeout?: Duration.DurationInput | undefined
@@ -224,8 +226,10 @@ export interface Service {
   readonly reason: Effect.Effect<Option.Option<Reason>>
   /** Asks for the end; true if this was the first request. */
   readonly request: (reason: Reason) => Effect.Effect<boolean>
-  /** Marks a region that ends by itself soon after `requested`. */
+  /** Marks a region that ends by itself soon after `requested`, and the program with it. */
   readonly drains: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
+  /** Marks work that is to finish before the program is interrupted. */
+  readonly inFlight: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
   /** The phase; its `changes` begin with the current one and end after `exited`. */
   readonly phase: Subscribable.Subscribable<Phase>
   /** Whether new work is welcome: false from the request on. */
@@ -356,10 +360,18 @@ class LeftBehind {
     this.#onEnd = onEnd
   }
 
-  /** Interrupts those that are new; whether there were any. */
-  tell(): boolean {
-    const fresh = Fiber.unsafeRoots().filter((fiber) =>
-      !this.#told.has(fiber) && this.#isOurs(fiber)
+  /**
+   * Interrupts those that are new; whether there were any. `everyone`: also those that may work for a release under way, as
+   * whatever is younger than one may.
+   */
+  tell(everyone: boolean): boolean {
+    const ours = Fiber.unsafeRoots().filter((fiber) => this.#isOurs(fiber))
+    const releases = ours.filter((fiber) => isBounded(fiber)).map((fiber) => fiber.id().id)
+    const oldest = everyone
+      ? Infinity
+      : releases.reduce((one, other) => Math.min(one, other), Infinity)
+    const fresh = ours.filter((fiber) =>
+      !this.#told.has(fiber) && (isBounded(fiber) || fiber.id().id < oldest)
     )
     for (const fiber of fresh) {
       this.#told.add(fiber)
@@ -381,6 +393,9 @@ class Course implements Service {
   why: Reason | undefined
   isRunning = false
   drainers = 0
+  flying = 0
+  /** Something drained at the request or after: the program is on its way out by itself. */
+  endsByItself = false
   /** When it was asked for, or the program ended by itself. */
   begunAt: number | undefined
   watched: Watched | undefined
@@ -447,6 +462,7 @@ class Course implements Service {
   unsafeRequest = (reason: Reason): boolean => {
     if (this.why !== undefined) return false
     this.why = reason
+    this.endsByItself = this.drainers > 0
     // INVARIANT Shutdown-3: whoever is woken below finds it not ready.
     if (this.unsafePhase() === "running") this.enter("draining")
     Deferred.unsafeDone(this.asked, Effect.succeed(reason))
@@ -458,11 +474,25 @@ class Course implements Service {
     Effect.acquireUseRelease(
       Effect.sync(() => {
         this.drainers++
+        this.endsByItself ||= this.why !== undefined
       }),
       () => effect,
       () =>
         Effect.sync(() => {
           this.drainers--
+          this.poke()
+        })
+    )
+
+  inFlight = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+    Effect.acquireUseRelease(
+      Effect.sync(() => {
+        this.flying++
+      }),
+      () => effect,
+      () =>
+        Effect.sync(() => {
+          this.flying--
           this.poke()
         })
     )
@@ -500,12 +530,19 @@ class Course implements Service {
           return this.isRunning && this.unsafePhase() === phase ? this.start(hook) : Effect.void
         }),
         () => {
-          this.hooks.delete(hook)
+          if (!this.isDue(hook)) this.hooks.delete(hook)
           // INVARIANT Shutdown-5: at the latest the end of its phase lets the scope go on.
-          return this.until(() => hook.state !== "running", Infinity)
+          return this.until(() => !this.isDue(hook), Infinity)
         }
       ))
     })
+  }
+
+  /** Whether a hook runs, or is to run by what has been asked for. */
+  isDue({ phase, state }: Hook): boolean {
+    if (state !== "waiting") return state === "running"
+    const now = this.unsafePhase()
+    return this.isRunning && (now === "draining" || now === "stopping" && phase === "stopping")
   }
 
   /** Starts a hook in a fiber of its own. */
@@ -551,6 +588,7 @@ class Course implements Service {
       overran: false
     })
     for (const listener of this.listeners) listener(phase)
+    this.poke()
   }
 
   /** Waits for something, at most until `at`; whether it came. */
@@ -645,7 +683,7 @@ class Course implements Service {
         ? Effect.void
         : Effect.zipRight(
           this.inPhase("draining", this.draining(main, bounds), told),
-          this.inPhase("stopping", this.stopping(bounds), told)
+          this.inPhase("stopping", this.stopping(main, bounds), told)
         )
       return Effect.zipRight(
         serving,
@@ -679,12 +717,14 @@ class Course implements Service {
     )
   }
 
-  stopping(bounds: Bounds): Effect.Effect<boolean> {
+  stopping(main: Watching<unknown, unknown>, bounds: Bounds): Effect.Effect<boolean> {
     return Effect.zipRight(
       this.startHooks("stopping"),
       Effect.suspend(() =>
         this.until(
-          () => this.drainers === 0 && this.hooksRunning() === 0,
+          () =>
+            this.flying === 0 && this.drainers === 0 && this.hooksRunning() === 0
+            && (!this.endsByItself || main.exit !== undefined),
           Math.min(bounds.workEndsBy, this.now() + bounds.stopTimeout)
         )
       )
@@ -709,14 +749,21 @@ class Course implements Service {
       )
       if (main.exit === undefined) main.fiber.unsafeInterruptAsFork(self.id())
       const ended = (): boolean => main.exit !== undefined && left.pending.size === 0
-      const all = Effect.suspend((): Effect.Effect<boolean> =>
-        // What ends may leave others behind.
-        left.tell()
-          ? Effect.flatMap(this.until(ended, by), (yes) => yes ? all : Effect.succeed(false))
-          : this.until(ended, by)
-      )
+      const sweep = (everyone: boolean, at: number): Effect.Effect<boolean> =>
+        Effect.suspend(() =>
+          // What ends may leave others behind.
+          left.tell(everyone)
+            ? Effect.flatMap(
+              this.until(ended, at),
+              (inTime) => inTime ? sweep(everyone, at) : Effect.succeed(false)
+            )
+            : this.until(ended, at)
+        )
       const alone = by === Infinity ? Infinity : by - (by - from) / 10
-      return Effect.zipRight(this.until(() => main.exit !== undefined, alone), all)
+      return this.until(() => main.exit !== undefined, alone).pipe(
+        Effect.zipRight(sweep(false, alone)),
+        Effect.flatMap((inTime) => inTime ? Effect.succeed(true) : sweep(true, by))
+      )
     })
   }
 
@@ -853,7 +900,7 @@ export class Shutdown extends Context.Reference<Shutdown>()("holdfast/Shutdown",
  * This is what `Main.run` does for a process; use it for what comes and goes inside one.
  *
  * **Details** — Draining: not ready any more; the `onDrain` hooks run, for `drainTimeout`, and `drainDelay` passes. Stopping:
- *   the `onStop` hooks run and what is marked by `drains` finishes, for `stopTimeout`. Releasing: the main fiber is
+ *   the `onStop` hooks run and what is marked by `drains` or `inFlight` finishes, for `stopTimeout`. Releasing: the main fiber is
  *   interrupted, then the fibers it left behind (`forkDaemon`), for `releaseTimeout`. A program that ends by itself goes straight
  *   there. To ask from outside: `unsafeMake`, and its `run` and `request`.
  * **Interruption** — is a request; the run ends when the program has. **Errors** — none: the program's exit is the answer, a
@@ -925,8 +972,8 @@ export const request = (reason: Reason): Effect.Effect<boolean> =>
   Effect.flatMap(Shutdown, (shutdown) => shutdown.request(reason))
 
 /**
- * Marks an effect that ends by itself soon after `requested`: it then gets `stopTimeout` to do so, before the program is
- * interrupted.
+ * Marks an effect that ends by itself soon after `requested`, and the program with it, such as a batch that drains: both then
+ * get `stopTimeout` for that, before the program is interrupted.
  *
  * **Interruption** — the effect's own. **Errors** — the effect's own. **Cost** — a counter.
  *
@@ -935,6 +982,35 @@ export const request = (reason: Reason): Effect.Effect<boolean> =>
  */
 export const drains = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
   Effect.flatMap(Shutdown, (shutdown) => shutdown.drains(effect))
+
+/**
+ * Marks work that is to finish, within `stopTimeout`, before the program is interrupted, such as a request being served. When
+ * none is left the program is interrupted at once.
+ *
+ * **Interruption** — the effect's own. **Errors** — the effect's own. **Cost** — a counter.
+ *
+ * **Example** (a request is answered, then the server goes)
+ * ```ts run
+ * import { Effect } from "effect"
+ * import { Shutdown } from "holdfast"
+ *
+ * let answer = "none"
+ * const answering = Effect.delay(Effect.sync(() => { answer = "42" }), "20 millis")
+ * const server = Effect.gen(function*() {
+ *   yield* Effect.fork(Shutdown.inFlight(answering))
+ *   yield* Effect.sleep("5 millis")
+ *   yield* Shutdown.request({ kind: "request", by: "the example" })
+ *   yield* Effect.never
+ * })
+ * await Effect.runPromise(Shutdown.run(server))
+ * answer // => "42"
+ * ```
+ *
+ * @category operations
+ * @since 0.1.0
+ */
+export const inFlight = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+  Effect.flatMap(Shutdown, (shutdown) => shutdown.inFlight(effect))
 
 /**
  * The phase now, and its changes: a stream that begins with the current phase and ends after `exited`.
@@ -966,7 +1042,8 @@ export const isReady: Effect.Effect<boolean> = Effect.flatMap(
  * Registers a hook for the length of the scope: it runs once, when the end has been asked for, while the program still serves.
  *
  * **Details** — Hooks run at the same time, each in a fiber of its own with the context it was registered in. One that is
- *   registered in that very phase runs at once, later ones never. A scope that closes while its hook runs waits for it.
+ *   registered in that very phase runs at once, later ones never. A scope that closes after the
+ *   request waits for its hooks.
  * **Interruption** — `drainTimeout` after the request the hook is interrupted and left behind.
  * **Errors** — stand in the report; they stop nothing. **Cost** — a finalizer.
  *

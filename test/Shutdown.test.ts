@@ -1,6 +1,61 @@
 import { describe, expect, it } from "@effect/vitest"
-import { Deferred, Effect, Fiber, Option } from "effect"
-import { Shutdown } from "holdfast"
+import {
+  Cause,
+  Chunk,
+  Deferred,
+  Duration,
+  Effect,
+  Exit,
+  Fiber,
+  Option,
+  Stream,
+  TestClock
+} from "effect"
+import { Ledger, Managed, Parallel, Shutdown } from "holdfast"
+
+const why = { kind: "request", by: "a test" } as const
+
+/** A log of what happened, and effects that write it. */
+const journal = () => {
+  const lines: Array<string> = []
+  const say = (line: string) => Effect.sync(() => void lines.push(line))
+  const held = (
+    name: string,
+    release: Effect.Effect<unknown, unknown> = Effect.void,
+    releaseDeadline: Duration.DurationInput = "5 seconds"
+  ) =>
+    Managed.make({
+      name,
+      acquire: say(`+${name}`),
+      release: () => Effect.zipRight(release, say(`-${name}`)),
+      releaseDeadline
+    })
+  return { lines, say, held }
+}
+
+/** The program in a fiber, run up to where it waits, and its shutdown. */
+const launch = <A, E>(
+  program: Effect.Effect<A, E>,
+  options?: Shutdown.Options
+) =>
+  Effect.gen(function*() {
+    const shutdown = Shutdown.unsafeMake()
+    const fiber = yield* Effect.fork(shutdown.run(program, options))
+    yield* settle
+    return { shutdown, ended: Fiber.join(fiber), fiber }
+  })
+
+const settle = Effect.repeatN(Effect.yieldNow(), 50)
+const pass = (duration: Duration.DurationInput) =>
+  Effect.zipRight(TestClock.adjust(duration), settle)
+
+const pretty = (exit: Exit.Exit<unknown, unknown>) =>
+  Exit.isFailure(exit) ? Cause.pretty(exit.cause) : "success"
+
+const phasesOf = (report: Shutdown.Report) =>
+  report.phases.map(({ duration, overran, phase }) =>
+    `${phase} ${duration}${overran ? " overran" : ""}`
+  )
 
 describe("Shutdown", () => {
   it.effect("Shutdown-1: the first request wins and wakes everyone who waits", () =>
@@ -13,6 +68,7 @@ describe("Shutdown", () => {
       expect(yield* shutdown.request({ kind: "request", by: "later" })).toBe(false)
       expect(yield* Fiber.join(waiting)).toEqual(first)
       expect(yield* shutdown.reason).toEqual(Option.some(first))
+      expect(shutdown.unsafeReason()).toEqual(Option.some(first))
     }))
 
   it.effect("Shutdown-2: a draining region is counted exactly, however it ends", () =>
@@ -34,11 +90,463 @@ describe("Shutdown", () => {
     return Effect.gen(function*() {
       const seen = yield* Shutdown.drains(Effect.sync(() => shutdown.unsafeDrainers()))
       expect([seen, shutdown.unsafeDrainers()]).toEqual([1, 0])
-      const why = { kind: "request", by: "a test" } as const
       expect(yield* Shutdown.reason).toEqual(Option.none())
+      expect([yield* Shutdown.isReady, yield* Shutdown.phase.get]).toEqual([true, "running"])
       expect(yield* Shutdown.request(why)).toBe(true)
       expect(yield* Shutdown.requested).toEqual(why)
       expect(yield* shutdown.reason).toEqual(Option.some(why))
+      expect([yield* Shutdown.isReady, yield* Shutdown.phase.get]).toEqual([false, "draining"])
+      expect((yield* Shutdown.report).reason).toEqual(why)
     }).pipe(Effect.provideService(Shutdown.Shutdown, shutdown))
   })
+})
+
+describe("Shutdown.run", () => {
+  it.effect("a program that ends by itself gives its exit, and takes no time", () =>
+    Effect.gen(function*() {
+      const good = yield* Shutdown.run(Effect.succeed(7))
+      expect(good.exit).toEqual(Exit.succeed(7))
+      expect(phasesOf(good.report)).toEqual(["running 0", "releasing 0", "exited 0"])
+      expect(good.report).toMatchObject({ reason: undefined, overran: false, fibers: [] })
+      const bad = yield* Shutdown.run(Effect.fail("no"))
+      expect(bad.exit).toEqual(Exit.fail("no"))
+    }))
+
+  it.effect("Shutdown-3: a request passes through all phases without delay where nobody needs one", () =>
+    Effect.gen(function*() {
+      const { lines, held } = journal()
+      const program = Effect.scoped(Effect.zipRight(held("a"), Effect.never))
+      const { ended, shutdown } = yield* launch(program)
+      const seen = yield* Effect.fork(Stream.runCollect(shutdown.phase.changes))
+      yield* settle
+      expect(yield* shutdown.isReady).toBe(true)
+      yield* shutdown.request(why)
+      expect(yield* shutdown.isReady).toBe(false)
+      const { exit, report } = yield* ended
+      expect(Exit.isInterrupted(exit)).toBe(true)
+      expect(lines).toEqual(["+a", "-a"])
+      expect(Chunk.toReadonlyArray(yield* Fiber.join(seen)))
+        .toEqual(["running", "draining", "stopping", "releasing", "exited"])
+      expect(phasesOf(report)).toEqual([
+        "running 0",
+        "draining 0",
+        "stopping 0",
+        "releasing 0",
+        "exited 0"
+      ])
+      // Who comes late sees the end only.
+      expect(Chunk.toReadonlyArray(yield* Stream.runCollect(shutdown.phase.changes)))
+        .toEqual(["exited"])
+    }))
+
+  it.effect("Shutdown-3: readiness is gone before a waiter, a hook or the delay begins", () =>
+    Effect.gen(function*() {
+      const seen: Array<string> = []
+      const look = (who: string) =>
+        Effect.map(Shutdown.isReady, (ready) => void seen.push(`${who} ${ready}`))
+      const program = Effect.scoped(Effect.gen(function*() {
+        yield* Shutdown.onDrain(look("hook"))
+        yield* Effect.fork(Effect.zipRight(Shutdown.requested, look("waiter")))
+        yield* Effect.forever(Effect.zipRight(Effect.sleep("1 second"), look("served")))
+      }))
+      const { ended, shutdown } = yield* launch(program, { drainDelay: "2500 millis" })
+      yield* shutdown.request(why)
+      yield* pass("10 seconds")
+      const { report } = yield* ended
+      expect(seen.toSorted()).toEqual([
+        "hook false",
+        "served false",
+        "served false",
+        "waiter false"
+      ])
+      expect(phasesOf(report)[1]).toBe("draining 2500")
+    }))
+
+  it.effect("draining ends when its delay has passed and its hooks have ended, whichever is later", () =>
+    Effect.gen(function*() {
+      for (const [delay, hook, took] of [[3, 1, 3000], [1, 3, 3000], [0, 2, 2000]] as const) {
+        const program = Effect.scoped(
+          Effect.zipRight(Shutdown.onDrain(Effect.sleep(`${hook} seconds`)), Effect.never)
+        )
+        const { ended, shutdown } = yield* launch(program, { drainDelay: `${delay} seconds` })
+        yield* shutdown.request(why)
+        yield* pass("10 seconds")
+        expect((yield* ended).report.phases[1]).toMatchObject({ duration: took, overran: false })
+      }
+    }))
+
+  it.effect("Shutdown-5: hooks run once, side by side, in their phase; their failures are reported, with their lines", () =>
+    Effect.gen(function*() {
+      const { lines, say } = journal()
+      const slow = (name: string) => Effect.zipRight(Effect.sleep("1 second"), say(name))
+      const program = Effect.scoped(Effect.gen(function*() {
+        yield* Shutdown.onStop(slow("stop 1"))
+        yield* Shutdown.onDrain(slow("drain 1"))
+        yield* Shutdown.onDrain(Effect.fail("no luck"))
+        yield* Shutdown.onDrain(Effect.die(new Error("worse")))
+        yield* Shutdown.onStop(slow("stop 2"))
+        yield* Effect.scoped(Shutdown.onStop(say("too early")))
+        yield* Effect.addFinalizer(() => say("released"))
+        yield* Effect.never
+      }))
+      const shutdown = Shutdown.unsafeMake()
+      const fiber = yield* Effect.fork(
+        Effect.provide(shutdown.run(program), Ledger.layer({ sites: "first" }))
+      )
+      yield* settle
+      yield* shutdown.request(why)
+      yield* pass("1 second")
+      expect(lines).toEqual(["drain 1"])
+      yield* pass("1 second")
+      expect(lines.slice(0, 3).toSorted()).toEqual(["drain 1", "stop 1", "stop 2"])
+      expect(lines.at(-1)).toBe("released")
+      const { report } = yield* Fiber.join(fiber)
+      expect(report.overran).toBe(false)
+      expect(report.hooks.map(({ phase, state, took }) => [phase, state, took])).toEqual([
+        ["draining", "done", 1000],
+        ["draining", "failed", 0],
+        ["draining", "failed", 0],
+        ["stopping", "done", 1000],
+        ["stopping", "done", 1000]
+      ])
+      expect(report.hooks[1]!.cause).toContain("no luck")
+      expect(report.hooks.every(({ site }) => site?.includes("Shutdown.test.ts"))).toBe(true)
+    }))
+
+  it.effect("Shutdown-5: a hook that comes in its own phase runs at once, one that comes later never", () =>
+    Effect.gen(function*() {
+      const { lines, say } = journal()
+      const program = Effect.scoped(Effect.gen(function*() {
+        yield* Shutdown.onDrain(Effect.sleep("1 second"))
+        yield* Effect.fork(
+          Effect.gen(function*() {
+            yield* Shutdown.requested
+            yield* Effect.sleep("500 millis")
+            yield* Shutdown.onDrain(say("late drain"))
+          }).pipe(Effect.zipRight(Effect.never), Effect.scoped)
+        )
+        yield* Shutdown.onStop(Effect.zipRight(
+          say("stop"),
+          Effect.scoped(Shutdown.onDrain(say("never")))
+        ))
+        yield* Effect.never
+      }))
+      const { ended, shutdown } = yield* launch(program)
+      yield* shutdown.request(why)
+      yield* pass("500 millis")
+      expect(lines).toEqual(["late drain"])
+      yield* pass("500 millis")
+      yield* ended
+      expect(lines).toEqual(["late drain", "stop"])
+    }))
+
+  it.effect("Shutdown-5: a scope that closes while its hook runs waits for it, at most to the end of the phase", () =>
+    Effect.gen(function*() {
+      for (const [seconds, ends] of [[2, "2: hook, closed"], [60, "5: closed"]] as const) {
+        const { lines, say } = journal()
+        const program = Effect.scoped(Effect.gen(function*() {
+          yield* Effect.addFinalizer(() => say("closed"))
+          yield* Shutdown.onDrain(Effect.zipRight(Effect.sleep(`${seconds} seconds`), say("hook")))
+          yield* Shutdown.requested
+        }))
+        const { ended, shutdown } = yield* launch(program)
+        yield* shutdown.request(why)
+        yield* pass("1 second")
+        expect(lines).toEqual([])
+        yield* pass("10 seconds")
+        const { report } = yield* ended
+        expect(`${report.took / 1000}: ${lines.join(", ")}`).toBe(ends)
+      }
+    }))
+
+  it.effect("Shutdown-2: stopping waits for what is in flight, and only for it", () =>
+    Effect.gen(function*() {
+      const { lines, say } = journal()
+      const after = (seconds: number, line: string) => Effect.delay(say(line), `${seconds} seconds`)
+      const program = Effect.gen(function*() {
+        yield* Effect.fork(Shutdown.inFlight(after(3, "answered")))
+        yield* Effect.forkDaemon(
+          Shutdown.inFlight(Effect.zipRight(after(2, "tried"), Effect.fail("no")))
+        )
+        yield* Effect.fork(after(4, "not waited for"))
+        yield* Effect.never
+      })
+      const { ended, shutdown } = yield* launch(program)
+      yield* shutdown.request(why)
+      yield* pass("10 seconds")
+      const { report } = yield* ended
+      expect(lines).toEqual(["tried", "answered"])
+      expect(phasesOf(report).slice(1)).toEqual([
+        "draining 0",
+        "stopping 3000",
+        "releasing 0",
+        "exited 0"
+      ])
+    }))
+
+  it.effect("Shutdown-2: a program that drains ends by itself, from whatever fiber, also after the region", () =>
+    Effect.gen(function*() {
+      const { lines, say } = journal()
+      const batch = Effect.zipRight(Shutdown.requested, Effect.sleep("3 seconds"))
+      const program = Effect.gen(function*() {
+        const forked = yield* Effect.fork(Shutdown.drains(batch))
+        yield* Fiber.join(forked)
+        yield* Effect.sleep("4 seconds")
+        yield* say("summed up")
+        return 75
+      })
+      const { ended, shutdown } = yield* launch(program)
+      yield* shutdown.request(why)
+      yield* pass("20 seconds")
+      const { exit, report } = yield* ended
+      expect([exit, lines]).toEqual([Exit.succeed(75), ["summed up"]])
+      expect(phasesOf(report)[2]).toBe("stopping 7000")
+    }))
+
+  it.effect("Shutdown-4: every phase ends by its bound, whatever hangs in it", () =>
+    Effect.gen(function*() {
+      const hang = Effect.uninterruptible(Effect.never)
+      const program = Effect.scoped(Effect.gen(function*() {
+        yield* Shutdown.onDrain(hang)
+        yield* Shutdown.onStop(hang)
+        yield* Shutdown.drains(hang)
+      }))
+      const ends: Array<string> = []
+      const { ended, shutdown } = yield* launch(program, {
+        drainTimeout: "1 second",
+        stopTimeout: "2 seconds",
+        releaseTimeout: "3 seconds",
+        onPhaseEnd: ({ phase }) => ends.push(phase)
+      })
+      yield* shutdown.request(why)
+      yield* pass("10 seconds")
+      const { exit, report } = yield* ended
+      expect(phasesOf(report).slice(1)).toEqual([
+        "draining 1000 overran",
+        "stopping 2000 overran",
+        "releasing 3000 overran",
+        "exited 0"
+      ])
+      expect(ends).toEqual(["draining", "stopping", "releasing"])
+      expect(report.overran).toBe(true)
+      expect(report.hooks.map(({ state }) => state)).toEqual(["abandoned", "abandoned"])
+      expect(pretty(exit)).toContain("did not end within 3s of being interrupted")
+      // The two hooks; the main fiber is not something left behind, it is the exit that says so.
+      expect(report.fibers).toHaveLength(2)
+    }))
+
+  it.effect("Shutdown-4: `total` caps all, and what comes before leaves the releases their time", () =>
+    Effect.gen(function*() {
+      for (
+        const [budgets, expected] of [
+          [{ total: "10 seconds", releaseTimeout: "4 seconds" }, [0, 6000, 4000]],
+          [{ total: "10 seconds", releaseTimeout: "8 seconds" }, [0, 5000, 5000]],
+          [{ total: "10 seconds", drainDelay: "20 seconds" }, [5000, 0, 5000]],
+          [{ total: Infinity, stopTimeout: "1 hour", releaseTimeout: "1 day" }, [0, 3600e3, 864e5]],
+          [{}, [0, 10_000, 10_000]]
+        ] as const
+      ) {
+        const program = Shutdown.drains(Effect.uninterruptible(Effect.never))
+        const { ended, shutdown } = yield* launch(program, budgets)
+        yield* shutdown.request(why)
+        for (const duration of expected) yield* pass(duration)
+        const { report } = yield* ended
+        expect(report.phases.slice(1, 4).map(({ duration }) => duration)).toEqual(expected)
+      }
+    }))
+
+  it.effect("Shutdown-4: no bound at all waits for ever, and still ends", () =>
+    Effect.gen(function*() {
+      const { lines, held } = journal()
+      const program = Effect.scoped(
+        Effect.zipRight(held("slow", Effect.sleep("10 days"), Infinity), Effect.never)
+      )
+      const { ended, shutdown } = yield* launch(program, {
+        total: Infinity,
+        releaseTimeout: Infinity
+      })
+      yield* shutdown.request(why)
+      yield* pass("11 days")
+      expect((yield* ended).report.overran).toBe(false)
+      expect(lines).toEqual(["+slow", "-slow"])
+    }))
+
+  it.effect("Shutdown-6: what a program leaves behind lets go, however the program ends", () =>
+    Effect.gen(function*() {
+      const endings: ReadonlyArray<Effect.Effect<unknown, string>> = [
+        Effect.void,
+        Effect.fail("no"),
+        Effect.die("never"),
+        Shutdown.request(why),
+        Effect.zipRight(Shutdown.request(why), Effect.never)
+      ]
+      for (const ending of endings) {
+        const { lines, held } = journal()
+        const daemon = Managed.use(held("daemon", Effect.sleep("1 second")), () => Effect.never)
+        const program = Effect.zipRight(
+          Effect.forkDaemon(daemon),
+          Effect.zipRight(Effect.sleep("1 second"), ending)
+        )
+        const { ended } = yield* launch(program)
+        yield* pass("5 seconds")
+        const { report } = yield* ended
+        expect(lines).toEqual(["+daemon", "-daemon"])
+        expect(report.fibers).toEqual([])
+        expect(report.phases.at(-2)).toMatchObject({ phase: "releasing", duration: 1000 })
+      }
+    }))
+
+  it.effect("Shutdown-6: a release under way is waited for, never cut; nor is anybody else's fiber", () =>
+    Effect.gen(function*() {
+      const { lines, held, say } = journal()
+      const stranger = yield* Effect.forkDaemon(Effect.never)
+      const other = yield* launch(Effect.never)
+      // Ends by itself just before the program does, and is still letting go then.
+      const daemon = Managed.use(
+        held("slow", Effect.sleep("3 seconds")),
+        () => Effect.sleep("1 second")
+      )
+      const sharing = Parallel.forEach([1, 2, 3], () => Effect.never, { concurrency: 2 }).pipe(
+        Effect.onInterrupt(() => say("workers ended"))
+      )
+      const program = Effect.zipRight(
+        Effect.zipRight(Effect.forkDaemon(daemon), Effect.forkDaemon(sharing)),
+        Effect.sleep("2 seconds")
+      )
+      const { ended } = yield* launch(program)
+      yield* pass("10 seconds")
+      const { report } = yield* ended
+      expect(lines).toEqual(["+slow", "workers ended", "-slow"])
+      expect(report.phases.at(-2)).toMatchObject({ duration: 2000, overran: false })
+      expect(yield* Fiber.poll(stranger)).toEqual(Option.none())
+      expect(yield* Fiber.poll(other.fiber)).toEqual(Option.none())
+      yield* Fiber.interrupt(stranger)
+      yield* Fiber.interrupt(other.fiber)
+    }))
+
+  it.effect("Shutdown-6: what is left behind in the end is left behind too, and told of", () =>
+    Effect.gen(function*() {
+      const { lines, held } = journal()
+      const second = Managed.use(held("second"), () => Effect.never)
+      const first = Effect.ensuring(Effect.never, Effect.forkDaemon(second))
+      const program = Effect.zipRight(
+        Effect.forkDaemon(first),
+        Effect.as(Effect.forkDaemon(Effect.uninterruptible(Effect.never)), "done")
+      )
+      const { ended } = yield* launch(program, { releaseTimeout: "2 seconds" })
+      yield* pass("2 seconds")
+      const { exit, report } = yield* ended
+      expect(exit).toEqual(Exit.succeed("done"))
+      // The second is forked by the end of the first, so it is interrupted when the rest has ended or never.
+      expect(report.fibers.length).toBeGreaterThan(0)
+      expect(report.fibers.every((id) => /^#\d+$/.test(id))).toBe(true)
+      expect(report.overran).toBe(true)
+      expect(lines).toContain("+second")
+    }))
+
+  it.effect("Shutdown-6: a main fiber that hangs leaves the others a tenth of the time", () =>
+    Effect.gen(function*() {
+      const { lines, held } = journal()
+      const program = Effect.zipRight(
+        Effect.forkDaemon(Managed.use(held("daemon"), () => Effect.never)),
+        Effect.uninterruptible(Effect.never)
+      )
+      const { ended, shutdown } = yield* launch(program)
+      yield* shutdown.request(why)
+      yield* pass("8900 millis")
+      expect(lines).toEqual(["+daemon"])
+      yield* pass("100 millis")
+      expect(lines).toEqual(["+daemon", "-daemon"])
+      yield* pass("1 second")
+      expect((yield* ended).report.fibers).toEqual([])
+    }))
+
+  it.effect("Shutdown-7: the report names what failed, was abandoned or is still held, the slowest release first", () =>
+    Effect.gen(function*() {
+      const { held } = journal()
+      const program = Effect.scoped(Effect.gen(function*() {
+        yield* Managed.use(held("before"), () => Effect.void)
+        yield* held("good", Effect.sleep("1 second"))
+        yield* held("hung", Effect.never, "3 seconds")
+        yield* held("broken", Effect.fail(new Error("stuck")))
+        yield* Effect.forkDaemon(
+          Managed.use(held("kept", Effect.never, Infinity), () => Effect.never)
+        )
+        yield* Effect.never
+      }))
+      const shutdown = Shutdown.unsafeMake()
+      const fiber = yield* Effect.fork(
+        // A history too short for what is good: what is not must still be told.
+        Effect.provide(shutdown.run(program), Ledger.layer({ history: 1, sites: "first" }))
+      )
+      yield* settle
+      yield* TestClock.adjust("2 seconds")
+      yield* shutdown.request(why)
+      yield* pass("20 seconds")
+      const { exit, report } = yield* Fiber.join(fiber)
+      expect(
+        report.resources.map(({ heldFor, name, releaseTook, state }) => ({
+          name,
+          state,
+          heldFor,
+          releaseTook
+        }))
+      ).toEqual([
+        { name: "kept", state: "releasing", heldFor: 6000, releaseTook: 6000 },
+        { name: "hung", state: "abandoned", heldFor: 2000, releaseTook: 3000 },
+        { name: "good", state: "released", heldFor: 5000, releaseTook: 1000 },
+        { name: "broken", state: "failed", heldFor: 2000, releaseTook: 0 }
+      ])
+      expect(report).toMatchObject({ released: 1, failed: 1, abandoned: 1, held: 1, overran: true })
+      expect(report.took).toBe(10_000)
+      const [kept, hung, , broken] = report.resources
+      expect(broken!.cause).toContain("stuck")
+      expect(hung!.site).toContain("Shutdown.test.ts")
+      expect(kept!.cause).toBeUndefined()
+      expect(report.fibers).toHaveLength(1)
+      expect(pretty(exit)).toContain("stuck")
+    }))
+
+  it.effect("whoever interrupts the run asks for the end and waits for it", () =>
+    Effect.gen(function*() {
+      const { lines, held } = journal()
+      const program = Effect.scoped(
+        Effect.zipRight(held("a", Effect.sleep("1 second")), Effect.never)
+      )
+      const { fiber, shutdown } = yield* launch(program)
+      const interrupting = yield* Effect.fork(Fiber.interrupt(fiber))
+      yield* pass("1 second")
+      expect(Exit.isInterrupted(yield* Fiber.join(interrupting))).toBe(true)
+      expect(lines).toEqual(["+a", "-a"])
+      expect(shutdown.unsafeReason()).toEqual(
+        Option.some({ kind: "request", by: "interruption" })
+      )
+      expect(shutdown.unsafePhase()).toBe("exited")
+    }))
+
+  it.effect("a request that comes before the program is not lost; a second program is a defect", () =>
+    Effect.gen(function*() {
+      const shutdown = Shutdown.unsafeMake()
+      yield* shutdown.request(why)
+      const { exit } = yield* shutdown.run(Effect.never)
+      expect(Exit.isInterrupted(exit)).toBe(true)
+      expect(pretty(yield* Effect.exit(shutdown.run(Effect.void)))).toContain(
+        "has a program already"
+      )
+    }))
+
+  it.effect("a request that comes when the program has ended by itself changes its exit no more", () =>
+    Effect.gen(function*() {
+      const { lines, held } = journal()
+      const daemon = Managed.use(held("daemon", Effect.sleep("2 seconds")), () => Effect.never)
+      const { ended, shutdown } = yield* launch(
+        Effect.as(Effect.zipLeft(Effect.forkDaemon(daemon), Effect.yieldNow()), 7)
+      )
+      yield* pass("1 second")
+      expect(shutdown.unsafePhase()).toBe("releasing")
+      expect(yield* shutdown.request(why)).toBe(true)
+      yield* pass("1 second")
+      const { exit, report } = yield* ended
+      expect([exit, report.reason, lines]).toEqual([Exit.succeed(7), why, ["+daemon", "-daemon"]])
+    }))
 })
