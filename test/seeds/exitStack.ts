@@ -1,0 +1,229 @@
+/**
+ * Exit stacks as subjects: entered alone and together, with handlers, closed by one and by two, and handed over. The explorer
+ * finds nothing in them, at any grade.
+ */
+import { Effect, Exit, Fiber, Ref, Scope } from "effect"
+import { Managed } from "holdfast"
+import * as ExitStack from "holdfast/ExitStack"
+import { Explore, type Probe } from "holdfast/Testing"
+import type { Own } from "./ours.ts"
+
+/** A slow release is waited for here; that one past its deadline is abandoned by name is ExitStack-4's. */
+const patient = { releaseDeadline: Infinity }
+
+const resource = (probe: Probe.Probe, name: string, takes = 0) =>
+  Managed.make({
+    name,
+    acquire: probe.acquire(name, { acquireTakes: takes }),
+    release: (handle) => probe.release(handle, { releaseTakes: takes }),
+    ...patient
+  })
+
+/** The same for a scope, which bounds nothing. */
+const scoped = (probe: Probe.Probe, name: string, takes = 0) =>
+  Effect.acquireRelease(
+    probe.acquire(name, { acquireTakes: takes }),
+    (handle) => probe.release(handle, { releaseTakes: takes })
+  )
+
+const alone = <S = void>(subject: Explore.Subject<S>): Own => ({
+  name: subject.name,
+  interruptions: (options) => Explore.interruptions(subject, options),
+  interleavings: undefined,
+  replay: (token) => Explore.replay(token, subject)
+})
+
+/** Where others are in the way. */
+const beside = <S = void>(subject: Explore.Subject<S>): Own => ({
+  ...alone(subject),
+  interleavings: (options) => Explore.interleavings(subject, options)
+})
+
+/** How often each handler was pushed and not run yet, or run again. */
+const pushing = (
+  name: string,
+  body: (
+    stack: ExitStack.ExitStack,
+    push: Effect.Effect<void, Managed.OwnerClosed>,
+    probe: Probe.Probe
+  ) => Effect.Effect<unknown, unknown, Scope.Scope>
+): Own =>
+  alone({
+    name,
+    setup: Ref.make<ReadonlyArray<number>>([]),
+    body: (ran, probe) =>
+      ExitStack.use((stack) =>
+        Effect.suspend(() => {
+          let index = -1
+          const pushed = Ref.modify(ran, (counts) => {
+            index = counts.length
+            return [undefined, [...counts, 0]]
+          })
+          const runs = Effect.suspend(() => {
+            const mine = index
+            return Ref.update(ran, (counts) => counts.with(mine, counts[mine]! + 1))
+          })
+          const push = Effect.uninterruptible(
+            Effect.zipRight(pushed, stack.callback(runs, patient))
+          )
+          return body(stack, push, probe)
+        })
+      ),
+    invariant: (ran) => Effect.runSync(Ref.get(ran)).every((count) => count === 1)
+  })
+
+const turn = Effect.yieldNow()
+
+export const exitStacks: ReadonlyArray<Own> = [
+  alone({
+    name: "ExitStack.use, entering",
+    body: (_, probe) =>
+      ExitStack.use((stack) =>
+        Effect.gen(function*() {
+          yield* stack.enter(resource(probe, "a"))
+          yield* stack.enter(scoped(probe, "b"), patient)
+          yield* stack.enter(resource(probe, "c", 3))
+          yield* Effect.sleep(1)
+        })
+      )
+  }),
+  alone({
+    name: "ExitStack.use, deadlines",
+    body: (_, probe) =>
+      ExitStack.use((stack) =>
+        Effect.zipRight(stack.enter(scoped(probe, "a", 3)), stack.callback(Effect.sleep(1)))
+      )
+  }),
+  pushing("ExitStack.use, handlers", (stack, push, probe) =>
+    Effect.gen(function*() {
+      yield* push
+      yield* stack.enter(resource(probe, "a"))
+      yield* stack.push(() => turn, patient)
+      yield* turn
+    })),
+  alone({
+    name: "ExitStack.use, a handler that suppresses",
+    body: (_, probe) =>
+      ExitStack.use((stack: ExitStack.ExitStack<void>) =>
+        Effect.gen(function*() {
+          yield* stack.enter(resource(probe, "a"))
+          yield* stack.push(() => Effect.succeed(Exit.void), patient)
+          yield* stack.enter(resource(probe, "b", 1))
+        })
+      )
+  }),
+  alone({
+    name: "ExitStack.enterAll, slow members",
+    body: (_, probe) =>
+      ExitStack.use((stack) =>
+        Effect.zipRight(
+          stack.enter(resource(probe, "first")),
+          stack.enterAll([
+            resource(probe, "a", 3),
+            scoped(probe, "b", 1),
+            resource(probe, "c", 2)
+          ], { concurrency: 2 })
+        )
+      )
+  }),
+  alone({
+    name: "ExitStack.enterAll, one fails",
+    body: (_, probe) =>
+      ExitStack.use((stack) =>
+        Effect.gen(function*() {
+          yield* stack.enter(resource(probe, "first"))
+          yield* Effect.exit(stack.enterAll([
+            resource(probe, "a", 3),
+            Effect.zipRight(scoped(probe, "b", 1), Effect.fail("no"))
+          ], { concurrency: "unbounded" }))
+          yield* stack.enter(resource(probe, "last"))
+        })
+      )
+  }),
+  alone({
+    name: "ExitStack.popAll, then used and closed",
+    body: (_, probe) =>
+      Effect.gen(function*() {
+        const kept = yield* ExitStack.use((stack) =>
+          Effect.gen(function*() {
+            yield* stack.enter(resource(probe, "a", 1))
+            yield* stack.enter(scoped(probe, "b"), patient)
+            return yield* stack.popAll
+          })
+        )
+        yield* kept.enter(resource(probe, "c"))
+        yield* turn
+        yield* Effect.flatten(kept.close(Exit.void))
+      })
+  }),
+  alone({
+    name: "ExitStack.moveTo",
+    body: (_, probe) =>
+      Effect.gen(function*() {
+        const scope = yield* Effect.acquireRelease(
+          Scope.make(),
+          (scope, exit) => Scope.close(scope, exit)
+        )
+        yield* ExitStack.use((stack) =>
+          Effect.gen(function*() {
+            yield* stack.enter(resource(probe, "a", 1))
+            yield* stack.moveTo(scope)
+            yield* turn
+          })
+        )
+        yield* turn
+      })
+  }),
+  alone({
+    name: "ExitStack.make, closed by hand",
+    body: (_, probe) =>
+      Effect.gen(function*() {
+        const stack = yield* ExitStack.make()
+        yield* stack.enter(resource(probe, "a", 1))
+        yield* stack.enter(resource(probe, "b", 1))
+        yield* Effect.flatten(stack.close(Exit.void))
+      })
+  }),
+  beside({
+    name: "ExitStack.close, two at once",
+    body: (_, probe) =>
+      Effect.gen(function*() {
+        const stack = yield* ExitStack.make()
+        yield* stack.enter(resource(probe, "a", 1))
+        yield* stack.enter(resource(probe, "b", 1))
+        const other = yield* Effect.forkScoped(stack.close(Exit.void))
+        yield* turn
+        yield* stack.close(Exit.void)
+        yield* Fiber.join(other)
+      })
+  }),
+  beside({
+    name: "ExitStack.enter beside its close",
+    body: (_, probe) =>
+      Effect.gen(function*() {
+        const stack = yield* ExitStack.make()
+        yield* stack.enter(resource(probe, "a"))
+        const entering = yield* Effect.forkScoped(Effect.exit(stack.enter(resource(probe, "b", 2))))
+        const other = yield* Effect.forkScoped(
+          Effect.exit(stack.enter(scoped(probe, "c", 1), patient))
+        )
+        yield* turn
+        yield* stack.close(Exit.void)
+        yield* Fiber.join(entering)
+        yield* Fiber.join(other)
+      })
+  }),
+  beside({
+    name: "ExitStack.popAll beside an enter",
+    body: (_, probe) =>
+      Effect.gen(function*() {
+        const stack = yield* ExitStack.make()
+        yield* stack.enter(resource(probe, "a"))
+        const entering = yield* Effect.forkScoped(Effect.exit(stack.enter(resource(probe, "b", 1))))
+        yield* turn
+        const kept = yield* stack.popAll
+        yield* kept.close(Exit.void)
+        yield* Fiber.join(entering)
+      })
+  })
+]
