@@ -864,9 +864,12 @@ export const unsafeSite = (frames = 6): Site | undefined => {
   const fiber = Option.getOrUndefined(Fiber.getCurrentFiber())
   const sites = fiber === undefined ? "first" : ledgerOf(fiber)?.sites ?? "off"
   if (sites === "off") return undefined
-  return sites === "first"
-    ? CapturedSite.capture(frames + 2, 1)
-    : CapturedSite.capture(frames + 24, 16)
+  const before = Error.stackTraceLimit
+  // Each frame is paid for, so none is asked for that cannot be needed.
+  Error.stackTraceLimit = sites === "first" ? frames + 1 : frames + 24
+  const stack = new Error()
+  Error.stackTraceLimit = before
+  return new CapturedSite.Site(stack, sites === "first" ? 1 : 16)
 }
 
 /**

@@ -69,12 +69,3 @@ const userFrames = ({ stack = "" }: Error, most: number): ReadonlyArray<string> 
   }
   return lines
 }
-
-/** The line that called, at most `frames` frames up; of those, `most` of the user's are shown. */
-export const capture = (frames: number, most: number): Site => {
-  const before = Error.stackTraceLimit
-  Error.stackTraceLimit = frames
-  const stack = new Error()
-  Error.stackTraceLimit = before
-  return new Site(stack, most)
-}
