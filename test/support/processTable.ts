@@ -96,11 +96,12 @@ const packageOf = (folder: string, runner: Runner, program: string): void =>
   )
 
 const launch = (row: Row, runner: Runner, folder: string): ChildProcess => {
-  const [command, args] = row.terminal
-    ? ["python3", ["-c", underTerminal, "npm", "start"]]
-    : [process.execPath, [table, runner, row.program]]
-  if (row.terminal) packageOf(folder, runner, row.program)
-  return spawn(command as string, args as Array<string>, {
+  if (row.terminal !== undefined) packageOf(folder, runner, row.program)
+  const [command, ...args] = row.terminal === undefined
+    ? [process.execPath, table, runner, row.program]
+    : ["python3", "-c", underTerminal, "npm", "start"]
+  return spawn(command!, args, {
+    // Where a core and npm's logs may lie.
     cwd: folder,
     stdio: ["ignore", "pipe", "pipe"],
     env: {
