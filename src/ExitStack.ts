@@ -568,9 +568,9 @@ class ExitStackImpl<in out A, in out E> implements ExitStack<A, E> {
       )))
   }
 
+  /** First an empty heir stands in the scope, then everything moves to it in one step: no interrupt finds it ownerless. */
   handOver(scope: Scope.Scope): Effect.Effect<ExitStack<unknown, unknown>, Managed.OwnerClosed> {
-    // MASK: once the new owner stands in the scope, everything moves to it in one step, or nothing does; nothing waits.
-    return Effect.uninterruptible(Effect.suspend(() => {
+    return Effect.suspend(() => {
       if (this.refusing) return this.refused("popAll")
       const heir = new ExitStackImpl<unknown, unknown>(this.name, this.owner)
       return Effect.flatMap(heir.belongTo(scope), () => {
@@ -584,7 +584,7 @@ class ExitStackImpl<in out A, in out E> implements ExitStack<A, E> {
         this.steps = []
         return Effect.succeed(heir)
       })
-    }))
+    })
   }
 }
 

@@ -473,6 +473,21 @@ describe("ownership that moves", () => {
       expect(log).toEqual(["+a", "-a fail boom"])
     }))
 
+  it.effect("ExitStack-6: a scope's close that is interrupted loses nothing of what moved to it", () =>
+    Effect.gen(function*() {
+      const log: Array<string> = []
+      const scope = yield* Scope.make()
+      const stack = yield* Scope.extend(ExitStack.make(), scope)
+      yield* stack.enter(traced(log, "a"))
+      yield* stack.enter(traced(log, "b", Effect.sleep("1 second")))
+      const closing = yield* Effect.fork(Scope.close(scope, Exit.void))
+      yield* Effect.yieldNow()
+      yield* Fiber.interruptFork(closing)
+      yield* TestClock.adjust("1 second")
+      yield* Fiber.await(closing)
+      expect(log).toEqual(["+a", "+b", "-b ok undefined", "-a ok undefined"])
+    }))
+
   it.effect("ExitStack-5: a replacement cannot change the scope's exit, but its failure is not lost", () =>
     Effect.gen(function*() {
       const under = (

@@ -74,6 +74,24 @@ const pushing = (
 
 const turn = Effect.yieldNow()
 
+interface Guarded {
+  open: boolean
+  usedAfterRelease: number
+}
+
+const guarded = (state: Guarded) =>
+  Managed.make({
+    name: "guarded",
+    acquire: Effect.sync(() => {
+      state.open = true
+    }),
+    release: () =>
+      Effect.sync(() => {
+        state.open = false
+      }),
+    ...patient
+  })
+
 export const exitStacks: ReadonlyArray<Own> = [
   alone({
     name: "ExitStack.use, entering",
@@ -197,13 +215,24 @@ export const exitStacks: ReadonlyArray<Own> = [
         yield* Fiber.join(other)
       })
   }),
-  beside({
+  beside<Guarded>({
     name: "ExitStack.enter beside its close",
-    body: (_, probe) =>
+    setup: Effect.sync(() => ({ open: false, usedAfterRelease: 0 })),
+    body: (state, probe) =>
       Effect.gen(function*() {
         const stack = yield* ExitStack.make()
-        yield* stack.enter(resource(probe, "a"))
-        const entering = yield* Effect.forkScoped(Effect.exit(stack.enter(resource(probe, "b", 2))))
+        yield* stack.enter(guarded(state))
+        const uses = Effect.sync(() => {
+          if (!state.open) state.usedAfterRelease++
+        })
+        const entering = yield* Effect.forkScoped(
+          Effect.exit(stack.enter(Managed.make({
+            name: "b",
+            acquire: () => Effect.zipLeft(probe.acquire("b", { acquireTakes: 2 }), uses),
+            release: (handle) => Effect.zipRight(uses, probe.release(handle)),
+            ...patient
+          })))
+        )
         const other = yield* Effect.forkScoped(
           Effect.exit(stack.enter(scoped(probe, "c", 1), patient))
         )
@@ -211,6 +240,17 @@ export const exitStacks: ReadonlyArray<Own> = [
         yield* stack.close(Exit.void)
         yield* Fiber.join(entering)
         yield* Fiber.join(other)
+      }),
+    // What came first is let go last, and not before it is known what came of the others.
+    invariant: ({ usedAfterRelease }) => usedAfterRelease === 0
+  }),
+  alone({
+    name: "ExitStack.enter after its close",
+    body: (_, probe) =>
+      Effect.gen(function*() {
+        const stack = yield* ExitStack.make()
+        yield* stack.close(Exit.void)
+        yield* Effect.exit(stack.enter(resource(probe, "a")))
       })
   }),
   beside({
