@@ -1,23 +1,28 @@
 /**
- * Main: runs a program as a process that always ends, and always lets go first.
+ * Main: runs a program as a process that always ends, always lets go first, and says what it did not let go of.
  *
- * DESIGN. The first signal asks for the end (Shutdown.ts). If a part of the program drains, it gets `drain` to finish by
- * itself; else, or after that, the main fiber is interrupted and its releases get `release`. Both bounds are real timers
- * outside the program, so a hung release or a hung acquire cannot hold up the exit. What decides is read from an observer of
- * the main fiber, never from the interrupted fiber itself, so nothing ends in silence.
+ * DESIGN. The first signal asks for the end (Shutdown.ts), which then comes in phases, each bounded: draining, stopping,
+ * releasing. Here are only the signals, the exit code and the words. What decides stands outside of the program's fibers:
+ * its exit is read by an observer, never told by an interrupted fiber, and the last resort is a timer of the process.
  *
  * INVARIANTS
- * - Main-1 The first signal is graceful; the same one again within `forceAfter` is the same Ctrl-C (npm delivers it twice) and
- *   is ignored; any later one forces the exit, after the holders are printed.
- * - Main-2 The process ends at most `drain + release` after the first signal.
- * - Main-3 (L5) A failure, and every failure of a release, is printed.
+ * - Main-1 The first signal is graceful, and told with its name and the pid. The same one again within `forceAfter` is the
+ *   same Ctrl-C (npm delivers it twice) and is ignored. A later one forces the exit if it is in `forceOn` (SIGINT), after the
+ *   holders are printed; any other changes nothing and is told so.
+ * - Main-2 The process ends at most `total` after the first request (a second more, should the shutdown itself be held up),
+ *   whatever hangs: a release, an acquire, the main fiber, a hook, a daemon. A synchronous loop alone stops timers too.
+ * - Main-3 (L5) A failure, and every failure of a release, is printed; at the end of a shutdown one line sums it up, and one
+ *   each names what failed, was abandoned or is still held, with the line that asked for it.
  * - Main-4 A stray throw or rejection ends the program gracefully, with code 1.
  * - Main-5 Nobody need listen: a reader that has left (EPIPE, or a terminal that is gone) changes nothing. Standard output
  *   that is lost otherwise (a full disk) is told once and makes the code 1 at the least.
+ * - Main-6 `dumpSignal` prints who holds and waits for what, the deadlocks and the fibers, and changes nothing.
  *
- * EXIT CODES 0 success; 1 failure, stray error or overrun; 129/130/143 ended or forced by SIGHUP/SIGINT/SIGTERM; whatever
- * `exitCode` says.
- * NOT DONE here yet: phases, readiness, dumps on SIGUSR2.
+ * EXIT CODES 0 success, also after a signal if the program ended by itself; 129/130/143 (128 + the signal) all let go after
+ * SIGHUP/SIGINT/SIGTERM, or forced by it; 1 failure, a release's too, stray error, or anything that did not end by its bound;
+ * 75 (EX_TEMPFAIL) where a program that drained before its end says so by `exitCode`, which may say any.
+ * NOT DONE a start without signals and lines for hosts that have their own: `Shutdown.run` is that.
+ * SOURCES sysexits.h; cats-effect (fiber dump on a signal; force by a repeated SIGINT only: #1992); close-with-grace.
  *
  * @since 0.1.0
  */
@@ -25,8 +30,11 @@ import * as Cause from "effect/Cause"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import type * as Fiber from "effect/Fiber"
+import * as Fiber from "effect/Fiber"
+import * as FiberId from "effect/FiberId"
+import * as FiberStatus from "effect/FiberStatus"
 import * as Option from "effect/Option"
+import { constants } from "node:os"
 import process from "node:process"
 import * as Ledger from "./Ledger.ts"
 import * as Shutdown from "./Shutdown.ts"
@@ -38,17 +46,28 @@ import * as Shutdown from "./Shutdown.ts"
  * @since 0.1.0
  */
 export interface Options<A, E> {
-  /** How long a draining program may take after the first signal. Default 25 seconds. */
-  readonly drain?: Duration.DurationInput | undefined
-  /** How long the releases may take after that. Default 10 seconds. */
-  readonly release?: Duration.DurationInput | undefined
-  /** The same signal again within this time is ignored. Default 500 milliseconds. */
-  readonly forceAfter?: Duration.DurationInput | undefined
+  /** How long each phase of the end may take: 0, 5, 10, 10 and 25 seconds by default; see `Shutdown.Budgets`. */
+  readonly shutdown?: Shutdown.Budgets | undefined
   /** Those that ask for the end. Default: SIGINT, SIGTERM, SIGHUP. */
   readonly signals?: ReadonlyArray<NodeJS.Signals> | undefined
-  /** The exit code, where the default should not hold: 0 success, 1 failure, 128 and its number after a signal. */
+  /** Those of them that force the exit when they come once more. Default: SIGINT. */
+  readonly forceOn?: ReadonlyArray<NodeJS.Signals> | undefined
+  /** The same signal again within this time is ignored. Default 500 milliseconds. */
+  readonly forceAfter?: Duration.DurationInput | undefined
+  /** The one that prints holders and fibers. Default: SIGUSR2; `false` for none. */
+  readonly dumpSignal?: NodeJS.Signals | false | undefined
+  /** The ledger the program runs with; `false` for none. Default: sites `"first"`, history 1,000. */
+  readonly ledger?: Ledger.Options | false | undefined
+  /**
+   * The exit code, where the default should not hold, which is `report.exitCode`. An exit that is a `ShutdownTimeout` defect means
+   * that the program did not end.
+   */
   readonly exitCode?:
-    | ((exit: Exit.Exit<A, E>, reason: Option.Option<Shutdown.Reason>) => number | undefined)
+    | ((
+      exit: Exit.Exit<A, E>,
+      reason: Option.Option<Shutdown.Reason>,
+      report: Shutdown.Report
+    ) => number | undefined)
     | undefined
   /** Failures that the program has told its user of by itself. */
   readonly isPrinted?: ((error: E) => boolean) | undefined
@@ -56,26 +75,112 @@ export interface Options<A, E> {
   readonly print?: ((line: string) => void) | undefined
 }
 
-const signalNumbers: Readonly<Record<string, number>> = { SIGHUP: 1, SIGINT: 2, SIGTERM: 15 }
-const codeOf = (signal: string): number => 128 + (signalNumbers[signal] ?? 0)
+const codeOf = (signal: string): number =>
+  128 + (Object.entries(constants.signals).find(([name]) => name === signal)?.[1] ?? 0)
 
-const defaultCode = (
-  exit: Exit.Exit<unknown, unknown>,
-  reason: Option.Option<Shutdown.Reason>
-): number => {
-  if (Option.isSome(reason) && reason.value.kind === "error") return 1
+const defaultCode = (exit: Exit.Exit<unknown, unknown>, report: Shutdown.Report): number => {
+  if (report.overran || report.reason?.kind === "error") return 1
   if (Exit.isSuccess(exit)) return 0
-  return Option.isSome(reason) && reason.value.kind === "signal" && Cause.isInterrupted(exit.cause)
-    ? codeOf(reason.value.signal)
+  return report.reason?.kind === "signal" && Cause.isInterruptedOnly(exit.cause)
+    ? codeOf(report.reason.signal)
     : 1
 }
 
-const holders = (entries: ReadonlyArray<Ledger.Entry>, now: number): Array<string> =>
-  entries.map((entry) =>
-    `  ${entry.state} ${entry.kind} "${entry.name}" for ${
-      ((now - entry.since) / 1000).toFixed(1)
-    } s`
+// In words.
+
+const seconds = (millis: number): string => `${(millis / 1000).toFixed(1)} s`
+const many = (count: number): string => count.toLocaleString("en-US")
+const firstLine = (text: string): string => text.split("\n", 1)[0]!
+const askedFor = (site: string | undefined): string =>
+  site === undefined ? "" : `, asked for at ${firstLine(site)}`
+const stackOf = (error: unknown): string =>
+  error instanceof Error ? error.stack ?? error.message : String(error)
+
+/** Who holds, waits or releases; and who blocks whom. */
+const holderLines = ({ deadlocks, live, takenAt }: Ledger.Snapshot): ReadonlyArray<string> => {
+  const byId = new Map(live.map((entry) => [entry.id, entry]))
+  const fiberOf = ({ fiber }: Ledger.Entry): string => fiber === undefined ? "" : ` of ${fiber}`
+  const blocked = ({ blockedBy }: Ledger.Entry): string => {
+    const holders = blockedBy.flatMap((id) => byId.get(id) ?? [])
+      .map((holder) => `${holder.kind} "${holder.name}"${fiberOf(holder)}`)
+    return holders.length === 0 ? "" : `; waits for ${holders.join(", ")}`
+  }
+  return [
+    ...live.map((entry) =>
+      `  ${entry.state} ${[...entry.owner, `${entry.kind} "${entry.name}"`].join(" > ")} for ${
+        seconds(takenAt - entry.since)
+      }${fiberOf(entry)}${askedFor(entry.site)}${blocked(entry)}`
+    ),
+    ...deadlocks.map((deadlock) => `  ${Ledger.describeDeadlock(deadlock, live)}`)
+  ]
+}
+
+/** What did not go well, a line each. */
+const troubleLines = (report: Shutdown.Report): ReadonlyArray<string> => [
+  ...report.hooks.filter(({ state }) => state === "failed" || state === "abandoned")
+    .map(({ cause, phase, site, state, took }) =>
+      `  ${state} ${phase === "draining" ? "onDrain" : "onStop"} hook after ${seconds(took)}${
+        site === undefined ? "" : `, registered at ${firstLine(site)}`
+      }${cause === undefined ? "" : `: ${firstLine(cause)}`}`
+    ),
+  ...report.resources.filter(({ state }) => state === "failed" || state === "abandoned")
+    .map(({ cause, kind, name, releaseTook, site, state }) =>
+      `  ${state} ${kind} "${name}" after ${seconds(releaseTook ?? 0)}${askedFor(site)}${
+        cause === undefined ? "" : `: ${firstLine(cause)}`
+      }`
+    ),
+  ...report.fibers.map(({ cause, fiber, state }) =>
+    state === "running"
+      ? `  fiber ${fiber} was left behind and did not end`
+      : `  fiber ${fiber} was left behind and failed: ${cause}`
   )
+]
+
+const reasonOf = (reason: Shutdown.Reason | undefined): string => {
+  if (reason === undefined) return "End"
+  if (reason.kind === "signal") return reason.signal
+  return reason.kind === "error" ? "Stray error" : `Asked for by ${reason.by}`
+}
+
+const summary = (report: Shutdown.Report, isCounted: boolean): string => {
+  const { abandoned, exitCode, failed, held, reason, released, took } = report
+  const counts = [
+    [released, "released"],
+    [failed, "failed"],
+    [abandoned, "abandoned"],
+    [held, "still held"]
+  ] as const
+  const what = isCounted
+    ? counts.filter(([count], index) => index === 0 || count > 0)
+      .map(([count, word]) => `${many(count)} ${word}`).join(", ")
+    : "ended"
+  return `${reasonOf(reason)}: ${what} in ${seconds(took)}; exit ${exitCode}.`
+}
+
+/** A fiber and those forked in it, deeper ones further in. */
+const fiberLines = (
+  fiber: Fiber.RuntimeFiber<unknown, unknown>,
+  main: FiberId.FiberId | undefined,
+  indent = "  "
+): Effect.Effect<ReadonlyArray<string>> =>
+  Effect.gen(function*() {
+    const id = fiber.id()
+    const status = yield* fiber.status
+    const on = FiberStatus.isSuspended(status) ? Array.from(FiberId.ids(status.blockingOn)) : []
+    const waiting = on.length === 0 ? "" : ` on ${on.map((one) => `#${one}`).join(", ")}`
+    const span = fiber.currentSpan?._tag === "Span" ? `, in ${fiber.currentSpan.name}` : ""
+    const lines = [
+      `${indent}#${id.id}${
+        id === main ? " (main)" : ""
+      } ${status._tag.toLowerCase()}${waiting} for ${
+        seconds(Date.now() - id.startTimeMillis)
+      }${span}`
+    ]
+    for (const child of yield* fiber.children) {
+      lines.push(...yield* fiberLines(child, main, `${indent}  `))
+    }
+    return lines
+  })
 
 const isSilent = <E>(
   cause: Cause.Cause<E>,
@@ -86,29 +191,49 @@ const isSilent = <E>(
 
 /** What has happened so far. Guarded by the single thread; written only inside `run`. */
 interface Course {
-  reason: Option.Option<Shutdown.Reason>
-  first: { readonly signal: string; readonly at: number } | undefined
-  timer: NodeJS.Timeout | undefined
+  /** The last signal that counted, of each kind. */
+  readonly signals: Map<NodeJS.Signals, number>
+  main: FiberId.FiberId | undefined
+  lastResort: NodeJS.Timeout | undefined
+  hasStray: boolean
+  hasEnded: boolean
   outputLost: boolean
 }
 
 /** setTimeout's own limit, 24.8 days: what is longer, it takes for 1 ms. */
 const longestTimer = 2 ** 31 - 1
 const after = (millis: number, f: () => void): NodeJS.Timeout =>
-  setTimeout(f, Math.min(millis, longestTimer))
+  setTimeout(f, Math.min(millis, longestTimer)).unref()
 
 const readerLeft = (error: NodeJS.ErrnoException): boolean =>
   ["EPIPE", "EIO", "ERR_STREAM_DESTROYED"].includes(error.code ?? "")
 
+/** By the time this has passed, what ends by itself has. */
+const grace = 1000
+
 /**
  * Runs the program as the process's main fiber, with a ledger and a `Shutdown` of its own.
  *
- * **Details** — All that the program needs is provided before. Exit codes: 0 success; 1 failure, stray error or overrun;
- *   129/130/143 ended or forced by SIGHUP/SIGINT/SIGTERM; or what `exitCode` says.
- * **Interruption** — The first signal asks for the end: what is marked by `Shutdown.drains` has `drain` to finish, anything
- *   else is interrupted at once; releases have `release`. A later signal forces the exit and names who still holds.
+ * **Details** — All that the program needs is provided before. A program that ends by itself has the fibers it left behind
+ *   interrupted and waited for. Exit codes: 0 success; 129/130/143 all let go after SIGHUP/SIGINT/SIGTERM, or forced by it;
+ *   1 failure, stray error, or anything that did not end by its bound; or what `exitCode` says, such as 75 for "drained".
+ * **Interruption** — The first signal asks for the end: readiness goes, hooks run, what is marked by `Shutdown.drains` or
+ *   `inFlight` finishes; then the program is interrupted, or at once where there is nothing of that kind. A later SIGINT forces
+ *   the exit and names who still holds; a later SIGTERM or SIGHUP is told to wait.
  * **Errors** — printed; exit code 1.
- * **Cost** — signal handlers and one timer per phase.
+ * **Cost** — signal handlers, one fiber, and the ledger's 3 µs an acquire.
+ *
+ * **Example** (a service under Kubernetes, which sends work for some seconds more)
+ * ```ts
+ * import { Effect } from "effect"
+ * import { Managed } from "holdfast"
+ * import * as Main from "holdfast/Main"
+ *
+ * const server = Managed.make({ name: "server", acquire: Effect.void, release: () => Effect.void })
+ * Main.run(Effect.scoped(Effect.zipRight(server, Effect.never)), {
+ *   shutdown: { drainDelay: "5 seconds" }
+ * })
+ * ```
  *
  * @category operations
  * @since 0.1.0
@@ -122,59 +247,88 @@ export const run = <A, E>(program: Effect.Effect<A, E>, options: Options<A, E> =
       // INVARIANT Main-5: there is nobody left to tell.
     }
   }
-  const drain = Duration.toMillis(options.drain ?? "25 seconds")
-  const release = Duration.toMillis(options.release ?? "10 seconds")
+  const total = Duration.toMillis(options.shutdown?.total ?? "25 seconds")
   const forceAfter = Duration.toMillis(options.forceAfter ?? "500 millis")
-  const signals = options.signals ?? ["SIGINT", "SIGTERM", "SIGHUP"]
-  const ledger = Effect.runSync(Ledger.make())
+  const forceOn = options.forceOn ?? ["SIGINT"]
+  const dumpSignal = options.dumpSignal ?? "SIGUSR2"
+  const ledger = options.ledger === false
+    ? undefined
+    : Effect.runSync(Ledger.make(options.ledger ?? {}))
   const shutdown = Shutdown.unsafeMake()
   const course: Course = {
-    reason: Option.none(),
-    first: undefined,
-    timer: undefined,
+    signals: new Map(),
+    main: undefined,
+    lastResort: undefined,
+    hasStray: false,
+    hasEnded: false,
     outputLost: false
   }
 
   const printHolders = (): void => {
-    const { live, takenAt } = Effect.runSync(ledger.snapshot)
-    print(live.length === 0 ? "Nothing is held any more." : "Still held:")
-    holders(live, takenAt).forEach((line) => print(line))
+    if (ledger === undefined) return print("No ledger: who holds what is not known.")
+    const snapshot = ledger.unsafeSnapshot()
+    print(snapshot.live.length === 0 ? "Nothing is held any more." : "Still held:")
+    holderLines(snapshot).forEach((line) => print(line))
   }
   const forced = (why: string, code: number): never => {
     print(`${why}: forced exit.`)
     printHolders()
     return process.exit(code)
   }
-  const interrupt = (): void => {
-    course.timer = after(
-      release,
-      () => forced(`The releases did not end within ${release} ms`, 1)
+  /** INVARIANT Main-2: should even the shutdown itself be held up. */
+  const bound = (): void => {
+    course.lastResort ??= after(
+      total + grace,
+      () => forced(`The process did not end within ${seconds(total)}`, 1)
     )
-    fiber.unsafeInterruptAsFork(fiber.id())
   }
-  const begin = (reason: Shutdown.Reason): void => {
-    course.reason = Option.some(reason)
-    shutdown.unsafeRequest(reason)
-    if (shutdown.unsafeDrainers() === 0) return interrupt()
-    course.timer = after(drain, () => {
-      print(`Not drained within ${drain} ms: interrupting what still runs.`)
-      interrupt()
-    })
+  const begin = (reason: Shutdown.Reason): boolean => {
+    bound()
+    return shutdown.unsafeRequest(reason)
   }
+
   const onSignal = (signal: NodeJS.Signals): void => {
-    const { first } = course
-    if (Option.isNone(course.reason)) {
-      course.first = { signal, at: performance.now() }
-      print(`${signal}: letting go (once more to force).`)
-      return begin({ kind: "signal", signal })
-    }
+    const now = performance.now()
+    const last = course.signals.get(signal)
     // INVARIANT Main-1: one Ctrl-C under npm is two SIGINTs.
-    if (first?.signal === signal && performance.now() - first.at < forceAfter) return
-    forced(`Second signal (${signal})`, codeOf(signal))
+    if (last !== undefined && now - last < forceAfter) return
+    const isFirst = course.signals.size === 0
+    course.signals.set(signal, now)
+    if (course.hasEnded) return process.exit()
+    const how = forceOn.length === 0
+      ? ""
+      : ` (${forceOn.join(" or ")} ${
+        isFirst && forceOn.includes(signal) ? "once more " : ""
+      }to force)`
+    if (begin({ kind: "signal", signal })) {
+      print(`${signal}: process ${process.pid} is letting go${how}.`)
+    } else if (!isFirst && forceOn.includes(signal)) {
+      forced(`Second signal (${signal})`, codeOf(signal))
+    } else {
+      print(`${signal}: already letting go, in phase ${shutdown.unsafePhase()}${how}.`)
+    }
   }
   const onStray = (error: unknown): void => {
-    print(`Stray error: ${error instanceof Error ? error.stack ?? error.message : String(error)}`)
-    if (Option.isNone(course.reason)) begin({ kind: "error", error })
+    course.hasStray = true
+    print(`Stray error: ${stackOf(error)}`)
+    begin({ kind: "error", error })
+  }
+  /** INVARIANT Main-6. */
+  const dump = (signal: NodeJS.Signals): void => {
+    print(`${signal}: process ${process.pid}, in phase ${shutdown.unsafePhase()}.`)
+    printHolders()
+    Effect.runFork(Effect.withFiberRuntime<void>((self) => {
+      const roots = Fiber.unsafeRoots().filter((fiber) => fiber !== self && fiber !== runner)
+      return Effect.forEach(roots, (fiber) => fiberLines(fiber, course.main)).pipe(
+        Effect.map((lines) => ["Fibers:", ...lines.flat()].forEach((line) => print(line)))
+      )
+    }))
+  }
+  const onPhaseEnd = ({ duration, overran, phase }: Shutdown.PhaseReport): void => {
+    bound()
+    if (overran && phase !== "releasing") {
+      print(`Still ${phase} after ${seconds(duration)}: going on without what has not ended.`)
+    }
   }
 
   const onOutputError = (error: NodeJS.ErrnoException): void => {
@@ -184,43 +338,74 @@ export const run = <A, E>(program: Effect.Effect<A, E>, options: Options<A, E> =
     // It may come after the program's own end.
     if (process.exitCode === 0) process.exitCode = 1
   }
-  const codeOfExit = (exit: Exit.Exit<A, E>): number => {
+  const codeOfExit = (exit: Exit.Exit<A, E>, report: Shutdown.Report): number => {
+    try {
+      const given = options.exitCode?.(exit, Option.fromNullable(report.reason), report)
+      const code = given ?? report.exitCode
+      if (!Number.isInteger(code)) throw new RangeError(`${code} is not one`)
+      return code!
+    } catch (thrown) {
+      print(`No exit code: ${stackOf(thrown)}`)
+      return 1
+    }
+  }
+  const printEnd = (report: Shutdown.Report): void => {
+    const trouble = troubleLines(report)
+    // INVARIANT Main-3: an end that was asked for is summed up; one that came by itself only if something went wrong.
+    if (report.reason !== undefined || trouble.length > 0 || report.overran) {
+      print(summary(report, ledger !== undefined))
+    }
+    trouble.forEach((line) => print(line))
+    if (report.resources.some(({ state }) => ["acquiring", "held", "releasing"].includes(state))) {
+      printHolders()
+    }
+  }
+  const end = ({ exit, report }: Shutdown.Ended<A, E>): void => {
+    course.hasEnded = true
+    clearInterval(alive)
+    clearTimeout(course.lastResort)
     try {
       // INVARIANT Main-3: an interruption that was asked for is no news; anything beside it is.
       if (Exit.isFailure(exit) && !isSilent(exit.cause, options.isPrinted)) {
         print(Cause.pretty(exit.cause, { renderErrorCause: true }))
       }
-      const code = options.exitCode?.(exit, course.reason) ?? defaultCode(exit, course.reason)
-      if (!Number.isInteger(code)) throw new RangeError(`${code} is not one`)
-      return code
     } catch (thrown) {
-      print(
-        `No exit code: ${thrown instanceof Error ? thrown.stack ?? thrown.message : String(thrown)}`
-      )
-      return 1
+      print(`The failure cannot be shown: ${stackOf(thrown)}`)
     }
+    const fallback = course.hasStray ? 1 : defaultCode(exit, report)
+    const asked = codeOfExit(exit, { ...report, exitCode: fallback })
+    const exitCode = asked === 0 && course.outputLost ? 1 : asked
+    printEnd({ ...report, exitCode })
+    process.exitCode = exitCode
+    // Whatever still runs has had its time.
+    if (report.overran) process.exit()
+    // The loop should be empty now and the process end by itself; a forgotten handle must not keep it.
+    after(grace, () => process.exit())
   }
 
   // Keeps the process alive while the program waits for something that holds no handle.
   const alive = setInterval(() => {}, 2 ** 30)
+  const signals = options.signals ?? ["SIGINT", "SIGTERM", "SIGHUP"]
   signals.forEach((signal) => process.on(signal, onSignal))
+  if (dumpSignal !== false) process.on(dumpSignal, dump)
   process.on("uncaughtException", onStray)
   process.on("unhandledRejection", onStray)
   process.stdout.on("error", onOutputError)
   process.stderr.on("error", () => {})
 
+  const named = Effect.withFiberRuntime<A, E>((self) => {
+    course.main = self.id()
+    return program
+  })
   // Last: it runs at once up to its first yield, and a signal may come in that time.
-  const fiber: Fiber.RuntimeFiber<A, E> = Effect.runFork(program.pipe(
-    Effect.provideService(Ledger.Ledger, ledger),
-    Effect.provideService(Shutdown.Shutdown, shutdown)
+  const runner = Effect.runFork(Effect.provideService(
+    shutdown.run(named, { ...options.shutdown, fibers: "all", onPhaseEnd }),
+    Ledger.Ledger,
+    ledger
   ))
-
-  fiber.addObserver((exit) => {
-    clearInterval(alive)
-    clearTimeout(course.timer)
-    const code = codeOfExit(exit)
-    process.exitCode = code === 0 && course.outputLost ? 1 : code
-    // The loop should be empty now and the process end by itself; a forgotten handle must not keep it.
-    setTimeout(() => process.exit(), 1000).unref()
+  runner.addObserver((exit) => {
+    if (Exit.isSuccess(exit)) return end(exit.value)
+    print(`Main-2: the shutdown itself failed. ${Cause.pretty(exit.cause)}`)
+    forced("Broken", 1)
   })
 }

@@ -156,9 +156,12 @@ Main.run(
     Effect.provide(NodeContext.layer)
   ),
   {
-    // The batch's own grace ends first; this is for a drain that hangs.
-    drain: Duration.sum(drainOf(process.argv), "5 seconds"),
-    release: "15 seconds",
+    shutdown: {
+      // The batch's own grace ends first; this is for a drain that hangs.
+      stopTimeout: Duration.sum(drainOf(process.argv), "5 seconds"),
+      releaseTimeout: "15 seconds",
+      total: Duration.sum(drainOf(process.argv), "20 seconds")
+    },
     exitCode: (exit) => Exit.isSuccess(exit) ? exitCode : badArguments(exit) ? 2 : undefined,
     // The command line's own complaint has been printed already.
     isPrinted: ValidationError.isValidationError
