@@ -151,6 +151,19 @@ export interface HookReport {
 }
 
 /**
+ * What became of one fiber that the program left behind.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface FiberReport {
+  /** Such as `"#12"`. */
+  readonly fiber: string
+  readonly state: "running" | "failed"
+  readonly cause: string | undefined
+}
+
+/**
  * What the end has come to so far. Plain data, but for the error of a reason.
  *
  * @category models
@@ -169,8 +182,8 @@ export interface Report {
   /** The slowest release first. */
   readonly resources: ReadonlyArray<ResourceReport>
   readonly hooks: ReadonlyArray<HookReport>
-  /** Fibers that did not end, such as `"#12"`. */
-  readonly fibers: ReadonlyArray<string>
+  /** Of the fibers left behind, those that did not end, or not without a failure of their own. */
+  readonly fibers: ReadonlyArray<FiberReport>
   /** Whether anything did not end by its bound: a phase, a hook, a release, a fiber. */
   readonly overran: boolean
   /** What the process is to end with: known to `Main.run` only, and at the end only. */
@@ -350,9 +363,10 @@ class LeftBehind {
   readonly #isOurs: (fiber: AnyFiber) => boolean
   readonly #by: FiberId.FiberId
   readonly #onEnd: () => void
-  // Both guarded by the single thread.
+  // Guarded by the single thread.
   readonly #told = new WeakSet<AnyFiber>()
   readonly pending = new Set<AnyFiber>()
+  readonly #failed = new Map<AnyFiber, Cause.Cause<unknown>>()
 
   constructor(isOurs: (fiber: AnyFiber) => boolean, by: FiberId.FiberId, onEnd: () => void) {
     this.#isOurs = isOurs
@@ -376,14 +390,34 @@ class LeftBehind {
     for (const fiber of fresh) {
       this.#told.add(fiber)
       this.pending.add(fiber)
-      fiber.addObserver(() => {
+      fiber.addObserver((exit) => {
         this.pending.delete(fiber)
+        // What a bounded release comes to is told by whoever it is for.
+        if (Exit.isFailure(exit) && !Cause.isInterruptedOnly(exit.cause) && !isBounded(fiber)) {
+          this.#failed.set(fiber, exit.cause)
+        }
         this.#onEnd()
       })
       // INVARIANT Shutdown-6: the release of somebody who is ending anyway has a deadline of its own.
       if (!isBounded(fiber)) fiber.unsafeInterruptAsFork(this.#by)
     }
     return fresh.length > 0
+  }
+
+  report(): ReadonlyArray<FiberReport> {
+    const idOf = (fiber: AnyFiber): string => `#${fiber.id().id}`
+    return [
+      ...Array.from(this.pending, (fiber): FiberReport => ({
+        fiber: idOf(fiber),
+        state: "running",
+        cause: undefined
+      })),
+      ...Array.from(this.#failed, ([fiber, cause]): FiberReport => ({
+        fiber: idOf(fiber),
+        state: "failed",
+        cause: Cause.pretty(cause)
+      }))
+    ]
   }
 }
 
@@ -441,14 +475,13 @@ class Course implements Service {
     const resources = this.watched?.report() ?? nothing
     const phases = this.stretches.map((stretch) => phaseOf(stretch, now))
     const hooks = this.started.map((hook) => hookOf(hook, now))
-    const fibers = Array.from(this.left?.pending ?? [], (fiber) => `#${fiber.id().id}`)
     return {
       reason: this.why,
       took: this.begunAt === undefined ? 0 : (this.stretches.at(-1)?.endedAt ?? now) - this.begunAt,
       phases,
       ...resources,
       hooks,
-      fibers,
+      fibers: this.left?.report() ?? [],
       overran: resources.abandoned > 0 || phases.some(({ overran }) => overran),
       exitCode: undefined
     }
@@ -679,6 +712,7 @@ class Course implements Service {
         stretch.overran = overran
         options.onPhaseEnd?.(phaseOf(stretch, this.now()))
       }
+      told("running", false)
       const serving = this.why === undefined
         ? Effect.void
         : Effect.zipRight(

@@ -147,7 +147,7 @@ describe("Shutdown.run", () => {
       const program = Effect.scoped(Effect.gen(function*() {
         yield* Shutdown.onDrain(look("hook"))
         yield* Effect.fork(Effect.zipRight(Shutdown.requested, look("waiter")))
-        yield* Effect.forever(Effect.zipRight(Effect.sleep("1 second"), look("served")))
+        return yield* Effect.forever(Effect.zipRight(Effect.sleep("1 second"), look("served")))
       }))
       const { ended, shutdown } = yield* launch(program, { drainDelay: "2500 millis" })
       yield* shutdown.request(why)
@@ -187,7 +187,7 @@ describe("Shutdown.run", () => {
         yield* Shutdown.onStop(slow("stop 2"))
         yield* Effect.scoped(Shutdown.onStop(say("too early")))
         yield* Effect.addFinalizer(() => say("released"))
-        yield* Effect.never
+        return yield* Effect.never
       }))
       const shutdown = Shutdown.unsafeMake()
       const fiber = yield* Effect.fork(
@@ -229,7 +229,7 @@ describe("Shutdown.run", () => {
           say("stop"),
           Effect.scoped(Shutdown.onDrain(say("never")))
         ))
-        yield* Effect.never
+        return yield* Effect.never
       }))
       const { ended, shutdown } = yield* launch(program)
       yield* shutdown.request(why)
@@ -269,7 +269,7 @@ describe("Shutdown.run", () => {
           Shutdown.inFlight(Effect.zipRight(after(2, "tried"), Effect.fail("no")))
         )
         yield* Effect.fork(after(4, "not waited for"))
-        yield* Effect.never
+        return yield* Effect.never
       })
       const { ended, shutdown } = yield* launch(program)
       yield* shutdown.request(why)
@@ -327,7 +327,7 @@ describe("Shutdown.run", () => {
         "releasing 3000 overran",
         "exited 0"
       ])
-      expect(ends).toEqual(["draining", "stopping", "releasing"])
+      expect(ends).toEqual(["running", "draining", "stopping", "releasing"])
       expect(report.overran).toBe(true)
       expect(report.hooks.map(({ state }) => state)).toEqual(["abandoned", "abandoned"])
       expect(pretty(exit)).toContain("did not end within 3s of being interrupted")
@@ -439,9 +439,25 @@ describe("Shutdown.run", () => {
       expect(exit).toEqual(Exit.succeed("done"))
       // The second is forked by the end of the first, so it is interrupted when the rest has ended or never.
       expect(report.fibers.length).toBeGreaterThan(0)
-      expect(report.fibers.every((id) => /^#\d+$/.test(id))).toBe(true)
+      expect(report.fibers.every(({ fiber, state }) => /^#\d+$/.test(fiber) && state === "running"))
+        .toBe(true)
       expect(report.overran).toBe(true)
       expect(lines).toContain("+second")
+    }))
+
+  it.effect("Shutdown-7: what fails in a fiber that was left behind is told", () =>
+    Effect.gen(function*() {
+      const daemon = Effect.acquireUseRelease(
+        Effect.void,
+        () => Effect.never,
+        () => Effect.dieMessage("the flush broke")
+      )
+      const { report } = yield* Shutdown.run(
+        Effect.zipRight(Effect.forkDaemon(daemon), Effect.yieldNow())
+      )
+      expect(report.fibers.map(({ state }) => state)).toEqual(["failed"])
+      expect(report.fibers[0]!.cause).toContain("the flush broke")
+      expect(report.overran).toBe(false)
     }))
 
   it.effect("Shutdown-6: a main fiber that hangs leaves the others a tenth of the time", () =>
@@ -468,11 +484,11 @@ describe("Shutdown.run", () => {
         yield* Managed.use(held("before"), () => Effect.void)
         yield* held("good", Effect.sleep("1 second"))
         yield* held("hung", Effect.never, "3 seconds")
-        yield* held("broken", Effect.fail(new Error("stuck")))
+        yield* held("broken", Effect.die(new Error("stuck")))
         yield* Effect.forkDaemon(
           Managed.use(held("kept", Effect.never, Infinity), () => Effect.never)
         )
-        yield* Effect.never
+        return yield* Effect.never
       }))
       const shutdown = Shutdown.unsafeMake()
       const fiber = yield* Effect.fork(
