@@ -93,7 +93,8 @@ const wrongsOf = (ended: ReadonlyArray<Ledger.Entry>, strings: Strings) => {
   for (const entry of ended) {
     if (entry.state === "released") continue
     const failedToLetGo = entry.heldAt !== undefined
-    const first = entry.cause?.split("\n", 1)[0]
+    // Causes that differ by the name alone are one.
+    const first = entry.cause?.split("\n", 1)[0]?.replaceAll(entry.name, "…")
     const key = JSON.stringify([entry.state, entry.kind, failedToLetGo, first])
     const group = groups.get(key) ?? {
       state: states.indexOf(entry.state),
@@ -146,8 +147,8 @@ const dataOf = (snapshot: Ledger.Snapshot, verdict: Verdict, span: Span) => {
       ["acquired", total.acquired, ""],
       ["released", total.released, ""],
       ["held now", verdict.counts.held, "held"],
-      ["acquiring now", verdict.counts.acquiring, "acquiring"],
-      ["releasing now", verdict.counts.releasing, "releasing"],
+      ["acquiring", verdict.counts.acquiring, "acquiring"],
+      ["releasing", verdict.counts.releasing, "releasing"],
       ["releases failed", total.failed, "failed"],
       ["abandoned", total.abandoned, "abandoned"]
     ],
@@ -168,6 +169,9 @@ const escaped = (text: string): string =>
 
 /** INVARIANT View-3: in a block of data nothing may look like markup; JSON says `<` another way. */
 const inScript = (data: unknown): string => JSON.stringify(data).replaceAll("<", "\\u003c")
+
+/** A number stays with its word. */
+const unbroken = (text: string): string => text.replace(/(\d) /g, "$1\u00a0")
 
 const hashOf = (text: string): string =>
   `'sha256-${createHash("sha256").update(text).digest("base64")}'`
@@ -231,17 +235,18 @@ ${symbols}
 <p class="eyebrow"><span><b>Ledger</b> of who holds what</span><span>${
     duration(span.to - span.from)
   } up to ${escaped(instant(snapshot.takenAt))}</span></p>
-<h1 id="headline"><span>${escaped(verdict.headline)}</span></h1>
+<h1 id="headline"><span>${escaped(unbroken(verdict.headline))}</span></h1>
 <dl class="stats" id="stats"></dl>
 </header>
 <main>
 <noscript><p class="empty">This page is drawn by its own script. Without it: holdfast view --svg, or --text.</p></noscript>
 <div class="pair">
 <section class="card" aria-labelledby="wrong-title"><h2 id="wrong-title">What went wrong</h2><ul class="wrongs" id="wrongs"></ul></section>
-<section class="card" aria-labelledby="kinds-title"><h2 id="kinds-title">By kind, since the start</h2><table class="kinds"><thead><tr><th scope="col">kind</th><th scope="col">acquired</th><th scope="col">released</th><th scope="col">held</th><th scope="col">failed</th><th scope="col">aband.</th></tr></thead><tbody id="kinds"></tbody></table></section>
+<div class="side"><section class="card" aria-labelledby="kinds-title"><h2 id="kinds-title">By kind, since the start</h2><table class="kinds"><thead><tr><th scope="col">kind</th><th scope="col">acquired</th><th scope="col">released</th><th scope="col">held</th><th scope="col">failed</th><th scope="col">aband.</th></tr></thead><tbody id="kinds"></tbody></table></section>
+<section class="card" id="oldestcard" aria-labelledby="oldest-title"><h2 id="oldest-title">Held longest, and still held</h2><ol class="oldest" id="oldest"></ol></section></div>
 </div>
 <div class="tools" id="tools" role="search">
-<div class="find"><label class="unseen" for="search">Filter the entries</label><input id="search" type="search" placeholder="Filter by name, owner, line, fiber, cause …  ( / )" autocomplete="off" spellcheck="false"><output id="count" for="search" aria-live="polite"></output><button type="button" class="link" id="clear" hidden>Clear</button></div>
+<div class="find"><label class="unseen" for="search">Filter the entries</label><input id="search" type="search" placeholder="Filter by name, owner, line, cause" title="Every word must be found; press / to get here" autocomplete="off" spellcheck="false"><output id="count" for="search" aria-live="polite"></output><button type="button" class="link" id="clear" hidden>Clear</button></div>
 <div class="sets"><div class="chips" id="states" role="group" aria-label="States"></div><div class="chips" id="kindchips" role="group" aria-label="Kinds"></div></div>
 </div>
 <section class="load" aria-labelledby="load-title">

@@ -97,19 +97,24 @@ for (const { state, kind, cause, ids, many, failedToLetGo } of data.wrongs) {
   const what = state === 5 ? "abandoned" : failedToLetGo ? "failed to release" : "failed to acquire";
   const title = el("h3", "", button("link", (many > 1 ? count(many) + " × " : "") + strings[kind] + " " + what, () => only(state, kind)));
   const body = el("div", "", title);
-  if (cause) body.append(el("p", "cause", own(strings[cause].split("\n", 1)[0])));
-  const names = el("p", "soft");
+  const names = el("span", "which");
   ids.forEach((id, i) => { const row = rows[indexById.get(id)]; names.append(i ? ", " : "", entryLink(id, text(row, NAME))); });
   if (many > ids.length) names.append(" and " + count(many - ids.length) + " more");
-  body.append(names);
+  title.append(names);
+  if (cause) body.append(el("p", "cause", own(strings[cause].split("\n", 1)[0])));
   wrongs.append(el("li", "", icon(states[state]), body));
 }
-if (data.moreWrongs > 0) wrongs.append(el("li", "", icon("failed"), el("p", "", "… and " + count(data.moreWrongs) + " more, each of another kind or cause")));
+if (data.moreWrongs > 0) wrongs.append(el("li", "", icon("failed"), el("p", "", "… and " + count(data.moreWrongs) + " more of other kinds and causes")));
 if (!wrongs.firstChild) wrongs.append(el("li", "", icon("released"), el("p", "", "No deadlock, nothing abandoned, nothing failed.")));
 
 // Sums by kind.
 $("kinds").append(...data.kinds.map(([kind, ...sums]) => el("tr", "", el("td", "", own(kind)), ...sums.map((n, i) => el("td", n === 0 ? "zero" : i > 2 ? "bad" : "", count(n))))));
 if (!data.kinds.length) $("kinds").append(el("tr", "", el("td", "soft", "none yet")));
+
+// What has been held for longest, of what still is.
+const oldest = rows.filter((row) => row[STATE] === 1).sort((a, b) => a[HELD] - b[HELD] || a[0] - b[0]).slice(0, 5);
+$("oldest").append(...oldest.map((row) => el("li", "", el("span", "what", entryLink(row[0], own(text(row, NAME))), el("span", "soft", " " + text(row, KIND))), el("span", "", duration(heldFor(row))))));
+$("oldestcard").hidden = !oldest.length;
 
 // Order and choice.
 const collator = new Intl.Collator("en", { numeric: true, sensitivity: "base" });
@@ -175,21 +180,20 @@ const filter = () => {
 };
 
 // Bars.
-const percent = (at) => (at - chosen.from) / (chosen.to - chosen.from) * 100;
-const segment = (className, from, to, whole) => {
-  const a = whole ? from / span * 100 : percent(from), b = whole ? to / span * 100 : percent(to);
+const segment = (className, a, b) => {
   if (b < 0 || a > 100) return [];
   const made = el("i", className), left = Math.max(0, a);
   made.style.left = "min(" + left + "%, 100% - 2px)";
   made.style.width = Math.min(100, b) - left + "%";
   return [made];
 };
-const bars = (row) => {
+const bars = (row, from, to) => {
   const lane = el("div", "lane");
+  const percent = (at) => (at - from) / (to - from) * 100;
   const [asked, held, releasing, end] = [row[ASKED], row[HELD], row[RELEASING], row[END]];
-  if (held < 0 || held > asked) lane.append(...segment("s-acquiring", asked, held < 0 ? end : held));
-  if (held >= 0) lane.append(...segment("s-held", held, releasing < 0 ? end : releasing));
-  if (releasing >= 0 && releasing < end) lane.append(...segment("s-releasing", releasing, end));
+  if (held < 0 || held > asked) lane.append(...segment("s-acquiring", percent(asked), percent(held < 0 ? end : held)));
+  if (held >= 0) lane.append(...segment("s-held", percent(held), percent(releasing < 0 ? end : releasing)));
+  if (releasing >= 0 && releasing < end) lane.append(...segment("s-releasing", percent(releasing), percent(end)));
   const at = percent(end), state = states[row[STATE]];
   if (at >= 0 && at <= 100 && state !== "released") {
     const mark = icon(isLive(row) ? "goes" : state, "m " + (isLive(row) ? "go" : "halo " + state));
@@ -223,13 +227,16 @@ const makeRow = (at) => {
   const name = cell("name", open);
   if (row[SITE]) name.append(el("span", "at", own(shortSite(text(row, SITE)))));
   const owner = text(row, OWNER) || "";
-  const kind = cell("kind", own(text(row, KIND)));
-  if (owner) kind.append(el("span", "by", " · ", own(owner)));
+  const at2 = owner.lastIndexOf(" › ") + 1;
+  const last = owner.slice(at2 && at2 + 2);
+  const kind = cell("kind", el("span", "by", state + " · "), own(text(row, KIND)));
+  if (owner) kind.append(el("span", "by", " · ", own(last)));
   name.title = text(row, NAME);
-  const owned = cell("owner" + (owner ? "" : " none"), owner ? own(owner) : "–");
+  // The innermost owner tells most: what is outside of it gives way first.
+  const owned = cell("owner" + (owner ? "" : " none"), owner ? el("div", "path", el("span", "outer", own(owner.slice(0, at2))), at2 ? el("span", "sep", "›") : "", el("span", "last", own(last))) : "–");
   owned.title = owner;
   tr.append(cell("state", icon(state), el("span", "", state)), kind, name, owned, cell("fiber" + (row[FIBER] ? "" : " none"), row[FIBER] ? text(row, FIBER) : "–"),
-    number("waited", waited(row)), number("held-for", heldFor(row)), number("release", tookToRelease(row)), cell("time", bars(row)));
+    number("waited", waited(row)), number("held-for", heldFor(row)), number("release", tookToRelease(row)), cell("time", bars(row, chosen.from, chosen.to)));
   return tr;
 };
 const paint = () => {
@@ -442,18 +449,23 @@ const describe = (row) => {
   if (row[ATTRIBUTES]) list.append(wideField("attributes", text(row, ATTRIBUTES)));
   return list;
 };
+/** The entry by itself, as wide as there is room. */
+const closeUp = (row) => {
+  const edge = Math.max(row[END] - row[ASKED], least) * .04;
+  return bars(row, row[ASKED] - edge, row[END] + edge);
+};
 const select = (i, jump) => {
   const row = rows[i];
   if (jump && shown[cursor] !== i) {
     let at = shown.indexOf(i);
     if (at < 0) { clear(); at = shown.indexOf(i); }
     cursor = at;
-    show(at);
+    scrollTo(0, tableTop() + (at - 1) * height - stuck());
   }
   selected = i;
   repaint();
   const close = button("close", "Close", hide);
-  detail.replaceChildren(el("div", "top", el("div", "", el("div", "soft", own(text(row, KIND)), " #" + row[0]), el("h2", "", own(text(row, NAME)))), close), bars(row), describe(row));
+  detail.replaceChildren(el("div", "top", el("div", "", el("div", "soft", own(text(row, KIND)), " #" + row[0]), el("h2", "", own(text(row, NAME)))), close), closeUp(row), describe(row));
   detail.hidden = false;
   detail.scrollTop = 0;
   detail.setAttribute("aria-label", nameOf(row));
@@ -465,8 +477,9 @@ const hide = () => {
   repaint();
   focusRow();
 };
+const tableTop = () => $("sheet").getBoundingClientRect().top + scrollY;
 const show = (at) => {
-  const top = $("sheet").getBoundingClientRect().top + scrollY + $("entries").tHead.offsetHeight + at * height;
+  const top = tableTop() + $("entries").tHead.offsetHeight + at * height;
   const head = stuck() + $("entries").tHead.offsetHeight;
   if (top < scrollY + head) scrollTo(0, top - head);
   else if (top + height > scrollY + innerHeight) scrollTo(0, top + height - innerHeight + 8);

@@ -30,22 +30,24 @@ header{padding:20px var(--pad) 0}
 .eyebrow b{font-weight:600;color:var(--ink)}
 h1{display:flex;gap:10px;align-items:flex-start;font-size:21px;line-height:1.3;font-weight:650;letter-spacing:-.01em;margin:6px 0 16px}
 h1 .icon{width:20px;height:20px;margin-top:4px}
-.stats{display:grid;grid-template-columns:repeat(7,1fr);background:var(--card);border:1px solid var(--line);border-radius:8px}
-.stats div{display:flex;flex-direction:column-reverse;padding:10px 16px 9px;border-left:1px solid var(--hair)}
+.stats{display:grid;grid-template-columns:repeat(7,minmax(0,1fr));background:var(--card);border:1px solid var(--line);border-radius:8px}
+.stats div{display:flex;flex-direction:column-reverse;justify-content:flex-end;padding:10px 16px 9px;border-left:1px solid var(--hair)}
 .stats div:first-child{border-left:0}
 .stats dd{font-size:19px;line-height:1.25;font-weight:600;letter-spacing:-.01em}
-.stats dt{color:var(--soft);font-size:12px;white-space:nowrap}
+.stats dt{color:var(--soft);font-size:12px;line-height:1.25}
 .stats .none dd{color:var(--soft);font-weight:400}
 
 .pair{display:grid;grid-template-columns:minmax(0,1fr) minmax(320px,420px);gap:16px;padding:16px var(--pad) 0;align-items:start}
 .card{background:var(--card);border:1px solid var(--line);border-radius:8px;padding:12px 16px}
 h2{font-size:13px;font-weight:600;margin-bottom:8px}
-.wrongs>li{padding:9px 0;border-top:1px solid var(--hair);display:grid;grid-template-columns:20px minmax(0,1fr)}
+.wrongs>li{padding:7px 0;border-top:1px solid var(--hair);display:grid;grid-template-columns:20px minmax(0,1fr)}
 .wrongs>li:first-child{border-top:0;padding-top:0}
 .wrongs>li:last-child{padding-bottom:0}
 .wrongs>li>.icon{margin-top:3px}
 .wrongs h3{font-size:13px;font-weight:600;overflow-wrap:anywhere}
 .wrongs p{overflow-wrap:anywhere}
+.which{font-weight:400;color:var(--soft);margin-left:10px}
+.which .link{color:inherit}
 .wrongs .cause{color:var(--soft);display:-webkit-box;-webkit-line-clamp:2;-webkit-box-orient:vertical;overflow:hidden}
 .ring{margin-top:4px}
 .ring li{padding:3px 0 3px 14px;border-left:2px solid color-mix(in srgb,var(--abandoned) 45%,transparent);overflow-wrap:anywhere}
@@ -54,6 +56,10 @@ h2{font-size:13px;font-weight:600;margin-bottom:8px}
 .kinds th:first-child,.kinds td:first-child{text-align:left;padding-left:0;width:99%;overflow-wrap:anywhere}
 .kinds td{text-align:right;padding:3px 0 3px 8px;border-top:1px solid var(--hair)}
 .kinds .zero{color:var(--soft)}
+.side{display:grid;gap:16px}
+.oldest li{display:flex;gap:12px;justify-content:space-between;padding:3px 0;border-top:1px solid var(--hair);white-space:nowrap}
+.oldest li:first-child{border-top:0}
+.oldest .what{overflow:hidden;text-overflow:ellipsis}
 .bad{color:var(--failed);font-weight:600}
 
 .tools{position:sticky;top:0;z-index:3;background:var(--bg);padding:12px var(--pad) 10px;margin-top:4px;display:grid;gap:8px}
@@ -62,7 +68,6 @@ h2{font-size:13px;font-weight:600;margin-bottom:8px}
 .find input::placeholder{color:var(--soft);opacity:1}
 .find output{color:var(--soft);white-space:nowrap}
 .chips{display:flex;flex-wrap:wrap;gap:6px}
-.chips+.chips{margin-left:0}
 .chip{display:inline-flex;gap:6px;align-items:center;height:26px;padding:0 9px;border:1px solid var(--line);border-radius:13px;background:var(--card);white-space:nowrap;max-width:240px}
 .chip span:first-of-type{overflow:hidden;text-overflow:ellipsis}
 .chip .n{color:var(--soft)}
@@ -72,9 +77,10 @@ h2{font-size:13px;font-weight:600;margin-bottom:8px}
 .sets{display:flex;flex-wrap:wrap;gap:6px 20px}
 
 .load{margin:0 var(--pad);background:var(--card);border:1px solid var(--line);border-bottom:0;border-radius:8px 8px 0 0;padding:10px 16px 8px}
-.load .head{display:flex;flex-wrap:wrap;gap:4px 16px;align-items:baseline;margin-bottom:6px}
+.load .head{display:flex;flex-wrap:wrap;gap:4px 16px;align-items:center;margin-bottom:6px}
 .load .head h2{margin:0}
-.load .head .zoom{margin-left:auto;display:flex;gap:4px}
+.load .head .zoom{margin-left:auto;display:flex;gap:4px;align-items:center}
+#window{margin-right:8px}
 .zoom button{border:1px solid var(--line);border-radius:5px;height:24px;min-width:26px;padding:0 8px;text-align:center}
 .zoom button:hover:enabled{border-color:var(--soft)}
 .zoom button:disabled{color:var(--soft);opacity:.55;cursor:default}
@@ -88,11 +94,11 @@ h2{font-size:13px;font-weight:600;margin-bottom:8px}
 .marks span.first{transform:none}
 
 .sheet{margin:0 var(--pad) var(--pad);background:var(--card);border:1px solid var(--line);border-radius:0 0 8px 8px}
-.entries{width:100%;border-collapse:separate;border-spacing:0;table-layout:fixed}
+.entries{overflow-anchor:none;width:100%;border-collapse:separate;border-spacing:0;table-layout:fixed}
 .entries thead th{position:sticky;top:var(--tools,90px);z-index:2;background:var(--card);border-bottom:1px solid var(--line);padding:0;font-weight:400;text-align:left;vertical-align:bottom}
 .entries thead button{display:flex;gap:4px;align-items:center;width:100%;height:30px;padding:0 10px;color:var(--soft);font-size:12px;white-space:nowrap}
 .entries thead button:hover{color:var(--ink)}
-.entries thead .num button{justify-content:flex-end}
+.entries thead .num button{flex-direction:row-reverse;justify-content:flex-start}
 .entries th[aria-sort=ascending] button,.entries th[aria-sort=descending] button{color:var(--ink);font-weight:600}
 .arrow{width:8px;height:8px;flex:none;visibility:hidden}
 [aria-sort=ascending] .arrow{visibility:visible}[aria-sort=descending] .arrow{visibility:visible;transform:rotate(180deg)}
@@ -102,12 +108,13 @@ h2{font-size:13px;font-weight:600;margin-bottom:8px}
 .entries tbody tr[aria-selected=true] td{background:color-mix(in srgb,var(--accent) 13%,var(--card))}
 .entries tbody tr:not(.pad){cursor:pointer}
 .num{text-align:right!important}
-.c-state{width:112px}.c-kind{width:124px}.c-fiber{width:72px}.c-num{width:92px}.c-time{width:32%}
+.c-state{width:112px}.c-kind{width:116px}.c-owner{width:17%}.c-fiber{width:72px}.c-num{width:88px}.c-time{width:29%}
 td.state .icon{margin-right:7px}
 td.state span{color:var(--ink)}
 td.name button{max-width:100%;overflow:hidden;text-overflow:ellipsis;font-weight:550;vertical-align:bottom}
 td.name .at{color:var(--soft);margin-left:8px;font-size:12px}
 td.owner{color:var(--soft)}
+.path{display:flex}.path .outer,.path .last{overflow:hidden;text-overflow:ellipsis;white-space:pre}.path .outer{flex:0 9 auto;min-width:0}.path .sep{flex:none;margin-right:5px}.path .last{flex:0 1 auto;min-width:0;max-width:100%;color:var(--ink)}
 td.none{color:var(--soft)}
 .lane{position:relative;height:100%;overflow:hidden;background:linear-gradient(to right,var(--hair) 1px,transparent 1px) var(--offset,0) 0/var(--step,80px) 100% repeat-x}
 .entries td.time{padding:0 14px 0 10px;overflow:visible}
@@ -140,12 +147,13 @@ td.none{color:var(--soft)}
 .detail .lane{height:26px;margin:2px 0 10px;border-bottom:1px solid var(--line);background:none}
 
 @media(max-width:1180px){.c-fiber,.fiber{display:none}.c-time{width:28%}}
-@media(max-width:1000px){.pair{grid-template-columns:minmax(0,1fr)}.c-owner,.owner{display:none}.stats{grid-template-columns:repeat(4,1fr)}.stats div:nth-child(4n+1){border-left:0}.stats div:nth-child(n+5){border-top:1px solid var(--hair)}}
+@media(max-width:1000px){.pair{grid-template-columns:minmax(0,1fr)}.c-owner,.owner{display:none}.c-time{width:26%}}
 @media(max-width:719px){
 :root{--row:74px;--pad:12px}
 body{font-size:14px}
 header{padding-top:14px}
 h1{font-size:19px;margin-bottom:12px}
+.stats{grid-template-columns:repeat(4,minmax(0,1fr))}.stats div:nth-child(4n+1){border-left:0}.stats div:nth-child(n+5){border-top:1px solid var(--hair)}
 .stats div{padding:8px 10px 7px}.stats dd{font-size:17px}.stats dt{font-size:11.5px}
 .card{padding:12px}
 .kinds{font-size:13px}
@@ -155,19 +163,22 @@ h1{font-size:19px;margin-bottom:12px}
 .sets{display:grid;gap:6px}
 .chips{flex-wrap:nowrap;overflow-x:auto;margin:0 calc(-1*var(--pad));padding:2px var(--pad);scrollbar-width:none}
 .chip{height:34px;border-radius:17px;padding:0 12px;flex:none}
-.zoom button{height:34px;min-width:38px}
+.zoom button{height:34px;min-width:38px;white-space:nowrap}
+#window{display:none}
+#peak{order:3;flex-basis:100%;font-size:12.5px}
 .entries,.entries tbody{display:block}
 .entries colgroup{display:none}
 .entries thead{display:block;position:sticky;top:0;z-index:2;background:var(--card);border-bottom:1px solid var(--line)}
-.entries thead tr{display:flex;overflow-x:auto;scrollbar-width:none}
+.entries thead tr{display:flex;overflow-x:auto;scrollbar-width:none;padding-right:24px;-webkit-mask-image:linear-gradient(to right,#000 calc(100% - 36px),transparent);mask-image:linear-gradient(to right,#000 calc(100% - 36px),transparent)}
+[aria-sort=none] .arrow{display:none}
 .entries thead th{position:static;flex:none;border:0;width:auto}
 .entries thead th .marks{display:none}
-.entries thead button{height:42px;padding:0 10px}
+.entries thead button{height:42px;padding:0 9px;font-size:13px}
 .fiber{display:none}
 .entries thead th.owner,.entries thead th.fiber{display:block}
 .entries tbody tr{display:grid;grid-template-columns:auto minmax(0,1fr) auto;grid-template-rows:22px 18px 16px;align-content:center;height:var(--row);padding:0 12px;border-bottom:1px solid var(--hair);column-gap:8px}
 .entries tbody tr.pad{display:block;height:auto;padding:0;border:0}
-.entries tbody td{height:auto;padding:0;border:0;line-height:22px}
+.entries tbody tr:not(.pad) td{height:auto;padding:0;border:0;line-height:22px}
 .entries tbody tr:not(.pad):hover td,.entries tbody tr[aria-selected=true] td{background:none}
 .entries tbody tr[aria-selected=true]{background:color-mix(in srgb,var(--accent) 13%,var(--card))}
 td.state{grid-area:1/1}td.state span{display:none}td.state .icon{margin:0}
@@ -182,6 +193,9 @@ td.owner,td.fiber,td.release{display:none}
 td.waited:not(.none)::before{content:"waited "}
 .detail{top:auto;left:0;width:auto;max-height:82vh;border-left:0;border-top:1px solid var(--line);border-radius:14px 14px 0 0;box-shadow:0 -12px 32px rgb(0 0 0/.18);padding:14px 16px 28px}
 .detail .close{height:40px;padding:0 14px}
+.ring .mono{font-size:11.5px}
+.wrongs>li{grid-template-columns:22px minmax(0,1fr)}
+.which{display:block;margin:1px 0 0}
 }
 @media(min-width:720px){.by{display:none}}
 @media(forced-colors:active){.lane i{forced-color-adjust:none}}

@@ -62,6 +62,24 @@ const round = (value: number): string => String(Math.round(value * 10) / 10)
 /** Wide scripts take about twice the room. */
 const widthOf = (character: string): number => character.codePointAt(0)! > 0x2e7f ? 12.5 : 6.5
 
+/** In lines that have room. */
+const wrapped = (text: string, room: number): ReadonlyArray<string> => {
+  const lines: Array<string> = []
+  let line = ""
+  let used = 0
+  for (const word of printable(text).split(" ")) {
+    const width = Array.from(word).reduce((sum, character) => sum + widthOf(character), 4)
+    if (used > 0 && used + width > room) {
+      lines.push(line)
+      line = ""
+      used = 0
+    }
+    line = line === "" ? word : `${line} ${word}`
+    used += width
+  }
+  return [...lines, line]
+}
+
 const fitted = (text: string, room: number): string => {
   let used = 0
   const characters = Array.from(printable(text))
@@ -124,7 +142,7 @@ interface Plan extends Size {
 const planOf = ({ rows, width }: Size, { from, to }: Span): Plan => {
   const isNarrow = width < 640
   const left = margin + (isNarrow ? 0 : Math.min(320, width * 0.3))
-  const right = width - margin - 104
+  const right = width - margin - (isNarrow ? 10 : 104)
   return {
     width,
     rows,
@@ -205,12 +223,12 @@ const rowOf = (
   const { isNarrow, left, right, width } = plan
   const label = fitted(
     `${entry.kind} ${entry.name}`,
-    (isNarrow ? right - margin : left - margin) - 16
+    (isNarrow ? right - 104 : left) - margin - 16
   )
   const barAt = isNarrow ? y + 25 : y + 11
   const textAt = isNarrow ? y + 13 : y + 15
   const held = phases.held === undefined
-    ? "never held"
+    ? phases.isLive ? "not yet" : "never held"
     : duration((phases.releasing ?? phases.end) - phases.held)
   return `<g><title>${escaped(told(drawn, span))}</title><text x="${
     isNarrow ? margin : margin + 8
@@ -299,30 +317,31 @@ export const draw = (snapshot: Ledger.Snapshot, size: Size): string => {
   const room = size.width - 2 * margin
   const parts: Array<string> = []
   let y = margin + 14
-  const line = (className: string, text: string, height: number): void => {
-    parts.push(`<text class="${className}" x="${margin}" y="${y}">${fitted(text, room)}</text>`)
-    y += height
+  const say = (className: string, text: string): void => {
+    const isTitle = className === "h1"
+    for (const line of wrapped(text, isTitle ? room * 0.78 : room)) {
+      parts.push(`<text class="${className}" x="${margin}" y="${y}">${fitted(line, room)}</text>`)
+      y += isTitle ? 20 : 17
+    }
   }
 
-  line("h1", headline, 20)
-  line(
+  say("h1", headline)
+  say(
     "soft",
     `${duration(span.to - span.from)} up to ${instant(snapshot.takenAt)}; ${count(all)} ${
       all === 1 ? "entry" : "entries"
-    }`,
-    18
+    }`
   )
   const worst = drawn.some(({ entry }) => isLiveState(entry.state) || entry.state !== "released")
   if (drawn.length < all) {
-    line(
+    say(
       "soft",
       `Showing ${count(drawn.length)} of ${count(all)}: ${
         worst ? "abandoned, failed and live first, then " : ""
-      }the longest`,
-      18
+      }the longest`
     )
   }
-  for (const text of deadlocksOf(snapshot)) line("bad", text, 18)
+  for (const text of deadlocksOf(snapshot)) say("bad", text)
 
   const load = loadOf(snapshot, span, Math.max(20, Math.floor((plan.right - plan.left) / 4)))
   y += 4
@@ -334,12 +353,13 @@ export const draw = (snapshot: Ledger.Snapshot, size: Size): string => {
       plan.isNarrow ? y : y + loadHeight
     }">${most}</text>`
   )
-  y += plan.isNarrow ? 22 : loadHeight + 22
-  const axisTop = y
+  y += plan.isNarrow ? 0 : loadHeight + 22
   parts.push(
     `<text class="soft end" x="${size.width - margin - 32}" y="${y}">held</text>`,
     `<text class="soft end" x="${size.width - margin}" y="${y}">end</text>`
   )
+  if (plan.isNarrow) y += 22
+  const axisTop = y
   y += 10
   const rows: Array<string> = []
   for (const [owner, group] of byOwner(drawn)) {
