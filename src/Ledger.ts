@@ -211,6 +211,11 @@ export interface Details {
   readonly attributes?: Readonly<Record<string, unknown>> | undefined
   /** Who holds what is waited for; asked whenever somebody looks, as long as it waits. */
   readonly blockedBy?: (() => Iterable<Entry>) | undefined
+  /**
+   * Whether it would be served if those for which `letsGo` is true let go. Default: one of `blockedBy` is enough. A look for
+   * deadlocks asks it again and again with ever more of them: once true, it stays true.
+   */
+  readonly isServedIf?: ((letsGo: (holder: Entry) => boolean) => boolean) | undefined
   /** Who asks. Default: the current fiber. */
   readonly fiber?: Fiber.RuntimeFiber<unknown, unknown> | undefined
 }
@@ -302,6 +307,7 @@ class Kept implements Entry {
   since: number
   attributes: Readonly<Record<string, unknown>>
   blockers: (() => Iterable<Entry>) | undefined
+  served: ((letsGo: (holder: Entry) => boolean) => boolean) | undefined
   heldAt: number | undefined = undefined
   releasingAt: number | undefined = undefined
   endedAt: number | undefined = undefined
@@ -327,6 +333,7 @@ class Kept implements Entry {
     this.line = details?.site
     this.attributes = details?.attributes ?? nothing
     this.blockers = details?.blockedBy
+    this.served = details?.isServedIf
   }
 
   get owner(): ReadonlyArray<string> {
@@ -452,14 +459,16 @@ class Ring<A> {
 
 // Deadlocks.
 
-/** A wait, and those of its holders whose fibers wait too. */
+/** A wait, and who holds what it is for. */
 interface Wait {
   readonly waiter: Kept
-  holders: ReadonlyArray<Kept>
+  readonly holders: ReadonlyArray<Kept>
 }
 
-/** Every wait of every fiber that waits, whose holders all wait themselves: nobody outside can end one of these. */
-const stuckWaits = (live: Iterable<Kept>): ReadonlyMap<number, Wait> => {
+const isServed = ({ holders, waiter }: Wait, letsGo: (holder: Entry) => boolean): boolean =>
+  waiter.served === undefined ? holders.some(letsGo) : waiter.served(letsGo)
+
+const waitsAmong = (live: Iterable<Kept>): Map<number, Wait> => {
   const waits = new Map<number, Wait>()
   for (const waiter of live) {
     if (
@@ -468,24 +477,41 @@ const stuckWaits = (live: Iterable<Kept>): ReadonlyMap<number, Wait> => {
     const holders = Array.from(waiter.blockers()).filter((one): one is Kept => one instanceof Kept)
     if (holders.length > 0) waits.set(waiter.asker, { waiter, holders })
   }
-  // Whoever has one holder that can move can move himself, by and by; and then those who wait for him.
-  const waitersOf = new Map<number, Array<number>>()
-  const movable: Array<number> = []
-  for (const [asker, { holders }] of waits) {
-    if (holders.some((holder) => holder.asker === undefined || !waits.has(holder.asker))) {
-      movable.push(asker)
-    }
-    for (const { asker: holder } of holders) {
-      if (holder === undefined) continue
-      const known = waitersOf.get(holder)
-      if (known === undefined) waitersOf.set(holder, [asker])
+  return waits
+}
+
+/** The waits, by fiber, that nobody can end: not even if all who are not among them let go of what they hold. */
+const stuckWaits = (live: Iterable<Kept>): ReadonlyMap<number, Wait> => {
+  const waits = waitsAmong(live)
+  // Whoever would be served goes on by and by, and lets go; then those are looked at again who asked for that.
+  const askersOf = new Map<number, Array<number>>()
+  const unsettled = Array.from(waits.keys()).toReversed()
+  for (let asker = unsettled.pop(); asker !== undefined; asker = unsettled.pop()) {
+    const wait = waits.get(asker)
+    if (wait === undefined) continue
+    const letsGo = (holder: Entry): boolean => {
+      const of = holder instanceof Kept ? holder.asker : undefined
+      if (of === undefined || !waits.has(of)) return true
+      const known = askersOf.get(of)
+      if (known === undefined) askersOf.set(of, [asker])
       else known.push(asker)
+      return false
     }
-  }
-  for (let asker = movable.pop(); asker !== undefined; asker = movable.pop()) {
-    if (waits.delete(asker)) movable.push(...waitersOf.get(asker) ?? [])
+    if (!isServed(wait, letsGo)) continue
+    waits.delete(asker)
+    for (const again of askersOf.get(asker) ?? []) unsettled.push(again)
   }
   return waits
+}
+
+/** Whom of its holders a stuck wait is shown to wait for: one that is stuck as well, and another fiber if there is one. */
+const stuckHolder = (
+  { holders, waiter }: Wait,
+  stuck: ReadonlyMap<number, Wait>
+): Kept | undefined => {
+  const isStuck = ({ asker }: Kept) => asker !== undefined && stuck.has(asker)
+  return holders.find((holder) => isStuck(holder) && holder.asker !== waiter.asker)
+    ?? holders.find(isStuck)
 }
 
 /** One circle for each knot of stuck waits; who merely waits for somebody in a circle is not part of it. */
@@ -501,7 +527,7 @@ const deadlocksAmong = (live: Iterable<Kept>): ReadonlyArray<Deadlock> => {
     while (at !== undefined && !seen.has(at)) {
       seen.add(at)
       const wait: Wait | undefined = stuck.get(at)
-      const holder: Kept | undefined = wait?.holders[0]
+      const holder: Kept | undefined = wait && stuckHolder(wait, stuck)
       if (wait === undefined || holder === undefined) break
       path.push({ asker: at, waiter: wait.waiter.id, holder: holder.id })
       at = holder.asker
@@ -609,6 +635,7 @@ class Book implements Service {
     if (kept === undefined || kept.state !== "acquiring") return
     this.totalsOf(kept.kind).acquired++
     kept.blockers = undefined
+    kept.served = undefined
     if (attributes !== undefined) kept.attributes = { ...kept.attributes, ...attributes }
     this.move(kept, "held")
     kept.heldAt = kept.since
@@ -652,6 +679,7 @@ class Book implements Service {
     if (kept === undefined) return undefined
     this.live.delete(kept.id)
     kept.blockers = undefined
+    kept.served = undefined
     kept.reason = cause
     this.move(kept, state)
     kept.endedAt = kept.since
