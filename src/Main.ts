@@ -189,6 +189,12 @@ const isSilent = <E>(
   Cause.isInterruptedOnly(cause)
   || isPrinted !== undefined && cause._tag === "Fail" && isPrinted(cause.error)
 
+const failureOf = (cause: Cause.Cause<unknown>): string =>
+  // Its stack would be ours.
+  cause._tag === "Die" && cause.defect instanceof Shutdown.ShutdownTimeout
+    ? `${cause.defect._tag}: ${cause.defect.message}`
+    : Cause.pretty(cause, { renderErrorCause: true })
+
 /** What has happened so far. Guarded by the single thread; written only inside `run`. */
 interface Course {
   /** The last signal that counted, of each kind. */
@@ -367,7 +373,7 @@ export const run = <A, E>(program: Effect.Effect<A, E>, options: Options<A, E> =
     try {
       // INVARIANT Main-3: an interruption that was asked for is no news; anything beside it is.
       if (Exit.isFailure(exit) && !isSilent(exit.cause, options.isPrinted)) {
-        print(Cause.pretty(exit.cause, { renderErrorCause: true }))
+        print(failureOf(exit.cause))
       }
     } catch (thrown) {
       print(`The failure cannot be shown: ${stackOf(thrown)}`)

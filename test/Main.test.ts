@@ -19,7 +19,9 @@ const runProgram = (
   onReady: (child: ChildProcess) => void = () => {}
 ): Promise<Ended> =>
   new Promise((resolve, reject) => {
-    const child = spawn(process.execPath, [program, name], { stdio: ["ignore", "pipe", "pipe"] })
+    const child = spawn(process.execPath, [program, ...name.split(" ")], {
+      stdio: ["ignore", "pipe", "pipe"]
+    })
     let out = ""
     let err = ""
     let seen = false
@@ -68,10 +70,15 @@ describe.concurrent("Main", () => {
   })
 
   for (const [signal, code] of [["SIGINT", 130], ["SIGTERM", 143], ["SIGHUP", 129]] as const) {
-    it(`Main-1: ${signal} releases and ends with ${code}`, async () => {
+    it(`Main-1, Main-3: ${signal} releases, ends with ${code} and is summed up`, async () => {
       const ended = await runProgram("clean", (child) => child.kill(signal))
       expect(ended).toMatchObject({ code, out: ["+a", "ready", "-a"] })
-      expect(ended.err).toContain(`${signal}: letting go`)
+      const [first, last, ...more] = ended.err.trim().split("\n")
+      expect(first).toMatch(
+        new RegExp(`^${signal}: process \\d+ is letting go \\(SIGINT .*to force\\)\\.$`)
+      )
+      expect(last).toMatch(new RegExp(`^${signal}: 1 released in \\d+\\.\\d s; exit ${code}\\.$`))
+      expect(more).toEqual([])
     })
   }
 
@@ -83,35 +90,146 @@ describe.concurrent("Main", () => {
     expect(ended).toMatchObject({ code: 130, out: ["+slow", "ready", "-slow"] })
   })
 
-  it("Main-1: a later signal forces the exit and names who still holds", async () => {
-    const ended = await runProgram("unbounded", (child) => {
-      child.kill("SIGINT")
-      setTimeout(() => child.kill("SIGINT"), 700)
+  it("Main-1: a later SIGINT forces the exit and names who still holds, and from which line", async () => {
+    for (const first of ["SIGINT", "SIGTERM"] as const) {
+      const ended = await runProgram("unbounded", (child) => {
+        child.kill(first)
+        setTimeout(() => child.kill("SIGINT"), 700)
+      })
+      expect(ended.code).toBe(130)
+      expect(ended.err).toContain("Second signal (SIGINT): forced exit.")
+      expect(ended.err).toMatch(/releasing resource "for ever" for \d\.\d s.*main\.mjs:\d+/)
+    }
+  })
+
+  it("Main-1: a later SIGTERM or SIGHUP is told to wait, unless it is in `forceOn`", async () => {
+    const twice = (child: ChildProcess) => {
+      child.kill("SIGTERM")
+      setTimeout(() => child.kill("SIGTERM"), 550)
+      setTimeout(() => child.kill("SIGHUP"), 600)
+    }
+    const waited = await runProgram("slowRelease", twice)
+    expect(waited).toMatchObject({ code: 143, out: ["+slow", "ready", "-slow"] })
+    expect(waited.err).toContain(
+      "SIGTERM: already letting go, in phase releasing (SIGINT to force)"
+    )
+    expect(waited.err).toContain("SIGHUP: already letting go")
+    expect(await runProgram("forceOnTerm", twice)).toMatchObject({
+      code: 143,
+      out: ["+slow", "ready"]
     })
-    expect(ended.code).toBe(130)
-    expect(ended.err).toContain("releasing resource \"for ever\"")
   })
 
   it("Main-2: a hung release is abandoned by name, the outer one still runs", async () => {
     const ended = await runProgram("hungRelease", (child) => child.kill("SIGTERM"))
     expect(ended.out).toEqual(["+outer", "+hung", "ready", "-outer"])
     expect(ended.err).toContain("The release of resource \"hung\" did not end within 300ms")
-    expect(ended.code).toBe(143)
+    expect(ended.err).toMatch(/SIGTERM: 1 released, 1 abandoned in 0\.\d s; exit 1\./)
+    expect(ended.err).toMatch(
+      /abandoned resource "hung" after 0\.\d s, asked for at .*main\.mjs:\d+/
+    )
+    expect(ended.code).toBe(1)
   })
 
-  it("Main-2: an unbounded release or a hung acquire never hangs the exit", async () => {
+  it("Main-2: one hung release among 1,000 good ones: all are released, it is named with its line", async () => {
+    const line = fs.readFileSync(program, "utf8").split("\n")
+      .findIndex((text) => text.endsWith("// THE HUNG ONE")) + 1
+    const ended = await runProgram("thousand", (child) => child.kill("SIGTERM"))
+    expect(ended.code).toBe(1)
+    expect(ended.out.filter((said) => said === "-")).toHaveLength(1000)
+    expect(ended.err).toMatch(/SIGTERM: 1,000 released, 1 abandoned in \d\.\d s; exit 1\./)
+    expect(ended.err).toMatch(new RegExp(`abandoned resource "the hung one".*main\\.mjs:${line}:`))
+    expect(ended.err).not.toContain("good")
+  })
+
+  it("Main-2: an unbounded release, a hung acquire or an uninterruptible body never hangs the exit", async () => {
     const unbounded = await runProgram("unbounded", (child) => child.kill("SIGTERM"))
     expect(unbounded.code).toBe(1)
     expect(unbounded.err).toContain("releasing resource \"for ever\"")
+    expect(unbounded.err).toMatch(
+      /^ShutdownTimeout: The program did not end within 1s 5\d\dms of being interrupted.*"for ever"/m
+    )
+    expect(unbounded.err).not.toContain("    at ")
     const acquire = await runProgram("hungAcquire", (child) => child.kill("SIGTERM"))
     expect(acquire.code).toBe(1)
     expect(acquire.err).toContain("acquiring resource \"never open\"")
+    const body = await runProgram("uninterruptible", (child) => child.kill("SIGTERM"))
+    expect(body.code).toBe(1)
+    expect(body.err).toContain("held resource \"a\"")
   })
 
-  it("Main-3: a release that fails under a signal is printed, the others run", async () => {
+  it("Main-3: a release that fails under a signal is printed, the others run, and the code is 1", async () => {
     const ended = await runProgram("brokenRelease", (child) => child.kill("SIGTERM"))
     expect(ended.out).toContain("-outer")
-    expect(ended.err).toContain("release broke")
+    expect(ended.err).toContain("Error: release broke\n")
+    expect(ended.err).toContain("SIGTERM: 1 released, 1 failed in")
+    expect(ended.err).toMatch(
+      /failed resource "broken" after .* s, asked for at .*main\.mjs.*: .*release broke/
+    )
+    expect(ended.code).toBe(1)
+  })
+
+  it("a daemon that holds something lets go, whether the program ends or is interrupted", async () => {
+    const alone = await runProgram("daemon")
+    expect(alone).toMatchObject({ code: 0, err: "" })
+    expect(alone.out.toSorted()).toEqual(["+a", "+daemon", "-a", "-daemon", "ready"].toSorted())
+    const asked = await runProgram("daemon waits", (child) => child.kill("SIGTERM"))
+    expect(asked.code).toBe(143)
+    expect(asked.out.slice(-2)).toEqual(["-a", "-daemon"])
+    const broken = await runProgram("brokenDaemon")
+    expect(broken.code).toBe(0)
+    expect(broken.err).toContain("the daemon's flush broke")
+  })
+
+  it("Main-2, Main-3: hooks run in their phases; what fails or hangs in them is told", async () => {
+    const ended = await runProgram("hooks", (child) => child.kill("SIGTERM"))
+    expect(ended.out).toEqual(["+a", "ready", "ready false", "stop", "-a"])
+    expect(ended.err).toContain("Still stopping after 0.6 s: going on without what has not ended.")
+    expect(ended.err).toMatch(
+      /failed onStop hook after 0\.\d s, registered at .*main\.mjs:\d+:\d+: .*no such room/
+    )
+    expect(ended.err).toMatch(/abandoned onStop hook after 0\.\d s, registered at .*main\.mjs:\d+/)
+    expect(ended.code).toBe(1)
+  })
+
+  it("a drain delay serves on; what is in flight is finished", async () => {
+    const delayed = await runProgram("delayed", (child) => child.kill("SIGTERM"))
+    expect(delayed).toMatchObject({ code: 143, out: ["+a", "ready", "still serving", "-a"] })
+    const flying = await runProgram("inFlight", (child) => child.kill("SIGTERM"))
+    expect(flying).toMatchObject({ code: 143, out: ["+a", "ready", "answered", "-a"] })
+  })
+
+  it("a program may ask for its own end; a release can read how far the end has come", async () => {
+    const asked = await runProgram("asksItself")
+    expect(asked).toMatchObject({ code: 1, out: ["+a", "ready", "-a"] })
+    expect(asked.err).toContain("Asked for by the operator: 1 released")
+    const seen = await runProgram("seesReason", (child) => child.kill("SIGTERM"))
+    expect(seen.out[1]).toBe("[\"running\",\"draining\",\"stopping\",\"releasing\"]")
+  })
+
+  it("Main-6: SIGUSR2 tells holders, deadlocks and fibers, and nothing ends", async () => {
+    const ended = await runProgram("deadlock", (child) => {
+      child.kill("SIGUSR2")
+      setTimeout(() => child.kill("SIGTERM"), 300)
+    })
+    expect(ended).toMatchObject({ code: 143, out: ["+a", "ready", "-a"] })
+    const [dumped] = ended.err.split("SIGTERM")
+    expect(dumped).toMatch(/^SIGUSR2: process \d+, in phase running\.\nStill held:\n/)
+    expect(dumped).toMatch(
+      / {2}held resource "a" for \d\.\d s of #\d+, asked for at .*main\.mjs:\d+/
+    )
+    expect(dumped).toMatch(
+      / {2}acquiring mutex "two" for .* of #\d+; waits for mutex "two" of #\d+/
+    )
+    expect(dumped).toMatch(/Deadlock: fiber #\d+ waits/)
+    expect(dumped).toMatch(
+      /Fibers:\n(.*\n)* {2}#\d+ \(main\) suspended for \d\.\d s, in a span\n {4}#\d+ suspended/
+    )
+  })
+
+  it("Main-3: without a ledger the end is still summed up", async () => {
+    const ended = await runProgram("noLedger", (child) => child.kill("SIGTERM"))
+    expect(ended.err).toMatch(/SIGTERM: ended in 0\.\d s; exit 143\.\n$/)
   })
 
   it("Main-4: a stray throw or rejection releases and ends 1", async () => {
@@ -119,14 +237,23 @@ describe.concurrent("Main", () => {
       const ended = await runProgram(name)
       expect(ended).toMatchObject({ code: 1, out: ["+a", "-a"] })
       expect(ended.err).toMatch(/stray|unheard/)
+      expect(ended.err).toMatch(/\nStray error: 1 released in \d\.\d s; exit 1\.\n$/)
     }
   })
 
-  it("Main-2: a draining program ends by itself; past `drain` it is interrupted", async () => {
+  it("Main-4: a stray throw while letting go makes the code 1, and the slow release still ends", async () => {
+    const ended = await runProgram("strayLater", (child) => child.kill("SIGTERM"))
+    expect(ended).toMatchObject({ code: 1, out: ["+slow", "ready", "-slow"] })
+    expect(ended.err).toContain("late stray")
+  })
+
+  it("Main-2: a draining program ends by itself, with the code it says; past `stopTimeout` it is interrupted", async () => {
     const drained = await runProgram("drains", (child) => child.kill("SIGTERM"))
     expect(drained).toMatchObject({ code: 0, out: ["ready", "drained"] })
+    expect((await runProgram("drained", (child) => child.kill("SIGTERM"))).code).toBe(75)
     const tooLong = await runProgram("drainsTooLong", (child) => child.kill("SIGTERM"))
-    expect(tooLong).toMatchObject({ code: 143, out: ["+a", "ready", "-a"] })
+    expect(tooLong).toMatchObject({ code: 1, out: ["+a", "ready", "-a"] })
+    expect(tooLong.err).toContain("Still stopping after 0.6 s")
   })
 
   it("an `exitCode` that throws, or gives no code, is told and ends 1 at once", async () => {

@@ -1,6 +1,6 @@
 // One program per argument, run by Main.run in a child process; test/Main.test.ts drives it with real signals.
 import { Effect, Exit } from "effect"
-import { Managed, Shutdown } from "holdfast"
+import { Ledger, Managed, Shutdown } from "holdfast"
 import * as Main from "holdfast/Main"
 import * as fs from "node:fs"
 
@@ -45,6 +45,84 @@ const programs = {
     held("a"),
     Effect.zipRight(Effect.sync(() => void Promise.reject(new Error("unheard"))), Effect.never)
   )),
+  // The daemon waits for what keeps no process alive.
+  daemon: Effect.scoped(Effect.gen(function*() {
+    yield* held("a")
+    yield* Effect.forkDaemon(Managed.use(held("daemon", Effect.sleep("50 millis")), () => Effect.never))
+    yield* Effect.sleep("20 millis")
+    yield* ready
+    if (process.argv[3] === "waits") yield* Effect.never
+  })),
+  brokenDaemon: Effect.gen(function*() {
+    yield* Effect.forkDaemon(Effect.ensuring(Effect.never, Effect.dieMessage("the daemon's flush broke")))
+    yield* Effect.sleep("20 millis")
+  }),
+  uninterruptible: Effect.scoped(Effect.zipRight(held("a"), Effect.uninterruptible(waiting))),
+  thousand: Effect.scoped(Effect.gen(function*() {
+    const quiet = (name, release) => Managed.make({ name, acquire: Effect.void, release: () => release, releaseDeadline: "500 millis" })
+    const released = Effect.sync(() => say("-"))
+    for (let n = 0; n < 500; n++) yield* quiet(`good ${n}`, released)
+    yield* quiet("the hung one", Effect.never) // THE HUNG ONE
+    for (let n = 500; n < 1000; n++) yield* quiet(`good ${n}`, released)
+    yield* waiting
+  })),
+  hooks: Effect.scoped(Effect.gen(function*() {
+    yield* held("a")
+    yield* Shutdown.onDrain(Effect.flatMap(Shutdown.isReady, (isReady) => Effect.sync(() => say(`ready ${isReady}`))))
+    yield* Shutdown.onStop(Effect.sync(() => say("stop")))
+    yield* Shutdown.onStop(Effect.fail(new Error("no such room")))
+    yield* Shutdown.onStop(Effect.never)
+    yield* waiting
+  })),
+  delayed: Effect.scoped(Effect.gen(function*() {
+    yield* held("a")
+    yield* ready
+    yield* Shutdown.requested
+    yield* Effect.sleep("100 millis")
+    say("still serving")
+    yield* Effect.never
+  })),
+  inFlight: Effect.scoped(Effect.gen(function*() {
+    yield* held("a")
+    const answer = Effect.zipRight(Effect.sleep("300 millis"), Effect.sync(() => say("answered")))
+    yield* Effect.fork(Shutdown.inFlight(answer))
+    yield* waiting
+  })),
+  // Two fibers that record what locks record: each holds what the other waits for.
+  deadlock: Effect.gen(function*() {
+    const ledger = yield* Ledger.Ledger
+    const holds = new Map()
+    const both = (first, second) =>
+      Effect.gen(function*() {
+        const entry = ledger.unsafeAcquiring("mutex", first)
+        ledger.unsafeHeld(entry)
+        holds.set(first, entry)
+        yield* Effect.yieldNow()
+        ledger.unsafeAcquiring("mutex", second, { blockedBy: () => [holds.get(second)] })
+        yield* Effect.never
+      })
+    yield* Effect.fork(both("one", "two"))
+    yield* Effect.fork(both("two", "one"))
+    yield* Effect.sleep("20 millis")
+    yield* Effect.withSpan(Effect.scoped(Effect.zipRight(held("a"), waiting)), "a span")
+  }),
+  asksItself: Effect.scoped(Effect.gen(function*() {
+    yield* held("a")
+    yield* ready
+    yield* Shutdown.request({ kind: "request", by: "the operator" })
+    yield* Effect.never
+  })),
+  strayLater: Effect.scoped(Effect.zipRight(
+    held("slow", Effect.zipRight(
+      Effect.sync(() => setTimeout(() => { throw new Error("late stray") }, 10)),
+      Effect.sleep("300 millis")
+    )),
+    waiting
+  )),
+  seesReason: Effect.scoped(Effect.gen(function*() {
+    yield* Effect.addFinalizer(() => Effect.map(Shutdown.report, (report) => say(JSON.stringify(report.phases.map(({ phase }) => phase)))))
+    yield* waiting
+  })),
   drains: Effect.gen(function*() {
     const shutdown = yield* Shutdown.Shutdown
     yield* ready
@@ -64,17 +142,29 @@ const programs = {
     }
     fs.writeFileSync(process.argv[3], "whole")
   })),
+  forceOnTerm: Effect.scoped(Effect.zipRight(held("slow", Effect.sleep("5 seconds")), waiting)),
+  noLedger: Effect.scoped(Effect.zipRight(held("a"), waiting)),
+  drained: Shutdown.drains(Effect.zipRight(ready, Shutdown.requested)),
   codeThrows: Effect.void,
   codeIsNone: Effect.void,
   leftHandle: Effect.sync(() => void setInterval(() => {}, 1000)),
   ownCode: Effect.succeed(7)
 }
+const is = (name) => process.argv[2] === name
 Main.run(programs[process.argv[2]], {
-  drain: process.argv[2] === "drains" ? Infinity : "600 millis",
-  release: "1500 millis",
-  exitCode: (exit) => {
-    if (process.argv[2] === "codeThrows") throw new Error("no code for this")
-    if (process.argv[2] === "codeIsNone") return 1.5
-    return process.argv[2] === "ownCode" && Exit.isSuccess(exit) ? exit.value : undefined
+  shutdown: {
+    drainDelay: is("delayed") ? "300 millis" : 0,
+    stopTimeout: is("drains") ? "1 minute" : "600 millis",
+    releaseTimeout: "1500 millis",
+    total: is("drains") ? Infinity : "5 seconds"
+  },
+  ...is("thousand") ? { ledger: { sites: "first", history: 10 } } : {},
+  ...is("forceOnTerm") ? { forceOn: ["SIGINT", "SIGTERM"] } : {},
+  ...is("noLedger") ? { ledger: false } : {},
+  exitCode: (exit, _, report) => {
+    if (is("codeThrows")) throw new Error("no code for this")
+    if (is("codeIsNone")) return 1.5
+    if (is("drained")) return report.reason === undefined ? undefined : 75
+    return is("ownCode") && Exit.isSuccess(exit) ? exit.value : undefined
   }
 })
