@@ -92,7 +92,7 @@ describe.concurrent("Main", () => {
 
   it("Main-1: a later SIGINT forces the exit and names who still holds, and from which line", async () => {
     for (const first of ["SIGINT", "SIGTERM"] as const) {
-      const ended = await runProgram("unbounded", (child) => {
+      const ended = await runProgram("unbounded patient", (child) => {
         child.kill(first)
         setTimeout(() => child.kill("SIGINT"), 700)
       })
@@ -108,13 +108,13 @@ describe.concurrent("Main", () => {
       setTimeout(() => child.kill("SIGTERM"), 550)
       setTimeout(() => child.kill("SIGHUP"), 600)
     }
-    const waited = await runProgram("slowRelease", twice)
+    const waited = await runProgram("untilHup patient", twice)
     expect(waited).toMatchObject({ code: 143, out: ["+slow", "ready", "-slow"] })
     expect(waited.err).toContain(
       "SIGTERM: already letting go, in phase releasing (SIGINT to force)"
     )
     expect(waited.err).toContain("SIGHUP: already letting go")
-    expect(await runProgram("forceOnTerm", twice)).toMatchObject({
+    expect(await runProgram("forceOnTerm patient", twice)).toMatchObject({
       code: 143,
       out: ["+slow", "ready"]
     })

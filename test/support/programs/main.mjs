@@ -142,6 +142,11 @@ const programs = {
     }
     fs.writeFileSync(process.argv[3], "whole")
   })),
+  // Lets go at the next SIGHUP.
+  untilHup: Effect.scoped(Effect.zipRight(
+    held("slow", Effect.async((resume) => void process.once("SIGHUP", () => resume(Effect.void)))),
+    waiting
+  )),
   forceOnTerm: Effect.scoped(Effect.zipRight(held("slow", Effect.sleep("5 seconds")), waiting)),
   noLedger: Effect.scoped(Effect.zipRight(held("a"), waiting)),
   drained: Shutdown.drains(Effect.zipRight(ready, Shutdown.requested)),
@@ -155,8 +160,8 @@ Main.run(programs[process.argv[2]], {
   shutdown: {
     drainDelay: is("delayed") ? "300 millis" : 0,
     stopTimeout: is("drains") ? "1 minute" : "600 millis",
-    releaseTimeout: "1500 millis",
-    total: is("drains") ? Infinity : "5 seconds"
+    releaseTimeout: process.argv[3] === "patient" ? "30 seconds" : "1500 millis",
+    total: is("drains") ? Infinity : process.argv[3] === "patient" ? "1 minute" : "5 seconds"
   },
   ...is("thousand") ? { ledger: { sites: "first", history: 10 } } : {},
   ...is("forceOnTerm") ? { forceOn: ["SIGINT", "SIGTERM"] } : {},
