@@ -1,5 +1,8 @@
-/** What a bracket costs: ours with a bounded release and without, and Effect's own two, whose release nothing bounds. */
-import { Duration, Effect } from "effect"
+/**
+ * What a bracket costs: ours by the kind of its release and with the ledger on, and Effect's own two, whose release nothing
+ * bounds and nobody records.
+ */
+import { Effect } from "effect"
 import { Ledger, Managed } from "holdfast"
 import type { Suite } from "./run.ts"
 
@@ -11,27 +14,40 @@ const repeated = (effect: Effect.Effect<unknown>): Effect.Effect<void> =>
     return Effect.whileLoop({ while: () => left-- > 0, body: () => effect, step: () => {} })
   })
 const times = (effect: Effect.Effect<unknown>) => () => Effect.runPromise(repeated(effect))
+const recorded = (sites: Ledger.Sites, effect: Effect.Effect<unknown>) => () =>
+  Effect.runPromise(Effect.provide(repeated(effect), Ledger.layer({ sites })))
 
 const acquire = Effect.succeed(1)
-const release = () => Effect.void
-const bounded = Managed.make({ name: "b", acquire, release })
-const unbounded = Managed.make({ name: "u", acquire, release, releaseDeadline: Duration.infinity })
 const use = () => Effect.void
+const releasing = (release: () => Effect.Effect<unknown>, releaseDeadline?: number) =>
+  Managed.make({ name: "r", acquire, release, releaseDeadline })
 
-const suite: Suite = {
+const done = () => Effect.void
+const count = Effect.sync(() => {})
+const twoSteps = () => Effect.zipRight(count, count)
+const plain = releasing(done)
+const twoLong = releasing(twoSteps)
+const waiting = releasing(Effect.yieldNow)
+
+const brackets: Suite = {
   title: "Acquire, use, release",
   operations,
   contenders: {
-    "Managed.use": times(Managed.use(bounded, use)),
-    "Managed.use, ledger on": () =>
-      Effect.runPromise(
-        Effect.provide(repeated(Managed.use(bounded, use)), Ledger.layer())
-      ),
-    "Managed.use, no release deadline": times(Managed.use(unbounded, use)),
-    "Managed in a scope": times(Effect.scoped(bounded)),
-    "Effect.acquireUseRelease": times(Effect.acquireUseRelease(acquire, use, release)),
-    "Effect.scoped(acquireRelease)": times(Effect.scoped(Effect.acquireRelease(acquire, release)))
+    "Managed.use": times(Managed.use(plain, use)),
+    "Effect.acquireUseRelease": times(Effect.acquireUseRelease(acquire, use, done)),
+    "Managed.use, release of two steps": times(Managed.use(twoLong, use)),
+    "  two steps, no deadline": times(Managed.use(releasing(twoSteps, Infinity), use)),
+    "  acquireUseRelease, two steps": times(Effect.acquireUseRelease(acquire, use, twoSteps)),
+    "Managed.use, release that waits": times(Managed.use(waiting, use)),
+    "  waits, no deadline": times(Managed.use(releasing(Effect.yieldNow, Infinity), use)),
+    "  acquireUseRelease, waits": times(Effect.acquireUseRelease(acquire, use, Effect.yieldNow)),
+    "Managed in a scope": times(Effect.scoped(plain)),
+    "  Effect.acquireRelease": times(Effect.scoped(Effect.acquireRelease(acquire, done))),
+    "Managed.use, ledger on, no sites": recorded("off", Managed.use(plain, use)),
+    // The line is captured where `use` is called, so here it is called anew each time.
+    "  first line": recorded("first", Effect.suspend(() => Managed.use(plain, use))),
+    "  no sites, called anew": recorded("off", Effect.suspend(() => Managed.use(plain, use)))
   }
 }
 
-export default [suite]
+export default [brackets]

@@ -3,19 +3,29 @@
  *
  * DESIGN. A descriptor, not a new runtime: yielded in a scope it is `acquireRelease` with a name, a deadline and a ledger
  * entry; in `use` it is a bracket that needs no `Scope`. `Layer.scoped(Tag, managed)` composes it into services as it is.
+ * Every form is one method, `openInMask`: what it opens says how it is closed, and whoever called it is the owner. A release
+ * starts in its owner's step and is only bounded if it waits (internal/deadline.ts).
  *
  * INVARIANTS
  * - Managed-1 (L1) Every successful acquire is followed by exactly one release, whatever the exit.
  * - Managed-2 (L2) Acquire and its registration are one uninterruptible step; only what `acquire` passes to `restore` may
  *   be cut, and an acquire that was cut has registered nothing.
  * - Managed-3 (L4) A release ends by `releaseDeadline` or is abandoned by name: the cause gains `ReleaseTimeout`, the
- *   ledger counts it as abandoned, and the releases after it still run.
- * - Managed-4 (L5) A failing release is appended to the cause of its user's exit; it replaces nothing.
+ *   ledger counts it as abandoned, `onOverrun` has its turn, and the releases after it still run.
+ * - Managed-4 (L5) A failing release is appended to the cause of its user's exit, or told to the ledger and the log if
+ *   `onReleaseFailure` is `"report"`; it replaces nothing.
+ * - Managed-5 (L7) Into a scope that is closed nothing is acquired: it dies with `OwnerClosed` before its acquire runs.
+ * - Managed-6 The release is told why: success, failure, interruption, or the shutdown that has been asked for.
+ * - Managed-7 (L3) `all` opens all or nothing, and releases in the reverse of the order in which they were open.
+ * - Managed-8 A generator is entered once and left once: its user's failure is thrown in at the `yield`; what it does about
+ *   it counts for owners that can change an exit (`useOption`, ExitStack.ts), and no interruption is ever swallowed.
+ * - Managed-9 (L9) Off, the ledger costs a lookup; on, what an acquire acquires stands under its name.
  *
- * COST (2026-11, `npm run bench -- Managed`) `use` about 20 µs, in a scope about 30; of both, a bounded release takes 12 (it
- * forks two fibers), an infinite `releaseDeadline` none. Effect's own brackets, which bound nothing: 2 and 19.
- * NOT DONE here yet: call sites, `onOverrun`, interop with disposables and generators, typed refusal of closed scopes.
- * SOURCES cats-effect `Resource.makeFull` (the restore argument), OTP child specs (a deadline per release).
+ * COST (2026-11, `npm run bench -- Managed`) COSTS
+ * NOT DONE a release that computes for ever: JavaScript cannot stop it. `Effect.gen`'s rule holds for `gen` too: what fails
+ * ends the generator without running its `finally`.
+ * SOURCES cats-effect `Resource.makeFull` (the restore argument), OTP child specs (a deadline per release, then the kill),
+ * Python's `asynccontextmanager` and `AsyncExitStack`, TC39 explicit resource management.
  *
  * @since 0.1.0
  */
@@ -25,12 +35,20 @@ import * as Data from "effect/Data"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Effectable from "effect/Effectable"
+import * as Either from "effect/Either"
 import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
+import * as FiberRef from "effect/FiberRef"
 import { dual } from "effect/Function"
 import * as Option from "effect/Option"
+import * as Runtime from "effect/Runtime"
 import * as Scope from "effect/Scope"
-import { exitWithin } from "./internal/deadline.ts"
+import type * as Types from "effect/Types"
+import { SingleShotGen, YieldWrap, yieldWrapGet } from "effect/Utils"
+import { isInstant, outcomeWithin } from "./internal/deadline.ts"
+import * as Workers from "./internal/workers.ts"
 import * as Ledger from "./Ledger.ts"
+import * as Shutdown from "./Shutdown.ts"
 
 /**
  * Makes a part of an acquire interruptible again.
@@ -51,23 +69,42 @@ export interface Managed<out A, out E = never, out R = never>
 {
   readonly name: string
   readonly kind: string
-  /** @internal acquires and says how to release; must run inside an uninterruptible region. */
-  readonly openInMask: (restore: Restore) => Effect.Effect<Opened<A>, E, R>
+  /** @internal acquires and says how to release; must run inside an uninterruptible region. `site` is the line that asked. */
+  readonly openInMask: (
+    restore: Restore,
+    site?: Ledger.Site
+  ) => Effect.Effect<Opened<A, E>, E, R>
 }
 
 /** @internal */
-export interface Opened<out A> {
+export interface Opened<out A, out E = unknown> {
   readonly value: A
-  /** Ends by the release deadline, whatever the release does; fails (defects only) with what the release failed with. */
+  /**
+   * Ends by the release deadline, whatever the release does; fails (defects only) with what the release failed with. Must
+   * run inside an uninterruptible region.
+   */
   readonly close: (exit: Exit.Exit<unknown, unknown>) => Effect.Effect<void>
   /**
    * Of a resource that may change how its user ended (suppress, translate): releases like `close`, within the same bounds,
    * and gives the exit as it is now. To be called instead of `close`, never besides. Undefined when it never changes it.
    */
   readonly exit?:
-    | ((exit: Exit.Exit<unknown, unknown>) => Effect.Effect<Exit.Exit<unknown, unknown>>)
+    | (<E2>(exit: Exit.Exit<unknown, E2>) => Effect.Effect<Exit.Exit<unknown, E | E2>>)
     | undefined
 }
+
+/**
+ * Why a release runs. `failure` is what its user failed with, a defect included; `shutdown` is an interruption while an end
+ * has been asked for (Shutdown.ts), with the reason of that.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type ReleaseReason =
+  | { readonly kind: "success" }
+  | { readonly kind: "failure" }
+  | { readonly kind: "interrupt" }
+  | { readonly kind: "shutdown"; readonly reason: Shutdown.Reason }
 
 /**
  * A release did not end by its deadline and was left behind. It is a defect in the cause of the owner's exit.
@@ -80,12 +117,22 @@ export class ReleaseTimeout extends Data.TaggedError("ReleaseTimeout")<{
   readonly resource: string
   readonly kind: string
   readonly deadline: Duration.Duration
+  /** How long it was in fact waited for. */
+  readonly elapsed?: Duration.Duration | undefined
+  /** The line that acquired it, as far as it is known (Ledger.ts), else the one that described it. */
+  readonly site?: string | undefined
+  /** What overran. Default `"release"`. */
+  readonly step?: "release" | "onOverrun" | undefined
 }> {
   override get message(): string {
-    return `The release of ${this.kind} "${this.resource}" did not end within ${
+    const where = this.site === undefined ? "" : ` (acquired at ${this.site.split("\n", 1)[0]})`
+    const what = `${this.kind} "${this.resource}"${where} did not end within ${
       Duration.format(this.deadline)
-    } and was abandoned. `
-      + "Raise `releaseDeadline`, or look for what it waits for."
+    }`
+    return this.step === "onOverrun"
+      ? `The \`onOverrun\` of ${what} either: look for what it waits for.`
+      : `The release of ${what} and was abandoned. `
+        + "Raise `releaseDeadline`, or look for what it waits for."
   }
 }
 
@@ -108,81 +155,259 @@ export class OwnerClosed extends Data.TaggedError("OwnerClosed")<{
 }
 
 /**
+ * What every constructor takes.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Settings<in A, out R2 = never> {
+  /** Shown by the ledger and in errors. */
+  readonly name: string
+  /** What sort of thing it is (`"file"`, `"connection"`); the ledger sums by kind. Default `"resource"`. */
+  readonly kind?: string | undefined
+  /** What the ledger shows besides, worked out only if there is one. */
+  readonly attributes?:
+    | Readonly<Record<string, unknown>>
+    | ((resource: A) => Readonly<Record<string, unknown>>)
+    | undefined
+  /**
+   * How long the release may take, counted from its first wait. Default 5 seconds; `Infinity` for no bound.
+   */
+  readonly releaseDeadline?: Duration.DurationInput | undefined
+  /**
+   * The hard way, for a release that overran (`socket.destroy()`, a SIGKILL): the resource counts as abandoned all the same.
+   * It may take as long as the release, but no more than a second; what it fails with is in the cause.
+   */
+  readonly onOverrun?: ((resource: A) => Effect.Effect<unknown, unknown, R2>) | undefined
+  /**
+   * Where a failed or abandoned release shows: `"cause"`, in its owner's exit, as a defect; or `"report"`, in the ledger and as
+   * a warning in the log, so that a success stays one and a typed failure can still be caught. Default `"cause"`.
+   */
+  readonly onReleaseFailure?: "cause" | "report" | undefined
+}
+
+/**
  * What `make` takes.
  *
  * @category models
  * @since 0.1.0
  */
-export interface Options<A, E, R, R2> {
-  /** Shown by the ledger and in errors. */
-  readonly name: string
-  /** What sort of thing it is (`"file"`, `"connection"`); the ledger sums by kind. Default `"resource"`. */
-  readonly kind?: string | undefined
+export interface Options<A, E, R, R2> extends Settings<A, R2> {
   /**
    * Runs uninterruptibly; the function form marks with `restore` what may be cut. Where TypeScript loses the type on its way to
    * `release` (`Effect.map(open, (x) => …)` written here), a pipe, a generator or `() => Effect.map(…)` keeps it.
    */
   readonly acquire: Effect.Effect<A, E, R> | ((restore: Restore) => Effect.Effect<A, E, R>)
-  /** Sees the exit of its user. Runs once, in a fiber of its own that the owner's interruption does not reach. */
+  /**
+   * Sees the exit of its user, and why it runs. Runs once, and not in reach of any interruption. It starts in its owner's step;
+   * unless it is a single `Effect.sync`, in a fiber of its own.
+   */
   readonly release: (
     resource: A,
-    exit: Exit.Exit<unknown, unknown>
+    exit: Exit.Exit<unknown, unknown>,
+    reason: ReleaseReason
   ) => Effect.Effect<unknown, unknown, R2>
-  /** How long the release may take. Default 5 seconds; `Duration.infinity` for no bound. */
-  readonly releaseDeadline?: Duration.DurationInput | undefined
 }
 
 const defaultReleaseDeadline = Duration.seconds(5)
+const longestOverrun = Duration.seconds(1)
 
-/** The ledger's entry of one hold. */
-interface Recorded {
-  readonly ledger: Ledger.Service
-  readonly entry: Ledger.Entry
+// How something ended.
+
+const succeeded: ReleaseReason = { kind: "success" }
+const hasFailed: ReleaseReason = { kind: "failure" }
+const interrupted: ReleaseReason = { kind: "interrupt" }
+
+/** Whether a user was interrupted, whatever the releases before this one have added to that. */
+const wasInterrupted = (cause: Cause.Cause<unknown>): boolean =>
+  cause._tag === "Sequential" && !Cause.isEmpty(cause.left)
+    ? wasInterrupted(cause.left)
+    : Cause.isInterruptedOnly(cause) && !Cause.isEmpty(cause)
+
+const reasonOf = (
+  exit: Exit.Exit<unknown, unknown>,
+  context: Context.Context<never>
+): ReleaseReason => {
+  if (Exit.isSuccess(exit)) return succeeded
+  if (!wasInterrupted(exit.cause)) return hasFailed
+  const asked = Context.get(context, Shutdown.Shutdown).unsafeReason()
+  return Option.isSome(asked) ? { kind: "shutdown", reason: asked.value } : interrupted
 }
 
-class ManagedImpl<A, E, R, R2> extends Effectable.Class<A, E, R | R2 | Scope.Scope>
-  implements Managed<A, E, R | R2>
+/** INVARIANT Managed-4: what went wrong with a release comes after what its user ended with. */
+const withFailure = <A, E>(
+  exit: Exit.Exit<A, E>,
+  cause: Cause.Cause<never>
+): Exit.Exit<never, E> =>
+  Exit.failCause(Exit.isSuccess(exit) ? cause : Cause.sequential(exit.cause, cause))
+
+/** What a user ended with, once it is released. */
+const endedWith = <B, E2>(
+  release: Effect.Effect<unknown>,
+  exit: Exit.Exit<B, E2>
+): Effect.Effect<B, E2> =>
+  Effect.matchCauseEffect(release, {
+    onSuccess: () => exit,
+    onFailure: (cause) => withFailure(exit, cause)
+  })
+
+/** An owner has no type for what a release fails with. */
+const asDefects = (cause: Cause.Cause<unknown>): Cause.Cause<never> =>
+  Cause.flatMap(cause, Cause.die)
+
+// Into a scope.
+
+/** A scope says so only in its state; one that is not effect's own is found out when it runs what it is given. */
+const isClosed = (scope: Scope.Scope): boolean => {
+  const { state } = scope as { readonly state?: { readonly _tag: string } }
+  return state?._tag === "Closed"
+}
+
+const refused = (resource: string): Effect.Effect<never> =>
+  Effect.die(new OwnerClosed({ owner: "scope", resource }))
+
+const register = <A>(
+  scope: Scope.Scope,
+  { close, value }: Opened<A>,
+  resource: string
+): Effect.Effect<A> => {
+  // Guarded by the single thread: set in the step in which the release begins.
+  let isOver = false
+  const finalizer = (exit: Exit.Exit<unknown, unknown>): Effect.Effect<void> => {
+    isOver = true
+    // MASK: a scope may be closed by hand where it can be interrupted; nothing waits but the release, up to its deadline.
+    return Effect.uninterruptible(close(exit))
+  }
+  return Effect.flatMap(
+    Scope.addFinalizerExit(scope, finalizer),
+    // INVARIANT Managed-5: it closed while this was being acquired, so this has been released already.
+    () => isOver ? refused(resource) : Effect.succeed(value)
+  )
+}
+
+const intoScope = <A, E, R>(
+  managed: Managed<A, E, R>,
+  site: Ledger.Site | undefined
+): Effect.Effect<A, E, R | Scope.Scope> =>
+  // MASK: acquire and registration are one step (Managed-2); waiting is restored by `acquire` itself.
+  Effect.uninterruptibleMask((restore) =>
+    Effect.flatMap(Effect.scope, (scope) =>
+      isClosed(scope)
+        ? refused(managed.name)
+        : Effect.flatMap(
+          managed.openInMask(restore, site),
+          (opened) => register(scope, opened, managed.name)
+        ))
+  )
+
+abstract class Base<A, E, R> extends Effectable.Class<A, E, R | Scope.Scope>
+  implements Managed<A, E, R>
 {
+  abstract readonly name: string
+  abstract readonly kind: string
+  abstract openInMask(restore: Restore, site?: Ledger.Site): Effect.Effect<Opened<A, E>, E, R>
+
+  override commit(): Effect.Effect<A, E, R | Scope.Scope> {
+    return intoScope(this, undefined)
+  }
+
+  /** `yield*` calls this in the user's own step: the only place where his line can be seen. */
+  override [Symbol.iterator](): Effect.EffectGenerator<Effect.Effect<A, E, R | Scope.Scope>> {
+    const site = Ledger.unsafeSite()
+    return site === undefined
+      ? super[Symbol.iterator]()
+      : intoScope<A, E, R>(this, site)[Symbol.iterator]()
+  }
+}
+
+/** Of the fiber that runs now. */
+const currentContext = (): Context.Context<never> =>
+  Option.match(Fiber.getCurrentFiber(), {
+    onNone: Context.empty,
+    onSome: ({ currentContext }) => currentContext
+  })
+
+/** One hold: what is needed at its end. */
+interface Hold<A, R> {
+  readonly value: A
+  readonly context: Context.Context<R>
+  readonly site: Ledger.Site | undefined
+  readonly ledger: Ledger.Service | undefined
+  readonly entry: Ledger.Entry | undefined
+}
+
+class Single<A, E, R, R2> extends Base<A, E, R | R2> {
   readonly name: string
   readonly kind: string
   readonly deadline: Duration.Duration
   readonly options: Options<A, E, R, R2>
+  /** The line that described it, for those who acquire it in a way that leaves no line of theirs. */
+  readonly site: Ledger.Site | undefined
+  /** Whether an exit that the release gives is to become its user's; it is then of `E`, or none of a failure at all. */
+  readonly changesExit: boolean
 
-  constructor(options: Options<A, E, R, R2>) {
+  constructor(
+    options: Options<A, E, R, R2>,
+    site: Ledger.Site | undefined,
+    changesExit: boolean
+  ) {
     super()
     this.options = options
     this.name = options.name
     this.kind = options.kind ?? "resource"
+    this.site = site
+    this.changesExit = changesExit
     this.deadline = options.releaseDeadline === undefined
       ? defaultReleaseDeadline
       : Duration.decode(options.releaseDeadline)
   }
 
-  override commit(): Effect.Effect<A, E, R | R2 | Scope.Scope> {
-    // MASK: acquire and registration are one step (Managed-2); waiting is restored by `acquire` itself.
-    return Effect.uninterruptibleMask((restore) =>
-      Effect.flatMap(
-        Effect.scope,
-        (scope) =>
-          Effect.flatMap(this.openInMask(restore), (opened) =>
-            Effect.as(
-              Scope.addFinalizerExit(scope, opened.close),
-              opened.value
-            ))
-      )
-    )
-  }
-
-  openInMask(restore: Restore): Effect.Effect<Opened<A>, E, R | R2> {
-    return Effect.flatMap(Effect.context<R | R2>(), (context) => {
-      const ledger = Context.get(context, Ledger.Ledger)
+  openInMask(restore: Restore, asked?: Ledger.Site): Effect.Effect<Opened<A, E>, E, R | R2> {
+    return Effect.suspend(() => {
+      const ledger = Ledger.unsafeInForce()
+      // `R` is what this effect asks for, so its fiber's context has it.
+      const context = currentContext() as Context.Context<R | R2>
+      const site = asked ?? this.site
       return ledger === undefined
         ? Effect.map(
           this.acquire(restore),
-          (value) => ({ value, close: this.closing(value, context, undefined) })
+          (value) => this.opened({ value, context, site, ledger, entry: undefined })
         )
-        : this.openRecorded(restore, context, ledger)
+        : this.openRecorded(restore, context, site, ledger)
     })
+  }
+
+  /**
+   * The bracket when nobody looks. Nothing is made for it but what is on the stack: a user of `use` pays no more than for
+   * effect's own.
+   */
+  useUnrecorded<B, E2, R3>(
+    restore: Restore,
+    f: (resource: A) => Effect.Effect<B, E2, R3>,
+    asked: Ledger.Site | undefined
+  ): Effect.Effect<B, E | E2, R | R3> {
+    return Effect.flatMap(
+      this.acquire(restore),
+      (value) =>
+        Effect.matchCauseEffect(restore(Effect.suspend(() => f(value))), {
+          onFailure: (cause) => this.endUse(value, Exit.failCause(cause), asked),
+          onSuccess: (result) => this.endUse(value, Exit.succeed(result), asked)
+        })
+    )
+  }
+
+  endUse<B, E2>(
+    value: A,
+    exit: Exit.Exit<B, E2>,
+    asked: Ledger.Site | undefined
+  ): Effect.Effect<B, E2> {
+    const context = currentContext() as Context.Context<R | R2>
+    const release = this.release(value, exit, context)
+    // Nothing to run, as `Effect.void`.
+    if (Exit.isExit(release) && Exit.isSuccess(release)) return exit
+    const site = asked ?? this.site
+    const hold = { value, context, site, ledger: undefined, entry: undefined }
+    return endedWith(this.bounded(hold, release), exit)
   }
 
   acquire(restore: Restore): Effect.Effect<A, E, R> {
@@ -193,64 +418,176 @@ class ManagedImpl<A, E, R, R2> extends Effectable.Class<A, E, R | R2 | Scope.Sco
   openRecorded(
     restore: Restore,
     context: Context.Context<R | R2>,
+    site: Ledger.Site | undefined,
     ledger: Ledger.Service
-  ): Effect.Effect<Opened<A>, E, R> {
-    return Effect.suspend(() => {
-      const entry = ledger.unsafeAcquiring(this.kind, this.name)
-      return Effect.matchCauseEffect(this.acquire(restore), {
-        onFailure: (cause) => {
-          ledger.unsafeGaveUp(entry, cause)
-          return Effect.failCause(cause)
-        },
-        onSuccess: (value) => {
-          ledger.unsafeHeld(entry)
-          const record: Recorded = { ledger, entry }
-          return Effect.succeed({ value, close: this.closing(value, context, record) })
-        }
-      })
+  ): Effect.Effect<Opened<A, E>, E, R> {
+    const { attributes } = this.options
+    const entry = ledger.unsafeAcquiring(this.kind, this.name, {
+      site,
+      attributes: typeof attributes === "function" ? undefined : attributes
+    })
+    const acquire = this.acquire(restore)
+    // A single step acquires nothing else.
+    const inItsName = isInstant(acquire) ? acquire : Ledger.withOwner(acquire, this.name)
+    return Effect.matchCauseEffect(inItsName, {
+      onFailure: (cause) => {
+        ledger.unsafeGaveUp(entry, cause)
+        return Effect.failCause(cause)
+      },
+      onSuccess: (value) => {
+        ledger.unsafeHeld(entry, this.attributesOf(value))
+        return Effect.succeed(this.opened({ value, context, site, ledger, entry }))
+      }
     })
   }
 
-  closing(
-    value: A,
-    context: Context.Context<R | R2>,
-    record: Recorded | undefined
-  ): (exit: Exit.Exit<unknown, unknown>) => Effect.Effect<void> {
-    return (exit) =>
-      Effect.suspend(() => {
-        record?.ledger.unsafeReleasing(record.entry)
-        const release = Effect.provide(
-          // suspend: a release callback that throws is a failed release, not a broken scope.
-          Effect.suspend(() => this.options.release(value, exit)),
-          context
-        )
-        return Effect.flatMap(exitWithin(release, this.deadline), (ended) => {
-          if (Option.isNone(ended)) {
-            record?.ledger.unsafeAbandoned(record.entry)
-            const { deadline, kind, name } = this
-            return Effect.die(new ReleaseTimeout({ resource: name, kind, deadline }))
-          }
-          record?.ledger.unsafeReleased(
-            record.entry,
-            Exit.isFailure(ended.value) ? ended.value.cause : undefined
-          )
-          return Exit.isFailure(ended.value)
-            ? Effect.orDie(Effect.failCause(ended.value.cause))
-            : Effect.void
-        })
+  attributesOf(value: A): Readonly<Record<string, unknown>> | undefined {
+    const { attributes } = this.options
+    if (typeof attributes !== "function") return undefined
+    try {
+      return attributes(value)
+    } catch (error) {
+      // What only describes a resource must not cost it.
+      return { attributesFailed: String(error) }
+    }
+  }
+
+  opened(hold: Hold<A, R | R2>): Opened<A, E> {
+    return this.changesExit
+      ? {
+        value: hold.value,
+        close: (exit) => this.closeUnchanged(hold, exit),
+        exit: (exit) => this.closeChanging(hold, exit)
+      }
+      : { value: hold.value, close: (exit) => Effect.asVoid(this.end(hold, exit)) }
+  }
+
+  closeUnchanged(
+    hold: Hold<A, R | R2>,
+    exit: Exit.Exit<unknown, unknown>
+  ): Effect.Effect<void> {
+    return Effect.flatMap(this.end(hold, exit), (changed) =>
+      // An owner that cannot put another failure in place of the first one keeps both.
+      Exit.isExit(changed) && Exit.isFailure(changed)
+        ? Effect.failCause(asDefects(changed.cause))
+        : Effect.void)
+  }
+
+  closeChanging<E2>(
+    hold: Hold<A, R | R2>,
+    exit: Exit.Exit<unknown, E2>
+  ): Effect.Effect<Exit.Exit<unknown, E | E2>> {
+    return Effect.matchCause(this.end(hold, exit), {
+      onFailure: (cause) => withFailure(exit, cause),
+      // See `changesExit`.
+      onSuccess: (changed) => Exit.isExit(changed) ? changed as Exit.Exit<unknown, E> : exit
+    })
+  }
+
+  /** The release, within its deadline. Fails with defects only; succeeds with what the release says. */
+  end(hold: Hold<A, R | R2>, exit: Exit.Exit<unknown, unknown>): Effect.Effect<unknown> {
+    return Effect.suspend(() => {
+      if (hold.entry !== undefined) hold.ledger?.unsafeReleasing(hold.entry)
+      return this.bounded(hold, this.release(hold.value, exit, hold.context))
+    })
+  }
+
+  bounded(
+    hold: Hold<A, R | R2>,
+    release: Effect.Effect<unknown, unknown, R2>
+  ): Effect.Effect<unknown> {
+    if (isInstant(release)) {
+      // It cannot wait, nor see a context.
+      return Effect.matchCauseEffect(release as Effect.Effect<unknown, unknown>, {
+        onFailure: (cause) => this.failed(hold, cause),
+        onSuccess: (value) => this.released(hold, value)
       })
+    }
+    const provided = currentContext() === hold.context
+      ? release as Effect.Effect<unknown, unknown>
+      : Effect.provide(release, hold.context)
+    return Effect.flatMap(outcomeWithin(provided, this.deadline), (outcome) => {
+      if (Either.isLeft(outcome)) return this.overran(hold, outcome.left)
+      return Exit.isSuccess(outcome.right)
+        ? this.released(hold, outcome.right.value)
+        : this.failed(hold, outcome.right.cause)
+    })
+  }
+
+  release(
+    value: A,
+    exit: Exit.Exit<unknown, unknown>,
+    context: Context.Context<never>
+  ): Effect.Effect<unknown, unknown, R2> {
+    try {
+      return this.options.release(value, exit, reasonOf(exit, context))
+    } catch (error) {
+      // A release callback that throws is a failed release, not a broken scope.
+      return Effect.die(error)
+    }
+  }
+
+  released({ entry, ledger }: Hold<A, R | R2>, value: unknown): Effect.Effect<unknown> {
+    if (entry !== undefined) ledger?.unsafeReleased(entry)
+    return Effect.succeed(value)
+  }
+
+  failed({ entry, ledger }: Hold<A, R | R2>, cause: Cause.Cause<unknown>): Effect.Effect<void> {
+    if (entry !== undefined) ledger?.unsafeReleased(entry, cause)
+    return this.tell(`The release of ${this.kind} "${this.name}" failed.`, asDefects(cause))
+  }
+
+  /** INVARIANT Managed-3: it has been abandoned; now the hard way. */
+  overran(hold: Hold<A, R | R2>, elapsed: Duration.Duration): Effect.Effect<void> {
+    const abandon = (cause: Cause.Cause<never>): Effect.Effect<void> => {
+      if (hold.entry !== undefined) hold.ledger?.unsafeAbandoned(hold.entry, cause)
+      return this.tell(`The release of ${this.kind} "${this.name}" was abandoned.`, cause)
+    }
+    const cause = Cause.die(this.timeout("release", this.deadline, elapsed, hold.site))
+    const { onOverrun } = this.options
+    if (onOverrun === undefined) return abandon(cause)
+    const within = Duration.min(this.deadline, longestOverrun)
+    const hard = Effect.provide(Effect.suspend(() => onOverrun(hold.value)), hold.context)
+    return Effect.flatMap(outcomeWithin(hard, within), (outcome) => {
+      if (Either.isLeft(outcome)) {
+        const late = this.timeout("onOverrun", within, outcome.left, hold.site)
+        return abandon(Cause.sequential(cause, Cause.die(late)))
+      }
+      return abandon(
+        Exit.isSuccess(outcome.right)
+          ? cause
+          : Cause.sequential(cause, asDefects(outcome.right.cause))
+      )
+    })
+  }
+
+  timeout(
+    step: "release" | "onOverrun",
+    deadline: Duration.Duration,
+    elapsed: Duration.Duration,
+    site: Ledger.Site | undefined
+  ): ReleaseTimeout {
+    const { kind, name } = this
+    return new ReleaseTimeout({ resource: name, kind, deadline, elapsed, site: site?.text, step })
+  }
+
+  tell(what: string, cause: Cause.Cause<never>): Effect.Effect<void> {
+    return this.options.onReleaseFailure === "report"
+      // A logger that throws is no reason to fail either.
+      ? Effect.catchAllCause(Effect.logWarning(what, cause), () => Effect.void)
+      : Effect.failCause(cause)
   }
 }
 
 /**
  * Describes a resource. Nothing is acquired until it is yielded in a scope, handed to `Layer.scoped`, or given to `use`.
  *
- * **Details** — The release sees the exit of its user and is bounded by `releaseDeadline` (default 5 seconds).
+ * **Details** — The release sees the exit of its user and why it runs, and is bounded by `releaseDeadline` (default 5 seconds).
  * **Interruption** — Waiting and opening: only inside what `acquire` gave to `restore`; nothing is then registered. Holding:
  *   released once, before the interrupt is seen by whoever waits for the owner.
  * **Errors** — `E` of the acquire passes through. A failed release is a defect in the owner's cause; one that overruns is a
- *   `ReleaseTimeout` there.
- * **Cost** — about 30 µs in a scope, about 20 by `use`; 12 of them are the bounded release.
+ *   `ReleaseTimeout` there. In a scope that is closed it dies with `OwnerClosed`, and acquires nothing.
+ * **Cost** — COSTMAKE
  * **Source** — cats-effect `Resource.makeFull`; the deadline per release is OTP's.
  *
  * **Example** (the release sees the exit)
@@ -273,7 +610,31 @@ class ManagedImpl<A, E, R, R2> extends Effectable.Class<A, E, R | R2 | Scope.Sco
  */
 export const make = <A, E = never, R = never, R2 = never>(
   options: Options<A, E, R, R2>
-): Managed<A, E, R | R2> => new ManagedImpl(options)
+): Managed<A, E, R | R2> => new Single(options, Ledger.unsafeSite(), false)
+
+// Brackets.
+
+/** Runs `f` with what it opens; `end` closes that, and says what comes of it. */
+const bracketInMask = <A, E, R, B, E2, R2, C, E3>(
+  self: Managed<A, E, R>,
+  restore: Restore,
+  f: (resource: A) => Effect.Effect<B, E2, R2>,
+  end: (opened: Opened<A, E>, exit: Exit.Exit<B, E2>) => Effect.Effect<C, E3>,
+  site: Ledger.Site | undefined
+): Effect.Effect<C, E | E3, R | R2> =>
+  Effect.flatMap(
+    self.openInMask(restore, site),
+    (opened) =>
+      Effect.matchCauseEffect(restore(Effect.suspend(() => f(opened.value))), {
+        onFailure: (cause) => end(opened, Exit.failCause(cause)),
+        onSuccess: (value) => end(opened, Exit.succeed(value))
+      })
+  )
+
+const endUnchanged = <B, E2>(
+  { close }: Opened<unknown>,
+  exit: Exit.Exit<B, E2>
+): Effect.Effect<B, E2> => endedWith(close(exit), exit)
 
 /**
  * Acquires, runs `f`, releases: the bracket, without a `Scope` in the context.
@@ -281,7 +642,7 @@ export const make = <A, E = never, R = never, R2 = never>(
  * **Interruption** — Opening: as in `make`. Holding: `f` is cut, the release runs to its end or its deadline, then the
  *   interrupt is seen.
  * **Errors** — `E` of the acquire and of `f`; a failing release is appended to the cause (Managed-4).
- * **Cost** — about 20 µs, 8 with an infinite `releaseDeadline`.
+ * **Cost** — COSTUSE
  *
  * @category operations
  * @since 0.1.0
@@ -299,20 +660,861 @@ export const use: {
   <A, E, R, B, E2, R2>(
     self: Managed<A, E, R>,
     f: (resource: A) => Effect.Effect<B, E2, R2>
-  ): Effect.Effect<B, E | E2, R | R2> =>
+  ): Effect.Effect<B, E | E2, R | R2> => {
+    const site = Ledger.unsafeSite()
     // MASK: from the acquire to the release nothing may be cut but `f` itself, which is restored.
-    Effect.uninterruptibleMask((restore) =>
-      Effect.flatMap(self.openInMask(restore), ({ close, value }) =>
-        Effect.flatMap(
-          Effect.exit(restore(Effect.suspend(() => f(value)))),
-          (exit) =>
-            Effect.matchCauseEffect(close(exit), {
-              onSuccess: () => exit,
-              onFailure: (cause) =>
-                Exit.isFailure(exit)
-                  ? Effect.failCause(Cause.sequential(exit.cause, cause))
-                  : Effect.failCause(cause)
-            })
-        ))
+    return Effect.uninterruptibleMask((restore) =>
+      self instanceof Single && !self.changesExit && Ledger.unsafeInForce() === undefined
+        ? self.useUnrecorded(restore, f, site)
+        : bracketInMask(self, restore, f, endUnchanged, site)
     )
+  }
 )
+
+const endChanging = <E, B, E2>(
+  opened: Opened<unknown, E>,
+  exit: Exit.Exit<B, E2>
+): Effect.Effect<Option.Option<B>, E | E2> =>
+  opened.exit === undefined || Exit.isSuccess(exit)
+    ? Effect.map(endUnchanged(opened, exit), Option.some)
+    : Effect.flatMap(
+      opened.exit(exit),
+      (changed) => Exit.isSuccess(changed) ? Effect.succeedNone : Effect.failCause(changed.cause)
+    )
+
+/**
+ * As `use`, for a resource that may swallow its user's failure, as a Python `with` block does: none if it did. It may also put
+ * a failure of its own type in its place.
+ *
+ * **Details** — Only `fromAsyncGenerator`, `gen` and an `all` of them can do either; of any other the result is always some.
+ * **Interruption** — as `use`; an interruption is never swallowed.
+ * **Errors** — `E` of the acquire and of `f`, unless swallowed; a failing release is appended to the cause (Managed-4).
+ * **Cost** — as `use`.
+ *
+ * **Example** (a missing file is no matter)
+ * ```ts run
+ * import { Effect } from "effect"
+ * import { Managed } from "holdfast"
+ *
+ * const forgiving = Managed.fromAsyncGenerator("forgiving", async function*() {
+ *   try {
+ *     yield "desk"
+ *   } catch (error) {
+ *     if (error !== "not found") throw error
+ *   }
+ * })
+ * const found = await Effect.runPromise(Managed.useOption(forgiving, () => Effect.fail("not found")))
+ * found._tag // => "None"
+ * ```
+ *
+ * @category operations
+ * @since 0.1.0
+ */
+export const useOption: {
+  <A, B, E2, R2>(
+    f: (resource: A) => Effect.Effect<B, E2, R2>
+  ): <E, R>(self: Managed<A, E, R>) => Effect.Effect<Option.Option<B>, E | E2, R | R2>
+  <A, E, R, B, E2, R2>(
+    self: Managed<A, E, R>,
+    f: (resource: A) => Effect.Effect<B, E2, R2>
+  ): Effect.Effect<Option.Option<B>, E | E2, R | R2>
+} = dual(
+  2,
+  <A, E, R, B, E2, R2>(
+    self: Managed<A, E, R>,
+    f: (resource: A) => Effect.Effect<B, E2, R2>
+  ): Effect.Effect<Option.Option<B>, E | E2, R | R2> => {
+    const site = Ledger.unsafeSite()
+    // MASK: as in `use`.
+    return Effect.uninterruptibleMask((restore) =>
+      bracketInMask(self, restore, f, endChanging<E, B, E2>, site)
+    )
+  }
+)
+
+// Several at once.
+
+/**
+ * How `all` opens and releases.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface AllOptions {
+  /** How many are opened at once. Default `"unbounded"`. */
+  readonly concurrency?: Types.Concurrency | undefined
+  /**
+   * `"sequential"`: one after the other, in the reverse of the order in which they were open. `"parallel"`: all at once; then
+   * none of them can change the exit. Default `"sequential"`.
+   */
+  readonly releases?: "sequential" | "parallel" | undefined
+}
+
+type AnyManaged = Managed<any, any, any>
+type ValueOf<M> = M extends Managed<infer A, infer _E, infer _R> ? A : never
+type ErrorOf<M> = M extends Managed<infer _A, infer E, infer _R> ? E : never
+type ContextOf<M> = M extends Managed<infer _A, infer _E, infer R> ? R : never
+type MemberOf<T> = T extends Iterable<infer M> ? M : T[keyof T]
+type ValuesOf<T> = T extends ReadonlyArray<unknown> ? { -readonly [K in keyof T]: ValueOf<T[K]> }
+  : T extends Iterable<infer M> ? Array<ValueOf<M>>
+  : { -readonly [K in keyof T]: ValueOf<T[K]> }
+
+/** Of some that are open, in the order in which they were: the last first, each to its end, whatever the others do. */
+const closeInTurn = (
+  members: ReadonlyArray<Opened<unknown>>,
+  exit: Exit.Exit<unknown, unknown>
+): Effect.Effect<void> =>
+  Effect.flatMap(
+    Effect.reduceRight(members, [] as Array<Cause.Cause<never>>, ({ close }, causes) =>
+      Effect.matchCause(close(exit), {
+        onFailure: (cause) => [...causes, cause],
+        onSuccess: () =>
+          causes
+      })),
+    (causes) =>
+      causes.length === 0 ? Effect.void : Effect.failCause(causes.reduce(Cause.sequential))
+  )
+
+const closeTogether = (
+  members: ReadonlyArray<Opened<unknown>>,
+  exit: Exit.Exit<unknown, unknown>
+): Effect.Effect<void> =>
+  Effect.suspend(() => {
+    // Guarded by the single thread. Kept here: a crew cuts its members at the first failure.
+    const causes: Array<Cause.Cause<never>> = []
+    const worker = (index: number): Effect.Effect<void> =>
+      Effect.matchCause(members[index]!.close(exit), {
+        onFailure: (cause) => {
+          causes.push(cause)
+        },
+        onSuccess: () => {}
+      })
+    return Effect.flatMap(
+      Workers.run(Workers.makeCrew<never>(), { count: members.length, worker }),
+      () => causes.length === 0 ? Effect.void : Effect.failCause(causes.reduce(Cause.parallel))
+    )
+  })
+
+/** As `closeInTurn`; each sees what the one before has made of the exit. */
+const exitInTurn = <E, E2>(
+  members: ReadonlyArray<Opened<unknown, E>>,
+  exit: Exit.Exit<unknown, E2>
+): Effect.Effect<Exit.Exit<unknown, E | E2>> =>
+  Effect.reduceRight(
+    members,
+    exit as Exit.Exit<unknown, E | E2>,
+    ({ close, exit }, current) =>
+      exit === undefined
+        ? Effect.matchCause(close(current), {
+          onFailure: (cause) => withFailure(current, cause),
+          onSuccess: () => current
+        })
+        : exit(current)
+  )
+
+class All<A, E, R> extends Base<A, E, R> {
+  readonly name: string
+  readonly kind = "all"
+  readonly members: ReadonlyArray<Managed<unknown, E, R>>
+  readonly assemble: (values: ReadonlyArray<unknown>) => A
+  readonly options: AllOptions
+
+  constructor(
+    members: ReadonlyArray<Managed<unknown, E, R>>,
+    assemble: (values: ReadonlyArray<unknown>) => A,
+    options: AllOptions
+  ) {
+    super()
+    this.name = `all(${members.slice(0, 5).map(({ name }) => name).join(", ")}${
+      members.length > 5 ? ", …" : ""
+    })`
+    this.members = members
+    this.assemble = assemble
+    this.options = options
+  }
+
+  openInMask(restore: Restore, site?: Ledger.Site): Effect.Effect<Opened<A, E>, E, R> {
+    return Effect.withFiberRuntime((fiber) => {
+      const width = widthOf(
+        this.options.concurrency,
+        fiber.getFiberRef(FiberRef.currentConcurrency)
+      )
+      if (!(width >= 1)) {
+        return Effect.die(
+          new RangeError(`Managed-7: concurrency must be 1 or more; got ${width}.`)
+        )
+      }
+      // All guarded by the single thread. `opened` is in the order in which they were open: the release goes back on it.
+      const opened: Array<Opened<unknown, E>> = []
+      const values: Array<unknown> = Array.from({ length: this.members.length })
+      const crew = Workers.makeCrew<E>()
+      let next = 0
+      const worker = (): Effect.Effect<void, E, R> =>
+        Effect.whileLoop({
+          while: () => !crew.stopped && next < this.members.length,
+          body: () => {
+            const index = next++
+            return openMember(this.members[index]!, site, (member) => {
+              opened.push(member)
+              values[index] = member.value
+            })
+          },
+          step: () => {}
+        })
+      const opening = width === 1
+        ? Effect.suspend(worker)
+        : Effect.zipRight(
+          Workers.run(crew, { count: Math.min(width, this.members.length), worker }),
+          Workers.inherit(crew)
+        )
+      return Effect.matchCauseEffect(restore(opening), {
+        // INVARIANT Managed-7: all or nothing.
+        onFailure: (cause) => endUnchanged(this.opened(opened, undefined), Exit.failCause(cause)),
+        onSuccess: () => Effect.succeed(this.opened(opened, this.assemble(values)))
+      })
+    })
+  }
+
+  opened<V>(members: ReadonlyArray<Opened<unknown, E>>, value: V): Opened<V, E> {
+    if (this.options.releases === "parallel") {
+      return { value, close: (exit) => closeTogether(members, exit) }
+    }
+    const close = (exit: Exit.Exit<unknown, unknown>) => closeInTurn(members, exit)
+    return members.some(({ exit }) => exit !== undefined)
+      ? { value, close, exit: (exit) => exitInTurn(members, exit) }
+      : { value, close }
+  }
+}
+
+const widthOf = (
+  concurrency: Types.Concurrency | undefined,
+  inherited: number | "unbounded"
+): number => {
+  const width = concurrency === "inherit" ? inherited : concurrency ?? "unbounded"
+  return width === "unbounded" ? Number.POSITIVE_INFINITY : width
+}
+
+const openMember = <A, E, R>(
+  member: Managed<A, E, R>,
+  site: Ledger.Site | undefined,
+  keep: (opened: Opened<A, E>) => void
+): Effect.Effect<void, E, R> =>
+  // MASK: acquire and registration are one step (Managed-2); waiting is restored by the member's own acquire.
+  Effect.uninterruptibleMask((restore) => Effect.map(member.openInMask(restore, site), keep))
+
+/**
+ * Several resources as one: opened together, released in the reverse of the order in which they were open. Takes a tuple, a
+ * record or anything iterable. Each keeps its name, its deadline and its entry in the ledger.
+ *
+ * **Interruption** — Opening: whatever of it is interruptible is cut, and what was opened is released. Holding: as one.
+ * **Errors** — The first that fails cuts the others; what was opened is released; the cause holds all that failed. A
+ *   concurrency below 1 is a `RangeError` defect.
+ * **Cost** — one fork for each that is opened at the same time.
+ *
+ * **Example** (all or nothing)
+ * ```ts run
+ * import { Effect } from "effect"
+ * import { Managed } from "holdfast"
+ *
+ * const log: Array<string> = []
+ * const named = (name: string) =>
+ *   Managed.make({
+ *     name,
+ *     acquire: Effect.sync(() => { log.push(`+${name}`); return name }),
+ *     release: () => Effect.sync(() => log.push(`-${name}`))
+ *   })
+ * const both = Managed.all({ db: named("db"), cache: named("cache") })
+ * await Effect.runPromise(Managed.use(both, ({ cache, db }) => Effect.sync(() => log.push(db + cache))))
+ * log // => ["+db", "+cache", "dbcache", "-cache", "-db"]
+ * ```
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const all = <const T extends Iterable<AnyManaged> | Readonly<Record<string, AnyManaged>>>(
+  collection: T,
+  options: AllOptions = {}
+): Managed<ValuesOf<T>, ErrorOf<MemberOf<T>>, ContextOf<MemberOf<T>>> => {
+  const keys = Symbol.iterator in collection ? undefined : Object.keys(collection)
+  const members = Object.values(Symbol.iterator in collection ? Array.from(collection) : collection)
+  // `ValuesOf` says the same in types.
+  const assemble = (values: ReadonlyArray<unknown>): ValuesOf<T> =>
+    (keys === undefined
+      ? values
+      : Object.fromEntries(keys.map((key, index) => [key, values[index]]))) as ValuesOf<T>
+  return new All(members, assemble, options)
+}
+
+// Interop.
+
+/** As TypeScript and the polyfills do where the platform does not know the symbol. */
+const asyncDispose = (): typeof Symbol.asyncDispose =>
+  Symbol.asyncDispose ?? Symbol.for("Symbol.asyncDispose") as typeof Symbol.asyncDispose
+const dispose = (): typeof Symbol.dispose =>
+  Symbol.dispose ?? Symbol.for("Symbol.dispose") as typeof Symbol.dispose
+
+const settingsOf = <A, R2>(nameOrSettings: string | Settings<A, R2>): Settings<A, R2> =>
+  typeof nameOrSettings === "string" ? { name: nameOrSettings } : nameOrSettings
+
+const disposal = (resource: object): Effect.Effect<unknown> | undefined => {
+  const { [asyncDispose()]: later, [dispose()]: now } = resource as {
+    readonly [key: symbol]: unknown
+  }
+  if (typeof later === "function") return Effect.promise(async () => later.call(resource))
+  return typeof now === "function" ? Effect.sync(() => now.call(resource)) : undefined
+}
+
+/**
+ * A resource of something that can be disposed of (`using`, `await using`): by `Symbol.asyncDispose` if it has that, else by
+ * `Symbol.dispose`. `acquire` makes it, as a plain call or as an effect.
+ *
+ * **Interruption**, **Cost** — as `make`.
+ * **Errors** — those of the effect; a plain call that throws is a defect, and so is a value that cannot be disposed of.
+ *
+ * **Example** (a disposable in a bracket)
+ * ```ts run
+ * import { Effect } from "effect"
+ * import { Managed } from "holdfast"
+ *
+ * let open = true
+ * const gate = Managed.fromDisposable("gate", () => ({ wide: true, [Symbol.dispose]() { open = false } }))
+ * await Effect.runPromise(Managed.use(gate, ({ wide }) => Effect.succeed([wide, open]))) // => [true, true]
+ * open // => false
+ * ```
+ *
+ * @category interop
+ * @since 0.1.0
+ */
+export const fromDisposable = <
+  A extends Disposable | AsyncDisposable,
+  E = never,
+  R = never,
+  R2 = never
+>(
+  options: string | Settings<A, R2>,
+  acquire: (() => A) | Effect.Effect<A, E, R>
+): Managed<A, E, R | R2> => {
+  const settings = settingsOf(options)
+  const opening = Effect.isEffect(acquire) ? acquire : Effect.sync(acquire)
+  return new Single(
+    {
+      ...settings,
+      acquire: () =>
+        Effect.tap(opening, (resource) =>
+          disposal(resource) === undefined
+            ? Effect.die(new TypeError(`"${settings.name}" has no dispose method.`))
+            : Effect.void),
+      release: (resource) => disposal(resource) ?? Effect.void
+    },
+    Ledger.unsafeSite(),
+    false
+  )
+}
+
+/**
+ * The generator of a resource ended, or gave up, before its first `yield`.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class GeneratorDidNotYield extends Data.TaggedError("GeneratorDidNotYield")<{
+  readonly resource: string
+}> {
+  override get message(): string {
+    return `The generator of "${this.resource}" ended without giving a resource: `
+      + "it has to `yield` exactly once, what its user is to have."
+  }
+}
+
+/**
+ * The generator of a resource gave a second resource where it should have ended. A defect in its owner's cause.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class GeneratorYieldedTwice extends Data.TaggedError("GeneratorYieldedTwice")<{
+  readonly resource: string
+}> {
+  override get message(): string {
+    return `The generator of "${this.resource}" did not end after its user had: `
+      + "it has to `yield` exactly once; what comes after that is the release."
+  }
+}
+
+/**
+ * The generator of a resource threw: before its first `yield`, or a failure of its own in place of its user's.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class GeneratorFailed extends Data.TaggedError("GeneratorFailed")<{
+  readonly resource: string
+  readonly cause: unknown
+}> {
+  override get message(): string {
+    const what = this.cause instanceof Error ? this.cause.message : String(this.cause)
+    return `The generator of "${this.resource}" failed: ${what}`
+  }
+}
+
+/**
+ * What an interruption looks like inside an async generator: an `AbortError`, with the reason.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class Interrupted extends Data.TaggedError("Interrupted")<{
+  readonly resource: string
+  readonly reason: ReleaseReason
+}> {
+  override readonly name = "AbortError"
+
+  override get message(): string {
+    return this.reason.kind === "shutdown"
+      ? `The user of "${this.resource}" was interrupted by a shutdown.`
+      : `The user of "${this.resource}" was interrupted.`
+  }
+}
+
+/** A generator that stands at its `yield`. */
+interface Entered<A> {
+  readonly generator: AsyncGenerator<A, unknown, unknown>
+  readonly abort: AbortController
+  readonly value: A
+}
+
+type Answer<A> = Either.Either<IteratorResult<A, unknown>, unknown>
+
+/** Asks at once, and never rejects. */
+const ask = async <A>(step: () => Promise<IteratorResult<A, unknown>>): Promise<Answer<A>> => {
+  try {
+    return Either.right(await step())
+  } catch (error) {
+    return Either.left(error)
+  }
+}
+
+class FromGenerator<A, E, R2> {
+  readonly name: string
+  readonly body: (signal: AbortSignal) => AsyncGenerator<A, unknown, unknown>
+  readonly caught: (error: unknown) => E
+  readonly deadline: Duration.Duration
+
+  constructor(
+    settings: Settings<A, R2>,
+    body: (signal: AbortSignal) => AsyncGenerator<A, unknown, unknown>,
+    caught: (error: unknown) => E
+  ) {
+    this.name = settings.name
+    this.body = body
+    this.caught = caught
+    this.deadline = Duration.decode(settings.releaseDeadline ?? defaultReleaseDeadline)
+  }
+
+  enter(restore: Restore): Effect.Effect<Entered<A>, E | GeneratorDidNotYield> {
+    return Effect.suspend(() => {
+      const abort = new AbortController()
+      const generator = this.body(abort.signal)
+      const first = ask(() => generator.next())
+      return Effect.matchCauseEffect(restore(Effect.promise(() => first)), {
+        onFailure: (cause) => this.cut(generator, abort, cause),
+        onSuccess: (answer): Effect.Effect<Entered<A>, E | GeneratorDidNotYield> => {
+          if (Either.isLeft(answer)) return Effect.fail(this.caught(answer.left))
+          return answer.right.done === true
+            ? Effect.fail(new GeneratorDidNotYield({ resource: this.name }))
+            : Effect.succeed({ generator, abort, value: answer.right.value })
+        }
+      })
+    })
+  }
+
+  /**
+   * The interrupt came before the `yield`. The generator hears of it by the signal and, should it get to its `yield` all the
+   * same, by what is thrown in there: a generator answers in the order in which it is asked, so nothing is left open, even
+   * if this gives up waiting for it.
+   */
+  cut(
+    generator: AsyncGenerator<A, unknown, unknown>,
+    abort: AbortController,
+    cause: Cause.Cause<never>
+  ): Effect.Effect<never> {
+    const thrown = new Interrupted({ resource: this.name, reason: interrupted })
+    abort.abort(thrown)
+    const left = this.leave(generator, Exit.failCause(cause), thrown)
+    return Effect.flatMap(outcomeWithin(left, this.deadline), (outcome) => {
+      if (Either.isLeft(outcome)) {
+        const { deadline, name } = this
+        const kind = "generator"
+        const late = new ReleaseTimeout({ resource: name, kind, deadline, elapsed: outcome.left })
+        return Effect.failCause(Cause.sequential(cause, Cause.die(late)))
+      }
+      return Exit.isSuccess(outcome.right)
+        ? Effect.failCause(cause)
+        : withFailure(Exit.failCause(cause), outcome.right.cause)
+    })
+  }
+
+  release(
+    { generator }: Entered<A>,
+    exit: Exit.Exit<unknown, unknown>,
+    reason: ReleaseReason
+  ): Effect.Effect<Exit.Exit<unknown, E> | void> {
+    return this.leave(generator, exit, thrownBy(exit, reason, this.name))
+  }
+
+  /** INVARIANT Managed-8. Gives the exit that is to be its user's, if that is not what it was. */
+  leave(
+    generator: AsyncGenerator<A, unknown, unknown>,
+    exit: Exit.Exit<unknown, unknown>,
+    thrown: unknown
+  ): Effect.Effect<Exit.Exit<unknown, E> | void> {
+    const last = ask(() => Exit.isSuccess(exit) ? generator.next() : generator.throw(thrown))
+    return Effect.flatMap(Effect.promise(() => last), (answer) => {
+      if (Either.isLeft(answer)) return this.threw(answer.left, exit, thrown)
+      if (answer.right.done !== true) return this.refuse(generator)
+      return Exit.isSuccess(exit) || thrown instanceof Interrupted
+        ? Effect.void
+        : Effect.succeed(Exit.void)
+    })
+  }
+
+  threw(
+    error: unknown,
+    exit: Exit.Exit<unknown, unknown>,
+    thrown: unknown
+  ): Effect.Effect<Exit.Exit<unknown, E> | void> {
+    if (Exit.isSuccess(exit)) return Effect.die(error)
+    if (error === thrown) return Effect.void
+    // Only who says what he makes it from has translated it; anything else has gone wrong besides.
+    const isTranslated = error instanceof Error && error.cause === thrown
+      && !(thrown instanceof Interrupted)
+    return isTranslated
+      ? Effect.sync(() => Exit.fail(this.caught(error)))
+      : Effect.die(error)
+  }
+
+  refuse(generator: AsyncGenerator<A, unknown, unknown>): Effect.Effect<never> {
+    const ended = ask(() => generator.return(undefined))
+    return Effect.flatMap(
+      Effect.promise(() => ended),
+      () => Effect.die(new GeneratorYieldedTwice({ resource: this.name }))
+    )
+  }
+}
+
+const thrownBy = (
+  exit: Exit.Exit<unknown, unknown>,
+  reason: ReleaseReason,
+  resource: string
+): unknown => {
+  if (Exit.isSuccess(exit)) return undefined
+  return reason.kind === "failure"
+    ? Cause.squash(exit.cause)
+    : new Interrupted({ resource, reason })
+}
+
+/** The resource, without what it is kept in. */
+class Inside<A, H extends { readonly value: A }, E, R> extends Base<A, E, R> {
+  readonly name: string
+  readonly kind: string
+  readonly outer: Managed<H, E, R>
+
+  constructor(outer: Managed<H, E, R>) {
+    super()
+    this.name = outer.name
+    this.kind = outer.kind
+    this.outer = outer
+  }
+
+  openInMask(restore: Restore, site?: Ledger.Site): Effect.Effect<Opened<A, E>, E, R> {
+    return Effect.map(
+      this.outer.openInMask(restore, site),
+      ({ close, exit, value: { value } }) => ({ value, close, exit })
+    )
+  }
+}
+
+/** The settings for what a resource is kept in. */
+const kept = <A, R2>(
+  { attributes, onOverrun, ...rest }: Settings<A, R2>
+): Settings<{ readonly value: A }, R2> => ({
+  ...rest,
+  attributes: typeof attributes === "function" ? ({ value }) => attributes(value) : attributes,
+  onOverrun: onOverrun && (({ value }) => onOverrun(value))
+})
+
+/**
+ * What `fromAsyncGenerator` takes besides: what to make of what the generator throws. Default `GeneratorFailed`.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface GeneratorOptions<in A, out E, out R2 = never> extends Settings<A, R2> {
+  readonly catch: (error: unknown) => E
+}
+
+/**
+ * A resource written as an async generator, like Python's `asynccontextmanager`: up to its one `yield` it acquires, there its
+ * user has what it yielded, and after that it releases.
+ *
+ * **Details** — The user's failure is thrown in at the `yield`: its error, its defect, or for an interruption an `Interrupted`.
+ *   A generator that throws it on, or merely has a `finally`, changes nothing. One that swallows it suppresses it, and one
+ *   that throws another error whose `cause` it is puts that (by `catch`) in its place, for those who can change an exit:
+ *   `useOption` and ExitStack.ts. A scope and `use` cannot: there a swallowed failure stays, and another is added as a defect.
+ *   Anything else it throws then is a failed release. `signal` is aborted when the acquire is interrupted, and when the
+ *   release overruns.
+ * **Interruption** — Opening: at once for the signal, then as long as the generator takes, up to `releaseDeadline`. Holding: as
+ *   `make`. An interruption cannot be swallowed.
+ * **Errors** — `GeneratorFailed`, or what `catch` makes of it, if it throws before its `yield`; `GeneratorDidNotYield`; a second
+ *   `yield` is a failed release, with `GeneratorYieldedTwice`.
+ * **Cost** — as `make`, and two promises.
+ * **Source** — Python's `contextlib.asynccontextmanager`.
+ *
+ * **Example** (the failure comes in at the yield)
+ * ```ts run
+ * import { Effect } from "effect"
+ * import { Managed } from "holdfast"
+ *
+ * const log: Array<string> = []
+ * const transaction = Managed.fromAsyncGenerator("transaction", async function*() {
+ *   log.push("begin")
+ *   try {
+ *     yield "tx"
+ *     log.push("commit")
+ *   } catch (error) {
+ *     log.push(`rollback: ${error}`)
+ *     throw error
+ *   }
+ * })
+ * await Effect.runPromiseExit(Managed.use(transaction, () => Effect.fail("no funds")))
+ * log // => ["begin", "rollback: no funds"]
+ * ```
+ *
+ * @category interop
+ * @since 0.1.0
+ */
+export const fromAsyncGenerator: {
+  <A, E, R2 = never>(
+    options: GeneratorOptions<A, E, R2>,
+    body: (signal: AbortSignal) => AsyncGenerator<A, unknown, unknown>
+  ): Managed<A, E | GeneratorDidNotYield, R2>
+  <A, R2 = never>(
+    options: string | Settings<A, R2>,
+    body: (signal: AbortSignal) => AsyncGenerator<A, unknown, unknown>
+  ): Managed<A, GeneratorFailed | GeneratorDidNotYield, R2>
+} = <A, R2>(
+  options: string | (Settings<A, R2> & { readonly catch?: (error: unknown) => unknown }),
+  body: (signal: AbortSignal) => AsyncGenerator<A, unknown, unknown>
+): Managed<A, any, R2> => {
+  const { catch: caught, ...settings } = typeof options === "string" ? { name: options } : options
+  const from = new FromGenerator(
+    settings,
+    body,
+    caught ?? ((cause) => new GeneratorFailed({ resource: settings.name, cause }))
+  )
+  return new Inside(
+    new Single(
+      {
+        ...kept(settings),
+        acquire: (restore) => from.enter(restore),
+        release: (entered, exit, reason) => from.release(entered, exit, reason),
+        onOverrun: (entered) => {
+          entered.abort.abort()
+          return settings.onOverrun?.(entered.value) ?? Effect.void
+        }
+      },
+      Ledger.unsafeSite(),
+      true
+    )
+  )
+}
+
+/**
+ * What `use` gives in a `gen`: yielded, it hands the resource over, and comes back with how its user ended.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Held<out A> extends Effect.Effect<Exit.Exit<unknown, unknown>> {
+  readonly resource: A
+  [Symbol.iterator](): Effect.EffectGenerator<Held<A>>
+}
+
+class HeldImpl<A> extends Effectable.Class<Exit.Exit<unknown, unknown>> implements Held<A> {
+  readonly resource: A
+
+  constructor(resource: A) {
+    super()
+    this.resource = resource
+  }
+
+  override [Symbol.iterator](): Effect.EffectGenerator<Held<A>> {
+    return new SingleShotGen(new YieldWrap<Held<A>>(this))
+  }
+
+  override commit(): Effect.Effect<never> {
+    return Effect.dieMessage(
+      "Managed-8: `use` is to be yielded by the generator of `Managed.gen` itself."
+    )
+  }
+}
+
+type Yielded = YieldWrap<Effect.Effect<any, any, any>>
+type EffectOf<Y> = Y extends YieldWrap<infer T> ? T : never
+type HeldBy<T> = T extends Held<infer A> ? A : never
+
+/** Where a generator stands: at a `use`, or at its end. */
+type Stop =
+  | { readonly done: false; readonly resource: any }
+  | { readonly done: true; readonly returned: unknown }
+
+/** Runs a generator up to its next stop. */
+const advance = (
+  generator: Generator<Yielded, unknown, any>,
+  sent: unknown
+): Effect.Effect<Stop, any, any> =>
+  Effect.suspend((): Effect.Effect<Stop, any, any> => {
+    const next = generator.next(sent)
+    if (next.done === true) return Effect.succeed({ done: true, returned: next.value })
+    const effect = yieldWrapGet(next.value)
+    return effect instanceof HeldImpl
+      ? Effect.succeed({ done: false, resource: effect.resource })
+      : Effect.flatMap(effect, (value) => advance(generator, value))
+  })
+
+/**
+ * A resource written as one generator of effects: up to `yield* use(resource)` it acquires, and after that, with the exit of its
+ * user, it releases.
+ *
+ * **Details** — It runs uninterruptibly; `restore` marks what of the acquire may be cut. If it returns an `Exit`, that takes
+ *   the place of its user's, for those who can change one: `useOption` and ExitStack.ts (elsewhere a failure is added).
+ * **Interruption** — as `make`; an interruption cannot be swallowed.
+ * **Errors** — those of all its effects (TypeScript cannot tell which come after `use`; those are failed releases), and
+ *   `GeneratorDidNotYield`; a second `use` is a failed release, with `GeneratorYieldedTwice`.
+ * **Cost** — as `make`, and one generator.
+ *
+ * **Example** (acquire and release in one place)
+ * ```ts run
+ * import { Effect } from "effect"
+ * import { Managed } from "holdfast"
+ *
+ * const log: Array<string> = []
+ * const say = (text: string) => Effect.sync(() => { log.push(text) })
+ * const room = Managed.gen("room", function*(use) {
+ *   yield* say("unlock")
+ *   const exit = yield* use("room 101")
+ *   yield* say(`lock, ${exit._tag}`)
+ * })
+ * await Effect.runPromise(Managed.use(room, say))
+ * log // => ["unlock", "room 101", "lock, Success"]
+ * ```
+ *
+ * @category interop
+ * @since 0.1.0
+ */
+export const gen = <Y extends Yielded, X, R2 = never>(
+  options: string | Settings<HeldBy<EffectOf<Y>>, R2>,
+  body: (use: <A>(resource: A) => Held<A>, restore: Restore) => Generator<Y, X, any>
+): Managed<
+  HeldBy<EffectOf<Y>>,
+  Effect.Effect.Error<EffectOf<Y>> | ErrorOfExit<X> | GeneratorDidNotYield,
+  Effect.Effect.Context<EffectOf<Y>> | R2
+> => {
+  const settings = settingsOf(options)
+  const resource = settings.name
+  type Entered = {
+    readonly generator: Generator<Yielded, unknown, any>
+    readonly value: HeldBy<EffectOf<Y>>
+  }
+  return new Inside(
+    new Single<Entered, any, any, R2>(
+      {
+        ...kept(settings),
+        acquire: (restore) =>
+          Effect.suspend(() => {
+            const generator = body((value) => new HeldImpl(value), restore)
+            return Effect.flatMap(advance(generator, undefined), (at) =>
+              at.done
+                ? Effect.fail(new GeneratorDidNotYield({ resource }))
+                : Effect.succeed({ generator, value: at.resource }))
+          }),
+        release: ({ generator }, exit, reason) =>
+          Effect.flatMap(advance(generator, exit), (at) => {
+            if (!at.done) return Effect.die(new GeneratorYieldedTwice({ resource }))
+            const { returned } = at
+            const isSwallowed = Exit.isExit(returned) && Exit.isSuccess(returned)
+            // INVARIANT Managed-8: an interruption is never swallowed.
+            return isSwallowed && reason.kind !== "failure" ? Effect.void : Effect.succeed(returned)
+          })
+      },
+      Ledger.unsafeSite(),
+      true
+    )
+  )
+}
+
+type ErrorOfExit<X> = X extends Exit.Exit<infer _A, infer E> ? E : never
+
+/**
+ * A resource that its owner disposes of by hand, or by `await using`.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Owned<out A> extends AsyncDisposable {
+  readonly value: A
+}
+
+/**
+ * Opens a resource for code that is not Effect's: `await using owned = await Effect.runPromise(Managed.toAsyncDisposable(m))`.
+ *
+ * **Details** — Its release sees a success: nobody tells a disposable how its user ended. To dispose of it twice, or while it
+ *   is being disposed of, waits for the one release.
+ * **Interruption** — Opening: as `make`; interrupted by the time it is open, it is released at once. After that whoever ran this
+ *   is the owner: run it as the whole of a program, where nobody can part the result from him.
+ * **Errors** — those of the acquire. A failing release rejects the promise of the disposal.
+ * **Cost** — as `make`.
+ *
+ * **Example** (disposed of at the end of the block)
+ * ```ts run
+ * import { Effect } from "effect"
+ * import { Managed } from "holdfast"
+ *
+ * let lit = false
+ * const lamp = Managed.make({
+ *   name: "lamp",
+ *   acquire: Effect.sync(() => { lit = true; return "lamp" }),
+ *   release: () => Effect.sync(() => { lit = false })
+ * })
+ * const owned = await Effect.runPromise(Managed.toAsyncDisposable(lamp))
+ * const before = [owned.value, lit]
+ * await owned[Symbol.asyncDispose]()
+ * before.concat(lit) // => ["lamp", true, false]
+ * ```
+ *
+ * @category interop
+ * @since 0.1.0
+ */
+export const toAsyncDisposable = <A, E, R>(
+  self: Managed<A, E, R>
+): Effect.Effect<Owned<A>, E, R> => {
+  const site = Ledger.unsafeSite()
+  // MASK: until it is open and handed over it is ours; waiting is restored by `acquire` itself.
+  return Effect.uninterruptibleMask((restore) =>
+    Effect.flatMap(
+      Effect.runtime(),
+      (runtime) =>
+        Effect.flatMap(self.openInMask(restore, site), ({ close, value }) => {
+          // Guarded by the single thread.
+          let ending: Promise<void> | undefined
+          const end = (): Promise<void> =>
+            // MASK: nobody can reach it but by its deadline.
+            ending ??= Runtime.runPromise(runtime, Effect.uninterruptible(close(Exit.void)))
+          return Effect.matchCauseEffect(restore(Effect.void), {
+            onFailure: (cause) => endUnchanged({ value, close }, Exit.failCause(cause)),
+            onSuccess: () => Effect.succeed({ value, [asyncDispose()]: end })
+          })
+        })
+    )
+  )
+}
