@@ -1034,7 +1034,7 @@ export const drains = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A
  *   yield* Effect.fork(Shutdown.inFlight(answering))
  *   yield* Effect.sleep("5 millis")
  *   yield* Shutdown.request({ kind: "request", by: "the example" })
- *   yield* Effect.never
+ *   return yield* Effect.never
  * })
  * await Effect.runPromise(Shutdown.run(server))
  * answer // => "42"
@@ -1112,7 +1112,7 @@ export const onDrain = <A, E, R>(
  *   yield* Shutdown.onDrain(say("told the load balancer"))
  *   yield* Shutdown.onStop(say("no new requests"))
  *   yield* Shutdown.request({ kind: "request", by: "the example" })
- *   yield* Effect.never
+ *   return yield* Effect.never
  * }))
  * const { report } = await Effect.runPromise(Shutdown.run(program))
  * log // => ["told the load balancer", "no new requests", "closed"]
