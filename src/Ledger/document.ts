@@ -24,7 +24,7 @@ export interface Problem {
 const deepest = 8
 
 /** INVARIANT View-1: plain data in place of anything, cycles and getters that throw among them. */
-export const plain = (value: unknown, above: ReadonlyArray<object> = []): unknown => {
+const plain = (value: unknown, above: ReadonlyArray<object>): unknown => {
   switch (typeof value) {
     case "string":
     case "boolean":
@@ -44,11 +44,19 @@ export const plain = (value: unknown, above: ReadonlyArray<object> = []): unknow
   }
 }
 
+const attempt = (read: () => unknown): unknown => {
+  try {
+    return read()
+  } catch (error) {
+    return `[${error instanceof Error ? error.message : "unreadable"}]`
+  }
+}
+
 const plainObject = (value: object, above: ReadonlyArray<object>): unknown => {
   if (above.includes(value)) return "[circular]"
   if (above.length >= deepest) return "[deeper]"
   const inside = [...above, value]
-  try {
+  return attempt(() => {
     // Dates, Redacted and the data types of effect say themselves how they want to be written.
     if ("toJSON" in value && typeof value.toJSON === "function") {
       return plain(value.toJSON(), inside)
@@ -57,13 +65,22 @@ const plainObject = (value: object, above: ReadonlyArray<object>): unknown => {
     if (value instanceof Error) return String(value)
     if (value instanceof Map) return plain(Array.from(value), inside)
     if (value instanceof Set) return plain(Array.from(value), inside)
-    return Object.fromEntries(
-      Object.entries(value).map(([key, item]) => [key, plain(item, inside)])
-    )
-  } catch (error) {
-    return `[${error instanceof Error ? error.message : "unreadable"}]`
-  }
+    return plainFields(value, inside)
+  })
 }
+
+/** Each field for itself: one that throws does not spoil the others. */
+const plainFields = (value: object, inside: ReadonlyArray<object>) =>
+  Object.fromEntries(
+    Object.keys(value).map((key) => [
+      key,
+      attempt(() => plain((value as Record<string, unknown>)[key], inside))
+    ])
+  )
+
+/** What is told of an entry besides, as plain data; nothing if there is none. */
+export const plainAttributes = ({ attributes }: Ledger.Entry) =>
+  Object.keys(attributes).length === 0 ? undefined : plainFields(attributes, [attributes])
 
 const some = <A>(items: ReadonlyArray<A>): ReadonlyArray<A> | undefined =>
   items.length === 0 ? undefined : items
@@ -80,7 +97,7 @@ const encodedEntry = (entry: Ledger.Entry) => ({
   fiber: entry.fiber,
   span: entry.span,
   site: entry.site,
-  attributes: Object.keys(entry.attributes).length === 0 ? undefined : plain(entry.attributes),
+  attributes: plainAttributes(entry),
   blockedBy: some(entry.blockedBy),
   askedAt: time(entry.askedAt),
   heldAt: time(entry.heldAt),
@@ -89,12 +106,12 @@ const encodedEntry = (entry: Ledger.Entry) => ({
   cause: entry.cause
 })
 
-/** The document as a value; whoever writes it, or puts it into a page, makes it a text. */
-export const encoded = (snapshot: Ledger.Snapshot) => ({
+const encoded = (snapshot: Ledger.Snapshot) => ({
   holdfast: { ledger: version },
   takenAt: time(snapshot.takenAt),
   total: snapshot.total,
-  kinds: snapshot.kinds,
+  // A list: as the keys of an object they would be taken for more than names.
+  kinds: Object.entries(snapshot.kinds).map(([kind, totals]) => ({ kind, ...totals })),
   deadlocks: snapshot.deadlocks,
   live: snapshot.live.map(encodedEntry),
   ended: snapshot.ended.map(encodedEntry)
@@ -129,12 +146,15 @@ const perhaps = <A, I>(schema: Schema.Schema<A, I>) =>
 const listOf = <A, I>(schema: Schema.Schema<A, I>) =>
   Schema.optionalWith(Schema.Array(schema), { default: () => [] })
 
-const Totals = Schema.Struct({
+const totals = {
   acquired: Schema.Number,
   released: Schema.Number,
   failed: Schema.Number,
   abandoned: Schema.Number
-})
+}
+
+const isRecord = (value: unknown): value is Readonly<Record<string, unknown>> =>
+  typeof value === "object" && value !== null && !Array.isArray(value)
 
 const Entry = Schema.Struct({
   id: Schema.Number,
@@ -147,7 +167,8 @@ const Entry = Schema.Struct({
   span: perhaps(Schema.String),
   site: perhaps(Schema.String),
   attributes: Schema.optionalWith(
-    Schema.Record({ key: Schema.String, value: Schema.Unknown }),
+    // Not `Schema.Record`, which would lose a key such as "__proto__".
+    Schema.Unknown.pipe(Schema.filter(isRecord, { message: () => "expected an object" })),
     { default: () => ({}) }
   ),
   blockedBy: listOf(Schema.Number),
@@ -160,8 +181,8 @@ const Entry = Schema.Struct({
 
 const Document = Schema.Struct({
   takenAt: Time,
-  total: Totals,
-  kinds: Schema.Record({ key: Schema.String, value: Totals }),
+  total: Schema.Struct(totals),
+  kinds: Schema.Array(Schema.Struct({ kind: Schema.String, ...totals })),
   deadlocks: Schema.Array(Schema.Struct({
     waits: Schema.Array(Schema.Struct({ waiter: Schema.Number, holder: Schema.Number }))
   })),
@@ -184,9 +205,6 @@ const wrong = (error: ParseResult.ParseError): Problem => {
   }
 }
 
-const isRecord = (value: unknown): value is Readonly<Record<string, unknown>> =>
-  typeof value === "object" && value !== null && !Array.isArray(value)
-
 const refuse = (reason: Problem["reason"], field: string, problem: string) =>
   Either.left<Problem>({ reason, field, problem })
 
@@ -205,5 +223,11 @@ export const read = (text: string): Either.Either<Ledger.Snapshot, Problem> => {
     const found = JSON.stringify(mark)
     return refuse("unknown version", "holdfast.ledger", `expected ${version}, got ${found}`)
   }
-  return Either.mapLeft(decode(document), wrong)
+  return Either.mapBoth(decode(document), {
+    onLeft: wrong,
+    onRight: ({ kinds, ...rest }) => ({
+      ...rest,
+      kinds: Object.fromEntries(kinds.map(({ kind, ...sums }) => [kind, sums]))
+    })
+  })
 }

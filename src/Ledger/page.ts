@@ -8,7 +8,7 @@
  */
 import { createHash } from "node:crypto"
 import type * as Ledger from "../Ledger.ts"
-import { plain } from "./document.ts"
+import { plainAttributes } from "./document.ts"
 import { script } from "./pageScript.ts"
 import { style } from "./pageStyle.ts"
 import {
@@ -66,9 +66,7 @@ const rowOf = (entry: Ledger.Entry, span: Span, strings: Strings) => {
     strings.indexOf(entry.fiber),
     strings.indexOf(entry.span),
     strings.indexOf(entry.site),
-    Object.keys(entry.attributes).length === 0
-      ? 0
-      : strings.indexOf(JSON.stringify(plain(entry.attributes), null, 2)),
+    strings.indexOf(JSON.stringify(plainAttributes(entry), null, 2)),
     strings.indexOf(entry.cause),
     since(asked),
     since(held),

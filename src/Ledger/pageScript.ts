@@ -35,7 +35,7 @@ const duration = (ms) => {
 };
 const count = (n) => String(n).replace(/\B(?=(?:\d{3})+(?!\d))/g, ",");
 const tickLabel = (ms) => ms < 1000 ? trimmed(ms, 3) + " ms" : ms < 60000 ? trimmed(ms / 1000, 3) + " s" : duration(ms).replace(/ 00 [a-z]$/, "");
-const instant = (at) => Math.abs(at) <= 8.64e15 ? new Date(at).toISOString() : at + " ms";
+const instant = (at) => Math.abs(at) <= 8.64e15 ? new Date(at).toISOString() : "an unknown time";
 const shortSite = (site) => {
   const first = site.split("\n", 1)[0];
   const found = /([^/\\()\s]+?:\d+)(?::\d+)?\)?$/.exec(first);
@@ -117,22 +117,26 @@ $("oldest").append(...oldest.map((row) => el("li", "", el("span", "what", entryL
 $("oldestcard").hidden = !oldest.length;
 
 // Order and choice.
-const collator = new Intl.Collator("en", { numeric: true, sensitivity: "base" });
-let ranks;
-const rankOf = (index) => {
-  if (!ranks) {
-    ranks = new Int32Array(strings.length);
-    strings.map((_, i) => i).sort((a, b) => a === 0 ? 1 : b === 0 ? -1 : collator.compare(strings[a], strings[b])).forEach((at, i) => { ranks[at] = i; });
-  }
-  return ranks[index];
+// Texts by their letters, whatever the case, and by their numbers as numbers; the same in every locale.
+const natural = (content) => content.toLowerCase().replace(/\d+/g, (digits) => digits.padStart(15, "0"));
+const ranked = (field) => {
+  let ranks;
+  return (row) => {
+    if (!ranks) {
+      const used = Array.from(new Set(rows.map((one) => one[field]))).filter(Boolean).map((at) => [natural(strings[at]), at]);
+      used.sort(([a], [b]) => a < b ? -1 : a > b ? 1 : 0);
+      ranks = new Map(used.map(([key, at], i) => [at, i]));
+    }
+    return row[field] ? ranks.get(row[field]) : -1;
+  };
 };
 const severity = data.severity;
 const keys = {
   state: (row) => severity[row[STATE]],
-  kind: (row) => rankOf(row[KIND]),
-  name: (row) => rankOf(row[NAME]),
-  owner: (row) => row[OWNER] ? rankOf(row[OWNER]) : -1,
-  fiber: (row) => row[FIBER] ? rankOf(row[FIBER]) : -1,
+  kind: ranked(KIND),
+  name: ranked(NAME),
+  owner: ranked(OWNER),
+  fiber: ranked(FIBER),
   waited,
   held: heldFor,
   release: tookToRelease,
@@ -206,7 +210,7 @@ const bars = (row, from, to) => {
 // The rows in sight.
 const body = $("body"), over = 8;
 const pads = [el("tr", "pad", el("td", "")), el("tr", "pad", el("td", ""))];
-for (const pad of pads) { pad.setAttribute("aria-hidden", "true"); pad.firstChild.colSpan = 9; }
+for (const pad of pads) pad.setAttribute("aria-hidden", "true");
 body.append(...pads);
 const painted = new Map();
 let selected = -1, cursor = 0;
@@ -469,6 +473,8 @@ const select = (i, jump) => {
   detail.hidden = false;
   detail.scrollTop = 0;
   detail.setAttribute("aria-label", nameOf(row));
+  // From a row the keys go on walking the rows; from elsewhere the reader is at the details.
+  if (jump) close.focus({ preventScroll: true }); else focusRow();
 };
 const hide = () => {
   if (detail.hidden) return;

@@ -147,7 +147,7 @@ td.none{color:var(--soft)}
 .detail .lane{height:26px;margin:2px 0 10px;border-bottom:1px solid var(--line);background:none}
 
 @media(max-width:1180px){.c-fiber,.fiber{display:none}.c-time{width:28%}}
-@media(max-width:1000px){.pair{grid-template-columns:minmax(0,1fr)}.c-owner,.owner{display:none}.c-time{width:26%}}
+@media(max-width:1000px){.pair{grid-template-columns:minmax(0,1fr)}.c-owner,.owner{display:none}.c-kind{width:100px}.c-num{width:80px}.c-time{width:22%}}
 @media(max-width:719px){
 :root{--row:74px;--pad:12px}
 body{font-size:14px}

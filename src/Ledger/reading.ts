@@ -37,7 +37,7 @@ export const count = (value: number): string =>
 
 /** An instant of the ledger's clock, in UTC. */
 export const instant = (millis: number): string =>
-  Math.abs(millis) <= 8.64e15 ? new Date(millis).toISOString() : `${millis} ms`
+  Math.abs(millis) <= 8.64e15 ? new Date(millis).toISOString() : "an unknown time"
 
 /** Controls, changes of direction, half characters and what XML has no place for. */
 const unprintable =

@@ -195,11 +195,13 @@ const barsOf = ({ entry, phases }: Drawn, plan: Plan, y: number): string => {
 }
 
 const told = ({ entry, phases }: Drawn, { from }: Span): string => {
-  const { asked, end, held, releasing } = phases
+  const { asked, end, held, isLive, releasing } = phases
   const lines = [
     `${entry.kind} "${entry.name}" #${entry.id}, ${entry.state}`,
     `asked for at +${duration(asked - from)}`,
-    `${held === undefined ? "asked in vain" : "waited"} ${duration((held ?? end) - asked)}`,
+    `${held !== undefined ? "waited" : isLive ? "waiting" : "asked in vain"} ${
+      duration((held ?? end) - asked)
+    }`,
     held === undefined ? "" : `held ${duration((releasing ?? end) - held)}`,
     releasing === undefined ? "" : `releasing ${duration(end - releasing)}`,
     entry.fiber === undefined ? "" : `fiber ${entry.fiber}`,

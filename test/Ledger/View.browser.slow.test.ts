@@ -1,0 +1,221 @@
+/**
+ * The page in a real headless Chromium, opened from a file: it is used as a person would, and its document is read. Skipped,
+ * visibly, where there is no Chromium.
+ */
+import { afterAll, beforeAll, describe, expect, it } from "@effect/vitest"
+import type { Ledger } from "holdfast"
+import * as View from "holdfast/Ledger/View"
+import * as fs from "node:fs"
+import * as os from "node:os"
+import * as path from "node:path"
+import { pathToFileURL } from "node:url"
+import { executable, launch, type Page } from "../support/browser.ts"
+
+const start = Date.UTC(2026, 10, 20, 12)
+const hostile = "</script><img src=x onerror=\"document.title='owned'\">"
+
+const entryOf = (id: number): Ledger.Entry => {
+  const askedAt = start + id * 10
+  const isLive = id % 100 === 0
+  const heldAt = askedAt + id % 7
+  return {
+    id,
+    kind: id % 3 === 0 ? "file" : "lock",
+    name: id === 13 ? hostile : `thing ${id}`,
+    state: isLive ? "held" : id % 250 === 1 ? "failed" : "released",
+    since: heldAt,
+    owner: ["app", `request ${id % 5}`],
+    fiber: `#${id}`,
+    span: undefined,
+    site: `open (/app/src/part${id % 4}.ts:${id}:3)`,
+    attributes: id === 13 ? { [hostile]: hostile } : {},
+    blockedBy: [],
+    askedAt,
+    heldAt,
+    releasingAt: isLive ? undefined : heldAt + id % 50,
+    endedAt: isLive ? undefined : heldAt + id % 50 + 1,
+    cause: id % 250 === 1 ? `Error: ${hostile}` : undefined
+  }
+}
+const entries = Array.from({ length: 1000 }, (_, i) => entryOf(i + 1))
+const snapshot: Ledger.Snapshot = {
+  takenAt: start + 20_000,
+  total: { acquired: 1000, released: 990, failed: 4, abandoned: 0 },
+  kinds: { lock: { acquired: 1000, released: 990, failed: 4, abandoned: 0 } },
+  live: entries.filter(({ state }) => state === "held"),
+  ended: entries.filter(({ state }) => state !== "held"),
+  deadlocks: []
+}
+
+/** What stands in the column of the rows that are in the document. */
+const column = (name: string): string =>
+  `Array.from(document.querySelectorAll("#body tr[data-at] td.${name}"), (td) => td.textContent)`
+const text = (id: string): string => `document.getElementById("${id}").textContent`
+const frames = "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
+
+describe.skipIf(executable === undefined)("the page in Chromium", () => {
+  const folder = fs.mkdtempSync(path.join(os.tmpdir(), "hf-view-"))
+  const write = (name: string, content: string): string => {
+    const file = path.join(folder, name)
+    fs.writeFileSync(file, content)
+    return pathToFileURL(file).href
+  }
+  let page: Page
+  beforeAll(async () => {
+    page = await launch()
+  })
+  afterAll(async () => {
+    await page.close()
+    fs.rmSync(folder, { recursive: true, force: true })
+  })
+
+  const size = (width: number, height: number) =>
+    page.send("Emulation.setDeviceMetricsOverride", {
+      width,
+      height,
+      deviceScaleFactor: 1,
+      mobile: width < 500
+    })
+  const settled = () => page.evaluate(frames)
+  const click = async (selector: string): Promise<void> => {
+    await page.evaluate(`document.querySelector(${JSON.stringify(selector)}).click()`)
+    await settled()
+  }
+
+  it("View-5: opens from a file, asks for nothing else, and meets no error", async () => {
+    await size(1440, 900)
+    const before = page.requests.length
+    const url = write("page.html", View.html(snapshot))
+    await page.open(url)
+    const [own, ...others] = page.requests.slice(before)
+    expect(own).toBe(url)
+    expect(others.filter((one) => !one.startsWith("data:"))).toEqual([])
+    expect(page.errors).toEqual([])
+    expect(await page.evaluate("\"ready\" in document.documentElement.dataset")).toBe(true)
+    expect(await page.evaluate(text("headline"))).toBe("4\u00a0releases failed, 10\u00a0held")
+    expect(await page.evaluate(text("count"))).toBe("1,000 entries")
+  })
+
+  it("View-3: what a snapshot says is text, in the table, the details and the causes", async () => {
+    await click("#wrongs .which .link")
+    expect(await page.evaluate(text("detail"))).toContain(hostile)
+    await page.press("Escape")
+    expect(await page.evaluate("document.getElementById(\"detail\").hidden")).toBe(true)
+    expect(await page.evaluate("document.querySelectorAll(\"img\").length")).toBe(0)
+    expect(await page.evaluate("document.title")).toBe("Ledger: 4 releases failed, 10 held")
+  })
+
+  it("the worst comes first; only the rows in sight are in the document", async () => {
+    const states = await page.evaluate<ReadonlyArray<string>>(column("state"))
+    expect(states.slice(0, 5)).toEqual(["failed", "failed", "failed", "failed", "held"])
+    expect(states.length).toBeLessThan(60)
+    await page.evaluate("scrollTo(0, 1e9)")
+    await settled()
+    const last = await page.evaluate<ReadonlyArray<string>>(column("fiber"))
+    expect(last.at(-1)).toBe("#999")
+  })
+
+  it("typing filters, by every word", async () => {
+    await page.evaluate("document.getElementById(\"search\").focus()")
+    await page.type("PART3 thing 99")
+    await settled()
+    // Of the lines of part3, those with 99 in them.
+    expect(await page.evaluate(text("count"))).toBe("12 of 1,000")
+    expect(await page.evaluate<ReadonlyArray<string>>(column("fiber"))).toContain("#199")
+    await page.type("zzz")
+    await settled()
+    expect(await page.evaluate(text("nothing"))).toBe("No entry matches.")
+    await click("#clear")
+    expect(await page.evaluate(text("count"))).toBe("1,000 entries")
+  })
+
+  it("every column sorts, both ways, and says so", async () => {
+    const columns = ["kind", "name", "owner", "fiber", "waited", "held", "release", "time", "state"]
+    for (const name of columns) {
+      const sorted: Array<string> = []
+      for (let turn = 0; turn < 2; turn++) {
+        await click(`th.${name} button`)
+        sorted.push(await page.evaluate(`document.querySelector("th.${name}").ariaSort`))
+      }
+      expect(sorted.toSorted(), name).toEqual(["ascending", "descending"])
+      expect(
+        await page.evaluate(
+          "document.querySelectorAll(\"#entries th:not([aria-sort=none])\").length"
+        )
+      )
+        .toBe(1)
+    }
+    await click("th.fiber button")
+    // By their numbers, not by their letters.
+    expect((await page.evaluate<ReadonlyArray<string>>(column("fiber"))).slice(0, 3))
+      .toEqual(["#1", "#2", "#3"])
+    await click("th.held button")
+    const [longest] = await page.evaluate<ReadonlyArray<string>>(column("held-for"))
+    expect(longest).toBe("19.0 s")
+  })
+
+  it("chips choose states and kinds; the window chooses a time", async () => {
+    await click("#states .chip[data-value=\"1\"]")
+    expect(await page.evaluate(text("count"))).toBe("10 of 1,000")
+    await click("#clear")
+    await click("#in")
+    expect(await page.evaluate(text("window"))).toBe("10.0 s from +5.00 s")
+    expect(await page.evaluate(text("count"))).not.toBe("1,000 entries")
+    await click("#all")
+    expect(await page.evaluate(text("count"))).toBe("1,000 entries")
+  })
+
+  it("the keys walk the rows", async () => {
+    await click("th.fiber button")
+    await page.evaluate("document.querySelector(\"#body button[tabindex='0']\").focus()")
+    await page.press("ArrowDown")
+    await page.press("ArrowDown")
+    await page.press("Enter")
+    await settled()
+    expect(await page.evaluate(text("detail"))).toContain("thing 3")
+    await page.press("End")
+    await settled()
+    expect(await page.evaluate(text("detail"))).toContain("thing 1000")
+    await page.press("Escape")
+    expect(await page.evaluate("document.activeElement.textContent")).toBe("thing 1000")
+  })
+
+  for (const width of [360, 820, 1440]) {
+    it(`nothing is wider than a screen of ${width}, nor does it hide what it sorts by`, async () => {
+      await size(width, 800)
+      await page.open(write("page.html", View.html(snapshot)))
+      expect(await page.evaluate("document.documentElement.scrollWidth <= innerWidth")).toBe(true)
+      await page.evaluate("document.getElementById(\"sheet\").scrollIntoView()")
+      await settled()
+      expect(
+        await page.evaluate(
+          "document.querySelector(\"#body tr[data-at] td.name\").offsetWidth > 80"
+        )
+      ).toBe(true)
+      expect(page.errors).toEqual([])
+    })
+  }
+
+  it("View-1: an empty ledger, and one of 20,000", async () => {
+    await size(1440, 900)
+    const nothing = { acquired: 0, released: 0, failed: 0, abandoned: 0 }
+    const empty = { ...snapshot, total: nothing, kinds: {}, live: [], ended: [] }
+    await page.open(write("empty.html", View.html(empty)))
+    expect(await page.evaluate(text("nothing"))).toBe("The ledger has no entries.")
+    const ended = Array.from({ length: 20_000 }, (_, i) => entryOf(i + 1))
+    await page.open(write("large.html", View.html({ ...snapshot, live: [], ended })))
+    await page.evaluate("scrollTo(0, 1e9)")
+    await settled()
+    expect(await page.evaluate("document.querySelectorAll(\"*\").length")).toBeLessThan(2000)
+    expect(page.errors).toEqual([])
+  })
+
+  it("the timeline is XML that a browser draws, whatever the names", async () => {
+    const url = write("timeline.svg", View.svg(snapshot, { rows: 1000 }))
+    await page.open(url)
+    expect(await page.evaluate("document.documentElement.tagName")).toBe("svg")
+    expect(await page.evaluate("document.querySelectorAll(\"parsererror\").length")).toBe(0)
+    expect(await page.evaluate("document.querySelectorAll(\"g > title\").length")).toBe(1000)
+    expect(page.errors).toEqual([])
+  })
+})
