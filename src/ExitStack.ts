@@ -29,12 +29,12 @@ import type * as Context from "effect/Context"
 import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
 import * as Exit from "effect/Exit"
 import * as FiberId from "effect/FiberId"
-import * as Option from "effect/Option"
 import * as Scope from "effect/Scope"
 import type * as Types from "effect/Types"
-import { exitWithin } from "./internal/deadline.ts"
+import { outcomeWithin } from "./internal/deadline.ts"
 import * as Ledger from "./Ledger.ts"
 import * as Managed from "./Managed.ts"
 import * as Parallel from "./Parallel.ts"
@@ -225,30 +225,37 @@ const newsIn = (
 
 // Steps.
 
-/** Something that is run at the end: what it is, how long it may take, and its ledger entry. */
+/** Something that is run at the end: what it is, how long it may take, who asked for it, and its ledger entry. */
 interface Ending {
   readonly kind: string
   readonly name: string
   readonly deadline: Duration.Duration
+  readonly site: Ledger.Site | undefined
   readonly recorded: { readonly ledger: Ledger.Service; readonly entry: Ledger.Entry } | undefined
 }
+
+type Unrecorded = Omit<Ending, "recorded">
 
 /** Runs it within its deadline. It fails with what the work failed with, or with having been abandoned. */
 const bounded = <A, E, R>(
   work: Effect.Effect<A, E, R>,
-  { deadline, kind, name, recorded }: Ending
+  { deadline, kind, name, recorded, site }: Ending
 ): Effect.Effect<Exit.Exit<A, E>, never, R> =>
   Effect.suspend(() => {
     recorded?.ledger.unsafeReleasing(recorded.entry)
-    return Effect.map(exitWithin(work, deadline), (ended) => {
-      if (Option.isNone(ended)) {
-        const cause = Cause.die(new Managed.ReleaseTimeout({ resource: name, kind, deadline }))
+    return Effect.map(outcomeWithin(work, deadline), (outcome) => {
+      if (Either.isLeft(outcome)) {
+        const late = { resource: name, kind, deadline, elapsed: outcome.left, site: site?.text }
+        const cause = Cause.die(new Managed.ReleaseTimeout(late))
         recorded?.ledger.unsafeAbandoned(recorded.entry, cause)
         return Exit.failCause(cause)
       }
-      const failure = Exit.isFailure(ended.value) ? ended.value.cause : undefined
-      recorded?.ledger.unsafeReleased(recorded.entry, failure)
-      return ended.value
+      const ended = outcome.right
+      recorded?.ledger.unsafeReleased(
+        recorded.entry,
+        Exit.isFailure(ended) ? ended.cause : undefined
+      )
+      return ended
     })
   })
 
@@ -324,9 +331,10 @@ const nameOf = (resource: Effect.Effect<any, any, any>, options?: ReleaseOptions
 const openedManaged = <B, E2, R, A, E>(
   managed: Managed.Managed<B, E2, R>,
   restore: Managed.Restore,
+  site: Ledger.Site | undefined,
   instead: Exit.Exit<A, E> | undefined
 ): Effect.Effect<Taken<B, A, E>, E2, R> =>
-  Effect.map(managed.openInMask(restore), (opened) => ({
+  Effect.map(managed.openInMask(restore, site), (opened) => ({
     value: opened.value,
     steps: [releaseStep(opened, instead)]
   }))
@@ -335,12 +343,11 @@ const openedManaged = <B, E2, R, A, E>(
 const openedScope = <B, E2, R>(
   effect: Effect.Effect<B, E2, R>,
   restore: Managed.Restore,
-  ending: Omit<Ending, "recorded">,
-  site: Ledger.Site | undefined
+  ending: Unrecorded
 ): Effect.Effect<Taken<B, never, never>, E2, Exclude<R, Scope.Scope>> =>
   Effect.flatMap(Scope.make(), (scope) => {
     const ledger = Ledger.unsafeInForce()
-    const entry = ledger?.unsafeAcquiring(ending.kind, ending.name, { site })
+    const entry = ledger?.unsafeAcquiring(ending.kind, ending.name, { site: ending.site })
     return Effect.matchCauseEffect(restore(Scope.extend(effect, scope)), {
       onFailure: (cause) => {
         const failed = Exit.failCause(cause)
@@ -390,8 +397,8 @@ class ExitStackImpl<in out A, in out E> implements ExitStack<A, E> {
       restore: Managed.Restore
     ): Effect.Effect<Taken<B, A, E>, E2, Exclude<R, Scope.Scope>> =>
       managed === undefined
-        ? openedScope(resource, restore, endingOf("scope", scopedName, options), site)
-        : openedManaged(managed, restore, options?.instead)
+        ? openedScope(resource, restore, endingOf("scope", scopedName, site, options))
+        : openedManaged(managed, restore, site, options?.instead)
     return this.take(nameOf(resource, options), open)
   }
 
@@ -517,7 +524,7 @@ class ExitStackImpl<in out A, in out E> implements ExitStack<A, E> {
   ): Effect.Effect<void, Managed.OwnerClosed, R> {
     const site = Ledger.unsafeSite()
     return this.inItsName(Effect.contextWithEffect((context: Context.Context<R>) => {
-      const ending = endingOf(kind, defaultName, options)
+      const ending = endingOf(kind, defaultName, site, options)
       if (this.refusing) return this.refused(ending.name)
       const ledger = Ledger.unsafeInForce()
       const entry = ledger?.unsafeAcquiring(kind, ending.name, { site })
@@ -591,9 +598,11 @@ class ExitStackImpl<in out A, in out E> implements ExitStack<A, E> {
 const endingOf = (
   kind: string,
   defaultName: string,
+  site: Ledger.Site | undefined,
   options: ReleaseOptions | undefined
-): Omit<Ending, "recorded"> => ({
+): Unrecorded => ({
   kind,
+  site,
   name: options?.name ?? defaultName,
   deadline: options?.releaseDeadline === undefined
     ? defaultReleaseDeadline
