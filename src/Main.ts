@@ -126,8 +126,8 @@ const troubleLines = (report: Shutdown.Report): ReadonlyArray<string> => [
   ...report.resources.filter(({ state }) => state === "failed" || state === "abandoned")
     .map(({ cause, kind, name, releaseTook, site, state }) =>
       `  ${state} ${kind} "${name}" after ${seconds(releaseTook ?? 0)}${askedFor(site)}${
-        cause === undefined ? "" : `: ${firstLine(cause)}`
-      }`
+        // That it did not end in time says the word itself.
+        cause === undefined || state === "abandoned" ? "" : `: ${firstLine(cause)}`}`
     ),
   ...report.fibers.map(({ cause, fiber, state }) =>
     state === "running"

@@ -1,0 +1,52 @@
+/** A run interrupted at every point, and asked for its end by itself: whatever it and its daemons hold is let go. */
+import { describe, expect, it } from "@effect/vitest"
+import { Effect, type Scope } from "effect"
+import { Managed, Shutdown } from "holdfast"
+import { Explore, type Probe } from "holdfast/Testing"
+
+const held = (probe: Probe.Probe, name: string) =>
+  Managed.make({
+    name,
+    acquire: probe.acquire(name),
+    release: (handle) => probe.release(handle),
+    releaseDeadline: Infinity
+  })
+
+const request = Shutdown.request({ kind: "request", by: "itself" })
+const turn = Effect.yieldNow()
+
+const programs: Record<
+  string,
+  (probe: Probe.Probe) => Effect.Effect<unknown, unknown, Scope.Scope>
+> = {
+  "ends by itself": (probe) => Effect.zipRight(held(probe, "r"), turn),
+  "asks for its end": (probe) =>
+    Effect.zipRight(held(probe, "r"), Effect.zipRight(request, Effect.never)),
+  "leaves a daemon behind": (probe) =>
+    Effect.gen(function*() {
+      yield* Effect.forkDaemon(Managed.use(held(probe, "daemon"), () => Effect.never))
+      yield* held(probe, "r")
+      yield* turn
+    }),
+  "drains, with hooks": (probe) =>
+    Effect.gen(function*() {
+      yield* held(probe, "r")
+      yield* Shutdown.onDrain(turn)
+      yield* Shutdown.onStop(Managed.use(held(probe, "hook"), () => turn))
+      yield* Shutdown.drains(Effect.zipRight(request, turn))
+    })
+}
+
+const all: Explore.Options = { fail: ["R0", "R1", "R2", "R3", "R4"] }
+
+describe("Shutdown-4, Shutdown-5, Shutdown-6: a run interrupted at every point lets go of everything", () => {
+  for (const [name, program] of Object.entries(programs)) {
+    it(name, async () => {
+      const verdict = await Explore.interruptions({
+        name,
+        body: (_, probe) => Shutdown.run(Effect.scoped(program(probe)))
+      }, all)
+      expect(verdict.status, Explore.format(verdict)).toBe("safe")
+    })
+  }
+})
