@@ -464,11 +464,10 @@ const getCell = <A, E>(
   Effect.uninterruptibleMask((restore) =>
     takeInMask(cellOf(), restore, (instance, value) =>
       Effect.as(
-        Handover.holdInScope(`"${instance.cell.name}"`, () => {}, (end) =>
-          Effect.addFinalizer(() => {
-            end()
-            return leave(instance, Exit.void)
-          })),
+        Handover.holdInScope(
+          `"${instance.cell.name}"`,
+          Effect.suspend(() => leave(instance, Exit.void))
+        ),
         value
       ))
   )

@@ -12,6 +12,7 @@
  */
 import type * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
+import * as Scope from "effect/Scope"
 
 type Restore = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
 
@@ -41,22 +42,21 @@ export const useInMask = <A, E, R>(
   Effect.matchCauseEffect<A, E, R, never, E, never, A, never, never>(restore(user), ending)
 
 /**
- * Holds something until the scope closes. `register` takes it and gives the scope a finalizer that calls what it was
- * handed. A closed scope runs that finalizer at once, which would leave the taker without what it believes to hold.
+ * Keeps what was just taken until the scope closes, which then runs `giveBack`. A closed scope does that at once, which
+ * would leave the taker without what it believes to hold.
  */
-export const holdInScope = <E, R>(
+export const holdInScope = (
   what: string,
-  giveBack: () => void,
-  register: (giveBack: () => void) => Effect.Effect<unknown, E, R>
-): Effect.Effect<void, E, R> =>
-  Effect.suspend(() => {
+  giveBack: Effect.Effect<unknown>
+): Effect.Effect<void, never, Scope.Scope> =>
+  Effect.flatMap(Effect.scope, (scope) => {
     // Guarded by the single thread.
     let ended = false
-    const end = (): void => {
+    const end = Effect.suspend(() => {
       ended = true
-      giveBack()
-    }
-    return Effect.flatMap(register(end), () =>
+      return giveBack
+    })
+    return Effect.flatMap(Scope.addFinalizer(scope, end), () =>
       ended
         ? Effect.die(new Error(`Handover-2: ${what} was taken for a scope that is already closed.`))
         : Effect.void)

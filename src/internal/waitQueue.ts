@@ -13,21 +13,34 @@
  *   whoever leaves lets the owner serve those behind it in the same step.
  * - WaitQueue-4 A grant wakes exactly the waiter it was given to: wake-ups never outnumber grants and departures.
  * - WaitQueue-5 To find nothing and to stand in line are one step: no release falls between and is missed.
+ * - WaitQueue-6 Whoever watches a waiter is told in the step itself: joined, granted or gone, and gone after all.
  *
  * COST one record and one `Effect.async` per wait; cancel and grant O(1). A bound on the wait forks one timer.
  * SOURCES tokio's batch semaphore (one queue under every primitive), Trio's parking lot.
  */
+import type * as Cause from "effect/Cause"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 
 type Restore = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
 
+/** Who is told what becomes of a waiter (internal/hold.ts, for the ledger). */
+export interface Watch {
+  joined(waiter: Waiter): void
+  granted(): void
+  /** It goes without: late, refused, or interrupted, with the cause; after `granted`, if that was given on. */
+  left(cause?: Cause.Cause<unknown>): void
+}
+
 /** One fiber in line. `need` is what it asks for; it is the queue owner's to read. */
 export interface Waiter {
   readonly need: number
+  readonly watch: Watch | undefined
   // All guarded by the single thread; written only by this file.
   state: "queued" | "granted" | "refused" | "cancelled"
   resume: ((effect: Effect.Effect<void>) => void) | undefined
+  /** Why it was refused. */
+  refusal: Cause.Cause<never> | undefined
   previous: Waiter | undefined
   next: Waiter | undefined
 }
@@ -48,11 +61,13 @@ export type GiveOn = (wasGranted: boolean) => void
 
 export const make = (): WaitQueue => ({ head: undefined, tail: undefined, size: 0 })
 
-const enqueue = (queue: WaitQueue, need: number): Waiter => {
+const enqueue = (queue: WaitQueue, need: number, watch: Watch | undefined): Waiter => {
   const waiter: Waiter = {
     need,
+    watch,
     state: "queued",
     resume: undefined,
+    refusal: undefined,
     previous: queue.tail,
     next: undefined
   }
@@ -60,6 +75,7 @@ const enqueue = (queue: WaitQueue, need: number): Waiter => {
   else queue.tail.next = waiter
   queue.tail = waiter
   queue.size++
+  watch?.joined(waiter)
   return waiter
 }
 
@@ -67,7 +83,8 @@ const enqueue = (queue: WaitQueue, need: number): Waiter => {
 const leave = (
   queue: WaitQueue,
   waiter: Waiter,
-  state: "granted" | "refused" | "cancelled"
+  state: "granted" | "refused" | "cancelled",
+  why?: () => Cause.Cause<unknown> | undefined
 ): void => {
   if (waiter.previous === undefined) queue.head = waiter.next
   else waiter.previous.next = waiter.next
@@ -77,6 +94,10 @@ const leave = (
   waiter.next = undefined
   queue.size--
   waiter.state = state
+  // Asked for when the waiter has left: whoever counts those in line for it does not count this one.
+  const cause = why?.()
+  if (state === "granted") waiter.watch?.granted()
+  else waiter.watch?.left(cause)
   if (state !== "cancelled") waiter.resume?.(Effect.void)
 }
 
@@ -87,11 +108,16 @@ export const grantHead = (queue: WaitQueue): void => {
   leave(queue, waiter, "granted")
 }
 
-/** Sends everybody away whom `isHopeless` names; the caller then serves those who stay. O(waiters). */
-export const refuse = (queue: WaitQueue, isHopeless: (need: number) => boolean): void => {
+/** Sends everybody away for whom `hopeless` knows why; the caller then serves those who stay. O(waiters). */
+export const refuse = (
+  queue: WaitQueue,
+  hopeless: (need: number) => Cause.Cause<never> | undefined
+): void => {
   for (let waiter = queue.head; waiter !== undefined;) {
     const { next } = waiter
-    if (isHopeless(waiter.need)) leave(queue, waiter, "refused")
+    const refusal = hopeless(waiter.need)
+    waiter.refusal = refusal
+    if (refusal !== undefined) leave(queue, waiter, "refused", () => refusal)
     waiter = next
   }
 }
@@ -101,7 +127,7 @@ const settled = <E>(
   waiter: Waiter,
   restore: Restore,
   giveOn: GiveOn,
-  refused: () => Effect.Effect<never, E>
+  refusal: () => Cause.Cause<E> | undefined
 ): Effect.Effect<void, E> => {
   const woken = Effect.async<void>((resume) => {
     waiter.resume = resume
@@ -109,33 +135,38 @@ const settled = <E>(
   })
   return Effect.matchCauseEffect(restore(woken), {
     onFailure: (cause) => {
-      if (waiter.state === "granted") giveOn(true)
-      else if (waiter.state === "queued") {
-        leave(queue, waiter, "cancelled")
+      if (waiter.state === "granted") {
+        waiter.watch?.left(cause)
+        giveOn(true)
+      } else if (waiter.state === "queued") {
+        leave(queue, waiter, "cancelled", () => cause)
         giveOn(false)
       }
       return Effect.failCause(cause)
     },
-    onSuccess: () => waiter.state === "refused" ? refused() : Effect.void
+    onSuccess: () => {
+      const refused = refusal()
+      return refused === undefined ? Effect.void : Effect.failCause(refused)
+    }
   })
 }
 
-const neverRefused = (): Effect.Effect<never> =>
-  Effect.die(new Error("WaitQueue-3 broken: refused by an owner that refuses nobody"))
-
 /**
- * Waits in line until granted, or until `refuse` names it: it then ends as `refused` says.
+ * Waits in line until granted, or until `refuse` says why not.
  *
  * It stands in line when this is CALLED, not when the effect runs (which it must, once, in the mask): call it in the very
  * step that found nothing to take, or a release in between is missed and it waits for ever (WaitQueue-5).
  */
-export const waitInMask = <E = never>(
+export const waitInMask = (
   queue: WaitQueue,
   need: number,
   restore: Restore,
   giveOn: GiveOn,
-  refused: () => Effect.Effect<never, E> = neverRefused
-): Effect.Effect<void, E> => settled(queue, enqueue(queue, need), restore, giveOn, refused)
+  watch?: Watch
+): Effect.Effect<void> => {
+  const waiter = enqueue(queue, need, watch)
+  return settled(queue, waiter, restore, giveOn, () => waiter.refusal)
+}
 
 /** As `waitInMask`, for at most `atMost` of the `Clock`: whoever is late leaves in the timer's own step, as `late` says. */
 export const waitAtMostInMask = <E>(
@@ -144,16 +175,19 @@ export const waitAtMostInMask = <E>(
   restore: Restore,
   giveOn: GiveOn,
   atMost: Duration.Duration,
-  late: () => Effect.Effect<never, E>
+  late: () => Cause.Cause<E>,
+  watch?: Watch
 ): Effect.Effect<void, E> => {
-  const waiter = enqueue(queue, need)
-  const wait = settled(queue, waiter, restore, giveOn, late)
+  const waiter = enqueue(queue, need, watch)
+  // Guarded by the single thread.
+  let lateness: Cause.Cause<E> | undefined
+  const wait = settled(queue, waiter, restore, giveOn, () => waiter.refusal ?? lateness)
   return Effect.flatMap(
     Effect.forkDaemon(Effect.interruptible(Effect.sleep(atMost))),
     (timer) => {
       timer.addObserver(() => {
         if (waiter.state !== "queued") return
-        leave(queue, waiter, "refused")
+        leave(queue, waiter, "refused", () => lateness = late())
         giveOn(false)
       })
       return Effect.onExit(wait, () => Effect.sync(() => timer.unsafeInterruptAsFork(timer.id())))

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "@effect/vitest"
-import { Duration, Effect, Fiber, TestClock } from "effect"
+import { Cause, Duration, Effect, Exit, Fiber, TestClock } from "effect"
 import * as WaitQueue from "../../src/internal/waitQueue.ts"
 
 /** A line in front of a single good, and what happened there. */
@@ -22,7 +22,7 @@ const makeCounter = () => {
     // MASK: as a primitive would; the wait is restored.
     Effect.uninterruptibleMask((restore) =>
       Effect.tap(
-        WaitQueue.waitInMask(queue, 1, restore, giveOn, () => Effect.fail("refused" as const)),
+        WaitQueue.waitInMask(queue, 1, restore, giveOn),
         () => log.push(name)
       )
     )
@@ -73,7 +73,7 @@ describe("waitQueue", () => {
             restore,
             giveOn,
             Duration.seconds(1),
-            () => Effect.fail("late" as const)
+            () => Cause.fail("late" as const)
           )
         )
       )
@@ -84,9 +84,9 @@ describe("waitQueue", () => {
       yield* TestClock.adjust("1 second")
       expect(yield* Effect.flip(Fiber.join(late))).toBe("late")
       expect(counter.queue.size).toBe(2)
-      WaitQueue.refuse(counter.queue, () => true)
+      WaitQueue.refuse(counter.queue, () => Cause.die("refused"))
       expect(counter.queue.size).toBe(0)
-      expect(yield* Effect.flip(Fiber.join(fibers[3]!))).toBe("refused")
+      expect(yield* Fiber.await(fibers[3]!)).toEqual(Exit.die("refused"))
       give()
       expect(counter.free).toBe(1)
     }))
@@ -99,7 +99,7 @@ describe("waitQueue", () => {
         Effect.uninterruptibleMask((restore) =>
           WaitQueue.waitAtMostInMask(counter.queue, 1, restore, giveOn, Duration.seconds(1), () => {
             refusals++
-            return Effect.fail("late" as const)
+            return Cause.fail("late" as const)
           })
         )
       )

@@ -1,0 +1,120 @@
+/**
+ * hold: one who waits for something or has it, as the ledger is told.
+ *
+ * DESIGN. A hold is made in the step that asks, and told of in the step that decides: `granted` when the line gives it the
+ * thing (not when its fiber runs, which is later or never), `left` when it leaves the line or what it had comes back. So the
+ * ledger says what the line says, at every instant. Where no ledger is in force no hold is made, and a thing counts those
+ * who have it without one among those who let go.
+ *
+ * INVARIANTS
+ * - Hold-1 From its grant to its end, and never else, a hold is in the set of its thing; it ends once.
+ *
+ * COST none without a ledger; with one, the entry and three closures.
+ */
+import type * as Cause from "effect/Cause"
+import type * as WaitQueue from "./waitQueue.ts"
+
+/** An entry of a ledger; opaque here. */
+interface Entry {
+  readonly id: number
+}
+
+/** A line that was captured and that nobody has read yet. */
+interface Site {
+  readonly text: string | undefined
+}
+
+/** As much of `Ledger.Service` as is needed here. Methods, so that its own type of entries will do. */
+export interface Recorder {
+  unsafeAcquiring(
+    kind: string,
+    name: string,
+    details?: {
+      readonly site?: Site | undefined
+      readonly attributes?: Readonly<Record<string, unknown>> | undefined
+      readonly blockedBy?: (() => Iterable<Entry>) | undefined
+      readonly isServedIf?: ((letsGo: (holder: Entry) => boolean) => boolean) | undefined
+    }
+  ): Entry
+  unsafeHeld(entry: Entry): void
+  unsafeGaveUp(entry: Entry, cause?: Cause.Cause<unknown>): void
+  unsafeReleased(entry: Entry): void
+}
+
+/** What is held. Guarded by the single thread; the set is made when somebody is recorded, and written only by this file. */
+export interface Thing {
+  holds: Set<Hold> | undefined
+}
+
+/** What is asked for. */
+export interface Request {
+  readonly kind: string
+  readonly name: string
+  /** How much of it. */
+  readonly amount: number
+  readonly site: Site | undefined
+  readonly attributes?: Readonly<Record<string, unknown>> | undefined
+  /** Who is in the way of one who waits. Default: all who hold the thing. */
+  readonly inTheWay?: (() => Iterable<Hold>) | undefined
+  /** Whether the one who waits would be served if all let go for whom `letsGo` is true, and all who are not recorded. */
+  readonly isServedIf: (waiting: Hold, letsGo: (hold: Hold) => boolean) => boolean
+}
+
+/** Guarded by the single thread. */
+export class Hold implements WaitQueue.Watch {
+  readonly recorder: Recorder
+  readonly thing: Thing
+  readonly amount: number
+  readonly entry: Entry
+  /** Its place in line, from when it stands there. */
+  waiter: WaitQueue.Waiter | undefined = undefined
+  state: "waiting" | "held" | "ended" = "waiting"
+
+  constructor(recorder: Recorder, thing: Thing, request: Request) {
+    const { amount, attributes, inTheWay = () => thing.holds ?? [], isServedIf, kind, name, site } =
+      request
+    this.recorder = recorder
+    this.thing = thing
+    this.amount = amount
+    this.entry = recorder.unsafeAcquiring(kind, name, {
+      site,
+      attributes,
+      blockedBy: () =>
+        Array.from(inTheWay()).filter((hold) => this.isKnown(hold)).map(({ entry }) => entry),
+      isServedIf: (letsGo) => isServedIf(this, (hold) => !this.isKnown(hold) || letsGo(hold.entry))
+    })
+  }
+
+  /** What another ledger recorded is as good as not recorded. */
+  isKnown({ recorder }: Hold): boolean {
+    return recorder === this.recorder
+  }
+
+  joined(waiter: WaitQueue.Waiter): void {
+    this.waiter = waiter
+  }
+
+  granted(): void {
+    if (this.state !== "waiting") return
+    this.state = "held"
+    this.thing.holds ??= new Set()
+    this.thing.holds.add(this)
+    this.recorder.unsafeHeld(this.entry)
+  }
+
+  left(cause?: Cause.Cause<unknown>): void {
+    const was = this.state
+    this.state = "ended"
+    if (was === "waiting") this.recorder.unsafeGaveUp(this.entry, cause)
+    if (was !== "held") return
+    this.thing.holds?.delete(this)
+    this.recorder.unsafeReleased(this.entry)
+  }
+}
+
+/** How much the recorded holders keep who do not let go. */
+export const keptBy = (thing: Thing, letsGo: (hold: Hold) => boolean): number => {
+  let kept = 0
+  for (const hold of thing.holds ?? []) if (!letsGo(hold)) kept += hold.amount
+  return kept
+}
