@@ -2,8 +2,8 @@
 /**
  * The `holdfast` command. `holdfast mirror <urls.txt> --to <dir>` is the main job; `holdfast demo` shows it.
  *
- * EXIT CODES 0 all done; 1 some items failed; 2 bad arguments or an unreadable list; 3 held elsewhere; 75 drained before the
- * end; 130/143 ended or forced by a signal.
+ * EXIT CODES 0 all done; 1 some items failed; 2 bad arguments, or an unreadable list or ledger; 3 held elsewhere; 75 drained
+ * before the end; 130/143 ended or forced by a signal.
  */
 import * as Args from "@effect/cli/Args"
 import * as Command from "@effect/cli/Command"
@@ -21,6 +21,7 @@ import * as Demo from "./cli/demo.ts"
 import * as Explore from "./cli/explore.ts"
 import * as Mirror from "./cli/mirror.ts"
 import * as Settings from "./cli/settings.ts"
+import * as View from "./cli/view.ts"
 import * as Main from "./Main.ts"
 
 const voice: Mirror.Voice = {
@@ -77,6 +78,12 @@ const mirror = Command.make("mirror", {
     CliOptions.withDescription("Where to write the report as JSON."),
     CliOptions.optional
   ),
+  ledger: CliOptions.text("ledger").pipe(
+    CliOptions.withDescription(
+      "Where to write who held what, and when, as JSON for `holdfast view`."
+    ),
+    CliOptions.optional
+  ),
   drain: CliOptions.text("drain").pipe(
     CliOptions.withDescription(
       "How long a first Ctrl-C lets running downloads go on. Default \"25 seconds\"."
@@ -101,6 +108,7 @@ const mirror = Command.make("mirror", {
           ? undefined
           : Redacted.make(fromEnvironment)),
       report: optional(given.report),
+      ledger: optional(given.ledger),
       drain: yield* Settings.duration("drain", given.drain)
     }, voice)
   }))).pipe(
@@ -134,9 +142,33 @@ const explore = Command.make("explore", {
   Command.withDescription("Interrupts what a module exports at every point where production could.")
 )
 
+const view = Command.make("view", {
+  ledger: Args.text({ name: "ledger.json" }).pipe(
+    Args.withDescription("What `holdfast mirror --ledger` wrote.")
+  ),
+  html: CliOptions.boolean("html").pipe(
+    CliOptions.withDescription("One page, to be opened in a browser; it needs nothing else.")
+  ),
+  svg: CliOptions.boolean("svg").pipe(CliOptions.withDescription("A timeline.")),
+  text: CliOptions.boolean("text").pipe(
+    CliOptions.withDescription("Who holds what under whom. The default.")
+  ),
+  output: CliOptions.text("output").pipe(
+    CliOptions.withDescription("The file to write. Default: standard output."),
+    CliOptions.optional
+  )
+}, (given) =>
+  exitWith(View.view({
+    ...given,
+    output: optional(given.output),
+    width: process.stdout.isTTY ? process.stdout.columns : undefined
+  }, voice))).pipe(
+    Command.withDescription("Shows a ledger: who held what, when, and what was not let go.")
+  )
+
 const holdfast = Command.make("holdfast").pipe(
   Command.withDescription("Resources that always come back."),
-  Command.withSubcommands([mirror, demo, explore])
+  Command.withSubcommands([mirror, demo, explore, view])
 )
 
 /** The drain asked for, before the command line is parsed in full: Main needs it from the start. */

@@ -111,7 +111,7 @@ const encoded = (snapshot: Ledger.Snapshot) => ({
   takenAt: time(snapshot.takenAt),
   total: snapshot.total,
   // A list: as the keys of an object they would be taken for more than names.
-  kinds: Object.entries(snapshot.kinds).map(([kind, totals]) => ({ kind, ...totals })),
+  kinds: Object.entries(snapshot.kinds).map(([kind, totals]) => Object.assign({ kind }, totals)),
   deadlocks: snapshot.deadlocks,
   live: snapshot.live.map(encodedEntry),
   ended: snapshot.ended.map(encodedEntry)

@@ -243,8 +243,13 @@ const makeRow = (at) => {
     number("waited", waited(row)), number("held-for", heldFor(row)), number("release", tookToRelease(row)), cell("time", bars(row, chosen.from, chosen.to)));
   return tr;
 };
-const paint = () => {
+const paint = (afresh) => {
+  // Read before a row is taken out: a page that were shorter for a moment would be scrolled up.
   const top = body.getBoundingClientRect().top;
+  if (afresh) {
+    for (const tr of painted.values()) tr.remove();
+    painted.clear();
+  }
   const first = Math.max(0, Math.min(shown.length, Math.floor(-top / height) - over));
   const last = Math.min(shown.length, Math.max(first, Math.ceil((innerHeight - top) / height) + over));
   for (const [at, tr] of painted) if (at < first || at >= last) { tr.remove(); painted.delete(at); }
@@ -257,11 +262,7 @@ const paint = () => {
   pads[0].firstChild.style.height = first * height + "px";
   pads[1].firstChild.style.height = (shown.length - last) * height + "px";
 };
-const repaint = () => {
-  for (const tr of painted.values()) tr.remove();
-  painted.clear();
-  paint();
-};
+const repaint = () => paint(true);
 const toTop = () => {
   const top = $("sheet").getBoundingClientRect().top - stuck();
   if (top < 0) scrollBy(0, top);
@@ -489,7 +490,7 @@ const show = (at) => {
   const head = stuck() + $("entries").tHead.offsetHeight;
   if (top < scrollY + head) scrollTo(0, top - head);
   else if (top + height > scrollY + innerHeight) scrollTo(0, top + height - innerHeight + 8);
-  paint();
+  paint(false);
 };
 const focusRow = () => {
   const tr = painted.get(cursor);
@@ -516,7 +517,7 @@ addEventListener("keydown", (event) => {
 });
 
 let asked = false;
-const soon = () => { if (!asked) { asked = true; requestAnimationFrame(() => { asked = false; paint(); }); } };
+const soon = () => { if (!asked) { asked = true; requestAnimationFrame(() => { asked = false; paint(false); }); } };
 addEventListener("scroll", soon, { passive: true });
 addEventListener("resize", () => { measure(); repaint(); });
 sort(); showSort(); zoom(0, span);

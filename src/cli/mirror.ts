@@ -11,7 +11,7 @@
  * - Mirror-2 A file appears complete or not at all, and never outside the folder.
  * - Mirror-3 A row says `done` in the same transaction as the checkpoint, after the file is on disk.
  * - Mirror-4 `done + alreadyDone + skipped + failed + interrupted = taken` in the report, rejected lines (skipped) included.
- * - Mirror-5 The report is written and the ledger summed after the last release.
+ * - Mirror-5 The report is written and the ledger summed, and written, after the last release.
  */
 import * as FileSystem from "@effect/platform/FileSystem"
 import * as SqlError from "@effect/sql/SqlError"
@@ -31,6 +31,7 @@ import * as BatchPostgres from "../Batch/Postgres.ts"
 import * as Files from "../Files.ts"
 import * as Http from "../Http.ts"
 import * as Ledger from "../Ledger.ts"
+import * as View from "../Ledger/View.ts"
 import type * as Lock from "../Lock.ts"
 import * as LockFile from "../Lock/File.ts"
 import * as LockPostgres from "../Lock/Postgres.ts"
@@ -53,6 +54,7 @@ export interface Options {
   readonly maxBytes: number | undefined
   readonly databaseUrl: Redacted.Redacted | undefined
   readonly report: string | undefined
+  readonly ledger: string | undefined
   readonly drain: Duration.Duration
   readonly timeout: Duration.Duration
 }
@@ -65,6 +67,7 @@ export const defaults = {
   maxBytes: undefined,
   databaseUrl: undefined,
   report: undefined,
+  ledger: undefined,
   timeout: Duration.seconds(30)
 } as const
 
@@ -85,13 +88,14 @@ export class FolderUnusable extends Data.TaggedError("FolderUnusable")<{
   }
 }
 
-/** The report cannot be written where it was asked for; found before anything is touched. */
+/** The report, or the ledger, cannot be written where it was asked for; found before anything is touched. */
 export class ReportUnusable extends Data.TaggedError("ReportUnusable")<{
-  readonly report: string
+  readonly option: "report" | "ledger"
+  readonly file: string
   readonly reason: string
 }> {
   override get message(): string {
-    return `The report cannot be written to ${this.report}: ${this.reason}. Give another --report.`
+    return `The ${this.option} cannot be written to ${this.file}: ${this.reason}. Give another --${this.option}.`
   }
 }
 
@@ -163,16 +167,21 @@ const openFolder = (to: string) =>
     )
   })
 
-/** Refuses a report that could not be written in the end, or would replace the list. */
-const checkReport = ({ list, report, to }: Options) =>
+/** Refuses a file that could not be written in the end, or would replace the list or the other file. */
+const checkPlace = (option: "report" | "ledger", { ledger, list, report, to }: Options) =>
   Effect.gen(function*() {
-    if (report === undefined) return
+    const file = option === "report" ? report : ledger
+    if (file === undefined) return
     const fs = yield* FileSystem.FileSystem
-    const refuse = (reason: string) => new ReportUnusable({ report, reason })
-    if (report === "") return yield* refuse("it has no name")
-    const real = (file: string) => Effect.option(fs.realPath(file))
-    const place = Option.getOrElse(yield* real(report), () => report)
+    const refuse = (reason: string) => new ReportUnusable({ option, file, reason })
+    if (file === "") return yield* refuse("it has no name")
+    const real = (name: string) => Effect.option(fs.realPath(name))
+    const place = Option.getOrElse(yield* real(file), () => file)
     if (Option.contains(yield* real(list), place)) return yield* refuse("it is the list")
+    if (option === "ledger" && report !== undefined) {
+      const other = Option.getOrElse(yield* real(report), () => report)
+      if (path.resolve(other) === path.resolve(place)) return yield* refuse("it is the report")
+    }
     const there = yield* Effect.option(fs.stat(place))
     if (Option.isSome(there) && there.value.type !== "File") {
       return yield* refuse("it is there and is no regular file")
@@ -407,20 +416,24 @@ const codeOf = (error: { readonly _tag: string }): number => {
   }
 }
 
+/** Whether it was kept: a file that cannot be written must not hide how the run ended. */
+const keep = (file: string, content: string, voice: Voice) =>
+  Files.writeAtomic(file, content).pipe(
+    Effect.as(true),
+    Effect.catchAll((error) => Effect.as(voice.line(`holdfast: ${error.message}`), false))
+  )
+
 const summarise = (options: Options, course: Course, voice: Voice) =>
   Effect.gen(function*() {
     const ledger = yield* Ledger.Ledger
     const snapshot = ledger === undefined ? undefined : yield* ledger.snapshot
     const report = Report.make(course.items, snapshot)
     for (const line of Report.lines(report, snapshot)) yield* voice.line(line)
-    if (options.report === undefined) return { report, isKept: true }
-    // A report that cannot be written must not hide how the run ended.
-    return yield* Files.writeAtomic(options.report, `${JSON.stringify(report, null, 2)}\n`).pipe(
-      Effect.as({ report, isKept: true }),
-      Effect.catchAll((error) =>
-        Effect.as(voice.line(`holdfast: ${error.message}`), { report, isKept: false })
-      )
-    )
+    const isReportKept = options.report === undefined
+      || (yield* keep(options.report, `${JSON.stringify(report, null, 2)}\n`, voice))
+    const isLedgerKept = options.ledger === undefined || snapshot === undefined
+      || (yield* keep(options.ledger, View.json(snapshot), voice))
+    return { report, isKept: isReportKept && isLedgerKept }
   })
 
 /**
@@ -435,7 +448,8 @@ export const mirror = (
 ): Effect.Effect<number, never, FileSystem.FileSystem> =>
   Effect.gen(function*() {
     const list = yield* UrlList.read(options.list, { maxUrlLength })
-    yield* checkReport(options)
+    yield* checkPlace("report", options)
+    yield* checkPlace("ledger", options)
     const course: Course = {
       items: list.rejected.map((rejected) => Report.rejected(rejected)),
       progress: Progress.start(list.urls.length, Date.now()),
