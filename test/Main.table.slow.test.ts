@@ -21,6 +21,10 @@ interface Expected extends Row {
   readonly released: ReadonlyArray<string>
   /** Who is named, in the order of being acquired. Default: nobody. */
   readonly named?: ReadonlyArray<string> | undefined
+  /** Work that is whole. Default: none. */
+  readonly done?: ReadonlyArray<string> | undefined
+  /** Why it does not hold yet. */
+  readonly fails?: string | undefined
   /** What must be told. */
   readonly told?: ReadonlyArray<string | RegExp> | undefined
 }
@@ -36,9 +40,27 @@ const hungLine = fs.readFileSync(table, "utf8").split("\n")
 const rows: ReadonlyArray<Expected> = [
   { ...clean, title: "success", program: "succeeds", end: 0 },
   { ...clean, title: "failure", program: "fails", end: 1, told: ["no luck"] },
-  { ...clean, title: "SIGINT", signals: [[0, "SIGINT"]], end: 130, told: ["SIGINT"] },
-  { ...clean, title: "SIGTERM", signals: [[0, "SIGTERM"]], end: 143, told: ["SIGTERM"] },
-  { ...clean, title: "SIGHUP", signals: [[0, "SIGHUP"]], end: 129, told: ["SIGHUP"] },
+  {
+    ...clean,
+    title: "SIGINT",
+    signals: [[0, "SIGINT"]],
+    end: 130,
+    told: [/^SIGINT: process \d+/m]
+  },
+  {
+    ...clean,
+    title: "SIGTERM",
+    signals: [[0, "SIGTERM"]],
+    end: 143,
+    told: [/^SIGTERM: process \d+/m]
+  },
+  {
+    ...clean,
+    title: "SIGHUP",
+    signals: [[0, "SIGHUP"]],
+    end: 129,
+    told: [/^SIGHUP: process \d+/m]
+  },
   {
     ...clean,
     title: "SIGTERM in the first step",
@@ -147,6 +169,14 @@ const rows: ReadonlyArray<Expected> = [
   { ...clean, title: "stray throw", program: "stray", end: 1, told: ["a stray throw"] },
   {
     ...clean,
+    title: "stray throw of what has no text",
+    program: "strayObject",
+    end: 1,
+    told: ["Stray error"],
+    fails: "Main.ts: `String(thrown)` throws inside of the handler"
+  },
+  {
+    ...clean,
     title: "unhandled rejection",
     program: "rejection",
     end: 1,
@@ -178,7 +208,29 @@ const rows: ReadonlyArray<Expected> = [
     signals: [[0, "SIGTERM"]],
     end: 0,
     released: ["batch-job", "outer-db"],
-    told: ["whole"]
+    done: ["whole"]
+  },
+  {
+    title: "work that drains too long, SIGTERM",
+    program: "drainsTooLong",
+    signals: [[0, "SIGTERM"]],
+    end: 1,
+    released: ["batch-job", "outer-db"]
+  },
+  {
+    ...slow,
+    title: "stray throw in a release, SIGTERM",
+    program: "strayInRelease",
+    signals: [[0, "SIGTERM"]],
+    end: 1,
+    told: ["a stray throw"]
+  },
+  {
+    title: "daemon holds and hangs, success",
+    program: "hungDaemon",
+    end: 1,
+    released: ["outer-db"],
+    named: ["daemon-socket"]
   },
   {
     title: "HTTP server with an open event stream, SIGTERM",
@@ -187,6 +239,14 @@ const rows: ReadonlyArray<Expected> = [
     end: 1,
     released: ["outer-db"],
     named: ["http-server"]
+  },
+  {
+    ...clean,
+    title: "its terminal closes",
+    terminal: "closes",
+    end: 129,
+    fails:
+      "Node before its #58200 aborts at its exit when the terminal is gone, unless 0, 1, 2 are closed"
   },
   // With bash the second SIGINT comes some 0.2 ms after the first: whether raw lives through it is a race.
   { ...clean, title: "npm start (sh), Ctrl-C", terminal: "sh", end: 130 },
@@ -199,16 +259,22 @@ const canType = hasTerminal()
 const results = new Map<string, { readonly ours: Seen; readonly raw: Seen }>()
 
 describe.concurrent(
-  "Main-1, Main-2, Main-3, Main-4: the process table",
+  "Main-1, Main-2, Main-3, Main-4, Main-5, Main-6: the process table",
   { timeout: 90_000 },
   () => {
     for (const row of rows) {
-      it.skipIf(row.terminal !== undefined && !canType)(`${row.title}: ${row.end}`, async () => {
+      const run = row.terminal !== undefined && !canType
+        ? it.skip
+        : row.fails === undefined
+        ? it
+        : it.fails
+      run(`${row.title}: ${row.end}`, async () => {
         const [ours, raw] = await Promise.all([runRow(row, "holdfast"), runRow(row, "raw")])
         results.set(row.title, { ours, raw })
-        const { end, named, released, told } = ours
-        expect({ end, released, named }, told).toEqual({
+        const { done, end, named, released, told } = ours
+        expect({ end, done, released, named }, told).toEqual({
           end: row.end,
+          done: row.done ?? [],
           released: row.released,
           named: row.named ?? []
         })
@@ -229,5 +295,10 @@ afterAll(() => {
   })
   // The table is what this file is for; it stands in the output of the run and nowhere else.
   // oxlint-disable-next-line no-console
-  console.log(`Each child may live ${budget / 1000} s after \`ready\`.\n\n${format(seen)}\n`)
+  console.log(
+    `Each child may live ${
+      budget / 1000
+    } s after \`ready\`. A second signal that comes before the first was looked at is one `
+      + `with it, so the raw rows of 0 and 5 ms vary.\n\n${format(seen)}\n`
+  )
 })

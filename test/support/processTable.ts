@@ -7,6 +7,7 @@ import * as fs from "node:fs"
 import * as os from "node:os"
 import * as path from "node:path"
 import { fileURLToPath } from "node:url"
+import { stripVTControlCharacters } from "node:util"
 
 /** `holdfast` is Main.run with Managed, `raw` NodeRuntime.runMain with Effect.acquireRelease. */
 export type Runner = "holdfast" | "raw"
@@ -18,10 +19,11 @@ export interface Row {
   /** What is sent, at how many ms after `ready`. */
   readonly signals?: ReadonlyArray<readonly [atMs: number, signal: NodeJS.Signals]> | undefined
   /**
-   * Run by `npm start` under a pty, Ctrl-C is typed at `ready`; the value is npm's `script-shell`. The terminal signals the whole
-   * group and npm passes its own signal on to the shell: bash has become the program by then (two SIGINTs), dash has not (one).
+   * Under a pty. `sh`, `bash`: run by `npm start` with that `script-shell`, and Ctrl-C is typed at `ready`; the terminal signals the
+   * whole group, and npm passes its own signal on to the shell: bash has become the program by then (two SIGINTs), dash has not
+   * (one). `closes`: the terminal goes at `ready`, and nobody hears what the program says then.
    */
-  readonly terminal?: "sh" | "bash" | undefined
+  readonly terminal?: "sh" | "bash" | "closes" | undefined
 }
 
 /** How the program ended: its code or its signal (under npm, where it did not end by itself: npm's). */
@@ -35,6 +37,8 @@ export interface Seen {
   readonly asked: ReadonlyArray<string>
   /** In order. */
   readonly released: ReadonlyArray<string>
+  /** Work that the program says is whole. */
+  readonly done: ReadonlyArray<string>
   /** Resources that the output speaks of by name, beside the lines by which the program reports. */
   readonly named: ReadonlyArray<string>
   /** What the child said beside those lines. */
@@ -48,12 +52,12 @@ const startCap = 30_000
 
 export const table = fileURLToPath(new URL("./programs/table.mjs", import.meta.url))
 
-/** Runs a command under a pty, types Ctrl-C once it is ready, tells how it ended. Node has no pty of its own. */
+/** Runs a command under a pty that at `ready` gets a Ctrl-C or closes, and ends as it did. Node has no pty of its own. */
 const underTerminal = `
 import os, pty, signal, sys
 pid, fd = pty.fork()
 if pid == 0:
-    os.execvp(sys.argv[1], sys.argv[1:])
+    os.execvp(sys.argv[2], sys.argv[2:])
 seen = b""
 typed = False
 while True:
@@ -65,8 +69,11 @@ while True:
         break
     os.write(1, chunk)
     seen += chunk
-    if not typed and b"\\nready\\r\\n" in seen:
+    if not typed and b"ready\\r\\n" in seen:
         typed = True
+        if sys.argv[1] == "closes":
+            os.close(fd)
+            break
         os.write(fd, b"\\x03")
 _, status = os.waitpid(pid, 0)
 if os.WIFSIGNALED(status):
@@ -82,24 +89,28 @@ export const hasTerminal = (): boolean =>
   ) => spawnSync(command!, args).status === 0)
 
 /** A folder with a package whose `start` is the program. */
-const packageOf = (folder: string, runner: Runner, program: string): void =>
+const packageOf = (folder: string, program: ReadonlyArray<string>): void =>
   fs.writeFileSync(
     path.join(folder, "package.json"),
     JSON.stringify({
       name: "table",
       private: true,
-      scripts: {
-        start: [process.execPath, table, runner, program].map((word) => JSON.stringify(word))
-          .join(" ")
-      }
+      scripts: { start: program.map((word) => JSON.stringify(word)).join(" ") }
     })
   )
 
+/** Where the program reports under a terminal: that may go, and npm draws on it too. */
+const logOf = (folder: string): string => path.join(folder, "log")
+
 const launch = (row: Row, runner: Runner, folder: string): ChildProcess => {
-  if (row.terminal !== undefined) packageOf(folder, runner, row.program)
+  const program = [process.execPath, table, runner, row.program]
+  const logged = [...program, logOf(folder)]
+  const inTerminal = ["python3", "-c", underTerminal, row.terminal ?? ""]
   const [command, ...args] = row.terminal === undefined
-    ? [process.execPath, table, runner, row.program]
-    : ["python3", "-c", underTerminal, "npm", "start"]
+    ? program
+    : [...inTerminal, ...row.terminal === "closes" ? logged : ["npm", "start"]]
+  fs.writeFileSync(logOf(folder), "")
+  packageOf(folder, logged)
   return spawn(command!, args, {
     // Where a core and npm's logs may lie.
     cwd: folder,
@@ -107,40 +118,45 @@ const launch = (row: Row, runner: Runner, folder: string): ChildProcess => {
     env: {
       ...process.env,
       npm_config_cache: path.join(folder, "npm"),
-      npm_config_script_shell: row.terminal ?? "sh",
+      npm_config_progress: "false",
+      npm_config_script_shell: row.terminal === "bash" ? "bash" : "sh",
       npm_config_update_notifier: "false"
     }
   })
 }
 
-/** The lines of a child; a terminal adds carriage returns and echoes what was typed. */
+/** The lines of a child; a terminal adds carriage returns and colours, and echoes what was typed. */
 const linesOf = (text: string): ReadonlyArray<string> =>
-  text.replaceAll("\r", "").replaceAll("^C", "").split("\n")
+  stripVTControlCharacters(text).replaceAll("\r", "").replaceAll("^C", "").split("\n")
 
-const report = /^([?+-])([a-z][\w-]*)$/
+const report = /^([?+=-])([a-z][\w-]*)$/
 const ownCode = /^exit (\d+)$/
 const isReport = (line: string) => line === "ready" || report.test(line) || ownCode.test(line)
 
-const read = (out: string, err: string): Omit<Seen, "end" | "took"> => {
-  const lines = linesOf(out)
+const read = (log: string, out: string, err: string): Omit<Seen, "end" | "took"> => {
+  const lines = linesOf(log)
   const reported = (mark: string) =>
     lines.flatMap((line) => {
       const [, found, resource] = report.exec(line) ?? []
       return found === mark ? [resource!] : []
     })
   const asked = reported("?")
-  const told = [...lines.filter((line) => !isReport(line)), ...linesOf(err)].join("\n").trim()
+  const told = [...linesOf(out), ...linesOf(err)].filter((line) => !isReport(line)).join("\n")
+    .trim()
   return {
     asked,
     released: reported("-"),
+    done: reported("="),
     named: asked.filter((resource) => new RegExp(`(?<![\\w-])${resource}(?![\\w-])`).test(told)),
     told
   }
 }
 
+const isUnderNpm = ({ terminal }: Row): boolean => terminal === "sh" || terminal === "bash"
+
 /** The code that the program itself says it ends with. */
-const codeSaid = (out: string): number | undefined =>
-  linesOf(out).filter((line) => ownCode.test(line)).map((line) => Number(line.slice(5)))[0]
+const codeSaid = (log: string): number | undefined =>
+  linesOf(log).filter((line) => ownCode.test(line)).map((line) => Number(line.slice(5)))[0]
 
 /** Runs one side of a row, to its end or to the cap. */
 export const runRow = (row: Row, runner: Runner): Promise<Seen> =>
@@ -164,7 +180,7 @@ export const runRow = (row: Row, runner: Runner): Promise<Seen> =>
     }
     child.stdout?.on("data", (chunk: Buffer) => {
       out += chunk.toString()
-      if (readyAt === undefined && linesOf(out).includes("ready")) onReady()
+      if (readyAt === undefined && /ready\r?\n/.test(out)) onReady()
     })
     child.stderr?.on("data", (chunk: Buffer) => {
       err += chunk.toString()
@@ -172,13 +188,14 @@ export const runRow = (row: Row, runner: Runner): Promise<Seen> =>
     child.once("error", reject)
     child.once("close", (code, signal) => {
       clearTimeout(cap)
+      const log = row.terminal === undefined ? out : fs.readFileSync(logOf(folder), "utf8")
       fs.rmSync(folder, { recursive: true, force: true })
       resolve({
         end: isKilled
           ? "killed by the driver"
-          : (row.terminal ? codeSaid(out) : undefined) ?? signal ?? code!,
-        took: performance.now() - (readyAt ?? performance.now()),
-        ...read(out, err)
+          : (isUnderNpm(row) ? codeSaid(log) : undefined) ?? signal ?? code!,
+        took: readyAt === undefined ? 0 : performance.now() - readyAt,
+        ...read(log, out, err)
       })
     })
   })
@@ -186,10 +203,10 @@ export const runRow = (row: Row, runner: Runner): Promise<Seen> =>
 const someOf = (names: ReadonlyArray<string>): string =>
   names.length <= 2 ? names.join(", ") : `${names.slice(0, 2).join(", ")}, … ${names.length}`
 
-const cells = ({ asked, end, named, released, took }: Seen): ReadonlyArray<string> => [
+const cells = ({ asked, done, end, named, released, took }: Seen): ReadonlyArray<string> => [
   end === "killed by the driver" ? "hung, killed" : typeof end === "number" ? `exit ${end}` : end,
   `${(took / 1000).toFixed(1)} s`,
-  `${released.length}/${asked.length}`,
+  [`${released.length}/${asked.length}`, ...done].join(" "),
   someOf(named) || "-",
   someOf(asked.filter((name) => !released.includes(name) && !named.includes(name))) || "-"
 ]

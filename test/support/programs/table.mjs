@@ -1,12 +1,14 @@
-// One program per row of the process table, on either runner: `node table.mjs holdfast|raw <program>`. The raw side is what
+// One program per row of the process table, on either runner: `node table.mjs holdfast|raw <program> [<log>]`. The raw side is what
 // people write today: NodeRuntime.runMain and Effect.acquireRelease. test/Main.table.slow.test.ts drives both with real signals.
-// Lines on standard output: `?x` x is being acquired, `+x` it is held, `-x` it is released, `ready` the signals may come,
+// Lines on standard output: `?x` x is being acquired, `+x` it is held, `-x` it is released, `=x` x is done, `ready` the signals may come,
 // `exit 0` the process ends by itself with that code (under npm only the program knows).
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
+import * as fs from "node:fs"
 import * as http from "node:http"
 
-const [, , runner, name] = process.argv
+// The log gets the lines too: a terminal may go.
+const [, , runner, name, log] = process.argv
 const isOurs = runner === "holdfast"
 // Each side loads what it needs, as its own program would.
 const { Main, Managed, NodeRuntime, Shutdown } = isOurs
@@ -17,7 +19,10 @@ const { Main, Managed, NodeRuntime, Shutdown } = isOurs
   }
   : { NodeRuntime: await import("@effect/platform-node/NodeRuntime") }
 
-const say = (line) => process.stdout.write(`${line}\n`)
+const say = (line) => {
+  if (log !== undefined) fs.appendFileSync(log, `${line}\n`)
+  process.stdout.write(`${line}\n`)
+}
 // Not in the first step: runMain listens for signals only after that (`firstStep` shows it).
 const ready = Effect.zipRight(Effect.sleep("1 millis"), Effect.sync(() => say("ready")))
 const waiting = Effect.zipRight(ready, Effect.never)
@@ -45,12 +50,24 @@ const later = (f) => Effect.sync(() => void setTimeout(f, 10))
 const throwLater = later(() => {
   throw new Error("a stray throw")
 })
+// What has no text, such as what `import()` or `querystring` give.
+const throwOddLater = later(() => {
+  throw Object.create(null)
+})
 const rejectLater = later(() => void Promise.reject(new Error("an unheard rejection")))
+/** Work in flight that says when it is whole. Raw has nothing to mark it with. */
+const draining = (rest) => {
+  const work = inside(
+    held("batch-job"),
+    Effect.zipRight(ready, Effect.zipRight(rest, Effect.sync(() => say("=whole"))))
+  )
+  return isOurs ? Shutdown.drains(work) : work
+}
 /** A daemon that holds a socket, once it does; it waits for what keeps no process alive (a queue, a message). */
-const daemon = Effect.flatMap(Deferred.make(), (isHeld) =>
+const daemon = (release) => Effect.flatMap(Deferred.make(), (isHeld) =>
   Effect.zipRight(
     Effect.forkDaemon(Effect.scoped(Effect.zipRight(
-      held("daemon-socket", Effect.sleep("50 millis")),
+      held("daemon-socket", release),
       Effect.zipRight(Deferred.succeed(isHeld, undefined), Effect.async(() => {}))
     ))),
     Deferred.await(isHeld)
@@ -86,6 +103,7 @@ const programs = {
   failingRelease: inside(held("broken-cache", Effect.die(new Error("the flush broke")))),
   stray: inside(held("user-cache"), Effect.zipRight(throwLater, waiting)),
   rejection: inside(held("user-cache"), Effect.zipRight(rejectLater, waiting)),
+  strayObject: inside(held("user-cache"), Effect.zipRight(throwOddLater, waiting)),
   firstStep: inside(
     held("user-cache"),
     Effect.zipRight(
@@ -96,26 +114,21 @@ const programs = {
       Effect.never
     )
   ),
-  daemonSuccess: inside(daemon, ready),
-  daemonWaits: inside(daemon),
+  daemonSuccess: inside(daemon(Effect.sleep("50 millis")), ready),
+  daemonWaits: inside(daemon(Effect.sleep("50 millis"))),
   uninterruptible: inside(held("user-cache"), Effect.uninterruptible(waiting)),
   amongAThousand: Effect.scoped(Effect.gen(function*() {
     for (const resource of good.slice(0, 500)) yield* held(resource)
-    const quiet = Effect.sync(() => { say("?hung-queue"); say("+hung-queue") })
-    yield* isOurs
-      ? Managed.make({ name: "hung-queue", acquire: quiet, release: () => Effect.never, releaseDeadline: "1 second" }) // THE HUNG ONE
-      : Effect.acquireRelease(quiet, () => Effect.never)
+    const hung = held("hung-queue", Effect.never)
+    yield* hung // THE HUNG ONE
     for (const resource of good.slice(500)) yield* held(resource)
     yield* waiting
   })),
-  // Half a second of work in flight. Raw has nothing to mark it with.
-  drains: (() => {
-    const work = inside(
-      held("batch-job"),
-      Effect.zipRight(ready, Effect.zipRight(Effect.sleep("700 millis"), Effect.sync(() => say("whole"))))
-    )
-    return isOurs ? Shutdown.drains(work) : work
-  })(),
+  drains: draining(Effect.sleep("700 millis")),
+  drainsTooLong: draining(Effect.never),
+  // What goes wrong while another end is under way.
+  strayInRelease: inside(held("slow-upload", Effect.zipRight(throwLater, Effect.sleep("500 millis")))),
+  hungDaemon: inside(daemon(Effect.never), ready),
   eventStream: Effect.scoped(Effect.zipRight(
     held("outer-db"),
     Effect.flatMap(server, (listening) => Effect.zipRight(openStream(listening), waiting))
@@ -126,9 +139,6 @@ process.on("exit", (code) => say(`exit ${code}`))
 const program = programs[name]
 if (isOurs) {
   Main.run(program, {
-    // Until 2026-11 two flat bounds.
-    drain: "2 seconds",
-    release: "3 seconds",
     shutdown: { stopTimeout: "2 seconds", releaseTimeout: "3 seconds", total: "5 seconds" },
     ...name === "cleanOnQuit" ? { signals: ["SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT"] } : {}
   })
