@@ -25,9 +25,10 @@ const releasing = (release: () => Effect.Effect<unknown>, releaseDeadline?: numb
 const done = () => Effect.void
 const count = Effect.sync(() => {})
 const twoSteps = () => Effect.zipRight(count, count)
+const wait = () => Effect.yieldNow()
 const plain = releasing(done)
 const twoLong = releasing(twoSteps)
-const waiting = releasing(Effect.yieldNow)
+const waiting = releasing(wait)
 
 const brackets: Suite = {
   title: "Acquire, use, release",
@@ -39,8 +40,8 @@ const brackets: Suite = {
     "  two steps, no deadline": times(Managed.use(releasing(twoSteps, Infinity), use)),
     "  acquireUseRelease, two steps": times(Effect.acquireUseRelease(acquire, use, twoSteps)),
     "Managed.use, release that waits": times(Managed.use(waiting, use)),
-    "  waits, no deadline": times(Managed.use(releasing(Effect.yieldNow, Infinity), use)),
-    "  acquireUseRelease, waits": times(Effect.acquireUseRelease(acquire, use, Effect.yieldNow)),
+    "  waits, no deadline": times(Managed.use(releasing(wait, Infinity), use)),
+    "  acquireUseRelease, waits": times(Effect.acquireUseRelease(acquire, use, wait)),
     "Managed in a scope": times(Effect.scoped(plain)),
     "  Effect.acquireRelease": times(Effect.scoped(Effect.acquireRelease(acquire, done))),
     "Managed.use, ledger on, no sites": recorded("off", Managed.use(plain, use)),

@@ -39,7 +39,6 @@ import * as Either from "effect/Either"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as FiberRef from "effect/FiberRef"
-import { dual } from "effect/Function"
 import * as Option from "effect/Option"
 import * as Runtime from "effect/Runtime"
 import * as Scope from "effect/Scope"
@@ -313,7 +312,7 @@ abstract class Base<A, E, R> extends Effectable.Class<A, E, R | Scope.Scope>
 
   /** `yield*` calls this in the user's own step: the only place where his line can be seen. */
   override [Symbol.iterator](): Effect.EffectGenerator<Effect.Effect<A, E, R | Scope.Scope>> {
-    const site = Ledger.unsafeSite()
+    const site = Ledger.unsafeSite(2)
     return site === undefined
       ? super[Symbol.iterator]()
       : intoScope<A, E, R>(this, site)[Symbol.iterator]()
@@ -610,7 +609,7 @@ class Single<A, E, R, R2> extends Base<A, E, R | R2> {
  */
 export const make = <A, E = never, R = never, R2 = never>(
   options: Options<A, E, R, R2>
-): Managed<A, E, R | R2> => new Single(options, Ledger.unsafeSite(), false)
+): Managed<A, E, R | R2> => new Single(options, Ledger.unsafeSite(2), false)
 
 // Brackets.
 
@@ -655,21 +654,25 @@ export const use: {
     self: Managed<A, E, R>,
     f: (resource: A) => Effect.Effect<B, E2, R2>
   ): Effect.Effect<B, E | E2, R | R2>
-} = dual(
-  2,
-  <A, E, R, B, E2, R2>(
-    self: Managed<A, E, R>,
-    f: (resource: A) => Effect.Effect<B, E2, R2>
-  ): Effect.Effect<B, E | E2, R | R2> => {
-    const site = Ledger.unsafeSite()
-    // MASK: from the acquire to the release nothing may be cut but `f` itself, which is restored.
-    return Effect.uninterruptibleMask((restore) =>
-      self instanceof Single && !self.changesExit && Ledger.unsafeInForce() === undefined
-        ? self.useUnrecorded(restore, f, site)
-        : bracketInMask(self, restore, f, endUnchanged, site)
-    )
-  }
-)
+} = (...args: [any] | [any, any]): any => {
+  // Not `dual`: of what stands between the user's line and this, each frame would be captured too.
+  const site = Ledger.unsafeSite(2)
+  return args.length === 2
+    ? useAt(site, args[0], args[1])
+    : (self: AnyManaged) => useAt(site, self, args[0])
+}
+
+const useAt = <A, E, R, B, E2, R2>(
+  site: Ledger.Site | undefined,
+  self: Managed<A, E, R>,
+  f: (resource: A) => Effect.Effect<B, E2, R2>
+): Effect.Effect<B, E | E2, R | R2> =>
+  // MASK: from the acquire to the release nothing may be cut but `f` itself, which is restored.
+  Effect.uninterruptibleMask((restore) =>
+    self instanceof Single && !self.changesExit && Ledger.unsafeInForce() === undefined
+      ? self.useUnrecorded(restore, f, site)
+      : bracketInMask(self, restore, f, endUnchanged, site)
+  )
 
 const endChanging = <E, B, E2>(
   opened: Opened<unknown, E>,
@@ -718,19 +721,22 @@ export const useOption: {
     self: Managed<A, E, R>,
     f: (resource: A) => Effect.Effect<B, E2, R2>
   ): Effect.Effect<Option.Option<B>, E | E2, R | R2>
-} = dual(
-  2,
-  <A, E, R, B, E2, R2>(
-    self: Managed<A, E, R>,
-    f: (resource: A) => Effect.Effect<B, E2, R2>
-  ): Effect.Effect<Option.Option<B>, E | E2, R | R2> => {
-    const site = Ledger.unsafeSite()
-    // MASK: as in `use`.
-    return Effect.uninterruptibleMask((restore) =>
-      bracketInMask(self, restore, f, endChanging<E, B, E2>, site)
-    )
-  }
-)
+} = (...args: [any] | [any, any]): any => {
+  const site = Ledger.unsafeSite(2)
+  return args.length === 2
+    ? useOptionAt(site, args[0], args[1])
+    : (self: AnyManaged) => useOptionAt(site, self, args[0])
+}
+
+const useOptionAt = <A, E, R, B, E2, R2>(
+  site: Ledger.Site | undefined,
+  self: Managed<A, E, R>,
+  f: (resource: A) => Effect.Effect<B, E2, R2>
+): Effect.Effect<Option.Option<B>, E | E2, R | R2> =>
+  // MASK: from the acquire to the release nothing may be cut but `f` itself, which is restored.
+  Effect.uninterruptibleMask((restore) =>
+    bracketInMask(self, restore, f, endChanging<E, B, E2>, site)
+  )
 
 // Several at once.
 
@@ -1006,7 +1012,7 @@ export const fromDisposable = <
             : Effect.void),
       release: (resource) => disposal(resource) ?? Effect.void
     },
-    Ledger.unsafeSite(),
+    Ledger.unsafeSite(2),
     false
   )
 }
@@ -1323,7 +1329,7 @@ export const fromAsyncGenerator: {
           return settings.onOverrun?.(entered.value) ?? Effect.void
         }
       },
-      Ledger.unsafeSite(),
+      Ledger.unsafeSite(2),
       true
     )
   )
@@ -1447,7 +1453,7 @@ export const gen = <Y extends Yielded, X, R2 = never>(
             return isSwallowed && reason.kind !== "failure" ? Effect.void : Effect.succeed(returned)
           })
       },
-      Ledger.unsafeSite(),
+      Ledger.unsafeSite(2),
       true
     )
   )
@@ -1498,7 +1504,7 @@ export interface Owned<out A> extends AsyncDisposable {
 export const toAsyncDisposable = <A, E, R>(
   self: Managed<A, E, R>
 ): Effect.Effect<Owned<A>, E, R> => {
-  const site = Ledger.unsafeSite()
+  const site = Ledger.unsafeSite(2)
   // MASK: until it is open and handed over it is ours; waiting is restored by `acquire` itself.
   return Effect.uninterruptibleMask((restore) =>
     Effect.flatMap(
