@@ -34,7 +34,7 @@ import * as Exit from "effect/Exit"
 import * as FiberId from "effect/FiberId"
 import * as Scope from "effect/Scope"
 import type * as Types from "effect/Types"
-import { outcomeWithin } from "./internal/deadline.ts"
+import { isInstant, outcomeWithin } from "./internal/deadline.ts"
 import * as Ledger from "./Ledger.ts"
 import * as Managed from "./Managed.ts"
 import * as Parallel from "./Parallel.ts"
@@ -168,6 +168,10 @@ type Step<out A, out E> = <B, F>(
   exit: Exit.Exit<B, F>
 ) => Effect.Effect<Exit.Exit<A | B, E | F>>
 
+type Handler<A, E, R> = (
+  exit: Exit.Exit<unknown, unknown>
+) => Effect.Effect<Exit.Exit<A, E> | void, E, R>
+
 /** What was acquired for a stack, and how to let it go. */
 interface Taken<out B, out A, out E> {
   readonly value: B
@@ -236,40 +240,78 @@ interface Ending {
 
 type Unrecorded = Omit<Ending, "recorded">
 
-/** Runs it within its deadline. It fails with what the work failed with, or with having been abandoned. */
-const bounded = <A, E, R>(
-  work: Effect.Effect<A, E, R>,
-  { deadline, kind, name, recorded, site }: Ending
-): Effect.Effect<Exit.Exit<A, E>, never, R> =>
-  Effect.suspend(() => {
-    recorded?.ledger.unsafeReleasing(recorded.entry)
-    return Effect.map(outcomeWithin(work, deadline), (outcome) => {
-      if (Either.isLeft(outcome)) {
-        const late = { resource: name, kind, deadline, elapsed: outcome.left, site: site?.text }
-        const cause = Cause.die(new Managed.ReleaseTimeout(late))
-        recorded?.ledger.unsafeAbandoned(recorded.entry, cause)
-        return Exit.failCause(cause)
-      }
-      const ended = outcome.right
-      recorded?.ledger.unsafeReleased(
-        recorded.entry,
-        Exit.isFailure(ended) ? ended.cause : undefined
-      )
-      return ended
-    })
-  })
+const told = <A, E>(ended: Exit.Exit<A, E>, { recorded }: Ending): Exit.Exit<A, E> => {
+  recorded?.ledger.unsafeReleased(
+    recorded.entry,
+    Exit.isFailure(ended) ? ended.cause : undefined
+  )
+  return ended
+}
 
-const handlerStep = <A, E, R>(
-  handler: (exit: Exit.Exit<unknown, unknown>) => Effect.Effect<Exit.Exit<A, E> | void, E, R>,
+/** Runs it within its deadline. The exit is the work's, or that of one who was abandoned. */
+const bounded = <A, E>(
+  work: Effect.Effect<A, E>,
+  ending: Ending
+): Effect.Effect<Exit.Exit<A, E>> => {
+  // A single step cannot wait.
+  if (isInstant(work)) return Effect.map(Effect.exit(work), (ended) => told(ended, ending))
+  const { deadline, kind, name, recorded, site } = ending
+  return Effect.map(outcomeWithin(work, deadline), (outcome) => {
+    if (Either.isRight(outcome)) return told(outcome.right, ending)
+    const late = { resource: name, kind, deadline, elapsed: outcome.left, site: site?.text }
+    const cause = Cause.die(new Managed.ReleaseTimeout(late))
+    recorded?.ledger.unsafeAbandoned(recorded.entry, cause)
+    return Exit.failCause(cause)
+  })
+}
+
+/** What runs at the end, in the context in which it was registered. One that throws is one that fails. */
+const answerOf = <A, E, R>(
+  work: (exit: Exit.Exit<unknown, unknown>) => Effect.Effect<A, E, R>,
+  exit: Exit.Exit<unknown, unknown>,
+  context: Context.Context<R>
+): Effect.Effect<A, E> => {
+  try {
+    const answer = work(exit)
+    // A single step sees no context.
+    if (isInstant(answer)) return answer as Effect.Effect<A, E>
+    return Effect.contextWithEffect((current: Context.Context<never>) =>
+      // As a rule it is the very one that the fiber has anyhow.
+      current === context ? answer as Effect.Effect<A, E> : Effect.provide(answer, context)
+    )
+  } catch (error) {
+    return Effect.die(error)
+  }
+}
+
+/** A step that runs `work` and makes of the exit, and of how that ended, the next exit. */
+const step = <A, E, R, B, F>(
+  work: (exit: Exit.Exit<unknown, unknown>) => Effect.Effect<B, F, R>,
+  next: <C, G>(exit: Exit.Exit<C, G>, ended: Exit.Exit<B, F>) => Exit.Exit<A | C, E | G>,
   context: Context.Context<R>,
   ending: Ending
 ): Step<A, E> =>
 (exit) =>
-  // suspend: a handler that throws is one that fails.
-  Effect.map(
-    bounded(Effect.provide(Effect.suspend(() => handler(exit)), context), ending),
-    (ended) => Exit.isFailure(ended) ? withFailure(exit, ended.cause) : ended.value ?? exit
-  )
+  Effect.suspend(() => {
+    ending.recorded?.ledger.unsafeReleasing(ending.recorded.entry)
+    return Effect.map(
+      bounded(answerOf(work, exit, context), ending),
+      (ended) => next(exit, ended)
+    )
+  })
+
+/** Of a handler: its exit, if it gives one. */
+const replaced = <A, E, C, G>(
+  exit: Exit.Exit<C, G>,
+  ended: Exit.Exit<Exit.Exit<A, E> | void, E>
+): Exit.Exit<A | C, E | G> =>
+  Exit.isFailure(ended) ? withFailure(exit, ended.cause) : ended.value ?? exit
+
+/** Of a release: what it failed with, and nothing else. */
+const kept = <C, G>(
+  exit: Exit.Exit<C, G>,
+  ended: Exit.Exit<unknown, unknown>
+): Exit.Exit<C, G> => Exit.isFailure(ended) ? withFailure(exit, asDefects(ended.cause)) : exit
 
 const releaseStep = <A, E>(
   { close, exit: change }: Managed.Opened<unknown>,
@@ -287,12 +329,6 @@ const releaseStep = <A, E>(
         asDefectsBut(changed.cause, Exit.isFailure(exit) ? exit.cause : undefined)
       )
     })
-
-const scopeStep = (scope: Scope.CloseableScope, ending: Ending): Step<never, never> => (exit) =>
-  Effect.map(
-    bounded(Scope.close(scope, exit), ending),
-    (ended) => Exit.isFailure(ended) ? withFailure(exit, ended.cause) : exit
-  )
 
 /** Takes them off one by one, the last first. */
 const unwound = <A, E, B, F>(
@@ -345,22 +381,25 @@ const openedScope = <B, E2, R>(
   restore: Managed.Restore,
   ending: Unrecorded
 ): Effect.Effect<Taken<B, never, never>, E2, Exclude<R, Scope.Scope>> =>
-  Effect.flatMap(Scope.make(), (scope) => {
+  Effect.flatMap(Effect.zip(Scope.make(), Effect.context<never>()), ([scope, context]) => {
     const ledger = Ledger.unsafeInForce()
     const entry = ledger?.unsafeAcquiring(ending.kind, ending.name, { site: ending.site })
+    const closing = (recorded: Ending["recorded"]): Step<never, never> =>
+      step<never, never, never, void, never>((exit) => Scope.close(scope, exit), kept, context, {
+        ...ending,
+        recorded
+      })
     return Effect.matchCauseEffect(restore(Scope.extend(effect, scope)), {
       onFailure: (cause) => {
         const failed = Exit.failCause(cause)
-        const close = scopeStep(scope, { ...ending, recorded: undefined })
-        return Effect.flatMap(close(failed), (exit) => {
+        return Effect.flatMap(closing(undefined)(failed), (exit) => {
           if (entry !== undefined) ledger?.unsafeGaveUp(entry, cause)
           return exit
         })
       },
       onSuccess: (value) => {
         if (entry !== undefined) ledger?.unsafeHeld(entry)
-        const recorded = ledger && entry && { ledger, entry }
-        return Effect.succeed({ value, steps: [scopeStep(scope, { ...ending, recorded })] })
+        return Effect.succeed({ value, steps: [closing(ledger && entry && { ledger, entry })] })
       }
     })
   })
@@ -379,8 +418,12 @@ class ExitStackImpl<in out A, in out E> implements ExitStack<A, E> {
   entering = 0
   /** Who waits for the last of them. */
   wake: (() => void) | undefined = undefined
-  /** Once somebody closes it: the exit it ends with. */
-  ended: Deferred.Deferred<Exit.Exit<unknown, unknown>> | undefined = undefined
+  /** Somebody closes it, or has. */
+  isEnding = false
+  /** The exit it has ended with. */
+  final: Exit.Exit<unknown, unknown> | undefined = undefined
+  /** Who waits for that. */
+  joined: Deferred.Deferred<Exit.Exit<unknown, unknown>> | undefined = undefined
 
   constructor(name = "exit stack", owner?: string) {
     this.name = name
@@ -435,21 +478,30 @@ class ExitStackImpl<in out A, in out E> implements ExitStack<A, E> {
   }
 
   push<R = never>(
-    handler: (exit: Exit.Exit<unknown, unknown>) => Effect.Effect<Exit.Exit<A, E> | void, E, R>,
+    handler: Handler<A, E, R>,
     options?: ReleaseOptions
   ): Effect.Effect<void, Managed.OwnerClosed, R> {
-    return this.register("exit handler", handler.name || "exit handler", handler, options)
+    const name = handler.name || "exit handler"
+    return this.register<R>(
+      (context, ending) =>
+        step<A, E, R, Exit.Exit<A, E> | void, E>(handler, replaced, context, ending),
+      "exit handler",
+      name,
+      options
+    )
   }
 
   callback<R>(
     effect: Effect.Effect<unknown, unknown, R>,
     options?: ReleaseOptions
   ): Effect.Effect<void, Managed.OwnerClosed, R> {
-    const run = Effect.matchCauseEffect(effect, {
-      onFailure: (cause) => Effect.failCause(asDefects(cause)),
-      onSuccess: () => Effect.void
-    })
-    return this.register("callback", "callback", () => run, options)
+    return this.register<R>(
+      (context, ending) =>
+        step<never, never, R, unknown, unknown>(() => effect, kept, context, ending),
+      "callback",
+      "callback",
+      options
+    )
   }
 
   get popAll(): Effect.Effect<ExitStack<unknown, unknown>, Managed.OwnerClosed, Scope.Scope> {
@@ -463,7 +515,7 @@ class ExitStackImpl<in out A, in out E> implements ExitStack<A, E> {
   close(exit: Exit.Exit<unknown, unknown>): Effect.Effect<Exit.Exit<unknown, unknown>> {
     // MASK: from the first release to the last, or an interrupt would lose the rest; who waits for another's close may go.
     return Effect.uninterruptibleMask((restore) =>
-      this.ended === undefined ? this.endInMask(exit) : restore(Deferred.await(this.ended))
+      this.isEnding ? restore(this.join()) : this.endInMask(exit)
     )
   }
 
@@ -516,10 +568,11 @@ class ExitStackImpl<in out A, in out E> implements ExitStack<A, E> {
     if (--this.entering === 0) this.wake?.()
   }
 
+  /** All in one step: nothing can come between the question whether it is closed and the answer. */
   register<R>(
+    make: (context: Context.Context<R>, ending: Ending) => Step<A, E>,
     kind: string,
     defaultName: string,
-    handler: (exit: Exit.Exit<unknown, unknown>) => Effect.Effect<Exit.Exit<A, E> | void, E, R>,
     options: ReleaseOptions | undefined
   ): Effect.Effect<void, Managed.OwnerClosed, R> {
     const site = Ledger.unsafeSite()
@@ -530,7 +583,7 @@ class ExitStackImpl<in out A, in out E> implements ExitStack<A, E> {
       const entry = ledger?.unsafeAcquiring(kind, ending.name, { site })
       if (entry !== undefined) ledger?.unsafeHeld(entry)
       const recorded = ledger && entry && { ledger, entry }
-      this.steps.push(handlerStep(handler, context, { ...ending, recorded }))
+      this.steps.push(make(context, { ...ending, recorded }))
       return Effect.void
     }))
   }
@@ -545,22 +598,36 @@ class ExitStackImpl<in out A, in out E> implements ExitStack<A, E> {
 
   /** Unwinds it. Whoever is not the first only waits for that, and keeps the exit it came with. */
   endInMask<B, F>(exit: Exit.Exit<B, F>): Effect.Effect<Exit.Exit<A | B, E | F>> {
-    if (this.ended !== undefined) return Effect.as(Deferred.await(this.ended), exit)
-    const ended = Deferred.unsafeMake<Exit.Exit<unknown, unknown>>(FiberId.none)
-    this.ended = ended
+    if (this.isEnding) return Effect.as(this.join(), exit)
+    this.isEnding = true
     this.refusing = true
-    const allEntered = Effect.async<void>((resume) => {
-      if (this.entering === 0) resume(Effect.void)
-      else this.wake = () => resume(Effect.void)
-    })
-    return Effect.flatMap(
-      allEntered,
-      () =>
-        Effect.map(unwound(this.steps, exit), (final) => {
-          Deferred.unsafeDone(ended, Exit.succeed(final))
-          return final
-        })
-    )
+    return this.entering === 0
+      ? this.unwind(exit)
+      : Effect.flatMap(
+        Effect.async<void>((resume) => {
+          // The last of them may have left before this fiber came to wait.
+          if (this.entering === 0) resume(Effect.void)
+          else this.wake = () => resume(Effect.void)
+        }),
+        () => this.unwind(exit)
+      )
+  }
+
+  unwind<B, F>(exit: Exit.Exit<B, F>): Effect.Effect<Exit.Exit<A | B, E | F>> {
+    const end = (final: Exit.Exit<A | B, E | F>): Exit.Exit<A | B, E | F> => {
+      this.final = final
+      if (this.joined !== undefined) Deferred.unsafeDone(this.joined, Exit.succeed(final))
+      return final
+    }
+    return this.steps.length === 0
+      ? Effect.sync(() => end(exit))
+      : Effect.map(unwound(this.steps, exit), end)
+  }
+
+  join(): Effect.Effect<Exit.Exit<unknown, unknown>> {
+    if (this.final !== undefined) return Effect.succeed(this.final)
+    this.joined ??= Deferred.unsafeMake(FiberId.none)
+    return Deferred.await(this.joined)
   }
 
   /** The scope's close ends it. The scope's exit stays; what the unwinding added to it fails the close. */
@@ -691,8 +758,8 @@ export const use = <A, E, R, A2 = never, E2 = never>(
   // MASK: whatever the body has entered is let go; the body itself is restored.
   Effect.uninterruptibleMask((restore) => {
     const stack = unsafeMake<A2, E2>(options)
-    return Effect.flatMap(
-      Effect.exit(restore(Effect.suspend(() => body(stack)))),
-      (exit) => Effect.flatten(stack.endInMask(exit))
-    )
+    return Effect.matchCauseEffect(restore(Effect.suspend(() => body(stack))), {
+      onFailure: (cause) => Effect.flatten(stack.endInMask(Exit.failCause(cause))),
+      onSuccess: (value) => Effect.flatten(stack.endInMask(Exit.succeed(value)))
+    })
   })
