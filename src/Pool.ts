@@ -67,7 +67,7 @@ export type PoolStats = State.PoolStats
 
 /**
  * Who has an item. `since` is in milliseconds of the `Clock` and known if an option of the pool needs the time at each borrow
- * (leak detection, metrics); `site` is known with leak detection.
+ * (leak detection, metrics); `site` is known with leak detection, or with a ledger in force that keeps sites.
  *
  * @category models
  * @since 0.1.0
@@ -383,13 +383,6 @@ const soundWithin = (
     (ended) => Option.isSome(ended) && Exit.isSuccess(ended.value) && isSound(ended.value.value)
   )
 
-const recording = (ledger: Ledger.Service | undefined): State.Engine<never, never>["record"] =>
-  ledger && ((lease) => {
-    const entry = ledger.unsafeAcquiring("pool lease", lease)
-    ledger.unsafeHeld(entry)
-    return () => ledger.unsafeReleased(entry)
-  })
-
 const defaultTimeout = Duration.seconds(5)
 
 const defaultRetry = Schedule.jittered(
@@ -477,7 +470,8 @@ export const makeEngine = <A, E, R2, R3>(
       timed: validate !== undefined || meter !== undefined || maxTotal !== Infinity
         || Math.min(leakAfter, maxLifetime, idleTimeout) !== Infinity,
       clock: yield* Effect.clock,
-      record: recording(yield* Ledger.Ledger),
+      recorder: Ledger.unsafeInForce,
+      siteInForce: Ledger.unsafeSite,
       meter,
       // Never in the step that forks: the state is settled before the fiber runs.
       fork: (effect) => Runtime.runFork(uninterrupted, effect, { immediate: false }),

@@ -882,10 +882,15 @@ describe("Pool, watching", () => {
         const pool = yield* Pool.make({ name: "db", acquire: source().acquire, max: 2 })
         const holder = yield* hold(pool)
         const { live } = yield* ledger.snapshot
-        expect(live.map(({ kind, name }) => [kind, name])).toEqual([
-          ["pool item", "db"],
-          ["pool lease", `db by #${holder.fiber.id().id}`]
+        const byKind = live.toSorted((a, b) => a.kind < b.kind ? -1 : 1)
+        expect(byKind.map(({ kind, name, state }) => [kind, name, state])).toEqual([
+          ["pool item", "db", "held"],
+          ["pool lease", "db", "held"]
         ])
+        expect(byKind[1]).toMatchObject({
+          fiber: `#${holder.fiber.id().id}`,
+          site: expect.stringContaining("test/Pool.test.ts")
+        })
         expect((yield* Pool.holders(pool)).map(({ fiber }) => fiber))
           .toEqual([`#${holder.fiber.id().id}`])
         yield* holder.release

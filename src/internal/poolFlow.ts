@@ -20,6 +20,7 @@ import * as Random from "effect/Random"
 import * as Schedule from "effect/Schedule"
 import * as Scope from "effect/Scope"
 import { exitWithin } from "./deadline.ts"
+import * as Hold from "./hold.ts"
 import {
   append,
   awaitState,
@@ -29,6 +30,7 @@ import {
   headOf,
   holderOf,
   hungriest,
+  inTheWayOf,
   isEmpty,
   isFull,
   isQuiet,
@@ -36,7 +38,7 @@ import {
   lentItems,
   log,
   makeList,
-  nameOf,
+  mayBeServed,
   nextIdle,
   nowOf,
   owesItsSlot,
@@ -59,27 +61,41 @@ import type {
   Opened,
   Reason,
   Restore,
-  Shelf
+  Shelf,
+  Site
 } from "./poolState.ts"
+import * as CapturedSite from "./site.ts"
 import * as WaitQueue from "./waitQueue.ts"
 
 // Lending.
 
+/** Who asks, as the ledger in force is told. */
+const recorded = <A, E>(shelf: Shelf<A, E>, site: Site | undefined): Hold.Hold | undefined => {
+  const recorder = shelf.engine.recorder()
+  return recorder && new Hold.Hold(recorder, shelf, {
+    kind: "pool lease",
+    name: shelf.name,
+    amount: 1,
+    site,
+    inTheWay: () => Array.from(inTheWayOf(shelf)).flatMap(({ holds }) => Array.from(holds ?? [])),
+    isServedIf: (_, letsGo) => mayBeServed(shelf, letsGo)
+  })
+}
+
 const lend = <A, E>(
   item: Item<A, E>,
   fiber: Holding,
-  site: Error | undefined,
+  site: Site | undefined,
+  hold: Hold.Hold | undefined,
   now: number
 ): void => {
   const { engine, lent } = item.shelf
   item.holder = fiber
   item.site = site
+  item.hold = hold
   item.lentAt = now
   append(lent, item)
   if (engine.leakAfter !== Infinity) arm(engine, now + engine.leakAfter)
-  if (engine.record !== undefined) {
-    item.ended = engine.record(`${item.shelf.name} by ${nameOf(fiber)}`, nowOf(engine))
-  }
 }
 
 /** The item is nobody's; it stands on no list until the caller of this puts it on one. */
@@ -95,8 +111,8 @@ const unlend = <A, E>(item: Item<A, E>): void => {
       )
     )
   }
-  item.ended?.()
-  item.ended = undefined
+  item.hold?.left()
+  item.hold = undefined
   item.holder = undefined
   item.site = undefined
 }
@@ -105,7 +121,7 @@ const unlend = <A, E>(item: Item<A, E>): void => {
 export const takeNow = <A, E>(
   shelf: Shelf<A, E>,
   fiber: Holding,
-  site: Error | undefined
+  site: Site | undefined
 ): Item<A, E> | undefined => {
   const { engine } = shelf
   // INVARIANT Pool-2: nobody passes those in line.
@@ -121,7 +137,9 @@ export const takeNow = <A, E>(
     }
     if (engine.checks && isStale(item, now)) return undefined
     unlink(item)
-    lend(item, fiber, site, now)
+    const hold = recorded(shelf, site)
+    hold?.granted()
+    lend(item, fiber, site, hold, now)
     if (engine.watched) changed(engine)
     return item
   }
@@ -140,7 +158,7 @@ const grant = <A, E>(item: Item<A, E>, now: number): void => {
   const borrower = dequeue(item.shelf)
   if (borrower === undefined) throw new Error("Pool-2 broken: nobody to grant to")
   borrower.item = item
-  lend(item, borrower.fiber, borrower.site, now)
+  lend(item, borrower.fiber, borrower.site, borrower.hold, now)
   engine.meter?.waited(nowOf(engine) - borrower.since)
   WaitQueue.grantHead(queue)
 }
@@ -150,6 +168,7 @@ const refuseHead = <A, E>(shelf: Shelf<A, E>, failure: Cause.Cause<E>): void => 
   const borrower = dequeue(shelf)
   if (borrower === undefined) throw new Error("Pool-2 broken: nobody to refuse")
   borrower.failure = failure
+  borrower.hold?.left(failure)
   WaitQueue.grantHead(shelf.queue)
 }
 
@@ -316,7 +335,7 @@ const created = <A, E>(
       lentAt: 0,
       warned: false,
       site: undefined,
-      ended: undefined,
+      hold: undefined,
       list: undefined,
       previous: undefined,
       next: undefined
@@ -516,7 +535,7 @@ const refusalOf = <A, E>(shelf: Shelf<A, E>): Cause.Cause<E> | undefined => {
 const waitInMask = <A, E>(
   shelf: Shelf<A, E>,
   fiber: Holding,
-  site: Error | undefined,
+  site: Site | undefined,
   restore: Restore
 ): Effect.Effect<Item<A, E>, E> => {
   const { engine } = shelf
@@ -526,9 +545,11 @@ const waitInMask = <A, E>(
     return Effect.failCause(refusal)
   }
   const ticket = engine.tickets++
+  const hold = recorded(shelf, site)
   const borrower: Borrower<A, E> = {
     fiber,
     site,
+    hold,
     order: Infinity,
     since: 0,
     deadline: Infinity,
@@ -540,7 +561,8 @@ const waitInMask = <A, E>(
     shelf.queue,
     ticket,
     restore,
-    () => left(shelf, ticket, borrower)
+    () => left(shelf, ticket, borrower),
+    hold
   )
   // We stand in line from this step on: now something may be granted.
   joined(shelf, borrower)
@@ -558,7 +580,7 @@ const waitInMask = <A, E>(
 /** An item of this shelf, at once or after a wait. To be run in a masked region. */
 export const takeInMask = <A, E>(
   shelfOf: () => Shelf<A, E>,
-  site: Error | undefined,
+  site: Site | undefined,
   restore: Restore
 ): Effect.Effect<Item<A, E>, E> =>
   Effect.suspend(() => {
@@ -769,7 +791,7 @@ export const currentFiber = (): Fiber.RuntimeFiber<unknown, unknown> | undefined
 export const useInMask = <A, E, B, E2, R2>(
   shelf: Shelf<A, E>,
   f: (item: A) => Effect.Effect<B, E2, R2>,
-  site: Error | undefined,
+  site: Site | undefined,
   restore: Restore
 ): Effect.Effect<B, E | E2, R2> => {
   const fiber = currentFiber()
@@ -782,15 +804,17 @@ export const useInMask = <A, E, B, E2, R2>(
   )
 }
 
-/** Where a borrow was asked for, if anybody will want to know. */
-export const siteOf = <A, E>(engine: Engine<A, E>): Error | undefined =>
-  engine.leakAfter === Infinity ? undefined : new Error("borrowed here")
+/** Where a borrow was asked for, if anybody will want to know. To be called in the function that the user calls. */
+export const siteOf = <A, E>(engine: Engine<A, E>): Site | undefined =>
+  engine.leakAfter === Infinity
+    ? engine.siteInForce()
+    : new CapturedSite.Site(new Error(), Infinity)
 
 /** */
 export const getIn = <A, E>(
   scope: Scope.Scope,
   shelfOf: () => Shelf<A, E>,
-  site: Error | undefined
+  site: Site | undefined
 ): Effect.Effect<A, E> =>
   // MASK: the taking and its finalizer are one step; the wait is restored.
   Effect.uninterruptibleMask((restore) =>
@@ -870,6 +894,7 @@ export const unsafeAddShelf = <A, E>(
     creating: new Set(),
     checking: 0,
     closing: 0,
+    holds: undefined,
     generation: 0,
     backoff: undefined,
     retry: undefined,

@@ -3,7 +3,7 @@
  *
  * DESIGN. An engine is what the shelves of one pool share; a shelf is the items and the waiters of one key (a plain pool has
  * one). An item stands on at most one list, idle or lent, and on none while it is checked, reset or destroyed. Errors and
- * records are the owner's: the engine is told how to word a refusal and whom to tell of a lease.
+ * records are the owner's: the engine is told how to word a refusal and how to find the ledger.
  *
  * INVARIANTS those of Pool.ts. Everything is guarded by the single thread and written only by poolFlow.ts.
  */
@@ -19,6 +19,8 @@ import * as FiberId from "effect/FiberId"
 import * as Option from "effect/Option"
 import type * as Schedule from "effect/Schedule"
 import * as Tracer from "effect/Tracer"
+import * as Hold from "./hold.ts"
+import type * as CapturedSite from "./site.ts"
 import type * as WaitQueue from "./waitQueue.ts"
 
 export type Restore = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
@@ -52,7 +54,7 @@ export interface PoolStats {
 
 /**
  * Who has an item. `since` is in milliseconds of the `Clock` and known if an option of the pool needs the time at each borrow
- * (leak detection, metrics); `site` is known with leak detection.
+ * (leak detection, metrics); `site` is known with leak detection, or with a ledger in force that keeps sites.
  */
 export interface Holder {
   readonly fiber: string
@@ -129,8 +131,9 @@ export interface Item<A, E> {
   holder: Holding
   lentAt: number
   warned: boolean
-  site: Error | undefined
-  ended: (() => void) | undefined
+  site: Site | undefined
+  /** What the ledger knows of who has it. */
+  hold: Hold.Hold | undefined
   list: List<A, E> | undefined
   previous: Item<A, E> | undefined
   next: Item<A, E> | undefined
@@ -144,7 +147,8 @@ export interface List<A, E> {
 
 export interface Borrower<A, E> {
   readonly fiber: Holding
-  readonly site: Error | undefined
+  readonly site: Site | undefined
+  readonly hold: Hold.Hold | undefined
   order: number
   since: number
   deadline: number
@@ -179,6 +183,8 @@ export interface Shelf<A, E> {
   readonly creating: Set<Creation>
   checking: number
   closing: number
+  /** Who has its items, as far as recorded; written only by internal/hold.ts. */
+  holds: Set<Hold.Hold> | undefined
   generation: number
   /** Waits before the next refill, after a failed one. */
   backoff: Fiber.RuntimeFiber<void> | undefined
@@ -236,8 +242,10 @@ export interface Engine<A, E> {
   /** Whether a borrow needs the time at all. */
   readonly timed: boolean
   readonly clock: Clock.Clock
-  /** Tells of a lease; what it gives back tells of its end. */
-  readonly record: ((lease: string, now: number) => () => void) | undefined
+  /** The ledger in force in this step. */
+  readonly recorder: () => Hold.Recorder | undefined
+  /** The line that asks, if that ledger wants it; for a function the user calls. */
+  readonly siteInForce: () => Site | undefined
   readonly meter: Meter | undefined
   readonly fork: (effect: Effect.Effect<void>) => Fiber.RuntimeFiber<void>
   readonly refusals: Refusals<E>
@@ -321,11 +329,8 @@ export const unsafeShelfStats = <A, E>(shelf: Shelf<A, E>): PoolStats => ({
 export const nameOf = (fiber: Holding): string =>
   fiber === undefined ? "none" : FiberId.threadName(fiber.id())
 
-/** The stack below this library and effect: the message, `siteOf` and its caller come first. */
-const callers = ({ stack = "" }: Error): string =>
-  stack.split("\n").slice(3)
-    .filter((line) => !/node_modules\/(.*\/)?effect\//.test(line))
-    .map((line) => line.trim().replace(/^at /, "")).join("\n")
+/** Where something was asked for: the user's line, or lines. */
+export type Site = Pick<CapturedSite.Site, "text">
 
 export const holderOf = <A, E>(item: Item<A, E>): Holder => {
   const fiber = item.holder
@@ -336,7 +341,7 @@ export const holderOf = <A, E>(item: Item<A, E>): Holder => {
     fiber: nameOf(fiber),
     span: Option.isSome(span) && span.value._tag === "Span" ? span.value.name : undefined,
     since: item.lentAt === 0 ? undefined : item.lentAt,
-    site: item.site && callers(item.site)
+    site: item.site?.text
   }
 }
 
@@ -439,6 +444,23 @@ export const shortage = <A, E>(shelf: Shelf<A, E>): number =>
 
 export const hasRoom = <A, E>(shelf: Shelf<A, E>): boolean =>
   sizeOf(shelf) < shelf.engine.max && shelf.creating.size < shelf.engine.maxConnecting
+
+/** The shelves whose items a waiter of this one waits for: all of them, unless its own is as large as it may be. */
+export const inTheWayOf = <A, E>(shelf: Shelf<A, E>): Iterable<Shelf<A, E>> =>
+  sizeOf(shelf) >= shelf.engine.max ? [shelf] : shelf.engine.shelves
+
+/** Whether an item would come for who waits here, if all holders let go for whom `letsGo` is true, and all not recorded. */
+export const mayBeServed = <A, E>(
+  shelf: Shelf<A, E>,
+  letsGo: (hold: Hold.Hold) => boolean
+): boolean => {
+  for (const other of inTheWayOf(shelf)) {
+    // What the pool itself does ends.
+    if (other.creating.size + other.checking + other.closing > 0) return true
+    if (Hold.keptBy(other, letsGo) < other.lent.size + other.overdue.size) return true
+  }
+  return false
+}
 
 /** The waiter of a shelf nobody opens or checks anything for yet. */
 export const firstUnserved = <A, E>(shelf: Shelf<A, E>): number => {
