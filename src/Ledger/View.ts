@@ -13,7 +13,8 @@
  * - View-4 What is not shown is said: how many of how many.
  * - View-5 The page needs nothing but itself: its policy forbids every request, and all script but its own.
  *
- * COST (2026-11, 20,000 entries, 2 cores) see each.
+ * COST (2026-11, 20,000 entries, 2 busy cores) text 20 ms; JSON 120 ms, 7.5 MB, read back in 400 ms; SVG 100 ms, 42 kB;
+ * HTML 150 ms, 1.7 MB; in headless Chromium it is painted after 250 ms, a sort takes 25 to 110 ms, a search 25 to 120 ms.
  * NOT DONE a page that follows a running program; more than one snapshot in a page.
  * SOURCES Chrome's network panel (waterfall, brush), `pg_stat_activity` and `pg_blocking_pids`, Okabe and Ito's palette.
  *
@@ -76,7 +77,7 @@ export interface SvgOptions {
  * The snapshot as text: what is wrong first, then who holds what under whom, then the sums.
  *
  * **Details** — Every live entry has a line; of what failed or was abandoned the first 20. On one line, whatever the names hold.
- * **Interruption**, **Errors** — none, it is a function. **Cost** — 20,000 entries: about 60 ms.
+ * **Interruption**, **Errors** — none, it is a function. **Cost** — 20,000 entries: about 20 ms.
  *
  * **Example** (what is held)
  * ```ts run
@@ -106,7 +107,7 @@ export const text = (snapshot: Ledger.Snapshot, options: TextOptions = {}): stri
  *
  * **Details** — What is empty is left out. Attributes that are not plain data are written as what best stands for them; a secret
  *   in `Redacted` stays one.
- * **Interruption**, **Errors** — none, it is a function. **Cost** — 20,000 entries: about 100 ms and 7 MB.
+ * **Interruption**, **Errors** — none, it is a function. **Cost** — 20,000 entries: about 120 ms and 7.5 MB.
  *
  * @category conversions
  * @since 0.1.0
@@ -140,7 +141,7 @@ export const parse = (text: string): Either.Either<Ledger.Snapshot, LedgerFormat
  *
  * **Details** — Light or dark as the reader's system is. With more entries than `rows`, those that are live, failed or
  *   abandoned come first and then the longest; it says how many of how many, and the load on top is that of all.
- * **Interruption**, **Errors** — none, it is a function. **Cost** — 20,000 entries: about 150 ms and 60 kB.
+ * **Interruption**, **Errors** — none, it is a function. **Cost** — 20,000 entries: about 100 ms and 42 kB.
  *
  * @category conversions
  * @since 0.1.0
@@ -157,7 +158,7 @@ export const svg = (snapshot: Ledger.Snapshot, options: SvgOptions = {}): string
  *
  * **Details** — Its policy lets nothing load and no script run but its own. Whatever was in the snapshot is in the page: think of
  *   attributes and names before it is sent to anybody.
- * **Interruption**, **Errors** — none, it is a function. **Cost** — 20,000 entries: about 200 ms and 7 MB.
+ * **Interruption**, **Errors** — none, it is a function. **Cost** — 20,000 entries: about 150 ms and 1.7 MB.
  *
  * @category conversions
  * @since 0.1.0

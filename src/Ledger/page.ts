@@ -238,9 +238,9 @@ ${symbols}
 </header>
 <main>
 <noscript><p class="empty">This page is drawn by its own script. Without it: holdfast view --svg, or --text.</p></noscript>
-<div class="pair">
+<div class="pair" id="pair">
 <section class="card" aria-labelledby="wrong-title"><h2 id="wrong-title">What went wrong</h2><ul class="wrongs" id="wrongs"></ul></section>
-<div class="side"><section class="card" aria-labelledby="kinds-title"><h2 id="kinds-title">By kind, since the start</h2><table class="kinds"><thead><tr><th scope="col">kind</th><th scope="col">acquired</th><th scope="col">released</th><th scope="col">held</th><th scope="col">failed</th><th scope="col">aband.</th></tr></thead><tbody id="kinds"></tbody></table></section>
+<div class="side"><section class="card" aria-labelledby="kinds-title"><h2 id="kinds-title">By kind, since the start</h2><div class="scroll" tabindex="0"><table class="kinds"><thead><tr><th scope="col">kind</th><th scope="col">acquired</th><th scope="col">released</th><th scope="col">held</th><th scope="col">failed</th><th scope="col">aband.</th></tr></thead><tbody id="kinds"></tbody></table></div></section>
 <section class="card" id="oldestcard" aria-labelledby="oldest-title"><h2 id="oldest-title">Held longest, and still held</h2><ol class="oldest" id="oldest"></ol></section></div>
 </div>
 <div class="tools" id="tools" role="search">

@@ -105,7 +105,10 @@ for (const { state, kind, cause, ids, many, failedToLetGo } of data.wrongs) {
   wrongs.append(el("li", "", icon(states[state]), body));
 }
 if (data.moreWrongs > 0) wrongs.append(el("li", "", icon("failed"), el("p", "", "… and " + count(data.moreWrongs) + " more of other kinds and causes")));
-if (!wrongs.firstChild) wrongs.append(el("li", "", icon("released"), el("p", "", "No deadlock, nothing abandoned, nothing failed.")));
+if (!wrongs.firstChild) {
+  $("pair").classList.add("calm");
+  wrongs.append(el("li", "", icon("released"), el("p", "", "No deadlock, nothing abandoned, no release failed; of the " + count(total) + " entries here none failed to acquire.")));
+}
 
 // Sums by kind.
 $("kinds").append(...data.kinds.map(([kind, ...sums]) => el("tr", "", el("td", "", own(kind)), ...sums.map((n, i) => el("td", n === 0 ? "zero" : i > 2 ? "bad" : "", count(n))))));
@@ -218,6 +221,13 @@ const rowHeight = () => parseFloat(getComputedStyle(document.documentElement).ge
 let height = rowHeight();
 const cell = (className, ...inside) => { const td = el("td", className, ...inside); td.setAttribute("role", "cell"); return td; };
 const number = (className, value) => cell("num " + className + (value < 0 ? " none" : ""), value < 0 ? "–" : duration(value));
+// Of a long name the end tells as much as the beginning: what is between gives way.
+const ends = (name) => {
+  const letters = Array.from(name);
+  if (letters.length < 22) return own(name);
+  const at = letters.length - 12;
+  return el("bdi", "ends", el("span", "", letters.slice(0, at).join("")), el("span", "", letters.slice(at).join("")));
+};
 const makeRow = (at) => {
   const i = shown[at], row = rows[i], state = states[row[STATE]];
   const tr = el("tr", "");
@@ -225,7 +235,7 @@ const makeRow = (at) => {
   tr.setAttribute("aria-rowindex", String(at + 2));
   tr.setAttribute("aria-selected", String(i === selected));
   tr.dataset.at = String(at);
-  const open = button("open", own(text(row, NAME)), () => { cursor = at; select(i, false); });
+  const open = button("open", ends(text(row, NAME)), () => { cursor = at; select(i, false); });
   open.tabIndex = at === cursor ? 0 : -1;
   open.setAttribute("aria-label", text(row, KIND) + " " + text(row, NAME) + ", " + state);
   const name = cell("name", open);
@@ -304,6 +314,7 @@ const tally = (field) => {
   return sums;
 };
 const stateSums = tally(STATE);
+if (!rows.some((row) => row[OWNER])) $("entries").classList.add("ownerless");
 $("states").append(...states.map((state, i) => stateSums.has(i) ? chip(chosen.states, i, state, stateSums.get(i), icon(state)) : "").filter(Boolean));
 const kindSums = Array.from(tally(KIND)).sort((a, b) => b[1] - a[1] || a[0] - b[0]);
 const kindChips = kindSums.map(([kind, n]) => () => chip(chosen.kinds, kind, strings[kind], n));

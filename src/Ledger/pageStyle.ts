@@ -38,6 +38,8 @@ h1 .icon{width:20px;height:20px;margin-top:4px}
 .stats .none dd{color:var(--soft);font-weight:400}
 
 .pair{display:grid;grid-template-columns:minmax(0,1fr) minmax(320px,420px);gap:16px;padding:16px var(--pad) 0;align-items:start}
+.pair.calm{grid-template-columns:minmax(320px,420px) minmax(0,1fr)}
+.scroll{max-height:360px;overflow:auto}
 .card{background:var(--card);border:1px solid var(--line);border-radius:8px;padding:12px 16px}
 h2{font-size:13px;font-weight:600;margin-bottom:8px}
 .wrongs>li{padding:7px 0;border-top:1px solid var(--hair);display:grid;grid-template-columns:20px minmax(0,1fr)}
@@ -108,10 +110,12 @@ h2{font-size:13px;font-weight:600;margin-bottom:8px}
 .entries tbody tr[aria-selected=true] td{background:color-mix(in srgb,var(--accent) 13%,var(--card))}
 .entries tbody tr:not(.pad){cursor:pointer}
 .num{text-align:right!important}
-.c-state{width:112px}.c-kind{width:116px}.c-owner{width:17%}.c-fiber{width:72px}.c-num{width:88px}.c-time{width:29%}
+.c-state{width:112px}.c-kind{width:136px}.c-owner{width:16%}.c-fiber{width:72px}.c-num{width:88px}.c-time{width:27%}
 td.state .icon{margin-right:7px}
 td.state span{color:var(--ink)}
 td.name button{max-width:100%;overflow:hidden;text-overflow:ellipsis;font-weight:550;vertical-align:bottom}
+.ends{display:flex}.ends span{white-space:pre}.ends span:first-child{overflow:hidden;text-overflow:ellipsis}.ends span:last-child{flex:none}
+.ownerless .c-owner,.ownerless .owner{display:none!important}
 td.name .at{color:var(--soft);margin-left:8px;font-size:12px}
 td.owner{color:var(--soft)}
 .path{display:flex}.path .outer,.path .last{overflow:hidden;text-overflow:ellipsis;white-space:pre}.path .outer{flex:0 9 auto;min-width:0}.path .sep{flex:none;margin-right:5px}.path .last{flex:0 1 auto;min-width:0;max-width:100%;color:var(--ink)}
@@ -146,8 +150,8 @@ td.none{color:var(--soft)}
 .detail .wide{grid-column:1/-1}
 .detail .lane{height:26px;margin:2px 0 10px;border-bottom:1px solid var(--line);background:none}
 
-@media(max-width:1180px){.c-fiber,.fiber{display:none}.c-time{width:28%}}
-@media(max-width:1000px){.pair{grid-template-columns:minmax(0,1fr)}.c-owner,.owner{display:none}.c-kind{width:100px}.c-num{width:80px}.c-time{width:22%}}
+@media(max-width:1180px){.c-fiber,.fiber{display:none}.c-time{width:26%}}
+@media(max-width:1000px){.pair,.pair.calm{grid-template-columns:minmax(0,1fr)}.c-owner,.owner{display:none}.c-kind{width:100px}.c-num{width:80px}.c-time{width:22%}}
 @media(max-width:719px){
 :root{--row:74px;--pad:12px}
 body{font-size:14px}

@@ -80,6 +80,19 @@ const wrapped = (text: string, room: number): ReadonlyArray<string> => {
   return [...lines, line]
 }
 
+/** Of a long name the end tells as much as the beginning: what is between gives way. */
+const fittedEnds = (text: string, room: number): string => {
+  const characters = Array.from(printable(text))
+  const widths = characters.map(widthOf)
+  let left = room
+  if (widths.reduce((sum, width) => sum + width, 0) <= room) return escaped(text)
+  let head = 0
+  while (head < characters.length && left - widths[head]! > room * 0.5) left -= widths[head++]!
+  let tail = characters.length
+  while (tail > head && left - widths[tail - 1]! > 10) left -= widths[--tail]!
+  return escaped(`${characters.slice(0, head).join("")}…${characters.slice(tail).join("")}`)
+}
+
 const fitted = (text: string, room: number): string => {
   let used = 0
   const characters = Array.from(printable(text))
@@ -223,7 +236,7 @@ const rowOf = (
 ): string => {
   const { entry, phases } = drawn
   const { isNarrow, left, right, width } = plan
-  const label = fitted(
+  const label = fittedEnds(
     `${entry.kind} ${entry.name}`,
     (isNarrow ? right - 104 : left) - margin - 16
   )
@@ -364,12 +377,15 @@ export const draw = (snapshot: Ledger.Snapshot, size: Size): string => {
   const axisTop = y
   y += 10
   const rows: Array<string> = []
-  for (const [owner, group] of byOwner(drawn)) {
-    const title = owner === "" ? "no owner" : owner
-    rows.push(
-      `<text class="owner" x="${margin}" y="${y + 16}">${fitted(title, room * 0.9)}</text>`
-    )
-    y += 24
+  const groups = byOwner(drawn)
+  for (const [owner, group] of groups) {
+    if (groups.size > 1 || owner !== "") {
+      const title = owner === "" ? "no owner" : owner
+      rows.push(
+        `<text class="owner" x="${margin}" y="${y + 16}">${fitted(title, room * 0.9)}</text>`
+      )
+      y += 24
+    }
     for (const one of group) {
       rows.push(rowOf(one, plan, span, y, order.get(one.entry.id)))
       y += plan.rowHeight
