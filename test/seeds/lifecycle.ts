@@ -1,0 +1,174 @@
+/** `Managed` in every form, for the explorer: cut at every point it must let go, in bounded time, of all it has opened. */
+import { Effect, type Scope } from "effect"
+import { Managed } from "holdfast"
+import { Explore, type Probe } from "holdfast/Testing"
+import type { Own } from "./ours.ts"
+
+const alone = <S = void>(subject: Explore.Subject<S>): Own => ({
+  name: subject.name,
+  interruptions: (options) => Explore.interruptions(subject, options),
+  interleavings: undefined,
+  replay: (token) => Explore.replay(token, subject)
+})
+
+const turn = Effect.yieldNow()
+const hold = Effect.sleep(5)
+
+const resource = (
+  probe: Probe.Probe,
+  name = "r",
+  options?: Probe.Options,
+  settings: Partial<Managed.Settings<Probe.Handle>> = {}
+) =>
+  Managed.make({
+    name,
+    acquire: probe.acquire(name, options),
+    release: (handle) => probe.release(handle, options),
+    releaseDeadline: "1 minute",
+    ...settings
+  })
+
+type Use = Effect.Effect<unknown, unknown, Scope.Scope>
+
+const slowly = { acquireTakes: 3, releaseTakes: 3 }
+
+/** Opens at once, slowly, and more slowly still. */
+const three = (probe: Probe.Probe, options?: Managed.AllOptions) =>
+  Managed.all([
+    resource(probe, "a"),
+    resource(probe, "b", slowly),
+    resource(probe, "c", { acquireTakes: 5, releaseTakes: 1 })
+  ], options)
+
+const cannot = Managed.make({
+  name: "cannot",
+  acquire: (restore) => Effect.zipRight(restore(Effect.sleep(4)), Effect.fail("no")),
+  release: () => Effect.void
+})
+
+const forms: Readonly<Record<string, (probe: Probe.Probe) => Use>> = {
+  "Managed in a scope, a deadline": (probe) => Effect.zipRight(resource(probe), turn),
+  "Managed in a scope, slow": (probe) => Effect.zipRight(resource(probe, "r", slowly), hold),
+  "Managed by yield*": (probe) =>
+    Effect.gen(function*() {
+      yield* resource(probe, "a", slowly)
+      yield* turn
+      yield* resource(probe, "b")
+      yield* turn
+    }),
+  "Managed in a scope of its own": (probe) =>
+    Effect.zipRight(Effect.scoped(Effect.zipRight(resource(probe), turn)), turn),
+  "Managed.use, a release that waits": (probe) =>
+    Managed.use(resource(probe, "r", slowly), () => turn),
+  "Managed.use, no deadline": (probe) =>
+    Managed.use(resource(probe, "r", slowly, { releaseDeadline: Infinity }), () => turn),
+  "Managed.use, nested": (probe) =>
+    Managed.use(resource(probe, "a"), () => Managed.use(resource(probe, "b", slowly), () => turn)),
+  "Managed.use, its user fails": (probe) =>
+    Effect.exit(
+      Managed.use(resource(probe, "r", slowly), () => Effect.zipRight(turn, Effect.fail(1)))
+    ),
+  "Managed.use, its release fails": (probe) =>
+    Effect.sandbox(Managed.use(
+      Managed.make({
+        name: "bad",
+        acquire: probe.acquire("bad"),
+        release: (handle) =>
+          Effect.zipRight(probe.release(handle), Effect.zipRight(turn, Effect.fail("broken")))
+      }),
+      () => turn
+    )).pipe(Effect.exit),
+  "Managed.useOption": (probe) => Managed.useOption(resource(probe, "r", slowly), () => turn),
+  "Managed.all": (probe) => Effect.zipRight(three(probe), turn),
+  "Managed.all, by use": (probe) => Managed.use(three(probe), () => hold),
+  "Managed.all, two at once": (probe) => Managed.use(three(probe, { concurrency: 2 }), () => turn),
+  "Managed.all, one at once": (probe) => Managed.use(three(probe, { concurrency: 1 }), () => turn),
+  "Managed.all, released together": (probe) =>
+    Managed.use(three(probe, { releases: "parallel" }), () => turn),
+  "Managed.all, one fails": (probe) =>
+    Effect.exit(Managed.use(
+      Managed.all([
+        resource(probe, "a"),
+        cannot,
+        resource(probe, "b", { acquireTakes: 9, releaseTakes: 2 })
+      ]),
+      () => turn
+    )),
+  "Managed.all, nested": (probe) =>
+    Managed.use(
+      Managed.all({ three: three(probe), d: resource(probe, "d", slowly) }, {
+        releases: "parallel"
+      }),
+      () => turn
+    ),
+  "Managed.gen": (probe) =>
+    Managed.use(
+      Managed.gen("gen", function*(use) {
+        const handle = yield* probe.acquire("r", slowly)
+        yield* use(handle)
+        yield* turn
+        yield* probe.release(handle, slowly)
+      }),
+      () => turn
+    )
+}
+
+/** A release of one step runs where its owner stands, without a fiber and without a probe. */
+const instant = alone({
+  name: "Managed.use and in a scope, releases of one step",
+  setup: Effect.sync(() => ({ open: 0 })),
+  body: (state) => {
+    const step = (by: number) =>
+      Effect.sync(() => {
+        state.open += by
+      })
+    const one = Managed.make({ name: "one", acquire: step(1), release: () => step(-1) })
+    return Effect.zipRight(one, Managed.use(one, () => turn))
+  },
+  invariant: ({ open }) => open === 0
+})
+
+/** A release that hangs is abandoned, and the one outside it runs. */
+const hung = alone({
+  name: "Managed.use, a release that hangs",
+  setup: Effect.sync(() => ({ outer: 0, killed: 0, entered: 0 })),
+  body: (state) =>
+    Effect.sandbox(Managed.use(
+      Managed.make({
+        name: "outer",
+        acquire: Effect.sync(() => {
+          state.outer++
+        }),
+        release: () =>
+          Effect.zipRight(
+            turn,
+            Effect.sync(() => {
+              state.outer--
+            })
+          )
+      }),
+      () =>
+        Managed.use(
+          Managed.make({
+            name: "hung",
+            acquire: Effect.sync(() => {
+              state.entered++
+            }),
+            release: () => Effect.never,
+            releaseDeadline: "1 second",
+            onOverrun: () =>
+              Effect.sync(() => {
+                state.killed++
+              })
+          }),
+          () => turn
+        )
+    )).pipe(Effect.exit),
+  invariant: ({ entered, killed, outer }) => outer === 0 && killed === entered
+})
+
+export const managed: ReadonlyArray<Own> = [
+  ...Object.entries(forms).map(([name, form]) => alone({ name, body: (_, probe) => form(probe) })),
+  instant,
+  hung
+]
