@@ -68,10 +68,14 @@ export interface Managed<out A, out E = never, out R = never>
 {
   readonly name: string
   readonly kind: string
-  /** @internal acquires and says how to release; must run inside an uninterruptible region. `site` is the line that asked. */
+  /**
+   * @internal acquires and says how to release; must run inside an uninterruptible region. `site` is the line that asked;
+   * `asked` is told the ledger's entry, where there is one, in the step that makes it.
+   */
   readonly openInMask: (
     restore: Restore,
-    site?: Ledger.Site
+    site?: Ledger.Site,
+    asked?: (entry: Ledger.Entry) => void
   ) => Effect.Effect<Opened<A, E>, E, R>
 }
 
@@ -206,6 +210,18 @@ export interface Options<A, E, R, R2> extends Settings<A, R2> {
     exit: Exit.Exit<unknown, unknown>,
     reason: ReleaseReason
   ) => Effect.Effect<unknown, unknown, R2>
+  /** @internal */
+  readonly told?: Told | undefined
+}
+
+/** @internal What else the ledger is told by a module that makes a resource for its own user. */
+export interface Told {
+  /** The line of that user. */
+  readonly site: Ledger.Site | undefined
+  /** Who holds what the acquire waits for. */
+  readonly blockedBy: () => Iterable<Ledger.Entry>
+  /** The entry, in the step that makes it. */
+  readonly asked: (entry: Ledger.Entry) => void
 }
 
 const defaultReleaseDeadline = Duration.seconds(5)
@@ -304,7 +320,11 @@ abstract class Base<A, E, R> extends Effectable.Class<A, E, R | Scope.Scope>
 {
   abstract readonly name: string
   abstract readonly kind: string
-  abstract openInMask(restore: Restore, site?: Ledger.Site): Effect.Effect<Opened<A, E>, E, R>
+  abstract openInMask(
+    restore: Restore,
+    site?: Ledger.Site,
+    asked?: (entry: Ledger.Entry) => void
+  ): Effect.Effect<Opened<A, E>, E, R>
 
   override commit(): Effect.Effect<A, E, R | Scope.Scope> {
     return intoScope(this, undefined)
@@ -361,18 +381,22 @@ class Single<A, E, R, R2> extends Base<A, E, R | R2> {
       : Duration.decode(options.releaseDeadline)
   }
 
-  openInMask(restore: Restore, asked?: Ledger.Site): Effect.Effect<Opened<A, E>, E, R | R2> {
+  openInMask(
+    restore: Restore,
+    from?: Ledger.Site,
+    asked?: (entry: Ledger.Entry) => void
+  ): Effect.Effect<Opened<A, E>, E, R | R2> {
     return Effect.suspend(() => {
       const ledger = Ledger.unsafeInForce()
       // `R` is what this effect asks for, so its fiber's context has it.
       const context = currentContext() as Context.Context<R | R2>
-      const site = asked ?? this.site
+      const site = this.options.told?.site ?? from ?? this.site
       return ledger === undefined
         ? Effect.map(
           this.acquire(restore),
           (value) => this.opened({ value, context, site, ledger, entry: undefined })
         )
-        : this.openRecorded(restore, context, site, ledger)
+        : this.openRecorded(restore, context, site, ledger, asked)
     })
   }
 
@@ -418,13 +442,17 @@ class Single<A, E, R, R2> extends Base<A, E, R | R2> {
     restore: Restore,
     context: Context.Context<R | R2>,
     site: Ledger.Site | undefined,
-    ledger: Ledger.Service
+    ledger: Ledger.Service,
+    asked: ((entry: Ledger.Entry) => void) | undefined
   ): Effect.Effect<Opened<A, E>, E, R> {
-    const { attributes } = this.options
+    const { attributes, told } = this.options
     const entry = ledger.unsafeAcquiring(this.kind, this.name, {
       site,
-      attributes: typeof attributes === "function" ? undefined : attributes
+      attributes: typeof attributes === "function" ? undefined : attributes,
+      blockedBy: told?.blockedBy
     })
+    asked?.(entry)
+    told?.asked(entry)
     const acquire = this.acquire(restore)
     // A single step acquires nothing else.
     const inItsName = isInstant(acquire) ? acquire : Ledger.withOwner(acquire, this.name)
@@ -1232,9 +1260,13 @@ class Inside<A, H extends { readonly value: A }, E, R> extends Base<A, E, R> {
     this.outer = outer
   }
 
-  openInMask(restore: Restore, site?: Ledger.Site): Effect.Effect<Opened<A, E>, E, R> {
+  openInMask(
+    restore: Restore,
+    site?: Ledger.Site,
+    asked?: (entry: Ledger.Entry) => void
+  ): Effect.Effect<Opened<A, E>, E, R> {
     return Effect.map(
-      this.outer.openInMask(restore, site),
+      this.outer.openInMask(restore, site, asked),
       ({ close, exit, value: { value } }) => ({ value, close, exit })
     )
   }
