@@ -52,7 +52,7 @@ const consumer = () => {
   fs.renameSync(path.join(temp, "package"), path.join(installed, "holdfast"))
   // The command is a program, not a module; what builds on vitest loads only inside vitest.
   const names = modules().filter((name) =>
-    !/^(index|cli|internal\/.*|cli\/.*|Testing\/[a-z].*)$/.test(name)
+    !/^(index|cli|internal\/.*|cli\/.*|(Testing|Ledger)\/[a-z].*)$/.test(name)
   )
   const loadable = names.filter((name) => name !== "Testing/Vitest")
   const file = (name, text) => fs.writeFileSync(path.join(home, name), text)

@@ -10,14 +10,19 @@ import { gzipSync } from "node:zlib"
 
 const src = path.resolve(import.meta.dirname, "../src")
 
-// The command is a program, not a module; the lower-case files of Testing are its machinery.
+// The command is a program, not a module; the lower-case files of Testing and of Ledger are machinery.
 const modules = fs.readdirSync(src, { recursive: true, encoding: "utf8" })
-  .filter((file) => file.endsWith(".ts") && !/^(internal|cli)\b|^Testing\/[a-z]/.test(file))
+  .filter((file) =>
+    file.endsWith(".ts") && !/^(internal|cli)\b|^(Testing|Ledger)\/[a-z]/.test(file)
+  )
   .map((file) => file.slice(0, -".ts".length))
   .toSorted()
 
-/** Raise it with a reason: the core is loaded by everyone. 28 kB since Pool, Mutex, RwLock and Shared came to Batch and Lock. */
-const maxGzippedBytes = 28_000
+/**
+ * Raise it with a reason: the core is loaded by everyone. 28 kB since Pool, Mutex, RwLock and Shared came to Batch and Lock;
+ * 36 since ExitStack, the phases of Shutdown, the interop of Managed and the ledger's history came.
+ */
+const maxGzippedBytes = 36_000
 
 const specifier = (module: string): string => module === "index" ? "holdfast" : `holdfast/${module}`
 
@@ -61,6 +66,9 @@ describe("exports", () => {
       holdfast/Batch/Postgres
         checkpoint
         type Checkpoint Options
+      holdfast/ExitStack
+        make use
+        type EnterOptions ExitStack Options ReleaseOptions
       holdfast/Files
         FileError draft publish toFileError writeAtomic
         type Draft DraftOptions Durability PublishOptions WriteOptions
@@ -68,8 +76,11 @@ describe("exports", () => {
         BadRedirect BadUrl ChecksumMismatch ConnectFailed HttpStatus Session SessionClosed Stalled TooLarge TooManyRedirects TransportFailed Truncated download isRetryable retryPolicy session
         type DownloadError DownloadOptions Downloaded RetryOptions SessionOptions SessionService SessionStats
       holdfast/Ledger
-        Ledger StillHeld assertEmpty layer make snapshot
-        type Entry Recorder Service Snapshot State Totals
+        Ledger StillHeld assertEmpty describe describeDeadlock events layer leaks make snapshot unsafeInForce unsafeSite withOwner
+        type Deadlock Details Entry Event LayerOptions Options Recorder Service Site Sites Snapshot State Totals
+      holdfast/Ledger/View
+        LedgerFormatError html json parse svg text
+        type SvgOptions TextOptions
       holdfast/Lock
         Lock LockBackendError LockLost LockReentry LockTimeout LockUnsupported acquire inspect layerMemory make makeMemory tryAcquire withLock withLockIfFree
         type Backend Body Grant Holder Lease LockError LossReason MakeOptions Options Request Service TryOptions
@@ -83,8 +94,8 @@ describe("exports", () => {
         run
         type Options
       holdfast/Managed
-        ReleaseTimeout make use
-        type Managed Options Restore
+        GeneratorDidNotYield GeneratorFailed GeneratorYieldedTwice Interrupted OwnerClosed ReleaseTimeout all fromAsyncGenerator fromDisposable gen make toAsyncDisposable use useOption
+        type AllOptions GeneratorOptions Held Managed Options Owned ReleaseReason Restore Settings
       holdfast/Mutex
         MutexReentry MutexTimeout lock make makeKeyed size stats tryWithLock unsafeMake withKey withKeys withLock withLockTimeout
         type KeyedMutex Mutex Options Stats
@@ -113,8 +124,8 @@ describe("exports", () => {
         SharedClosed SharedFull get getKey invalidate invalidateKey make makeKeyed refCount size stats statsKey use useKey
         type CommonOptions InvalidateOptions KeyedOptions KeyedShared Options Shared Stats
       holdfast/Shutdown
-        Shutdown drains reason request requested unsafeMake
-        type Reason Service
+        Shutdown ShutdownTimeout drains inFlight isReady onDrain onStop phase reason report request requested run unsafeMake
+        type Budgets Ended FiberReport HookReport Options Phase PhaseReport Reason Report ResourceReport Service
       holdfast/Testing
         Explore Probe
       holdfast/Testing/Explore
@@ -127,7 +138,7 @@ describe("exports", () => {
         it
         type Interleaved Methods Safe
       holdfast
-        Batch Ledger Lock Managed Mutex Parallel Pool RwLock Semaphore Shared Shutdown
+        Batch ExitStack Ledger Lock Managed Mutex Parallel Pool RwLock Semaphore Shared Shutdown
       "
     `)
   })
