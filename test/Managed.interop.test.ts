@@ -196,7 +196,8 @@ describe("fromAsyncGenerator", () => {
     Effect.gen(function*() {
       const refused = new Error("refused")
       const throwing = async function*(): AsyncGenerator<number> {
-        throw refused
+        await Promise.reject(refused)
+        yield 1
       }
       const failed = yield* Effect.flip(Effect.scoped(Managed.fromAsyncGenerator("db", throwing)))
       expect(failed).toMatchObject({ _tag: "GeneratorFailed", resource: "db", cause: refused })

@@ -709,6 +709,7 @@ describe("ledger", () => {
       yield* Effect.scoped(lamp)
       yield* Effect.scoped(Effect.gen(function*() {
         yield* lamp
+        yield* Effect.void
       }))
       const { ended } = yield* Ledger.snapshot
       const described = /traced \(.*Managed\.test\.ts:\d+:\d+\)$/
