@@ -232,22 +232,104 @@ export const mutants: ReadonlyArray<Mutant> = [
   withoutMask(
     "Managed.use without its mask",
     "Managed.ts",
-    "(restore) =>\n      Effect.flatMap(self.openInMask(restore), ({ close, value }) =>",
+    "(restore) =>\n    self instanceof Single",
     "Managed.use"
+  ),
+  withoutMask(
+    "Managed.useOption without its mask",
+    "Managed.ts",
+    "(restore) =>\n    bracketInMask(self, restore, f, endChanging",
+    "Managed.useOption"
   ),
   mutant(
     "a scoped acquire is registered one step late",
     "Managed.ts",
-    "        Effect.flatMap(this.openInMask(restore), (opened) =>",
-    "        Effect.flatMap(Effect.zipLeft(this.openInMask(restore), restore(Effect.yieldNow())), (opened) =>",
+    "        : Effect.flatMap(\n          managed.openInMask(restore, site),",
+    "        : Effect.flatMap(\n          Effect.zipLeft(managed.openInMask(restore, site), restore(Effect.yieldNow())),",
     "Managed in a scope"
+  ),
+  mutant(
+    "the hold of a user that fails is not ended",
+    "Managed.ts",
+    "onFailure: (cause) => this.endUse(value, Exit.failCause(cause), asked),",
+    "onFailure: (cause) => Effect.failCause(cause),",
+    "Managed.use"
+  ),
+  mutant(
+    "a release of one step is taken for done",
+    "Managed.ts",
+    "    if (isInstant(release)) {",
+    "    if (isInstant(release)) return this.released(hold, undefined)\n    if (isInstant(release)) {",
+    "Managed.use and in a scope, releases of one step"
+  ),
+  mutant(
+    "an abandoned release has no hard way",
+    "Managed.ts",
+    "    if (onOverrun === undefined) return abandon(cause)",
+    "    if (true) return abandon(cause)",
+    "Managed.use, a release that hangs"
+  ),
+  mutant(
+    "all: what fails to open leaves the others open",
+    "Managed.ts",
+    "onFailure: (cause) => endUnchanged(this.opened(opened, undefined), Exit.failCause(cause)),",
+    "onFailure: (cause) => Effect.failCause(cause),",
+    "Managed.all"
+  ),
+  withoutMask(
+    "all: a member is opened without a mask",
+    "Managed.ts",
+    "(restore) => Effect.map(member.openInMask(restore, site), keep))",
+    "Managed.all"
+  ),
+  mutant(
+    "all: a member is kept one step late",
+    "Managed.ts",
+    "Effect.map(member.openInMask(restore, site), keep)",
+    "Effect.map(Effect.zipLeft(member.openInMask(restore, site), restore(Effect.yieldNow())), keep)",
+    "Managed.all"
+  ),
+  mutant(
+    "all: released together, the last is forgotten",
+    "Managed.ts",
+    "{ count: members.length, worker }),\n      () => causes",
+    "{ count: members.length - 1, worker }),\n      () => causes",
+    "Managed.all, released together"
+  ),
+  mutant(
+    "all: released in turn, the first is forgotten",
+    "Managed.ts",
+    "    Effect.reduceRight(members, [] as Array<Cause.Cause<never>>",
+    "    Effect.reduceRight(members.slice(1), [] as Array<Cause.Cause<never>>",
+    "Managed.all"
   ),
   mutant(
     "a release runs in the interrupted fiber and can be cut",
     "internal/deadline.ts",
-    "Effect.forkDaemon(Effect.interruptible(effect)),",
-    "Effect.fork(Effect.interruptible(effect)),",
+    "  return Effect.uninterruptible(\n    Effect.withFiberRuntime((caller",
+    "  if (true) return Effect.map(Effect.exit(Effect.interruptible(effect)), Either.right)\n  return Effect.uninterruptible(\n    Effect.withFiberRuntime((caller",
     "Managed.use, a release with a deadline"
+  ),
+  mutant(
+    "a release that waits is not waited for",
+    "internal/deadline.ts",
+    "      const ended = work.unsafePoll()",
+    "      const ended = work.unsafePoll() ?? { _tag: \"Success\", value: undefined } as never",
+    "Managed.use, a release with a deadline"
+  ),
+  mutant(
+    "a release that waits has no timer",
+    "internal/deadline.ts",
+    "start(timerOf(deadline), caller, runtimeFlags)",
+    "start(Effect.never, caller, runtimeFlags)",
+    "Managed.use, a release that hangs"
+  ),
+  mutant(
+    "any release is taken for one that cannot wait",
+    "internal/deadline.ts",
+    "  return op === \"Success\"",
+    "  return op !== undefined || op === \"Success\"",
+    "Managed.use, a release that hangs"
   ),
   // Parallel, Batch.
   mutant(
@@ -288,7 +370,7 @@ export const mutants: ReadonlyArray<Mutant> = [
   withoutMask(
     "Managed in a scope without its mask",
     "Managed.ts",
-    "(restore) =>\n      Effect.flatMap(\n        Effect.scope",
+    "(restore) =>\n    Effect.flatMap(Effect.scope",
     "Managed in a scope"
   ),
   mutant(
@@ -327,5 +409,111 @@ export const mutants: ReadonlyArray<Mutant> = [
     "    Effect.flatMap(takeInMask(shelfOf, site, restore), (item) =>\n      Effect.as(",
     "    Effect.flatMap(Effect.zipLeft(takeInMask(shelfOf, site, restore), restore(Effect.yieldNow())), (item) =>\n      Effect.as(",
     "Pool.get"
+  ),
+  // Exit stacks.
+  withoutMask(
+    "a body without its mask leaves what it entered",
+    "ExitStack.ts",
+    "(restore) => {\n    const stack",
+    "ExitStack.use"
+  ),
+  withoutMask(
+    "an interrupted close loses the rest",
+    "ExitStack.ts",
+    "(restore) =>\n      this.isEnding",
+    "ExitStack.popAll",
+    "ExitStack.make"
+  ),
+  withoutMask(
+    "acquire and registration are two steps",
+    "ExitStack.ts",
+    "(restore) => {\n      if (this.refusing)",
+    "ExitStack.use"
+  ),
+  mutant(
+    "a close does not wait for what is being acquired",
+    "ExitStack.ts",
+    "    return this.entering === 0\n      ? this.unwind(exit)",
+    "    return true\n      ? this.unwind(exit)",
+    "ExitStack.enter beside"
+  ),
+  mutant(
+    "nobody tells the close that the last acquire has ended",
+    "ExitStack.ts",
+    "if (--this.entering === 0) this.wake?.()",
+    "this.entering--",
+    "ExitStack.enter beside"
+  ),
+  mutant(
+    "an acquire that fails stays in flight for ever",
+    "ExitStack.ts",
+    "        onFailure: (cause) => {\n          this.leave()\n",
+    "        onFailure: (cause) => {\n",
+    "ExitStack.use, entering"
+  ),
+  mutant(
+    "what comes too late has left before it is given back",
+    "ExitStack.ts",
+    "    return Effect.onExit(\n      this.failed(refused, [...steps]),",
+    "    this.leave()\n    return Effect.onExit(\n      this.failed(refused, [...steps]),",
+    "ExitStack.enter beside"
+  ),
+  mutant(
+    "what is handed over stays with its old owner too",
+    "ExitStack.ts",
+    "        heir.steps = this.steps\n        this.steps = []",
+    "        heir.steps = [...this.steps]",
+    "ExitStack.popAll"
+  ),
+  mutant(
+    "what is handed over belongs to no scope",
+    "ExitStack.ts",
+    "return Effect.flatMap(heir.belongTo(scope), () => {",
+    "return Effect.flatMap(Effect.void, () => {",
+    "ExitStack.popAll"
+  ),
+  mutant(
+    "everything moves before the heir has an owner",
+    "ExitStack.ts",
+    "      return Effect.flatMap(heir.belongTo(scope), () => {\n        if (this.refusing) return this.refused(\"popAll\")",
+    "      heir.steps = this.steps\n      this.steps = []\n      return Effect.flatMap(heir.belongTo(scope), () => {\n        return Effect.succeed(heir)",
+    "ExitStack.popAll",
+    "ExitStack.moveTo"
+  ),
+  mutant(
+    "a closed stack still lets in",
+    "ExitStack.ts",
+    "    this.isEnding = true\n    this.refusing = true",
+    "    this.isEnding = true",
+    "ExitStack.enter after"
+  ),
+  mutant(
+    "enterAll leaves what it opened when one fails",
+    "ExitStack.ts",
+    "onFailure: (cause) => part.failed(cause, part.steps)",
+    "onFailure: (cause) => Effect.failCause(cause)",
+    "ExitStack.enterAll"
+  ),
+  mutant(
+    "a scoped effect that fails keeps what it had",
+    "ExitStack.ts",
+    "return Effect.flatMap(closing(undefined)(failed), (exit) => {",
+    "return Effect.flatMap(Effect.succeed(failed), (exit) => {",
+    "ExitStack.use, entering"
+  ),
+  mutant(
+    "who joins misses an end that has come",
+    "ExitStack.ts",
+    "    if (this.final !== undefined) return Effect.succeed(this.final)\n",
+    "",
+    "ExitStack.popAll",
+    "ExitStack.close"
+  ),
+  mutant(
+    "nobody tells those who joined",
+    "ExitStack.ts",
+    "      if (this.joined !== undefined) Deferred.unsafeDone(this.joined, Exit.succeed(final))\n",
+    "",
+    "ExitStack.close"
   )
 ]

@@ -6,7 +6,7 @@ import { Effect, Exit, Fiber, Ref, Scope } from "effect"
 import { Managed } from "holdfast"
 import * as ExitStack from "holdfast/ExitStack"
 import { Explore, type Probe } from "holdfast/Testing"
-import type { Own } from "./ours.ts"
+import { alone, type Own } from "./own.ts"
 
 /** A slow release is waited for here; that one past its deadline is abandoned by name is ExitStack-4's. */
 const patient = { releaseDeadline: Infinity }
@@ -25,13 +25,6 @@ const scoped = (probe: Probe.Probe, name: string, takes = 0) =>
     probe.acquire(name, { acquireTakes: takes }),
     (handle) => probe.release(handle, { releaseTakes: takes })
   )
-
-const alone = <S = void>(subject: Explore.Subject<S>): Own => ({
-  name: subject.name,
-  interruptions: (options) => Explore.interruptions(subject, options),
-  interleavings: undefined,
-  replay: (token) => Explore.replay(token, subject)
-})
 
 /** Where others are in the way. */
 const beside = <S = void>(subject: Explore.Subject<S>): Own => ({

@@ -9,14 +9,10 @@ import * as Pool from "holdfast/Pool"
 import * as RwLock from "holdfast/RwLock"
 import * as Shared from "holdfast/Shared"
 import { Explore, type Probe } from "holdfast/Testing"
+import { exitStacks } from "./exitStack.ts"
+import { alone, type Own } from "./own.ts"
 
-export interface Own {
-  readonly name: string
-  readonly interruptions: (options?: Explore.Options) => Promise<Explore.Verdict>
-  /** Where somebody is in the way. */
-  readonly interleavings: ((options?: Explore.Schedules) => Promise<Explore.Verdict>) | undefined
-  readonly replay: (token: string) => Promise<Explore.Replay>
-}
+export type { Own }
 
 /** A slow release is waited for here; that one past its deadline is abandoned by name is Managed-3's. */
 const patient = { releaseDeadline: Infinity }
@@ -49,13 +45,6 @@ const behind = (holder: Use, use: Use): Use =>
 
 const turn = Effect.yieldNow()
 const hold = Effect.sleep(5)
-
-const alone = <S = void>(subject: Explore.Subject<S>): Own => ({
-  name: subject.name,
-  interruptions: (options) => Explore.interruptions(subject, options),
-  interleavings: undefined,
-  replay: (token) => Explore.replay(token, subject)
-})
 
 /** The same use alone, behind a holder, and beside another. */
 const contended = <S>(
@@ -391,5 +380,6 @@ export const ours: ReadonlyArray<Own> = [
         () => turn
       ),
     invariant: ({ open }) => !open
-  })
+  }),
+  ...exitStacks
 ]

@@ -1,0 +1,18 @@
+/** A primitive of ours as a subject, for the lists of them (`ours.ts` has them all). */
+import { Explore } from "holdfast/Testing"
+
+export interface Own {
+  readonly name: string
+  readonly interruptions: (options?: Explore.Options) => Promise<Explore.Verdict>
+  /** Where somebody is in the way. */
+  readonly interleavings: ((options?: Explore.Schedules) => Promise<Explore.Verdict>) | undefined
+  readonly replay: (token: string) => Promise<Explore.Replay>
+}
+
+/** With nobody in the way. */
+export const alone = <S = void>(subject: Explore.Subject<S>): Own => ({
+  name: subject.name,
+  interruptions: (options) => Explore.interruptions(subject, options),
+  interleavings: undefined,
+  replay: (token) => Explore.replay(token, subject)
+})
