@@ -35,9 +35,12 @@ export const duration = (millis: number): string => {
 export const count = (value: number): string =>
   String(value).replace(/\B(?=(?:\d{3})+(?!\d))/g, ",")
 
+/** What a clock can show: 285,000 years round 1970. Beyond, a time is none. */
+const isTime = (millis: number): boolean => Math.abs(millis) <= 8.64e15
+
 /** An instant of the ledger's clock, in UTC. */
 export const instant = (millis: number): string =>
-  Math.abs(millis) <= 8.64e15 ? new Date(millis).toISOString() : "an unknown time"
+  isTime(millis) ? new Date(millis).toISOString() : "an unknown time"
 
 /** Controls, changes of direction, half characters and what XML has no place for. */
 const unprintable =
@@ -84,12 +87,12 @@ export interface Span {
 
 const timesOf = (entry: Ledger.Entry): ReadonlyArray<number> =>
   [entry.askedAt, entry.heldAt, entry.releasingAt, entry.endedAt]
-    .filter((at): at is number => at !== undefined && Number.isFinite(at))
+    .filter((at): at is number => at !== undefined && isTime(at))
 
 /** The time that a snapshot speaks of, at least a millisecond. */
 export const spanOf = (snapshot: Ledger.Snapshot): Span => {
   let from = Infinity
-  let to = Number.isFinite(snapshot.takenAt) ? snapshot.takenAt : -Infinity
+  let to = isTime(snapshot.takenAt) ? snapshot.takenAt : -Infinity
   for (const entries of [snapshot.live, snapshot.ended]) {
     for (const entry of entries) {
       for (const at of timesOf(entry)) {

@@ -10,13 +10,11 @@ import {
   count,
   duration,
   instant,
-  isLiveState,
   type Load,
   loadOf,
   type Phases,
   phasesOf,
   printable,
-  severity,
   shortSite,
   type Span,
   spanOf,
@@ -109,19 +107,41 @@ interface Drawn {
   readonly phases: Phases
 }
 
-/** What is live or went wrong, worst first, then what took longest; in the order in which it was asked for. */
-const chosen = (snapshot: Ledger.Snapshot, span: Span, rows: number): ReadonlyArray<Drawn> =>
-  [...snapshot.live, ...snapshot.ended]
+type Ending = "live" | "abandoned" | "failed" | "released"
+const endings: ReadonlyArray<Ending> = ["live", "abandoned", "failed", "released"]
+const endingOf = ({ state }: Ledger.Entry): Ending =>
+  state === "abandoned" || state === "failed" || state === "released" ? state : "live"
+
+/**
+ * Deadlocks, then the longest, but a quarter of the rows for each ending that has so many: a thousand failures do not hide what
+ * is still held. In the order in which they were asked for.
+ */
+const chosen = (snapshot: Ledger.Snapshot, span: Span, rows: number): ReadonlyArray<Drawn> => {
+  const all = [...snapshot.live, ...snapshot.ended]
     .map((entry) => ({ entry, phases: phasesOf(entry, span) }))
-    .toSorted((one, other) =>
-      severity[one.entry.state] - severity[other.entry.state]
-      || lengthOf(other) - lengthOf(one)
-      || one.entry.id - other.entry.id
+    .toSorted((one, other) => lengthOf(other) - lengthOf(one) || one.entry.id - other.entry.id)
+  const stuck = new Set(
+    snapshot.deadlocks.flatMap(({ waits }) =>
+      waits.flatMap(({ holder, waiter }) => [holder, waiter])
     )
+  )
+  const share = Math.floor(rows / endings.length)
+  const first = endings.flatMap((ending) =>
+    all.filter(({ entry }) => endingOf(entry) === ending).slice(0, share)
+  )
+  return Array.from(new Set([...all.filter(({ entry }) => stuck.has(entry.id)), ...first, ...all]))
     .slice(0, rows)
     .toSorted((one, other) =>
       one.phases.asked - other.phases.asked || one.entry.id - other.entry.id
     )
+}
+
+/** `15 live, 13 abandoned, 32 released`. */
+const composition = (drawn: ReadonlyArray<Drawn>): string =>
+  endings.flatMap((ending) => {
+    const n = drawn.filter(({ entry }) => endingOf(entry) === ending).length
+    return n === 0 ? [] : [`${count(n)} ${ending}`]
+  }).join(", ")
 
 const lengthOf = ({ phases }: Drawn): number => phases.end - phases.asked
 
@@ -347,13 +367,12 @@ export const draw = (snapshot: Ledger.Snapshot, size: Size): string => {
       all === 1 ? "entry" : "entries"
     }`
   )
-  const worst = drawn.some(({ entry }) => isLiveState(entry.state) || entry.state !== "released")
   if (drawn.length < all) {
     say(
       "soft",
-      `Showing ${count(drawn.length)} of ${count(all)}: ${
-        worst ? "abandoned, failed and live first, then " : ""
-      }the longest`
+      `Showing ${count(drawn.length)} of ${count(all)}, ${
+        snapshot.deadlocks.length > 0 ? "deadlocks and " : ""
+      }the longest of each: ${composition(drawn)}`
     )
   }
   for (const text of deadlocksOf(snapshot)) say("bad", text)

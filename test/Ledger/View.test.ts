@@ -410,12 +410,16 @@ describe("View.svg", () => {
 
   it("View-4: with more entries than rows it says so, and stays small", () => {
     const svg = View.svg(many(3, 20_000))
-    expect(svg).toContain(
-      "Showing 60 of 20,003: abandoned, failed and live first, then the longest"
-    )
+    expect(svg).toContain("Showing 60 of 20,003, the longest of each: 3 live, 57 released")
     expect(svg.match(/<g><title>/g)?.length).toBe(60)
     expect(svg.length).toBeLessThan(60_000)
     expect(View.svg(many(0, 5))).not.toContain("Showing")
+    // Many failures do not hide what is still held.
+    const failed = Array.from({ length: 500 }, (_, id) => entry({ id: 1000 + id, state: "failed" }))
+    const held = many(20, 0)
+    expect(View.svg({ ...held, ended: failed }, { rows: 40 })).toContain(
+      "Showing 40 of 520, the longest of each: 20 live, 20 failed"
+    )
   })
 
   it("View-3: nothing in it is markup but its own", () => {
