@@ -3,7 +3,7 @@ import {
   Cause,
   Chunk,
   Deferred,
-  Duration,
+  type Duration,
   Effect,
   Exit,
   Fiber,
@@ -327,7 +327,7 @@ describe("Shutdown.run", () => {
       const program = Effect.scoped(Effect.gen(function*() {
         yield* Shutdown.onDrain(hang)
         yield* Shutdown.onStop(hang)
-        yield* Shutdown.drains(hang)
+        return yield* Shutdown.drains(hang)
       }))
       const ends: Array<string> = []
       const { ended, shutdown } = yield* launch(program, {
