@@ -35,6 +35,7 @@ import type * as Schedule from "effect/Schedule"
 import { exitWithin } from "./internal/deadline.ts"
 import * as Source from "./internal/source.ts"
 import * as Workers from "./internal/workers.ts"
+import * as Ledger from "./Ledger.ts"
 import * as Semaphore from "./Semaphore.ts"
 
 /**
@@ -422,7 +423,7 @@ export const run = <
     }
     const crew = Workers.makeCrew<E | E2 | E3 | E4 | ItemTimeout>()
     const stopped = Deferred.unsafeMake<void>(FiberId.none)
-    return supervise<Item, A, E | E2 | E3 | ItemTimeout, E4, R | R2 | R3 | R4 | R5>({
+    const run = supervise<Item, A, E | E2 | E3 | ItemTimeout, E4, R | R2 | R3 | R4 | R5>({
       name: job.name,
       keyOf: job.key,
       begin: beginItem(job, options.checkpoint),
@@ -445,6 +446,7 @@ export const run = <
         duplicates: 0
       }
     })
+    return Ledger.withOwner(run, job.name)
   })
 
 /** Forks the workers, watches for a drain, and closes the source after the last of them. */

@@ -294,6 +294,8 @@ const nothing: Readonly<Record<string, unknown>> = {}
 
 /** An entry as it is kept. Guarded by the single thread; written only by the recorder. */
 class Kept implements Entry {
+  /** Whose it is: in another ledger its number means nothing. */
+  readonly book: unknown
   readonly id: number
   readonly kind: string
   readonly name: string
@@ -315,6 +317,7 @@ class Kept implements Entry {
   warned = false
 
   constructor(
+    book: unknown,
     id: number,
     kind: string,
     name: string,
@@ -322,6 +325,7 @@ class Kept implements Entry {
     details: Details | undefined,
     fiber: Fiber.RuntimeFiber<unknown, unknown> | undefined
   ) {
+    this.book = book
     this.id = id
     this.kind = kind
     this.name = name
@@ -349,9 +353,18 @@ class Kept implements Entry {
   }
 
   get blockedBy(): ReadonlyArray<number> {
-    return this.state === "acquiring" && this.blockers !== undefined
-      ? Array.from(this.blockers(), ({ id }) => id)
-      : []
+    return this.inTheWay().map(({ id }) => id)
+  }
+
+  /** Who holds what it waits for, as far as this ledger knows. */
+  inTheWay(): ReadonlyArray<Kept> {
+    return this.state !== "acquiring" || this.blockers === undefined
+      ? []
+      : Array.from(this.blockers()).filter((one): one is Kept => this.isBeside(one))
+  }
+
+  isBeside(entry: Entry): boolean {
+    return entry instanceof Kept && entry.book === this.book
   }
 
   get cause(): string | undefined {
@@ -471,11 +484,10 @@ const isServed = ({ holders, waiter }: Wait, letsGo: (holder: Entry) => boolean)
 const waitsAmong = (live: Iterable<Kept>): Map<number, Wait> => {
   const waits = new Map<number, Wait>()
   for (const waiter of live) {
-    if (
-      waiter.state !== "acquiring" || waiter.asker === undefined || waiter.blockers === undefined
-    ) continue
-    const holders = Array.from(waiter.blockers()).filter((one): one is Kept => one instanceof Kept)
-    if (holders.length > 0) waits.set(waiter.asker, { waiter, holders })
+    const holders = waiter.inTheWay()
+    if (waiter.asker !== undefined && holders.length > 0) {
+      waits.set(waiter.asker, { waiter, holders })
+    }
   }
   return waits
 }
@@ -490,7 +502,7 @@ const stuckWaits = (live: Iterable<Kept>): ReadonlyMap<number, Wait> => {
     const wait = waits.get(asker)
     if (wait === undefined) continue
     const letsGo = (holder: Entry): boolean => {
-      const of = holder instanceof Kept ? holder.asker : undefined
+      const of = holder instanceof Kept && wait.waiter.isBeside(holder) ? holder.asker : undefined
       if (of === undefined || !waits.has(of)) return true
       const known = askersOf.get(of)
       if (known === undefined) askersOf.set(of, [asker])
@@ -623,7 +635,7 @@ class Book implements Service {
   unsafeAcquiring = (kind: string, name: string, details?: Details): Entry => {
     const fiber = details?.fiber ?? Option.getOrUndefined(Fiber.getCurrentFiber())
     const now = this.clock.unsafeCurrentTimeMillis()
-    const entry = new Kept(this.nextId++, kind, name, now, details, fiber)
+    const entry = new Kept(this, this.nextId++, kind, name, now, details, fiber)
     this.live.set(entry.id, entry)
     this.meter?.moved(kind, undefined, "acquiring")
     this.changed(entry)

@@ -15,11 +15,12 @@
  * - Lock-5 (G5) A bracket never raises `LockLost` by its own release, nor once its body has ended.
  * - Lock-6 (G6, L6) FIFO among the fibers that share one service.
  * - Lock-7 (G7) A key that the same fiber tree holds by `withLock` fails with `LockReentry` instead of waiting for itself.
+ * - Lock-8 (L9) With a ledger in force, who waits for a key is `acquiring` there, blocked by who has it in this process.
  *
  * COST (2026-11, 2 small cores) in process, uncontended: 13 µs a bracket; `waitAtMost` forks two fibers; a remote lease runs its
  * body in a child fiber. State per key goes when nobody holds or awaits it.
- * NOT DONE shared mode, several keys at once, leases with a time to live; deadlocks between keys are not looked for: take
- * nested keys in one order everywhere, or give `waitAtMost`.
+ * NOT DONE shared mode, several keys at once, leases with a time to live. Deadlocks between keys are told by the ledger, within this
+ * process, and not broken: take nested keys in one order everywhere, or give `waitAtMost`.
  * NOT PROMISED that a paused process, or a body which ignores interruption, stops in time: pass `fence` to what you write to,
  * and let it refuse.
  * SOURCES madelson/DistributedLock (handle-lost token), Kleppmann 2016 (fencing), Curator #985 (interrupt the body).
@@ -41,6 +42,7 @@ import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import { exitWithin } from "./internal/deadline.ts"
+import * as Ledger from "./Ledger.ts"
 import * as Managed from "./Managed.ts"
 import * as Semaphore from "./Semaphore.ts"
 
@@ -186,6 +188,8 @@ export interface Lease {
  */
 export interface TryOptions {
   readonly label?: string | undefined
+  /** @internal The line that asks, where it is not the one that calls the service. */
+  readonly site?: Ledger.Site | undefined
 }
 
 /**
@@ -303,6 +307,8 @@ interface Slot {
   readonly line: Semaphore.Semaphore
   users: number
   hold: Hold | undefined
+  /** Who has the line, if that is recorded: its holder, or who waits for the backend. */
+  first: Ledger.Entry | undefined
 }
 
 /** One grant from first request to release. Guarded by the single thread. */
@@ -491,6 +497,18 @@ interface Taken {
   readonly lease: Lease
 }
 
+/** One who asks for a key. */
+interface Asking {
+  readonly key: string
+  readonly label: string | undefined
+  /** Its entry, if it is recorded. Guarded by the single thread; written once, before anything is waited for. */
+  entry: Ledger.Entry | undefined
+}
+
+/** The user's line. */
+const siteOf = (options: TryOptions | undefined): Ledger.Site | undefined =>
+  options?.site ?? Ledger.unsafeSite()
+
 /**
  * A lock service over a backend. This is how the layers are built, and how a backend of your own becomes one.
  *
@@ -511,7 +529,7 @@ export const make = (backend: Backend, options?: MakeOptions): Service => {
   const enter = (key: string): Slot => {
     let slot = slots.get(key)
     if (slot === undefined) {
-      slot = { line: Semaphore.unsafeMake(1), users: 0, hold: undefined }
+      slot = { line: Semaphore.unsafeMake(1), users: 0, hold: undefined, first: undefined }
       slots.set(key, slot)
     }
     slot.users++
@@ -522,6 +540,7 @@ export const make = (backend: Backend, options?: MakeOptions): Service => {
   }
   const giveSlot = (key: string, slot: Slot): void => {
     slot.hold = undefined
+    slot.first = undefined
     Semaphore.unsafeRelease(slot.line, 1)
     leave(key, slot)
   }
@@ -537,11 +556,11 @@ export const make = (backend: Backend, options?: MakeOptions): Service => {
 
   /** From the slot that is ours to the backend's grant; on any failure the slot goes on to the next in line. */
   const takeGrant = <E>(
-    key: string,
-    label: string | undefined,
+    { entry, key, label }: Asking,
     slot: Slot,
     ask: (request: Request) => Effect.Effect<Grant, E>
   ): Effect.Effect<Taken, E> => {
+    slot.first = entry
     const hold = newHold(key, label)
     const lose = (reason: LossReason): void => end(hold, reason)
     return Effect.matchCauseEffect(ask({ key, label, owner: hold.owner, lose }), {
@@ -560,33 +579,33 @@ export const make = (backend: Backend, options?: MakeOptions): Service => {
   }
 
   const waitForGrant = (
-    key: string,
-    label: string | undefined,
+    asking: Asking,
     restore: Managed.Restore
   ): Effect.Effect<Taken, LockError> =>
     Effect.suspend(() => {
+      const { key } = asking
       const slot = enter(key)
       return Effect.matchCauseEffect(Semaphore.takeInMask(slot.line, 1, restore), {
         onFailure: (cause) => {
           leave(key, slot)
           return Effect.failCause(cause)
         },
-        onSuccess: () => takeGrant(key, label, slot, (request) => backend.take(request, restore))
+        onSuccess: () => takeGrant(asking, slot, (request) => backend.take(request, restore))
       })
     })
 
   const tryForGrant = (
-    key: string,
-    label: string | undefined,
+    asking: Asking,
     restore: Managed.Restore
   ): Effect.Effect<Taken, LockError | NotFree> =>
     Effect.suspend((): Effect.Effect<Taken, LockError | NotFree> => {
+      const { key } = asking
       const slot = enter(key)
       if (!Semaphore.unsafeTryTake(slot.line, 1)) {
         leave(key, slot)
         return Effect.fail(new NotFree())
       }
-      return takeGrant(key, label, slot, (request) =>
+      return takeGrant(asking, slot, (request) =>
         Effect.flatMap(
           backend.tryTake(request, restore),
           (grant): Effect.Effect<Grant, NotFree> =>
@@ -616,18 +635,33 @@ export const make = (backend: Backend, options?: MakeOptions): Service => {
       })
     })
 
+  /** For one run, which has one entry. */
   const managed = <E>(
     key: string,
-    acquire: (restore: Managed.Restore) => Effect.Effect<Taken, E>
-  ): Managed.Managed<Taken, E> =>
-    Managed.make({
+    options: TryOptions | undefined,
+    site: Ledger.Site | undefined,
+    acquire: (asking: Asking, restore: Managed.Restore) => Effect.Effect<Taken, E>
+  ): Managed.Managed<Taken, E> => {
+    const asking: Asking = { key, label: options?.label, entry: undefined }
+    return Managed.make({
       name: key,
       kind: "lock",
-      acquire,
+      acquire: (restore) => acquire(asking, restore),
       release,
       // `release` keeps its own bound and never fails.
-      releaseDeadline: Duration.infinity
+      releaseDeadline: Duration.infinity,
+      told: {
+        site,
+        asked: (entry) => {
+          asking.entry = entry
+        },
+        blockedBy: () => {
+          const first = slots.get(key)?.first
+          return first === undefined || first === asking.entry ? [] : [first]
+        }
+      }
     })
+  }
 
   const refuseReentry = (key: string): Effect.Effect<void, LockReentry> =>
     Effect.flatMap(
@@ -663,10 +697,11 @@ export const make = (backend: Backend, options?: MakeOptions): Service => {
 
   const waiting = (
     key: string,
-    options: Options | undefined
+    options: Options | undefined,
+    site: Ledger.Site | undefined
   ): Managed.Managed<Taken, LockError> =>
-    managed(key, (restore) => {
-      const take = (restore: Managed.Restore) => waitForGrant(key, options?.label, restore)
+    managed(key, options, site, (asking, restore) => {
+      const take = (restore: Managed.Restore) => waitForGrant(asking, restore)
       if (options?.waitAtMost === undefined) {
         return Effect.zipRight(refuseReentry(key), take(restore))
       }
@@ -679,9 +714,9 @@ export const make = (backend: Backend, options?: MakeOptions): Service => {
 
   const trying = (
     key: string,
-    options: TryOptions | undefined
-  ): Managed.Managed<Taken, LockError | NotFree> =>
-    managed(key, (restore) => tryForGrant(key, options?.label, restore))
+    options: TryOptions | undefined,
+    site: Ledger.Site | undefined
+  ): Managed.Managed<Taken, LockError | NotFree> => managed(key, options, site, tryForGrant)
 
   const holding = <A, E, R>(body: Body<A, E, R>) =>
   (
@@ -697,12 +732,25 @@ export const make = (backend: Backend, options?: MakeOptions): Service => {
   }
 
   return {
-    acquire: (key, options) => Effect.map(waiting(key, options), ({ lease }) => lease),
-    tryAcquire: (key, options) =>
-      noneIfHeld(Effect.map(trying(key, options), ({ lease }) => lease)),
-    withLock: (key, options) => (body) => Managed.use(waiting(key, options), holding(body)),
-    withLockIfFree: (key, options) => (body) =>
-      noneIfHeld(Managed.use(trying(key, options), holding(body))),
+    acquire: (key, options) => {
+      const site = siteOf(options)
+      return Effect.map(Effect.suspend(() => waiting(key, options, site)), ({ lease }) => lease)
+    },
+    tryAcquire: (key, options) => {
+      const site = siteOf(options)
+      const tried = Effect.suspend(() => trying(key, options, site))
+      return noneIfHeld(Effect.map(tried, ({ lease }) => lease))
+    },
+    withLock: (key, options) => (body) => {
+      const site = siteOf(options)
+      return Effect.suspend(() => Managed.use(waiting(key, options, site), holding(body)))
+    },
+    withLockIfFree: (key, options) => (body) => {
+      const site = siteOf(options)
+      return noneIfHeld(
+        Effect.suspend(() => Managed.use(trying(key, options, site), holding(body)))
+      )
+    },
     inspect
   }
 }
@@ -752,6 +800,12 @@ export const makeMemory: Effect.Effect<Service> = Effect.sync(() => {
  */
 export const layerMemory: Layer.Layer<Lock> = Layer.effect(Lock, makeMemory)
 
+/** As asked for here: the service is called later, where the user's line cannot be seen. */
+const fromHere = <O extends TryOptions>(options: O | undefined): O | TryOptions | undefined => {
+  const site = Ledger.unsafeSite()
+  return site === undefined ? options : { ...options, site }
+}
+
 /**
  * Waits for the key and holds it until the scope closes.
  *
@@ -766,8 +820,10 @@ export const layerMemory: Layer.Layer<Lock> = Layer.effect(Lock, makeMemory)
 export const acquire = (
   key: string,
   options?: Options
-): Effect.Effect<Lease, LockError, Lock | Scope.Scope> =>
-  Effect.flatMap(Lock, (lock) => lock.acquire(key, options))
+): Effect.Effect<Lease, LockError, Lock | Scope.Scope> => {
+  const asked = fromHere(options)
+  return Effect.flatMap(Lock, (lock) => lock.acquire(key, asked))
+}
 
 /**
  * As `acquire`, but never waits for a holder: none if the key is held.
@@ -780,8 +836,10 @@ export const acquire = (
 export const tryAcquire = (
   key: string,
   options?: TryOptions
-): Effect.Effect<Option.Option<Lease>, LockError, Lock | Scope.Scope> =>
-  Effect.flatMap(Lock, (lock) => lock.tryAcquire(key, options))
+): Effect.Effect<Option.Option<Lease>, LockError, Lock | Scope.Scope> => {
+  const asked = fromHere(options)
+  return Effect.flatMap(Lock, (lock) => lock.tryAcquire(key, asked))
+}
 
 /**
  * Runs the body while holding the key.
@@ -796,8 +854,10 @@ export const tryAcquire = (
  */
 export const withLock =
   (key: string, options?: Options) =>
-  <A, E, R>(body: Body<A, E, R>): Effect.Effect<A, E | LockError | LockLost, R | Lock> =>
-    Effect.flatMap(Lock, (lock) => lock.withLock(key, options)(body))
+  <A, E, R>(body: Body<A, E, R>): Effect.Effect<A, E | LockError | LockLost, R | Lock> => {
+    const asked = fromHere(options)
+    return Effect.flatMap(Lock, (lock) => lock.withLock(key, asked)(body))
+  }
 
 /**
  * As `withLock`, but never waits for a holder: none, and the body does not run, if the key is held.
@@ -810,8 +870,10 @@ export const withLock =
 export const withLockIfFree = (key: string, options?: TryOptions) =>
 <A, E, R>(
   body: Body<A, E, R>
-): Effect.Effect<Option.Option<A>, E | LockError | LockLost, R | Lock> =>
-  Effect.flatMap(Lock, (lock) => lock.withLockIfFree(key, options)(body))
+): Effect.Effect<Option.Option<A>, E | LockError | LockLost, R | Lock> => {
+  const asked = fromHere(options)
+  return Effect.flatMap(Lock, (lock) => lock.withLockIfFree(key, asked)(body))
+}
 
 /**
  * Who holds the key now, as far as the backend can tell.

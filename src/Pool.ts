@@ -348,7 +348,8 @@ const positive = (name: string, value: number, least: number): void => {
 export const opening = <A, E, R>(
   name: string,
   acquire: Effect.Effect<A, E, R>,
-  releaseDeadline: Duration.DurationInput | undefined
+  releaseDeadline: Duration.DurationInput | undefined,
+  site: Ledger.Site | undefined
 ): Effect.Effect<State.Opened<A>, E, Exclude<R, Scope.Scope>> => {
   const managed = Managed.make({
     name,
@@ -367,7 +368,7 @@ export const opening = <A, E, R>(
     release: ({ scope }, exit) => Scope.close(scope, exit)
   })
   return Effect.map(
-    managed.openInMask(Effect.interruptible),
+    managed.openInMask(Effect.interruptible, site),
     ({ close, value: { value } }) => ({ value, close })
   )
 }
@@ -575,12 +576,13 @@ export function make<A, E, R, R2 = never, R3 = never>(
 export function make<A, E, R, R2 = never, R3 = never>(
   options: Options<A, E, R, R2, R3>
 ): Effect.Effect<Pool<A, E | PoolError>, never, Scope.Scope | Exclude<R, Scope.Scope> | R2 | R3> {
+  const site = Ledger.unsafeSite()
   // MASK: the pool and its closing are one step; nothing waits.
   return Effect.uninterruptible(Effect.gen(function*() {
     const context = yield* Effect.context<Exclude<R, Scope.Scope>>()
     const engine = yield* makeEngine<A, E, R2, R3>(options, options.max, Infinity)
     yield* Effect.addFinalizer(() => Flow.closeEngine(engine))
-    const open = opening(engine.name, options.acquire, options.releaseDeadline)
+    const open = opening(engine.name, options.acquire, options.releaseDeadline, site)
     const shelf = Flow.unsafeAddShelf(engine, engine.name, Effect.provide(open, context), () => {})
     return { name: engine.name, max: engine.max, shelf }
   }))

@@ -278,9 +278,7 @@ const isServedIf = (
   let need = waiting.amount
   for (let before = waiting.waiter?.previous; before !== undefined; before = before.previous) {
     const { watch } = before
-    if (watch instanceof Hold.Hold && waiting.isKnown(watch)) {
-      return need <= available && letsGo(watch)
-    }
+    if (watch instanceof Hold.Hold) return need <= available && letsGo(watch)
     need = Math.max(need, before.need)
   }
   return need <= available

@@ -17,13 +17,15 @@
  *   acquire fail with it too; users keep what they have, and the close waits for them, then releases.
  * - Shared-7 (L4, L5) A release is bounded and recorded by `Managed`. Its failure reaches the user that waited for it, or
  *   else the owner of the scope.
+ * - Shared-8 (L9) With a ledger in force, who awaits an acquire is `acquiring` there, blocked by that acquire, and who has the
+ *   instance is `held`. An acquire that uses itself is a deadlock there.
  * - KeyedShared-1 A key without users and without an instance leaves nothing behind.
  * - KeyedShared-2 Never more than `capacity` instances, those being opened or released included. A newcomer takes the place
  *   of the instance that was idle longest, or fails with `SharedFull`.
  *
  * COST about 1.2 µs for a use of a living instance; about 60 µs for one that opens and releases it; one parked fiber an
  * instance. `idleTimeToLive` forks a timer once per such time, not per use.
- * NOT DONE detection of an acquire that uses itself, and of a scope closed from inside a use: both wait for ever.
+ * NOT DONE refusal of an acquire that uses itself, and of a scope closed from inside a use: both wait for ever.
  * SOURCES effect#8389 (first caller owns the lookup), effect#7516 (old entry's cleanup removes its replacement).
  *
  * @since 0.1.0
@@ -45,6 +47,8 @@ import * as Runtime from "effect/Runtime"
 import * as Scope from "effect/Scope"
 import { exitWithin } from "./internal/deadline.ts"
 import * as Handover from "./internal/handover.ts"
+import * as Hold from "./internal/hold.ts"
+import * as Ledger from "./Ledger.ts"
 import * as Managed from "./Managed.ts"
 
 /**
@@ -202,13 +206,20 @@ const keepFailure = (house: House, cause: Cause.Cause<unknown>): void => {
 interface Cell<out A, out E> {
   readonly house: House
   readonly name: string
-  readonly open: (restore: Managed.Restore) => Effect.Effect<Managed.Opened<A>, E>
+  readonly open: Open<A, E, never>
   /** How many instances the house may have, and what a newcomer is told when there is no place. */
   readonly limit: { readonly capacity: number; readonly refusal: () => E } | undefined
   /** Nothing is left here. */
   readonly vanish: () => void
   current: Instance<A, E> | undefined
   readonly live: Set<Instance<unknown, unknown>>
+}
+
+/** One who awaits an acquire. */
+interface Waiter {
+  readonly hold: Hold.Hold | undefined
+  /** Nothing, as long as its fiber has not come to wait. */
+  wake: () => void
 }
 
 /** One acquire and what came of it. Guarded by the single thread; written only by this file. */
@@ -224,23 +235,37 @@ class Instance<out A, out E> {
   isJoined = false
   /** What the users get; none while it opens. */
   outcome: Exit.Exit<A, E | SharedClosed> | undefined = undefined
-  readonly waiters = new Set<() => void>()
+  readonly waiters = new Set<Waiter>()
+  /** What the ledger knows of the acquire. */
+  entry: Ledger.Entry | undefined = undefined
+  /** Who has it, as far as recorded; written only by internal/hold.ts. */
+  holds: Set<Hold.Hold> | undefined = undefined
   letGo: (() => void) | undefined = undefined
   idleSince = 0
   timer: Fiber.RuntimeFiber<void> | undefined = undefined
 
   /** In the step that asks for it; the instances in `after` end before it opens. */
-  constructor(cell: Cell<A, E>, after: ReadonlyArray<Instance<unknown, unknown>>) {
+  constructor(
+    cell: Cell<A, E>,
+    after: ReadonlyArray<Instance<unknown, unknown>>,
+    site: Ledger.Site | undefined
+  ) {
     this.cell = cell
     cell.current = this
     cell.live.add(this)
     cell.house.live.add(this)
-    this.fiber = cell.house.fork(this.life(after))
+    this.fiber = cell.house.fork(this.life(after, site))
     this.fiber.addObserver((exit) => this.ended(exit))
   }
 
   /** Interruptible up to the acquire, whatever the flags of the fiber that called `make`. */
-  life(after: ReadonlyArray<Instance<unknown, unknown>>): Effect.Effect<void, E> {
+  life(
+    after: ReadonlyArray<Instance<unknown, unknown>>,
+    site: Ledger.Site | undefined
+  ): Effect.Effect<void, E> {
+    const asked = (entry: Ledger.Entry): void => {
+      this.entry = entry
+    }
     return Effect.interruptible(
       // MASK: from the acquire to the release nobody cuts this fiber; only the waits before are restored, and what the
       // acquire itself restores.
@@ -251,7 +276,7 @@ class Instance<out A, out E> {
           ),
           () =>
             Effect.flatMap(
-              this.cell.open(restore),
+              this.cell.open(restore, site, asked),
               ({ close, value }) => Effect.zipRight(this.opened(value), close(Exit.void))
             )
         )
@@ -272,7 +297,11 @@ class Instance<out A, out E> {
   tell(outcome: Exit.Exit<A, E | SharedClosed>): void {
     if (this.outcome !== undefined) return
     this.outcome = outcome
-    for (const wake of this.waiters) wake()
+    for (const { hold, wake } of this.waiters) {
+      if (Exit.isSuccess(outcome)) hold?.granted()
+      else hold?.left(outcome.cause)
+      wake()
+    }
     this.waiters.clear()
   }
 
@@ -367,8 +396,11 @@ const makePlace = (house: House, capacity: number): boolean => {
   return longest !== undefined
 }
 
-/** Counts the caller in. What it returns must be counted out. */
-const enter = <A, E>(cell: Cell<A, E>): Effect.Effect<Instance<A, E>, E | SharedClosed> => {
+/** Counts the caller in, who must be counted out; or says why not. */
+const enter = <A, E>(
+  cell: Cell<A, E>,
+  site: Ledger.Site | undefined
+): Instance<A, E> | Effect.Effect<never, E | SharedClosed> => {
   const { house, limit } = cell
   if (house.isClosed) {
     vanishIfEmpty(cell)
@@ -385,28 +417,47 @@ const enter = <A, E>(cell: Cell<A, E>): Effect.Effect<Instance<A, E>, E | Shared
     const after = isFull
       ? Array.from(house.ending)
       : Array.from(cell.live).filter((former) => house.ending.has(former))
-    instance = new Instance(cell, after)
+    instance = new Instance(cell, after, site)
   }
   instance.countIn()
-  return Effect.succeed(instance)
+  return instance
 }
 
-/** Waits until the instance is open. Whoever does not get it is counted out. */
+/** One user, as the ledger in force is told. */
+const recorded = <A, E>(
+  instance: Instance<A, E>,
+  site: Ledger.Site | undefined
+): Hold.Hold | undefined => {
+  const ledger = Ledger.unsafeInForce()
+  return ledger && new Hold.Hold(ledger, instance, {
+    kind: "shared use",
+    name: instance.cell.name,
+    amount: 1,
+    site,
+    inTheWay: () => instance.entry === undefined ? [] : [{ entry: instance.entry }]
+  })
+}
+
+/** Waits until the instance is open. Whoever does not get it is counted out. To be called in the step that counted in. */
 const awaitOpen = <A, E>(
   instance: Instance<A, E>,
-  restore: Managed.Restore
+  restore: Managed.Restore,
+  hold: Hold.Hold | undefined
 ): Effect.Effect<A, E | SharedClosed> => {
+  const waiter: Waiter = { hold, wake: () => {} }
+  instance.waiters.add(waiter)
   const told = Effect.async<void>((resume) => {
-    const wake = (): void => resume(Effect.void)
-    if (instance.outcome !== undefined) return wake()
-    instance.waiters.add(wake)
-    return Effect.sync(() => instance.waiters.delete(wake))
+    waiter.wake = () => resume(Effect.void)
+    if (instance.outcome !== undefined) waiter.wake()
   })
   return Effect.matchCauseEffect(restore(told), {
-    onFailure: (cause) => leave(instance, Exit.failCause(cause)),
+    onFailure: (cause) => {
+      instance.waiters.delete(waiter)
+      return leave(instance, hold, Exit.failCause(cause))
+    },
     onSuccess: () => {
       const outcome = instance.outcome ?? Exit.die(new Error("Shared-2 broken: told of nothing"))
-      return Exit.isSuccess(outcome) ? outcome : leave(instance, outcome)
+      return Exit.isSuccess(outcome) ? outcome : leave(instance, hold, outcome)
     }
   })
 }
@@ -414,8 +465,10 @@ const awaitOpen = <A, E>(
 /** Counts a user out, and lets it end as `exit` says. The one who is the last waits for the release, and hears of it. */
 const leave = <A, E>(
   instance: Instance<unknown, unknown>,
+  hold: Hold.Hold | undefined,
   exit: Exit.Exit<A, E>
 ): Effect.Effect<A, E> => {
+  hold?.left(Exit.isFailure(exit) ? exit.cause : undefined)
   instance.countOut()
   if (instance.state !== "ending" || instance.isJoined) return exit
   instance.isJoined = true
@@ -426,51 +479,69 @@ const leave = <A, E>(
   })
 }
 
+type Use<A, E, B, E2, R2> = (
+  instance: Instance<A, E>,
+  value: A,
+  hold: Hold.Hold | undefined
+) => Effect.Effect<B, E2, R2>
+
 /** From no user to one that has the value, in a mask. */
 const takeInMask = <A, E, B, E2, R2>(
   cell: Cell<A, E>,
   restore: Managed.Restore,
-  use: (instance: Instance<A, E>, value: A) => Effect.Effect<B, E2, R2>
-): Effect.Effect<B, E | E2 | SharedClosed, R2> =>
-  Effect.flatMap(enter(cell), (instance) => {
-    const { outcome } = instance
-    return outcome !== undefined && Exit.isSuccess(outcome)
-      ? use(instance, outcome.value)
-      : Effect.flatMap(awaitOpen(instance, restore), (value) => use(instance, value))
-  })
+  site: Ledger.Site | undefined,
+  use: Use<A, E, B, E2, R2>
+): Effect.Effect<B, E | E2 | SharedClosed, R2> => {
+  const instance = enter(cell, site)
+  if (Effect.isEffect(instance)) return instance
+  const hold = recorded(instance, site)
+  const { outcome } = instance
+  if (outcome !== undefined && Exit.isSuccess(outcome)) {
+    hold?.granted()
+    return use(instance, outcome.value, hold)
+  }
+  return Effect.flatMap(
+    awaitOpen(instance, restore, hold),
+    (value) => use(instance, value, hold)
+  )
+}
 
 // The cell is looked up in the step that counts in: a key's cell without anybody in it is cleared away.
 
 const useCell = <A, E, B, E2, R2>(
   cellOf: () => Cell<A, E>,
   f: (value: A) => Effect.Effect<B, E2, R2>
-): Effect.Effect<B, E | E2 | SharedClosed, R2> =>
+): Effect.Effect<B, E | E2 | SharedClosed, R2> => {
+  const site = Ledger.unsafeSite()
   // MASK: from counting in to counting out; the wait and the use are restored.
-  Effect.uninterruptibleMask((restore) =>
-    takeInMask(cellOf(), restore, (instance, value) =>
+  return Effect.uninterruptibleMask((restore) =>
+    takeInMask(cellOf(), restore, site, (instance, value, hold) =>
       Effect.matchCauseEffect(
         restore(Effect.suspend(() => f(value))),
         {
-          onFailure: (cause) => leave(instance, Exit.failCause(cause)),
-          onSuccess: (result) => leave(instance, Exit.succeed(result))
+          onFailure: (cause) => leave(instance, hold, Exit.failCause(cause)),
+          onSuccess: (result) => leave(instance, hold, Exit.succeed(result))
         }
       ))
   )
+}
 
 const getCell = <A, E>(
   cellOf: () => Cell<A, E>
-): Effect.Effect<A, E | SharedClosed, Scope.Scope> =>
+): Effect.Effect<A, E | SharedClosed, Scope.Scope> => {
+  const site = Ledger.unsafeSite()
   // MASK: counting in and the finalizer that counts out are one step; the wait is restored.
-  Effect.uninterruptibleMask((restore) =>
-    takeInMask(cellOf(), restore, (instance, value) =>
+  return Effect.uninterruptibleMask((restore) =>
+    takeInMask(cellOf(), restore, site, (instance, value, hold) =>
       Effect.as(
         Handover.holdInScope(
           `"${instance.cell.name}"`,
-          Effect.suspend(() => leave(instance, Exit.void))
+          Effect.suspend(() => leave(instance, hold, Exit.void))
         ),
         value
       ))
   )
+}
 
 const invalidateCell = <A>(
   cell: Cell<A, unknown>,
@@ -556,7 +627,11 @@ const kind = "shared"
 
 const isManaged = (effect: object): boolean => "openInMask" in effect
 
-type Open<A, E, R> = (restore: Managed.Restore) => Effect.Effect<Managed.Opened<A>, E, R>
+type Open<A, E, R> = (
+  restore: Managed.Restore,
+  site: Ledger.Site | undefined,
+  asked: (entry: Ledger.Entry) => void
+) => Effect.Effect<Managed.Opened<A>, E, R>
 
 /** How to open and close what `acquire` acquires, in a scope of its own. */
 const openerOf = <A, E, R>(
@@ -568,7 +643,8 @@ const openerOf = <A, E, R>(
   if (isManaged(acquire)) {
     // It needs a scope only to be yielded, not to be opened: `R` without it is all it asks for.
     const managed = acquire as unknown as Managed.Managed<A, E, Rest>
-    return (restore) => managed.openInMask(restore)
+    return (restore, site, asked) =>
+      Ledger.withOwner(managed.openInMask(restore, site, asked), name)
   }
   const deadline = Duration.decode(releaseDeadline)
   const giveUp = (scope: Scope.CloseableScope, cause: Cause.Cause<E>): Effect.Effect<never, E> =>
@@ -596,9 +672,9 @@ const openerOf = <A, E, R>(
     release: ({ scope }) => Scope.close(scope, Exit.void),
     releaseDeadline: deadline
   })
-  return (restore) =>
+  return (restore, site, asked) =>
     Effect.map(
-      managed.openInMask(restore),
+      managed.openInMask(restore, site, asked),
       ({ close, value }) => ({ close, value: value.value })
     )
 }
@@ -649,7 +725,7 @@ export const make = <A, E, R>(
         cell: {
           house,
           name: options.name,
-          open: (restore) => Effect.provide(open(restore), context),
+          open: (restore, site, asked) => Effect.provide(open(restore, site, asked), context),
           limit: undefined,
           vanish: () => {},
           current: undefined,
@@ -715,10 +791,10 @@ export function makeKeyed<K, A, E, R>(
         return {
           house,
           name: keyed,
-          open: (restore) =>
+          open: (restore, site, asked) =>
             Effect.provide(
               // suspend: an `acquire` that throws is a failed acquire.
-              Effect.suspend(() => openerOf(keyed, acquire(key), options)(restore)),
+              Effect.suspend(() => openerOf(keyed, acquire(key), options)(restore, site, asked)),
               context
             ),
           limit,

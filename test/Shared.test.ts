@@ -355,7 +355,10 @@ describe("Shared", () => {
       yield* Effect.scoped(Effect.gen(function*() {
         const shared = yield* Shared.make({ name: "line", acquire })
         yield* Shared.get(shared)
-        expect((yield* ledger!.snapshot).live).toMatchObject([{ kind: "connection", name: "db" }])
+        expect((yield* ledger!.snapshot).live).toMatchObject([
+          { kind: "shared use", name: "line", owner: [] },
+          { kind: "connection", name: "db", owner: ["line"] }
+        ])
       }))
       yield* ledger!.assertEmpty
     }).pipe(Effect.provide(Ledger.layer())))

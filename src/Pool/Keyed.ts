@@ -20,6 +20,7 @@ import { dual } from "effect/Function"
 import * as MutableHashMap from "effect/MutableHashMap"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
+import * as Ledger from "../Ledger.ts"
 import * as Pool from "../Pool.ts"
 
 /**
@@ -111,6 +112,7 @@ export function make<K, A, E, R, R2 = never, R3 = never>(
   Scope.Scope | Exclude<R, Scope.Scope> | R2 | R3
 > {
   const { acquire, maxPerKey, maxTotal = Infinity, releaseDeadline } = options
+  const site = Ledger.unsafeSite()
   // MASK: the pool and its closing are one step; nothing waits.
   return Effect.uninterruptible(Effect.gen(function*() {
     const context = yield* Effect.context<Exclude<R, Scope.Scope>>()
@@ -121,7 +123,7 @@ export function make<K, A, E, R, R2 = never, R3 = never>(
       const known = MutableHashMap.get(shelves, key)
       if (Option.isSome(known)) return known.value
       const name = `${engine.name}[${String(key)}]`
-      const open = Pool.opening(name, Effect.suspend(() => acquire(key)), releaseDeadline)
+      const open = Pool.opening(name, Effect.suspend(() => acquire(key)), releaseDeadline, site)
       const shelf = Pool.Machine.unsafeAddShelf(engine, name, Effect.provide(open, context), () => {
         MutableHashMap.remove(shelves, key)
         engine.shelves.delete(shelf)

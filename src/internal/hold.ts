@@ -55,9 +55,14 @@ export interface Request {
   readonly site: Site | undefined
   readonly attributes?: Readonly<Record<string, unknown>> | undefined
   /** Who is in the way of one who waits. Default: all who hold the thing. */
-  readonly inTheWay?: (() => Iterable<Hold>) | undefined
-  /** Whether the one who waits would be served if all let go for whom `letsGo` is true, and all who are not recorded. */
-  readonly isServedIf: (waiting: Hold, letsGo: (hold: Hold) => boolean) => boolean
+  readonly inTheWay?: (() => Iterable<{ readonly entry: Entry }>) | undefined
+  /**
+   * Whether the one who waits would be served if all let go for whom `letsGo` is true, and all who are not recorded. Default:
+   * one of those who are in the way is enough.
+   */
+  readonly isServedIf?:
+    | ((waiting: Hold, letsGo: (hold: Hold) => boolean) => boolean)
+    | undefined
 }
 
 /** Guarded by the single thread. */
@@ -79,15 +84,9 @@ export class Hold implements WaitQueue.Watch {
     this.entry = recorder.unsafeAcquiring(kind, name, {
       site,
       attributes,
-      blockedBy: () =>
-        Array.from(inTheWay()).filter((hold) => this.isKnown(hold)).map(({ entry }) => entry),
-      isServedIf: (letsGo) => isServedIf(this, (hold) => !this.isKnown(hold) || letsGo(hold.entry))
+      blockedBy: () => Array.from(inTheWay(), ({ entry }) => entry),
+      isServedIf: isServedIf && ((letsGo) => isServedIf(this, (hold) => letsGo(hold.entry)))
     })
-  }
-
-  /** What another ledger recorded is as good as not recorded. */
-  isKnown({ recorder }: Hold): boolean {
-    return recorder === this.recorder
   }
 
   joined(waiter: WaitQueue.Waiter): void {
