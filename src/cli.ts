@@ -194,6 +194,8 @@ Main.run(
       releaseTimeout: "15 seconds",
       total: Duration.sum(drainOf(process.argv), "20 seconds")
     },
+    // Who writes the ledger down wants the whole run: about four holds a URL.
+    ledger: process.argv.some((word) => /^--ledger(=|$)/.test(word)) ? { history: 100_000 } : {},
     exitCode: (exit) => Exit.isSuccess(exit) ? exitCode : badArguments(exit) ? 2 : undefined,
     // The command line's own complaint has been printed already.
     isPrinted: ValidationError.isValidationError

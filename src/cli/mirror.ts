@@ -313,7 +313,8 @@ const download = (
           }
         }).pipe(
           Effect.provideService(FileSystem.FileSystem, fs),
-          Effect.provideService(Http.Session, session)
+          Effect.provideService(Http.Session, session),
+          Ledger.withOwner(url)
         ),
       commit: (url, { bytes, sha256 }, attempts) => store.done({ url, bytes, sha256, attempts }),
       retry: Http.retryPolicy({ times: options.retries })
