@@ -18,9 +18,9 @@
  *   that is lost otherwise (a full disk) is told once and makes the code 1 at the least.
  * - Main-6 `dumpSignal` prints who holds and waits for what, the deadlocks and the fibers, and changes nothing.
  *
- * EXIT CODES 0 success, also after a signal if the program ended by itself; 129/130/143 (128 + the signal) all let go after
- * SIGHUP/SIGINT/SIGTERM, or forced by it; 1 failure, a release's too, stray error, or anything that did not end by its bound;
- * 75 (EX_TEMPFAIL) where a program that drained before its end says so by `exitCode`, which may say any.
+ * EXIT CODES 0 success, also after a signal if the program ended by itself, and all let go at its own request; 129/130/143
+ * (128 + the signal) all let go after SIGHUP/SIGINT/SIGTERM, or forced by it; 1 failure, a release's too, stray error, or
+ * anything that did not end by its bound; 75 (EX_TEMPFAIL) where a program that drained says so by `exitCode`.
  * NOT DONE a start without signals and lines for hosts that have their own: `Shutdown.run` is that.
  * SOURCES sysexits.h; cats-effect (fiber dump on a signal; force by a repeated SIGINT only: #1992); close-with-grace.
  *
@@ -81,9 +81,9 @@ const codeOf = (signal: string): number =>
 const defaultCode = (exit: Exit.Exit<unknown, unknown>, report: Shutdown.Report): number => {
   if (report.overran || report.reason?.kind === "error") return 1
   if (Exit.isSuccess(exit)) return 0
-  return report.reason?.kind === "signal" && Cause.isInterruptedOnly(exit.cause)
-    ? codeOf(report.reason.signal)
-    : 1
+  // Interrupted, as was asked for, and nothing else.
+  if (report.reason === undefined || !Cause.isInterruptedOnly(exit.cause)) return 1
+  return report.reason.kind === "signal" ? codeOf(report.reason.signal) : 0
 }
 
 // In words.
@@ -221,8 +221,8 @@ const grace = 1000
  * Runs the program as the process's main fiber, with a ledger and a `Shutdown` of its own.
  *
  * **Details** — All that the program needs is provided before. A program that ends by itself has the fibers it left behind
- *   interrupted and waited for. Exit codes: 0 success; 129/130/143 all let go after SIGHUP/SIGINT/SIGTERM, or forced by it;
- *   1 failure, stray error, or anything that did not end by its bound; or what `exitCode` says, such as 75 for "drained".
+ *   interrupted and waited for. Exit codes: 0 success, or all let go at the program's own request; 129/130/143 all let go after
+ *   SIGHUP/SIGINT/SIGTERM, or forced by it; 1 failure, stray error, or anything that did not end by its bound; or what `exitCode` says, such as 75 for "drained".
  * **Interruption** — The first signal asks for the end: readiness goes, hooks run, what is marked by `Shutdown.drains` or
  *   `inFlight` finishes; then the program is interrupted, or at once where there is nothing of that kind. A later SIGINT forces
  *   the exit and names who still holds; a later SIGTERM or SIGHUP is told to wait.
