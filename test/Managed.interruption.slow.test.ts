@@ -1,4 +1,4 @@
-/** `Managed` interrupted at every point while one thing goes wrong: strict, so at all five grades of reach. */
+/** `Managed` interrupted at every point while one thing goes wrong, all grades counted; without a fault: test/Testing/ours.test.ts. */
 import { describe, expect, it } from "@effect/vitest"
 import { Explore } from "holdfast/Testing"
 import { managed } from "./seeds/lifecycle.ts"

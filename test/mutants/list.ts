@@ -233,7 +233,8 @@ export const mutants: ReadonlyArray<Mutant> = [
     "Managed.use without its mask",
     "Managed.ts",
     "(restore) =>\n    self instanceof Single",
-    "Managed.use"
+    "Managed.use",
+    "No ledger: Managed.use"
   ),
   withoutMask(
     "Managed.useOption without its mask",
@@ -253,7 +254,7 @@ export const mutants: ReadonlyArray<Mutant> = [
     "Managed.ts",
     "onFailure: (cause) => this.endUse(value, Exit.failCause(cause), asked),",
     "onFailure: (cause) => Effect.failCause(cause),",
-    "Managed.use"
+    "No ledger: Managed.use"
   ),
   mutant(
     "a release of one step is taken for done",
@@ -315,7 +316,7 @@ export const mutants: ReadonlyArray<Mutant> = [
     "internal/deadline.ts",
     "      const ended = work.unsafePoll()",
     "      const ended = work.unsafePoll() ?? { _tag: \"Success\", value: undefined } as never",
-    "Managed.use, a release with a deadline"
+    "Managed.use, a release that hangs"
   ),
   mutant(
     "a release that waits has no timer",

@@ -1,15 +1,8 @@
 /** `Managed` in every form, for the explorer: cut at every point it must let go, in bounded time, of all it has opened. */
 import { Effect, type Scope } from "effect"
-import { Managed } from "holdfast"
-import { Explore, type Probe } from "holdfast/Testing"
-import type { Own } from "./ours.ts"
-
-const alone = <S = void>(subject: Explore.Subject<S>): Own => ({
-  name: subject.name,
-  interruptions: (options) => Explore.interruptions(subject, options),
-  interleavings: undefined,
-  replay: (token) => Explore.replay(token, subject)
-})
+import { Ledger, Managed } from "holdfast"
+import type { Explore, Probe } from "holdfast/Testing"
+import { alone, type Own } from "./own.ts"
 
 const turn = Effect.yieldNow()
 const hold = Effect.sleep(5)
@@ -113,9 +106,26 @@ const forms: Readonly<Record<string, (probe: Probe.Probe) => Use>> = {
     )
 }
 
+/** The explorer looks through a ledger of its own; without one, `use` takes a shorter way. */
+const unseen = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+  Effect.provideService(effect, Ledger.Ledger, undefined)
+
+const withAndWithout = <S>(
+  name: string,
+  subject: Pick<Explore.Subject<S>, "setup" | "invariant"> & {
+    readonly body: (state: S, probe: Probe.Probe) => Use
+  }
+): ReadonlyArray<Own> => [
+  alone<S>({ ...subject, name }),
+  alone<S>({
+    ...subject,
+    name: `No ledger: ${name}`,
+    body: (state, probe) => unseen(subject.body(state, probe))
+  })
+]
+
 /** A release of one step runs where its owner stands, without a fiber and without a probe. */
-const instant = alone({
-  name: "Managed.use and in a scope, releases of one step",
+const instant = withAndWithout("Managed.use and in a scope, releases of one step", {
   setup: Effect.sync(() => ({ open: 0 })),
   body: (state) => {
     const step = (by: number) =>
@@ -129,46 +139,48 @@ const instant = alone({
 })
 
 /** A release that hangs is abandoned, and the one outside it runs. */
-const hung = alone({
-  name: "Managed.use, a release that hangs",
+const hung = withAndWithout("Managed.use, a release that hangs", {
   setup: Effect.sync(() => ({ outer: 0, killed: 0, entered: 0 })),
-  body: (state) =>
-    Effect.sandbox(Managed.use(
-      Managed.make({
-        name: "outer",
-        acquire: Effect.sync(() => {
-          state.outer++
-        }),
-        release: () =>
-          Effect.zipRight(
-            turn,
-            Effect.sync(() => {
-              state.outer--
-            })
-          )
+  body: (state) => {
+    const outer = Managed.make({
+      name: "outer",
+      acquire: Effect.sync(() => {
+        state.outer++
       }),
-      () =>
-        Managed.use(
-          Managed.make({
-            name: "hung",
-            acquire: Effect.sync(() => {
-              state.entered++
-            }),
-            release: () => Effect.never,
-            releaseDeadline: "1 second",
-            onOverrun: () =>
-              Effect.sync(() => {
-                state.killed++
-              })
-          }),
-          () => turn
+      release: () =>
+        Effect.zipRight(
+          turn,
+          Effect.sync(() => {
+            state.outer--
+          })
         )
-    )).pipe(Effect.exit),
+    })
+    const stuck = Managed.make({
+      name: "stuck",
+      acquire: Effect.sync(() => {
+        state.entered++
+      }),
+      release: () => Effect.never,
+      releaseDeadline: "1 second",
+      onOverrun: () =>
+        Effect.sync(() => {
+          state.killed++
+        })
+    })
+    return Effect.exit(Managed.use(outer, () => Managed.use(stuck, () => turn)))
+  },
   invariant: ({ entered, killed, outer }) => outer === 0 && killed === entered
 })
 
+const form = (name: string): ReadonlyArray<Own> => {
+  const body = (_: void, probe: Probe.Probe) => forms[name]!(probe)
+  return /^Managed(\.use| in a)/.test(name)
+    ? withAndWithout<void>(name, { body })
+    : [alone({ name, body })]
+}
+
 export const managed: ReadonlyArray<Own> = [
-  ...Object.entries(forms).map(([name, form]) => alone({ name, body: (_, probe) => form(probe) })),
-  instant,
-  hung
+  ...Object.keys(forms).flatMap(form),
+  ...instant,
+  ...hung
 ]

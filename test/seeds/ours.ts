@@ -10,6 +10,7 @@ import * as RwLock from "holdfast/RwLock"
 import * as Shared from "holdfast/Shared"
 import { Explore, type Probe } from "holdfast/Testing"
 import { exitStacks } from "./exitStack.ts"
+import { managed } from "./lifecycle.ts"
 import { alone, type Own } from "./own.ts"
 
 export type { Own }
@@ -381,5 +382,6 @@ export const ours: ReadonlyArray<Own> = [
       ),
     invariant: ({ open }) => !open
   }),
+  ...managed,
   ...exitStacks
 ]
