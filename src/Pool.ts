@@ -19,6 +19,8 @@
  * - Pool-7 (L4) Checks, resets, releases and the shutdown end by their deadline; what is left behind is named.
  * - Pool-8 (L9) Everything created is destroyed, or held by somebody `holders` names.
  * - Pool-9 No fiber lives on behalf of an idle pool unless an option asks for one, and then one.
+ * - Pool-10 (L9) With a ledger in force, who waits is `acquiring` there and who was granted an item is `held`, blocked by
+ *   those who have the items that could serve it.
  *
  * COST (2026-11-20) a warm `use` is 1.1 to 1.4 times a hand-written `uninterruptibleMask` pool, about 0.9 µs, and 12 to 18
  * times faster than effect's scoped get (bench/Pool.bench.ts). A check, a reset or a release forks. Housekeeping wakes once per
