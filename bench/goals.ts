@@ -7,7 +7,7 @@
 import { Mutex as AsyncMutex } from "async-mutex"
 import { Effect, Pool as EffectPool, Scope } from "effect"
 import { createPool } from "generic-pool"
-import { Mutex, Parallel, Pool, Semaphore } from "holdfast"
+import { Ledger, Managed, Mutex, Parallel, Pool, Semaphore } from "holdfast"
 import { createPool as createLightning } from "lightning-pool"
 import { Pool as Tarn } from "tarn"
 
@@ -356,10 +356,95 @@ const explorer = async (): Promise<Array<Goal>> => {
   ]
 }
 
+/** In nanoseconds: the median of some snapshots of a ledger with that many resources held. */
+const snapshotNanos = (held: number): Promise<number> =>
+  Effect.runPromise(
+    Effect.scoped(Effect.gen(function*() {
+      for (let i = 0; i < held; i++) {
+        yield* Managed.make({ name: `r${i}`, acquire: Effect.void, release: () => Effect.void })
+      }
+      const taken: Array<number> = []
+      for (let i = 0; i < 15; i++) {
+        const began = performance.now()
+        yield* Ledger.snapshot
+        taken.push((performance.now() - began) * 1e6)
+      }
+      return median(taken)
+    })).pipe(Effect.provide(Ledger.layer()))
+  )
+
+const lifecycle = async (): Promise<Array<Goal>> => {
+  const acquire = Effect.succeed(1)
+  const done = () => Effect.void
+  const thing = Managed.make({ name: "thing", acquire, release: done })
+  // The line is captured where `use` is called, so it is called anew each time.
+  const calledAnew = Effect.suspend(() => Managed.use(thing, done))
+  const recorded = (sites: Ledger.Sites): Work => (n) => {
+    let i = 0
+    const each = Effect.whileLoop({
+      while: () => i < n,
+      body: () => calledAnew,
+      step: () => void i++
+    })
+    return Effect.runPromise(Effect.provide(each, Ledger.layer({ sites })))
+  }
+  const took = await measure(
+    {
+      ours: loop(Managed.use(thing, done)),
+      effect: loop(Effect.acquireUseRelease(acquire, done, done)),
+      anew: loop(calledAnew),
+      off: recorded("off"),
+      first: recorded("first")
+    },
+    20_000,
+    15
+  )
+  return [
+    row(
+      "Managed.use, ledger off",
+      "Effect.acquireUseRelease",
+      took.ours,
+      took.effect,
+      "<= 1.1x its time",
+      atLeast(1 / 1.1)
+    ),
+    row(
+      "what the line (sites \"first\") adds to an acquire with the ledger on",
+      "the goal",
+      took.first - took.off,
+      3_000,
+      "<= 3 µs",
+      atLeast(1)
+    ),
+    row(
+      "what ledger and line add to an acquire without either",
+      "the goal",
+      took.first - took.anew,
+      3_000,
+      "<= 3 µs",
+      atLeast(1)
+    ),
+    row(
+      "snapshot of 10,000 held resources",
+      "the goal",
+      await snapshotNanos(10_000),
+      20_000_000,
+      "<= 20 ms",
+      atLeast(1)
+    )
+  ]
+}
+
 /** Measures all and prints; the exit code says whether every goal is met. */
 export const run = async (asJson: boolean): Promise<void> => {
   const scope = Effect.runSync(Scope.make())
-  const goals = [...await pools(scope), ...await locks(), ...await parallel(), ...await explorer()]
+  const goals = [
+    ...await lifecycle(),
+    ...await pools(scope),
+    ...await locks(),
+    ...await parallel(),
+    ...await explorer()
+  ]
   for (const goal of goals) {
     console.log(
       asJson
