@@ -6,8 +6,8 @@
  * its exit is read by an observer, never told by an interrupted fiber, and the last resort is a timer of the process.
  *
  * INVARIANTS
- * - Main-1 The first signal is graceful, and told with its name and the pid. The same one again within `forceAfter` is the
- *   same Ctrl-C (npm delivers it twice) and is ignored. A later one forces the exit if it is in `forceOn` (SIGINT), after the
+ * - Main-1 The first signal is graceful, and told with its name and the pid. Another within `forceAfter` is part of the same
+ *   Ctrl-C (npm delivers it twice) and is ignored. A later one forces the exit if it is in `forceOn` (SIGINT), after the
  *   holders are printed; any other changes nothing and is told so.
  * - Main-2 The process ends at most `total` after the first request (a second more, should the shutdown itself be held up),
  *   whatever hangs: a release, an acquire, the main fiber, a hook, a daemon. A synchronous loop alone stops timers too.
@@ -34,8 +34,11 @@ import * as Fiber from "effect/Fiber"
 import * as FiberId from "effect/FiberId"
 import * as FiberStatus from "effect/FiberStatus"
 import * as Option from "effect/Option"
+import * as fs from "node:fs"
 import { constants } from "node:os"
 import process from "node:process"
+import { isatty } from "node:tty"
+import { inspect } from "node:util"
 import * as Ledger from "./Ledger.ts"
 import * as Shutdown from "./Shutdown.ts"
 
@@ -52,7 +55,7 @@ export interface Options<A, E> {
   readonly signals?: ReadonlyArray<NodeJS.Signals> | undefined
   /** Those of them that force the exit when they come once more. Default: SIGINT. */
   readonly forceOn?: ReadonlyArray<NodeJS.Signals> | undefined
-  /** The same signal again within this time is ignored. Default 500 milliseconds. */
+  /** A signal that comes within this time of the first is ignored. Default 500 milliseconds. */
   readonly forceAfter?: Duration.DurationInput | undefined
   /** The one that prints holders and fibers. Default: SIGUSR2; `false` for none. */
   readonly dumpSignal?: NodeJS.Signals | false | undefined
@@ -79,7 +82,8 @@ const codeOf = (signal: string): number =>
   128 + (Object.entries(constants.signals).find(([name]) => name === signal)?.[1] ?? 0)
 
 const defaultCode = (exit: Exit.Exit<unknown, unknown>, report: Shutdown.Report): number => {
-  if (report.overran || report.reason?.kind === "error") return 1
+  const hookFailed = report.hooks.some(({ state }) => state === "failed")
+  if (report.overran || hookFailed || report.reason?.kind === "error") return 1
   if (Exit.isSuccess(exit)) return 0
   // Interrupted, as was asked for, and nothing else.
   if (report.reason === undefined || !Cause.isInterruptedOnly(exit.cause)) return 1
@@ -93,8 +97,15 @@ const many = (count: number): string => count.toLocaleString("en-US")
 const firstLine = (text: string): string => text.split("\n", 1)[0]!
 const askedFor = (site: string | undefined): string =>
   site === undefined ? "" : `, asked for at ${firstLine(site)}`
-const stackOf = (error: unknown): string =>
-  error instanceof Error ? error.stack ?? error.message : String(error)
+
+/** Whatever was thrown: `String` itself throws for what has no text. */
+const stackOf = (error: unknown): string => {
+  try {
+    return error instanceof Error ? error.stack ?? error.message : inspect(error)
+  } catch {
+    return "something that cannot be shown"
+  }
+}
 
 /** Who holds, waits or releases; and who blocks whom. */
 const holderLines = ({ deadlocks, live, takenAt }: Ledger.Snapshot): ReadonlyArray<string> => {
@@ -197,8 +208,8 @@ const failureOf = (cause: Cause.Cause<unknown>): string =>
 
 /** What has happened so far. Guarded by the single thread; written only inside `run`. */
 interface Course {
-  /** The last signal that counted, of each kind. */
-  readonly signals: Map<NodeJS.Signals, number>
+  /** When the first signal came, by `performance.now`. */
+  firstSignal: number | undefined
   main: FiberId.FiberId | undefined
   lastResort: NodeJS.Timeout | undefined
   hasStray: boolean
@@ -222,7 +233,8 @@ const grace = 1000
  *
  * **Details** — All that the program needs is provided before. A program that ends by itself has the fibers it left behind
  *   interrupted and waited for. Exit codes: 0 success, or all let go at the program's own request; 129/130/143 all let go after
- *   SIGHUP/SIGINT/SIGTERM, or forced by it; 1 failure, stray error, or anything that did not end by its bound; or what `exitCode` says, such as 75 for "drained".
+ *   SIGHUP/SIGINT/SIGTERM, or forced by it; 1 failure (a hook's too), stray error, or anything that did not end by its bound;
+ *   or what `exitCode` says, such as 75 for "drained".
  * **Interruption** — The first signal asks for the end: readiness goes, hooks run, what is marked by `Shutdown.drains` or
  *   `inFlight` finishes; then the program is interrupted, or at once where there is nothing of that kind. A later SIGINT forces
  *   the exit and names who still holds; a later SIGTERM or SIGHUP is told to wait.
@@ -262,7 +274,7 @@ export const run = <A, E>(program: Effect.Effect<A, E>, options: Options<A, E> =
     : Effect.runSync(Ledger.make(options.ledger ?? {}))
   const shutdown = Shutdown.unsafeMake()
   const course: Course = {
-    signals: new Map(),
+    firstSignal: undefined,
     main: undefined,
     lastResort: undefined,
     hasStray: false,
@@ -295,11 +307,11 @@ export const run = <A, E>(program: Effect.Effect<A, E>, options: Options<A, E> =
 
   const onSignal = (signal: NodeJS.Signals): void => {
     const now = performance.now()
-    const last = course.signals.get(signal)
-    // INVARIANT Main-1: one Ctrl-C under npm is two SIGINTs.
-    if (last !== undefined && now - last < forceAfter) return
-    const isFirst = course.signals.size === 0
-    course.signals.set(signal, now)
+    // INVARIANT Main-1: one Ctrl-C under npm is two SIGINTs, a supervisor may send two kinds at once.
+    const { firstSignal = now } = course
+    const isFirst = course.firstSignal === undefined
+    if (!isFirst && now - firstSignal < forceAfter) return
+    course.firstSignal = firstSignal
     if (course.hasEnded) return process.exit()
     const how = forceOn.length === 0
       ? ""
@@ -388,6 +400,17 @@ export const run = <A, E>(program: Effect.Effect<A, E>, options: Options<A, E> =
     // The loop should be empty now and the process end by itself; a forgotten handle must not keep it.
     after(grace, () => process.exit())
   }
+
+  // INVARIANT Main-5: Node before nodejs/node#58200 aborts at its exit when it cannot restore a terminal that is gone.
+  const terminals = [0, 1, 2].filter((fd) => isatty(fd))
+  process.on("exit", () =>
+    terminals.filter((fd) => !isatty(fd)).forEach((fd) => {
+      try {
+        fs.closeSync(fd)
+      } catch {
+        // Closed already: that is what is wanted.
+      }
+    }))
 
   // Keeps the process alive while the program waits for something that holds no handle.
   const alive = setInterval(() => {}, 2 ** 30)
