@@ -21,9 +21,9 @@
  *   it counts for owners that can change an exit (`useOption`, ExitStack.ts), and no interruption is ever swallowed.
  * - Managed-9 (L9) Off, the ledger costs a lookup; on, what an acquire acquires stands under its name.
  *
- * COST (2026-11, `npm run bench -- Managed`) `use` 1.6 µs with a release of one step (`acquireUseRelease`, which bounds
- * nothing: 2.4), 5 with one of several, 20 with one that waits; in a scope 15 (effect's own: 20). The ledger adds 2, the
- * user's line 3 more.
+ * COST (2026-11, `npm run bench -- Managed`) `use` 1.3 µs with a release of one step (`acquireUseRelease`, which bounds
+ * nothing: 1.7), 5 with one of several, 20 with one that waits; in a scope 15 (effect's own: 19). The ledger adds 1, the
+ * user's line 3 to 4 more.
  * NOT DONE a release that computes for ever: JavaScript cannot stop it. `Effect.gen`'s rule holds for `gen` too: what fails
  * ends the generator without running its `finally`.
  * SOURCES cats-effect `Resource.makeFull` (the restore argument), OTP child specs (a deadline per release, then the kill),
@@ -388,66 +388,59 @@ class Single<A, E, R, R2> extends Base<A, E, R | R2> {
     from?: Ledger.Site,
     asked?: (entry: Ledger.Entry) => void
   ): Effect.Effect<Opened<A, E>, E, R | R2> {
-    return Effect.suspend(() => {
-      const ledger = Ledger.unsafeInForce()
-      // `R` is what this effect asks for, so its fiber's context has it.
-      const context = currentContext() as Context.Context<R | R2>
-      const site = this.options.told?.site ?? from ?? this.site
-      return ledger === undefined
-        ? Effect.map(
-          this.acquire(restore),
-          (value) => this.opened({ value, context, site, ledger, entry: undefined })
-        )
-        : this.openRecorded(restore, context, site, ledger, asked)
-    })
+    return Effect.suspend(() =>
+      this.acquireThen(restore, from, asked, (hold) => Effect.succeed(this.opened(hold)))
+    )
   }
 
-  /**
-   * The bracket when nobody looks. Nothing is made for it but what is on the stack: a user of `use` pays no more than for
-   * effect's own.
-   */
-  useUnrecorded<B, E2, R3>(
+  /** `use`, without what only other owners need: nobody pays more for it than for effect's own bracket. */
+  useInMask<B, E2, R3>(
     restore: Restore,
     f: (resource: A) => Effect.Effect<B, E2, R3>,
-    asked: Ledger.Site | undefined
+    from: Ledger.Site | undefined
   ): Effect.Effect<B, E | E2, R | R3> {
-    return Effect.flatMap(
-      this.acquire(restore),
-      (value) =>
-        Effect.matchCauseEffect(restore(Effect.suspend(() => f(value))), {
-          onFailure: (cause) => this.endUse(value, Exit.failCause(cause), asked),
-          onSuccess: (result) => this.endUse(value, Exit.succeed(result), asked)
+    return this.acquireThen(
+      restore,
+      from,
+      undefined,
+      (hold) =>
+        Effect.matchCauseEffect(restore(Effect.suspend(() => f(hold.value))), {
+          onFailure: (cause) => this.endUse(hold, Exit.failCause(cause)),
+          onSuccess: (value) => this.endUse(hold, Exit.succeed(value))
         })
     )
   }
 
-  endUse<B, E2>(
-    value: A,
-    exit: Exit.Exit<B, E2>,
-    asked: Ledger.Site | undefined
-  ): Effect.Effect<B, E2> {
-    const context = currentContext() as Context.Context<R | R2>
-    const release = this.release(value, exit, context)
+  endUse<B, E2>(hold: Hold<A, R | R2>, exit: Exit.Exit<B, E2>): Effect.Effect<B, E2> {
+    if (hold.entry !== undefined) hold.ledger?.unsafeReleasing(hold.entry)
+    const release = this.release(hold.value, exit, hold.context)
+    if (!Exit.isExit(release) || Exit.isFailure(release)) {
+      return endedWith(this.bounded(hold, release), exit)
+    }
     // Nothing to run, as `Effect.void`.
-    if (Exit.isExit(release) && Exit.isSuccess(release)) return exit
-    const site = asked ?? this.site
-    const hold = { value, context, site, ledger: undefined, entry: undefined }
-    return endedWith(this.bounded(hold, release), exit)
+    if (hold.entry !== undefined) hold.ledger?.unsafeReleased(hold.entry)
+    return exit
   }
 
-  acquire(restore: Restore): Effect.Effect<A, E, R> {
-    const { acquire } = this.options
-    return Effect.isEffect(acquire) ? acquire : Effect.suspend(() => acquire(restore))
-  }
-
-  openRecorded(
+  /** Acquires, and goes on in the very step in which the ledger is told that it is held. */
+  acquireThen<B, E2, R3>(
     restore: Restore,
-    context: Context.Context<R | R2>,
-    site: Ledger.Site | undefined,
-    ledger: Ledger.Service,
-    asked: ((entry: Ledger.Entry) => void) | undefined
-  ): Effect.Effect<Opened<A, E>, E, R> {
-    const { attributes, told } = this.options
+    from: Ledger.Site | undefined,
+    asked: ((entry: Ledger.Entry) => void) | undefined,
+    then: (hold: Hold<A, R | R2>) => Effect.Effect<B, E2, R3>
+  ): Effect.Effect<B, E | E2, R | R3> {
+    const { acquire: how, attributes, told } = this.options
+    const acquire = Effect.isEffect(how) ? how : Effect.suspend(() => how(restore))
+    const ledger = Ledger.unsafeInForce()
+    // `R` is what this effect asks for, so its fiber's context has it.
+    const context = currentContext() as Context.Context<R | R2>
+    const site = told?.site ?? from ?? this.site
+    if (ledger === undefined) {
+      return Effect.flatMap(
+        acquire,
+        (value) => then({ value, context, site, ledger, entry: undefined })
+      )
+    }
     const entry = ledger.unsafeAcquiring(this.kind, this.name, {
       site,
       attributes: typeof attributes === "function" ? undefined : attributes,
@@ -455,7 +448,6 @@ class Single<A, E, R, R2> extends Base<A, E, R | R2> {
     })
     asked?.(entry)
     told?.asked(entry)
-    const acquire = this.acquire(restore)
     // A single step acquires nothing else.
     const inItsName = isInstant(acquire) ? acquire : Ledger.withOwner(acquire, this.name)
     return Effect.matchCauseEffect(inItsName, {
@@ -465,7 +457,7 @@ class Single<A, E, R, R2> extends Base<A, E, R | R2> {
       },
       onSuccess: (value) => {
         ledger.unsafeHeld(entry, this.attributesOf(value))
-        return Effect.succeed(this.opened({ value, context, site, ledger, entry }))
+        return then({ value, context, site, ledger, entry })
       }
     })
   }
@@ -671,7 +663,7 @@ const endUnchanged = <B, E2>(
  * **Interruption** — Opening: as in `make`. Holding: `f` is cut, the release runs to its end or its deadline, then the
  *   interrupt is seen.
  * **Errors** — `E` of the acquire and of `f`; a failing release is appended to the cause (Managed-4).
- * **Cost** — 1.6 µs with a release of one step (as `Effect.sync`), 5 with one of several, 20 with one that waits.
+ * **Cost** — 1.3 µs with a release of one step (as `Effect.sync`), 5 with one of several, 20 with one that waits.
  *
  * @category operations
  * @since 0.1.0
@@ -699,8 +691,8 @@ const useAt = <A, E, R, B, E2, R2>(
 ): Effect.Effect<B, E | E2, R | R2> =>
   // MASK: from the acquire to the release nothing may be cut but `f` itself, which is restored.
   Effect.uninterruptibleMask((restore) =>
-    self instanceof Single && !self.changesExit && Ledger.unsafeInForce() === undefined
-      ? self.useUnrecorded(restore, f, site)
+    self instanceof Single && !self.changesExit
+      ? self.useInMask(restore, f, site)
       : bracketInMask(self, restore, f, endUnchanged, site)
   )
 

@@ -39,8 +39,8 @@ export const mutants: ReadonlyArray<Mutant> = [
   mutant(
     "a granted waiter that is interrupted keeps its grant",
     "internal/waitQueue.ts",
-    "if (waiter.state === \"granted\") giveOn(true)\n      else if",
-    "if",
+    "        waiter.watch?.left(cause)\n        giveOn(true)\n",
+    "",
     ...everyWaiter
   ),
   mutant(
@@ -53,15 +53,15 @@ export const mutants: ReadonlyArray<Mutant> = [
   mutant(
     "an interrupted waiter stays in line",
     "internal/waitQueue.ts",
-    "        leave(queue, waiter, \"cancelled\")\n        giveOn(false)",
+    "        leave(queue, waiter, \"cancelled\", () => cause)\n        giveOn(false)",
     "        giveOn(false)",
     ...everyWaiter
   ),
   mutant(
     "no cancel handler at all",
     "internal/waitQueue.ts",
-    "    onFailure: (cause) => {\n      if (waiter.state === \"granted\") giveOn(true)",
-    "    onFailure: (cause) => {\n      if (true) return Effect.failCause(cause)\n      if (waiter.state === \"granted\") giveOn(true)",
+    "    onFailure: (cause) => {\n      if (waiter.state === \"granted\") {",
+    "    onFailure: (cause) => {\n      if (true) return Effect.failCause(cause)\n      if (waiter.state === \"granted\") {",
     ...everyWaiter
   ),
   mutant(
@@ -114,18 +114,62 @@ export const mutants: ReadonlyArray<Mutant> = [
     "restore(user)",
     ...everyWaiter
   ),
+  // What the ledger is told.
+  mutant(
+    "a granted waiter that is interrupted stays in the ledger",
+    "internal/waitQueue.ts",
+    "        waiter.watch?.left(cause)\n        giveOn(true)\n",
+    "        giveOn(true)\n",
+    ...everyWaiter
+  ),
+  mutant(
+    "a permit that came back stays in the ledger",
+    "Semaphore.ts",
+    "  hold?.left()\n",
+    "",
+    "Semaphore.withPermit"
+  ),
+  mutant("a lock that came back stays in the ledger", "Mutex.ts", "  hold?.left()\n", "", "Mutex."),
+  mutant(
+    "who is let out of a scope stays in the ledger",
+    "RwLock.ts",
+    "          hold?.left()\n          letOut(state, mode)",
+    "          letOut(state, mode)",
+    "RwLock.read"
+  ),
+  mutant(
+    "a writer who reads on stays in the ledger",
+    "RwLock.ts",
+    "      hold?.left()\n      state.writing = false",
+    "      state.writing = false",
+    "RwLock.withWriteDowngraded"
+  ),
+  mutant(
+    "who leaves what is shared stays in the ledger",
+    "Shared.ts",
+    "  hold?.left(Exit.isFailure(exit) ? exit.cause : undefined)\n",
+    "",
+    "Shared.use"
+  ),
+  mutant(
+    "an item that came back stays in the ledger",
+    "internal/poolFlow.ts",
+    "  item.hold?.left()\n",
+    "",
+    "Pool.use"
+  ),
   // Semaphore.
   withoutMask(
     "withPermits without its mask",
     "Semaphore.ts",
-    "(restore) =>\n    unsafeTryTake(self, permits)\n      ? Handover.useInMask(effect",
+    "(restore) => {\n    const isFree = unsafeTryTake(self, permits)\n    const hold = recorded(self, permits, site)\n    const ending",
     "Semaphore.withPermit"
   ),
   mutant(
     "the wait for a permit is restored as a whole, grant and all",
     "Semaphore.ts",
-    "        takeInMask(self, permits, restore),\n        () => Handover",
-    "        restore(takeInMask(self, permits, restore)),\n        () => Handover",
+    "      waitInMask(self, permits, restore, hold),\n      () => Handover",
+    "      restore(waitInMask(self, permits, restore, hold)),\n      () => Handover",
     "Semaphore.withPermit"
   ),
   mutant(
@@ -160,15 +204,15 @@ export const mutants: ReadonlyArray<Mutant> = [
   mutant(
     "withLock restores the whole wait",
     "Mutex.ts",
-    "        () => Semaphore.takeInMask(self.slot.line, 1, restore)\n",
-    "        () => restore(Semaphore.takeInMask(self.slot.line, 1, restore))\n",
+    "        (hold) => Semaphore.waitInMask(self.slot.line, 1, restore, hold)\n",
+    "        (hold) => restore(Semaphore.waitInMask(self.slot.line, 1, restore, hold))\n",
     "Mutex.withLock"
   ),
   mutant(
     "withLock lets the bracket be cut before its user runs",
     "Mutex.ts",
-    "  return Effect.flatMap(wait(), () => {\n    slot.holder = asker\n    return Handover.useInMask(effect, restore, slot.ending)",
-    "  return Effect.flatMap(Effect.zipLeft(wait(), restore(Effect.yieldNow())), () => {\n    slot.holder = asker\n    return Handover.useInMask(effect, restore, slot.ending)",
+    "  return Effect.flatMap(wait(hold), () => {",
+    "  return Effect.flatMap(Effect.zipLeft(wait(hold), restore(Effect.yieldNow())), () => {",
     "Mutex.withLock"
   ),
   // RwLock.
@@ -190,28 +234,28 @@ export const mutants: ReadonlyArray<Mutant> = [
   mutant(
     "entering can be cut after it was granted",
     "RwLock.ts",
-    "    return Effect.flatMap(enterInMask(self, mode, asker, restore), () =>",
-    "    return Effect.flatMap(restore(enterInMask(self, mode, asker, restore)), () =>",
+    "  return Effect.flatMap(waited, () => inside(hold))",
+    "  return Effect.flatMap(restore(waited), () => inside(hold))",
     "RwLock.withWrite"
   ),
   // Shared.
   withoutMask(
     "a use of what is shared without its mask",
     "Shared.ts",
-    "(restore) =>\n    takeInMask(cellOf(), restore, (instance, value) =>\n      Effect.matchCauseEffect(",
+    "(restore) =>\n    takeInMask(cellOf(), restore, site, (instance, value, hold) =>\n      Effect.matchCauseEffect(",
     "Shared.use"
   ),
   mutant(
     "who is interrupted while it opens is not counted out",
     "Shared.ts",
-    "    onFailure: (cause) => leave(instance, Exit.failCause(cause)),\n    onSuccess: () => {",
-    "    onFailure: (cause) => Effect.failCause(cause),\n    onSuccess: () => {",
+    "      return leave(instance, hold, Exit.failCause(cause))\n",
+    "      return Effect.failCause(cause)\n",
     "Shared.use, slow"
   ),
   mutant(
     "a user who fails is not counted out",
     "Shared.ts",
-    "          onFailure: (cause) => leave(instance, Exit.failCause(cause)),\n          onSuccess",
+    "          onFailure: (cause) => leave(instance, hold, Exit.failCause(cause)),\n          onSuccess",
     "          onFailure: (cause) => Effect.failCause(cause),\n          onSuccess",
     "Shared.use"
   ),
@@ -252,7 +296,7 @@ export const mutants: ReadonlyArray<Mutant> = [
   mutant(
     "the hold of a user that fails is not ended",
     "Managed.ts",
-    "onFailure: (cause) => this.endUse(value, Exit.failCause(cause), asked),",
+    "onFailure: (cause) => this.endUse(hold, Exit.failCause(cause)),",
     "onFailure: (cause) => Effect.failCause(cause),",
     "No ledger: Managed.use"
   ),
@@ -359,13 +403,13 @@ export const mutants: ReadonlyArray<Mutant> = [
   withoutMask(
     "Mutex.withLock without its mask",
     "Mutex.ts",
-    "(restore) =>\n      bracket(\n        self,\n        self.slot,\n        effect,\n        restore,\n        () => Semaphore.takeInMask",
+    "(restore) =>\n      bracket(\n        self,\n        self.slot,\n        effect,\n        restore,\n        site,\n        (hold) => Semaphore.waitInMask",
     "Mutex.withLock"
   ),
   withoutMask(
     "RwLock brackets without their mask",
     "RwLock.ts",
-    "(restore) => {\n    const asker = askerOf(self.reentry)\n    return Effect.flatMap(enterInMask",
+    "(restore) => {\n    const asker = askerOf(self.reentry)\n    return enterInMask",
     "RwLock.withWrite"
   ),
   withoutMask(
