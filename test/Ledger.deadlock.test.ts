@@ -497,8 +497,11 @@ const asModelled = (moves: ReadonlyArray<Move>) =>
   inLedger(Effect.gen(function*() {
     const model = new Model()
     const { taking, waiting } = yield* makeThings
-    const orders = yield* Effect.all([0, 1, 2, 3].map(() => Queue.unbounded<Take | "giveBack">()))
-    const fibers = yield* Effect.all(orders.map((queue) => Effect.forkScoped(obeying(queue))))
+    const orders = yield* Effect.forEach(
+      [0, 1, 2, 3],
+      () => Queue.unbounded<Take | "giveBack">()
+    )
+    const fibers = yield* Effect.forEach(orders, (queue) => Effect.forkScoped(obeying(queue)))
     const numberOf = new Map(fibers.map((fiber, who) => [`#${fiber.id().id}`, who]))
     let deadlocks = 0
     for (const move of moves) {

@@ -3,7 +3,7 @@
  * grade, and every order of the contended ones ends alike.
  */
 import { Clock, Deferred, Effect, Fiber, type Scope } from "effect"
-import { Batch, Lock, Managed, Parallel, Semaphore } from "holdfast"
+import { Batch, Ledger, Lock, Managed, Parallel, Semaphore } from "holdfast"
 import * as Mutex from "holdfast/Mutex"
 import * as Pool from "holdfast/Pool"
 import * as RwLock from "holdfast/RwLock"
@@ -47,7 +47,14 @@ const behind = (holder: Use, use: Use): Use =>
 const turn = Effect.yieldNow()
 const hold = Effect.sleep(5)
 
-/** The same use alone, behind a holder, and beside another. */
+/** The explorer provides a ledger of its own: what goes another way where nobody looks is explored without it as well. */
+const unrecorded = <S>({ body, name, ...rest }: Explore.Subject<S>): Explore.Subject<S> => ({
+  ...rest,
+  name: `No ledger: ${name}`,
+  body: (state, probe) => Effect.provideService(body(state, probe), Ledger.Ledger, undefined)
+})
+
+/** The same use alone, behind a holder, and beside another; the first two also where nobody looks. */
 const contended = <S>(
   name: string,
   setup: Exclude<Explore.Subject<S>["setup"], undefined>,
@@ -66,9 +73,17 @@ const contended = <S>(
     setup,
     body: (state) => both(use(state, turn), use(state, turn))
   }
+  const undisturbed: Explore.Subject<S> = {
+    ...settings,
+    name,
+    setup,
+    body: (state) => use(state, turn)
+  }
   return [
-    alone({ ...settings, name, setup, body: (state) => use(state, turn) }),
+    alone(undisturbed),
+    alone(unrecorded(undisturbed)),
     alone(waiting),
+    alone(unrecorded(waiting)),
     { ...alone(beside), interleavings: (options) => Explore.interleavings(beside, options) }
   ]
 }
@@ -319,6 +334,12 @@ export const ours: ReadonlyArray<Own> = [
     "Mutex.lock",
     Mutex.make(),
     (mutex, body) => Effect.scoped(Effect.zipRight(Mutex.lock(mutex), body))
+  ),
+  ...contended(
+    "RwLock.read",
+    RwLock.make(),
+    (lock, body) =>
+      both(RwLock.withWrite(lock)(turn), Effect.scoped(Effect.zipRight(RwLock.read(lock), body)))
   ),
   ...contended(
     "Mutex.withLockTimeout",
