@@ -12,7 +12,7 @@ import {
   Schedule,
   TestClock
 } from "effect"
-import { Batch, Managed, Shutdown } from "holdfast"
+import { Batch, Ledger, Managed, Shutdown } from "holdfast"
 import { expectTypeOf } from "vitest"
 
 const sum = (report: Batch.Report): number =>
@@ -21,6 +21,18 @@ const sum = (report: Batch.Report): number =>
 const range = (n: number): Array<number> => Array.from({ length: n }, (_, i) => i)
 
 describe("Batch", () => {
+  it.effect("what its items acquire stands under the name of the job", () =>
+    Effect.gen(function*() {
+      const page = Managed.make({ name: "page", acquire: Effect.void, release: () => Effect.void })
+      yield* Batch.run(
+        { name: "import", process: () => Managed.use(page, () => Effect.void) },
+        range(4),
+        { concurrency: 2 }
+      )
+      const { ended } = yield* Ledger.snapshot
+      expect(ended.map(({ owner }) => owner)).toEqual(range(4).map(() => ["import"]))
+    }).pipe(Effect.provide(Ledger.layer())))
+
   it.effect("Batch-1: a shared resource is released once, after the last item, in every mode of ending", () =>
     Effect.gen(function*() {
       for (const how of ["success", "failure", "defect", "interruption"] as const) {

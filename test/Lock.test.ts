@@ -1,5 +1,5 @@
 import { describe, expect, it } from "@effect/vitest"
-import { Cause, Duration, Effect, Exit, Fiber, Layer, Option, TestClock } from "effect"
+import { Cause, Deferred, Duration, Effect, Exit, Fiber, Layer, Option, TestClock } from "effect"
 import { Ledger, type Managed } from "holdfast"
 import * as Lock from "holdfast/Lock"
 import { eventually, failuresOf, lockContract } from "./Lock.contract.ts"
@@ -270,6 +270,53 @@ describe("Lock", () => {
       )
       expect(failuresOf(exit)).toEqual([{ _tag: "Mine" }])
     }))
+
+  it.effect("Lock-8: who waits is acquiring, blocked by who has the key, or by who waits for the backend before it", () =>
+    Effect.gen(function*() {
+      const ledger = (yield* Ledger.Ledger)!
+      const gate = yield* Deferred.make<void>()
+      const service = Lock.make({
+        self: "test",
+        remote: true,
+        take: (_, restore) =>
+          Effect.as(restore(Deferred.await(gate)), {
+            fence: 1n,
+            verify: Effect.succeed(true),
+            release: Effect.void
+          }),
+        tryTake: () => Effect.succeedNone,
+        inspect: () => Effect.succeedNone
+      })
+      // One and the same effect, run by both.
+      const body = service.withLock("k")(Effect.never)
+      const [one, other] = [yield* Effect.fork(body), yield* Effect.fork(body)]
+      yield* eventually(() => ledger.unsafeSnapshot().live.length === 2)
+      const states = Effect.map(
+        ledger.snapshot,
+        ({ live }) =>
+          live.map(({ blockedBy, fiber, kind, name, state }) => ({
+            what: `${kind} ${name} ${state}`,
+            fiber,
+            blockedBy: blockedBy.length
+          }))
+      )
+      const asks = (
+        fiber: Fiber.RuntimeFiber<unknown, unknown>,
+        state: string,
+        blockedBy: number
+      ) => ({
+        what: `lock k ${state}`,
+        fiber: `#${fiber.id().id}`,
+        blockedBy
+      })
+      yield* Effect.repeatN(Effect.yieldNow(), 10)
+      expect(yield* states).toEqual([asks(one, "acquiring", 0), asks(other, "acquiring", 1)])
+      yield* Deferred.succeed(gate, undefined)
+      yield* Effect.repeatN(Effect.yieldNow(), 10)
+      expect(yield* states).toEqual([asks(one, "held", 0), asks(other, "acquiring", 1)])
+      yield* Fiber.interruptAll([one, other])
+      yield* ledger.assertEmpty
+    }).pipe(Effect.provide(Ledger.layer())))
 
   it.effect("the accessors ask the layer", () =>
     Effect.gen(function*() {

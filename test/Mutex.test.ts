@@ -166,6 +166,32 @@ describe("Mutex", () => {
       )
       expect(yield* Mutex.stats(mutex)).toEqual(isFree)
     }).pipe(Effect.provide(Ledger.layer())))
+
+  it.effect("Mutex-6: a wait that was late or interrupted stands in the ledger with why; a try that found nothing does not", () =>
+    Effect.gen(function*() {
+      const ledger = (yield* Ledger.Ledger)!
+      const mutex = Mutex.unsafeMake({ name: "m" })
+      const holder = yield* Effect.fork(Mutex.withLock(mutex, Effect.never))
+      yield* settle
+      const late = yield* Effect.fork(Mutex.withLockTimeout(mutex, "1 second", Effect.void))
+      const cut = yield* Effect.fork(Effect.scoped(Mutex.lock(mutex)))
+      yield* settle
+      expect(yield* Mutex.tryWithLock(mutex, Effect.void)).toEqual(Option.none())
+      yield* Fiber.interrupt(cut)
+      yield* TestClock.adjust("1 second")
+      expect(yield* Effect.flip(Fiber.join(late))).toMatchObject({ waiting: 0 })
+      const { ended, live, total } = yield* ledger.snapshot
+      expect(live.map(({ state }) => state)).toEqual(["held"])
+      expect(total).toMatchObject({ acquired: 1, released: 0 })
+      expect(ended.map(({ kind, name, state }) => [kind, name, state])).toEqual([
+        ["lock", "m", "failed"],
+        ["lock", "m", "failed"]
+      ])
+      expect(ended[0]!.cause).toContain("interrupted")
+      expect(ended[1]!.cause).toContain("Mutex \"m\" was not free within 1s")
+      yield* Fiber.interrupt(holder)
+      yield* ledger.assertEmpty
+    }).pipe(Effect.provide(Ledger.layer())))
 })
 
 class Key extends Data.Class<{ readonly id: number }> {}

@@ -245,6 +245,37 @@ describe("Semaphore", () => {
       expect(served).toEqual(["holder", "small"])
     }))
 
+  it.effect("Semaphore-6: asked, granted, gone: each in the step in which the line decides it, with how many and why", () =>
+    Effect.gen(function*() {
+      const ledger = (yield* Ledger.Ledger)!
+      const semaphore = Semaphore.unsafeMake(3, { name: "three" })
+      const states = () => {
+        const { ended, live } = ledger.unsafeSnapshot()
+        return [...live, ...ended].map(({ attributes, state }) => [attributes["permits"], state])
+      }
+      const hold = (permits: number) =>
+        Effect.fork(Semaphore.withPermits(semaphore, permits, Effect.never))
+      const three = yield* hold(3)
+      const two = yield* hold(2)
+      const one = yield* hold(1)
+      yield* settle
+      expect(states()).toEqual([[3, "held"], [2, "acquiring"], [undefined, "acquiring"]])
+      // Whoever is granted is a holder at once, though its fiber has not run, and even if it never does.
+      const seen: Array<ReadonlyArray<unknown>> = []
+      three.addObserver(() => seen.push(states()))
+      yield* Fiber.interruptAll([three, two])
+      expect(seen).toEqual([[[2, "held"], [undefined, "held"], [3, "released"]]])
+      yield* settle
+      expect(states()).toEqual([[undefined, "held"], [3, "released"], [2, "released"]])
+      yield* hold(3)
+      yield* settle
+      yield* Semaphore.resize(semaphore, 2)
+      yield* Fiber.interrupt(one)
+      const refused = (yield* ledger.snapshot).ended.find(({ state }) => state === "failed")
+      expect(refused?.cause).toContain("could never be served")
+      expect((yield* ledger.snapshot).kinds["permit"]).toMatchObject({ acquired: 3, released: 3 })
+    }).pipe(Effect.provide(Ledger.layer())))
+
   it("misuse is refused by name", () => {
     expect(() => Semaphore.unsafeMake(0)).toThrow("whole number of permits")
     const semaphore = Semaphore.unsafeMake(1)

@@ -363,6 +363,40 @@ describe("Shared", () => {
       yield* ledger!.assertEmpty
     }).pipe(Effect.provide(Ledger.layer())))
 
+  it.effect("Shared-8: who awaits the acquire is acquiring, blocked by it; who was told is held; who fails is failed", () =>
+    Effect.scoped(Effect.gen(function*() {
+      const ledger = (yield* Ledger.Ledger)!
+      const gate = yield* Deferred.make<void, string>()
+      const shared = yield* Shared.make({
+        name: "line",
+        acquire: makeResource(Deferred.await(gate)).acquire
+      })
+      const use = Effect.fork(Shared.use(shared, () => Effect.never))
+      const [one, other] = [yield* use, yield* use]
+      yield* settle
+      const opening = (yield* ledger.snapshot).live.find(({ kind }) => kind === "shared")!
+      const uses = () => {
+        const { ended, live } = ledger.unsafeSnapshot()
+        return [...live, ...ended].filter(({ kind }) => kind === "shared use")
+          .map(({ blockedBy, state }) => [state, blockedBy])
+      }
+      expect(uses()).toEqual([["acquiring", [opening.id]], ["acquiring", [opening.id]]])
+      yield* Fiber.interrupt(one)
+      expect(uses()).toEqual([["acquiring", [opening.id]], ["failed", []]])
+      yield* Deferred.succeed(gate, undefined)
+      yield* settle
+      expect(uses()).toEqual([["held", []], ["failed", []]])
+      expect((yield* Shared.stats(shared)).users).toBe(1)
+      yield* Fiber.interrupt(other)
+      expect(uses()).toEqual([["failed", []], ["released", []]])
+
+      const broken = yield* Shared.make({ name: "broken", acquire: Effect.fail("no such host") })
+      yield* Effect.flip(Shared.use(broken, () => Effect.void))
+      const told = (yield* ledger.snapshot).ended.findLast(({ kind }) => kind === "shared use")
+      expect(told).toMatchObject({ state: "failed", cause: "Error: no such host" })
+      yield* ledger.assertEmpty
+    })).pipe(Effect.provide(Ledger.layer())))
+
   it.effect("Shared-1: a scope that is closed already keeps nothing; a Layer offers it to services", () =>
     Effect.gen(function*() {
       const { acquire, log } = makeResource()

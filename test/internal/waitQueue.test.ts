@@ -1,5 +1,6 @@
 import { describe, expect, it } from "@effect/vitest"
 import { Cause, Duration, Effect, Exit, Fiber, TestClock } from "effect"
+import * as Hold from "../../src/internal/hold.ts"
 import * as WaitQueue from "../../src/internal/waitQueue.ts"
 
 /** A line in front of a single good, and what happened there. */
@@ -131,5 +132,54 @@ describe("waitQueue", () => {
       for (let i = 0; i < 750; i++) give()
       yield* settle
       expect([wakeUps, counter.departures, counter.log.length]).toEqual([750, 250, 750])
+    }))
+
+  it.effect("WaitQueue-6, Hold-1: who watches is told in the step itself, and of each end once", () =>
+    Effect.gen(function*() {
+      const { counter, give, giveOn } = makeCounter()
+      const thing: Hold.Thing = { holds: undefined }
+      const told: Array<string> = []
+      const recorder: Hold.Recorder = {
+        unsafeAcquiring: (_, name) => ({ id: told.push(`${name} asks`) }),
+        unsafeHeld: ({ id }) => void told.push(`${id} has`),
+        unsafeGaveUp: ({ id }, cause) =>
+          void told.push(
+            `${id} gave up: ${cause !== undefined && Cause.isInterrupted(cause) ? "cut" : "?"}`
+          ),
+        unsafeReleased: ({ id }) => void told.push(`${id} gave back`)
+      }
+      const holdOf = (name: string) =>
+        new Hold.Hold(recorder, thing, { kind: "k", name, amount: 1, site: undefined })
+      const ask = (hold: Hold.Hold) =>
+        Effect.fork(
+          Effect.uninterruptibleMask((restore) =>
+            WaitQueue.waitInMask(counter.queue, 1, restore, giveOn, hold)
+          )
+        )
+      const [a, b, c] = [holdOf("a"), holdOf("b"), holdOf("c")]
+      const first = yield* ask(a)
+      const second = yield* ask(b)
+      yield* ask(c)
+      yield* settle
+      expect(c.waiter?.previous?.watch).toBe(b)
+      told.length = 0
+      yield* Fiber.interrupt(second)
+      expect(told).toEqual(["2 gave up: cut"])
+      give()
+      expect(told.at(-1)).toBe("1 has")
+      expect(Array.from(thing.holds ?? [])).toEqual([a])
+      // Its grant goes to the next: first it comes back, then the other has it.
+      yield* Fiber.interrupt(first)
+      expect(told.slice(-2)).toEqual(["1 gave back", "3 has"])
+      expect(Array.from(thing.holds ?? [])).toEqual([c])
+      expect(Hold.keptBy(thing, () => false)).toBe(1)
+      expect(Hold.keptBy(thing, () => true)).toBe(0)
+      for (const hold of [a, b, c]) {
+        hold.left()
+        hold.left()
+        hold.granted()
+      }
+      expect(told.slice(-2)).toEqual(["3 has", "3 gave back"])
+      expect(thing.holds?.size).toBe(0)
     }))
 })
