@@ -404,8 +404,9 @@ export const run = <
   Report,
   BatchFailed<E | E2 | E3 | E4 | ItemTimeout>,
   R | R2 | R3 | R4 | R5
-> =>
-  Effect.suspend(() => {
+> => {
+  const site = Ledger.unsafeSite()
+  return Effect.suspend(() => {
     const concurrency = options.concurrency ?? defaultConcurrency
     if (!Number.isSafeInteger(concurrency) || concurrency < 1) {
       return Effect.die(
@@ -446,8 +447,9 @@ export const run = <
         duplicates: 0
       }
     })
-    return Ledger.withOwner(run, job.name)
+    return Ledger.withSite(Ledger.withOwner(run, job.name), site)
   })
+}
 
 /** Forks the workers, watches for a drain, and closes the source after the last of them. */
 const supervise = <Item, A, E, E2, R>(

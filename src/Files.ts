@@ -34,6 +34,7 @@ import * as Stream from "effect/Stream"
 import { Buffer } from "node:buffer"
 import { randomBytes } from "node:crypto"
 import * as Path from "node:path"
+import * as Ledger from "./Ledger.ts"
 import * as Managed from "./Managed.ts"
 
 /**
@@ -395,8 +396,9 @@ export const writeAtomic = <E = never, R = never>(
   path: string,
   content: string | Uint8Array | Stream.Stream<Uint8Array, E, R>,
   options: WriteOptions = {}
-): Effect.Effect<void, FileError | E, FileSystem.FileSystem | R> =>
-  Effect.gen(function*() {
+): Effect.Effect<void, FileError | E, FileSystem.FileSystem | R> => {
+  const site = Ledger.unsafeSite()
+  const written = Effect.gen(function*() {
     const fs = yield* FileSystem.FileSystem
     const target = yield* landing(fs, path)
     const old = yield* replaced(fs, target)
@@ -415,3 +417,5 @@ export const writeAtomic = <E = never, R = never>(
         })
     )
   })
+  return Ledger.withSite(written, site)
+}

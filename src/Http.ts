@@ -46,6 +46,7 @@ import { createHash } from "node:crypto"
 import { Socket } from "node:net"
 import * as Path from "node:path"
 import * as Files from "./Files.ts"
+import * as Ledger from "./Ledger.ts"
 import * as Managed from "./Managed.ts"
 import * as Semaphore from "./Semaphore.ts"
 
@@ -649,15 +650,17 @@ const clientOf = (live: Live): HttpClient.HttpClient =>
  */
 export const session = (
   options: SessionOptions = {}
-): Layer.Layer<HttpClient.HttpClient | Session> =>
-  Layer.scopedContext(
+): Layer.Layer<HttpClient.HttpClient | Session> => {
+  const site = Ledger.unsafeSite()
+  const opened = Managed.make({
+    name: options.userAgent ?? "holdfast",
+    kind: "http session",
+    acquire: Effect.sync(() => open(options)),
+    release: close
+  })
+  return Layer.scopedContext(
     Effect.map(
-      Managed.make({
-        name: options.userAgent ?? "holdfast",
-        kind: "http session",
-        acquire: Effect.sync(() => open(options)),
-        release: close
-      }),
+      Ledger.withSite(opened, site),
       (live) =>
         Context.make(HttpClient.HttpClient, clientOf(live)).pipe(
           Context.add(Session, {
@@ -671,6 +674,7 @@ export const session = (
         )
     )
   )
+}
 
 // ---------------------------------------------------------------------------------------- exchange
 
@@ -1067,8 +1071,9 @@ export const download = (
   url: string | URL,
   destination: string,
   options: DownloadOptions = {}
-): Effect.Effect<Downloaded, DownloadError, FileSystem.FileSystem | Session> =>
-  Effect.gen(function*() {
+): Effect.Effect<Downloaded, DownloadError, FileSystem.FileSystem | Session> => {
+  const site = Ledger.unsafeSite()
+  const downloaded = Effect.gen(function*() {
     const { live } = yield* Session
     const start = yield* parse(url)
     const { permits, settings: { after } } = live
@@ -1093,6 +1098,8 @@ export const download = (
         })
     })
   })
+  return Ledger.withSite(downloaded, site)
+}
 
 // ------------------------------------------------------------------------------------------- retry
 

@@ -268,7 +268,9 @@ export class Ledger extends Context.Reference<Ledger>()("holdfast/Ledger", {
 
 /** Inside what something is asked for; a linked list, so that to go one deeper copies nothing. */
 interface Owner {
-  readonly name: string
+  readonly name: string | undefined
+  /** The line to show for what has none of its own. */
+  readonly site: Site | undefined
   readonly outer: Owner | undefined
 }
 
@@ -279,8 +281,17 @@ const currentOwner: FiberRef.FiberRef<Owner | undefined> = GlobalValue.globalVal
 
 const pathOf = (owner: Owner | undefined): ReadonlyArray<string> => {
   const path: Array<string> = []
-  for (let at = owner; at !== undefined; at = at.outer) path.push(at.name)
+  for (let at = owner; at !== undefined; at = at.outer) {
+    if (at.name !== undefined) path.push(at.name)
+  }
   return path.toReversed()
+}
+
+/** What a module of ours acquires for its user has no line of the user's: then it is that of the nearest call that has. */
+const lineOf = (line: Site | undefined, inside: Owner | undefined): string | undefined => {
+  let text = line?.text
+  for (let at = inside; text === undefined && at !== undefined; at = at.outer) text = at.site?.text
+  return text
 }
 
 interface MutableTotals {
@@ -349,7 +360,7 @@ class Kept implements Entry {
   }
 
   get site(): string | undefined {
-    return this.line?.text
+    return lineOf(this.line, this.inside)
   }
 
   get blockedBy(): ReadonlyArray<number> {
@@ -393,6 +404,7 @@ class Copy implements Entry {
   readonly releasingAt: number | undefined
   readonly endedAt: number | undefined
   readonly #line: Site | undefined
+  readonly #inside: Owner | undefined
   readonly #reason: Cause.Cause<unknown> | undefined
 
   constructor(kept: Kept) {
@@ -411,11 +423,12 @@ class Copy implements Entry {
     this.releasingAt = kept.releasingAt
     this.endedAt = kept.endedAt
     this.#line = kept.line
+    this.#inside = kept.inside
     this.#reason = kept.reason
   }
 
   get site(): string | undefined {
-    return this.#line?.text
+    return lineOf(this.#line, this.#inside)
   }
 
   get cause(): string | undefined {
@@ -940,9 +953,26 @@ export const withOwner: {
     Effect.suspend(() =>
       unsafeInForce() === undefined
         ? self
-        : Effect.locallyWith(self, currentOwner, (outer) => ({ name, outer }))
+        : Effect.locallyWith(self, currentOwner, (outer) => ({ name, site: undefined, outer }))
     )
 )
+
+/**
+ * For a function that acquires on behalf of whoever calls it: what is acquired inside and has no line of the user's own shows
+ * this one. Capture it by `unsafeSite` in the call itself.
+ *
+ * **Interruption**, **Errors** — the effect's own. **Cost** — one `FiberRef` where there is a line, none otherwise.
+ *
+ * @category operations
+ * @since 0.1.0
+ */
+export const withSite = <A, E, R>(
+  self: Effect.Effect<A, E, R>,
+  site: Site | undefined
+): Effect.Effect<A, E, R> =>
+  site === undefined
+    ? self
+    : Effect.locallyWith(self, currentOwner, (outer) => ({ name: undefined, site, outer }))
 
 const inForce: Effect.Effect<Service> = Effect.flatMap(Ledger, (ledger) =>
   ledger === undefined

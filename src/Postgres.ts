@@ -1320,7 +1320,11 @@ const makeService = (
 export const make = (
   options: Options = {}
 ): Effect.Effect<Service, PostgresUnavailable | InvalidUrl, Scope.Scope> =>
-  Effect.provideServiceEffect(makeService(options), Reactivity.Reactivity, Reactivity.make)
+  Effect.provideServiceEffect(
+    Ledger.withSite(makeService(options), Ledger.unsafeSite()),
+    Reactivity.Reactivity,
+    Reactivity.make
+  )
 
 const contextOf = (service: Service): Context.Context<Postgres | SqlClient.SqlClient> =>
   Context.make(Postgres, service).pipe(Context.add(SqlClient.SqlClient, service.sql))
@@ -1346,7 +1350,12 @@ const contextOf = (service: Service): Context.Context<Postgres | SqlClient.SqlCl
 export const layer = (
   options: Options = {}
 ): Layer.Layer<Postgres | SqlClient.SqlClient, PostgresUnavailable | InvalidUrl> =>
-  Layer.provide(Layer.scopedContext(Effect.map(makeService(options), contextOf)), Reactivity.layer)
+  Layer.provide(
+    Layer.scopedContext(
+      Effect.map(Ledger.withSite(makeService(options), Ledger.unsafeSite()), contextOf)
+    ),
+    Reactivity.layer
+  )
 
 /**
  * A pool on an embedded server that lives exactly as long; `server` is what `Embedded.make` takes.
@@ -1378,13 +1387,15 @@ export const layerEmbedded = (
 ): Layer.Layer<
   Postgres | SqlClient.SqlClient | Embedded.Embedded,
   PostgresUnavailable | InvalidUrl | Embedded.EmbeddedUnavailable | Embedded.EmbeddedFailed
-> =>
-  Layer.provide(
-    Layer.scopedContext(Effect.gen(function*() {
-      const server = yield* Embedded.make(options.server)
-      const { database, host, port, user } = server
-      const service = yield* makeService({ ...options, host, port, user, database })
-      return Context.add(contextOf(service), Embedded.Embedded, server)
-    })),
+> => {
+  const made = Effect.gen(function*() {
+    const server = yield* Embedded.make(options.server)
+    const { database, host, port, user } = server
+    const service = yield* makeService({ ...options, host, port, user, database })
+    return Context.add(contextOf(service), Embedded.Embedded, server)
+  })
+  return Layer.provide(
+    Layer.scopedContext(Ledger.withSite(made, Ledger.unsafeSite())),
     Reactivity.layer
   )
+}

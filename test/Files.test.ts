@@ -197,7 +197,9 @@ describe("writeAtomic, interrupted", () => {
       }
       expect(published).toBeLessThan(90)
       expect(descriptors()).toBe(fds)
-      yield* (yield* Ledger.Ledger)!.assertEmpty
+      yield* Ledger.assertEmpty
+      const { site } = (yield* Ledger.snapshot).ended.at(-1)!
+      expect(site).toMatch(/test\/Files\.test\.ts:\d+/)
     }).pipe(Effect.provide(Ledger.layer()))
   )
 

@@ -175,6 +175,28 @@ describe("Ledger", () => {
     expect(Ledger.unsafeSite()?.text).toContain("test/Ledger.test.ts:")
   })
 
+  it.effect("Site-1: what a module acquires for its user, without a line of his, shows the line of his call", () =>
+    inLedger(
+      {},
+      Effect.gen(function*() {
+        const ledger = Ledger.unsafeInForce()!
+        const site = { text: "the call" }
+        const asked = (own?: Ledger.Site) =>
+          Effect.sync(() => ledger.unsafeAcquiring("k", "n", { site: own }))
+        yield* Ledger.withSite(Ledger.withOwner(asked(), "inner"), site)
+        yield* Ledger.withSite(asked({ text: undefined }), site)
+        yield* Ledger.withSite(asked({ text: "his own" }), site)
+        yield* Ledger.withSite(asked(), undefined)
+        const { live } = yield* Ledger.snapshot
+        expect(live.map((entry) => [entry.site, entry.owner])).toEqual([
+          ["the call", ["inner"]],
+          ["the call", []],
+          ["his own", []],
+          [undefined, []]
+        ])
+      })
+    ))
+
   it.effect("Ledger-5: fibers that wait for each other in a circle are named; who waits behind them is not", () =>
     inLedger(
       {},

@@ -36,6 +36,7 @@ import * as crypto from "node:crypto"
 import * as os from "node:os"
 import type { ConnectionOptions } from "node:tls"
 import { Client, type ClientConfig } from "pg"
+import * as Ledger from "../Ledger.ts"
 import * as Lock from "../Lock.ts"
 import * as Managed from "../Managed.ts"
 
@@ -506,4 +507,4 @@ export const make = (options: Options): Effect.Effect<Lock.Service, never, Scope
  * @since 0.1.0
  */
 export const layerAdvisory = (options: Options): Layer.Layer<Lock.Lock> =>
-  Layer.scoped(Lock.Lock, make(options))
+  Layer.scoped(Lock.Lock, Ledger.withSite(make(options), Ledger.unsafeSite()))

@@ -41,6 +41,7 @@ import * as fsp from "node:fs/promises"
 import { createRequire } from "node:module"
 import * as os from "node:os"
 import * as path from "node:path"
+import * as Ledger from "../Ledger.ts"
 import * as Managed from "../Managed.ts"
 
 /**
@@ -956,4 +957,4 @@ export class Embedded extends Context.Tag("holdfast/Postgres/Embedded")<Embedded
  * @since 0.1.0
  */
 export const layer = (options: Options = {}): Layer.Layer<Embedded, Failure> =>
-  Layer.scoped(Embedded, make(options))
+  Layer.scoped(Embedded, Ledger.withSite(make(options), Ledger.unsafeSite()))
