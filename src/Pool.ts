@@ -578,7 +578,7 @@ export function make<A, E, R, R2 = never, R3 = never>(
 export function make<A, E, R, R2 = never, R3 = never>(
   options: Options<A, E, R, R2, R3>
 ): Effect.Effect<Pool<A, E | PoolError>, never, Scope.Scope | Exclude<R, Scope.Scope> | R2 | R3> {
-  const site = Ledger.unsafeSite()
+  const site = Ledger.unsafeSite(2)
   // MASK: the pool and its closing are one step; nothing waits.
   return Effect.uninterruptible(Effect.gen(function*() {
     const context = yield* Effect.context<Exclude<R, Scope.Scope>>()

@@ -313,11 +313,11 @@ const insideUntilEnd = (
 const bracket = <A, E, R, M>(
   self: RwLock<M>,
   mode: Mode,
-  effect: Effect.Effect<A, E, R>
-): Effect.Effect<A, E | M, R> => {
-  const site = Ledger.unsafeSite()
+  effect: Effect.Effect<A, E, R>,
+  site: Ledger.Site | undefined
+): Effect.Effect<A, E | M, R> =>
   // MASK: from the entry to the exit; the wait and the effect are restored.
-  return Effect.uninterruptibleMask((restore) => {
+  Effect.uninterruptibleMask((restore) => {
     const asker = askerOf(self.reentry)
     return enterInMask(
       self,
@@ -328,7 +328,6 @@ const bracket = <A, E, R, M>(
       (hold) => Handover.useInMask(effect, restore, insideUntilEnd(self.state, mode, asker, hold))
     )
   })
-}
 
 /**
  * Runs an effect beside other readers, and beside no writer.
@@ -350,7 +349,8 @@ export function withRead<M>(
   self: RwLock<M>,
   effect?: Effect.Effect<unknown, unknown, unknown>
 ) {
-  const run = <A, E, R>(effect: Effect.Effect<A, E, R>) => bracket(self, "read", effect)
+  const site = Ledger.unsafeSite(2)
+  const run = <A, E, R>(effect: Effect.Effect<A, E, R>) => bracket(self, "read", effect, site)
   return effect === undefined ? run : run(effect)
 }
 
@@ -373,7 +373,8 @@ export function withWrite<M>(
   self: RwLock<M>,
   effect?: Effect.Effect<unknown, unknown, unknown>
 ) {
-  const run = <A, E, R>(effect: Effect.Effect<A, E, R>) => bracket(self, "write", effect)
+  const site = Ledger.unsafeSite(2)
+  const run = <A, E, R>(effect: Effect.Effect<A, E, R>) => bracket(self, "write", effect, site)
   return effect === undefined ? run : run(effect)
 }
 
@@ -392,7 +393,7 @@ export const withWriteDowngraded = <A, E, R, B, E2, R2, M>(
   write: Effect.Effect<A, E, R>,
   read: (written: A) => Effect.Effect<B, E2, R2>
 ): Effect.Effect<B, E | E2 | M, R | R2> => {
-  const site = Ledger.unsafeSite()
+  const site = Ledger.unsafeSite(2)
   // MASK: from the entry to the exit; the wait and both parts are restored.
   return Effect.uninterruptibleMask((restore) => {
     const { state } = self
@@ -429,7 +430,8 @@ export const withWriteDowngraded = <A, E, R, B, E2, R2, M>(
 
 const hold = <M>(self: RwLock<M>, mode: Mode): Effect.Effect<void, M, Scope.Scope> => {
   const { name, reentry, state } = self
-  const site = Ledger.unsafeSite()
+  // One frame more than itself: `read` or `write`.
+  const site = Ledger.unsafeSite(3)
   // MASK: the entry and the finalizer that lets out are one step; the wait is restored.
   return Effect.uninterruptibleMask((restore) =>
     enterInMask(self, mode, askerOf(reentry), restore, site, (hold) =>
@@ -448,7 +450,7 @@ const hold = <M>(self: RwLock<M>, mode: Mode): Effect.Effect<void, M, Scope.Scop
  * brackets are looked at to tell a fiber that it would wait for itself.
  *
  * **Interruption** — Waiting: leaves the line. **Errors** — `RwLockReentry`; a closed scope is a defect, and nobody stays
- *   inside. **Cost** — about 5 µs.
+ *   inside. **Cost** — about 9 µs.
  *
  * @category operations
  * @since 0.1.0

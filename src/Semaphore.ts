@@ -329,9 +329,9 @@ const endingOf = (
 const bracket = <A, E, R>(
   self: Semaphore,
   permits: number,
-  effect: Effect.Effect<A, E, R>
+  effect: Effect.Effect<A, E, R>,
+  site: Ledger.Site | undefined
 ): Effect.Effect<A, E, R> => {
-  const site = Ledger.unsafeSite()
   const unrecorded = endingOf(self, permits, undefined)
   // MASK: from the grant to the release; the wait and the effect are restored.
   return Effect.uninterruptibleMask((restore) => {
@@ -391,7 +391,9 @@ export function withPermits(
   permits: number,
   effect?: Effect.Effect<unknown, unknown, unknown>
 ) {
-  const run = <A, E, R>(effect: Effect.Effect<A, E, R>) => bracket(self, permits, effect)
+  // One frame more than itself: `withPermit`.
+  const site = Ledger.unsafeSite(3)
+  const run = <A, E, R>(effect: Effect.Effect<A, E, R>) => bracket(self, permits, effect, site)
   return effect === undefined ? run : run(effect)
 }
 
@@ -437,18 +439,17 @@ export function tryWithPermits(
   permits: number,
   effect?: Effect.Effect<unknown, unknown, unknown>
 ) {
+  const site = Ledger.unsafeSite(2)
   const run = <A, E, R>(
     effect: Effect.Effect<A, E, R>
-  ): Effect.Effect<Option.Option<A>, E, R> => {
-    const site = Ledger.unsafeSite()
+  ): Effect.Effect<Option.Option<A>, E, R> =>
     // MASK: from the take to the release; the effect is restored and nothing waits.
-    return Effect.uninterruptibleMask((restore) => {
+    Effect.uninterruptibleMask((restore) => {
       if (!unsafeTryTake(self, permits)) return Effect.succeedNone
       const hold = recorded(self, permits, site)
       hold?.granted()
       return Handover.useInMask(Effect.asSome(effect), restore, endingOf(self, permits, hold))
     })
-  }
   return effect === undefined ? run : run(effect)
 }
 
@@ -456,7 +457,7 @@ export function tryWithPermits(
  * Takes permits, waiting in line if need be, and holds them until the scope closes.
  *
  * **Interruption** — Waiting: leaves the line, nothing is taken. **Errors** — none; a closed scope is a defect, and nothing
- *   stays taken. **Cost** — about 5 µs.
+ *   stays taken. **Cost** — about 9 µs.
  *
  * @category operations
  * @since 0.1.0
@@ -465,7 +466,7 @@ export const take = (
   self: Semaphore,
   permits = 1
 ): Effect.Effect<void, never, Scope.Scope> => {
-  const site = Ledger.unsafeSite()
+  const site = Ledger.unsafeSite(2)
   // MASK: the take and the finalizer that gives back are one step; the wait is restored.
   return Effect.uninterruptibleMask((restore) => {
     const isFree = unsafeTryTake(self, permits)

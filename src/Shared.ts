@@ -875,7 +875,7 @@ export const useKey: {
  * The instance, acquired if there is none, and kept until the scope closes.
  *
  * **Interruption** — as `use`. **Errors** — as `use`; a scope that is closed already is a defect, and nothing is kept.
- * **Cost** — about 15 µs if it is open.
+ * **Cost** — about 9 µs if it is open.
  *
  * @category operations
  * @since 0.1.0

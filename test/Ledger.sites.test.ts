@@ -17,9 +17,15 @@ const job = () => work
 const forms = Effect.gen(function*() {
   const keyed = yield* Mutex.makeKeyed<string>()
   const pool = yield* Pool.make({ acquire: work, max: 2 })
-  const keyedPool = yield* KeyedPool.make({ acquire: (_: string) => work, maxPerKey: 2 })
+  const keyedPool = yield* KeyedPool.make({
+    acquire: (key: string) => Effect.succeed(key),
+    maxPerKey: 2
+  })
   const shared = yield* Shared.make({ name: "shared", acquire: work })
-  const keyedShared = yield* Shared.makeKeyed({ name: "keyed", acquire: (_: string) => work })
+  const keyedShared = yield* Shared.makeKeyed({
+    name: "keyed",
+    acquire: (key: string) => Effect.succeed(key)
+  })
   const locks = yield* Lock.makeMemory
   const locked = Effect.provideService(Lock.Lock, locks)
   const asks: Readonly<Record<string, () => Ask>> = {

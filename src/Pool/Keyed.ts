@@ -112,7 +112,7 @@ export function make<K, A, E, R, R2 = never, R3 = never>(
   Scope.Scope | Exclude<R, Scope.Scope> | R2 | R3
 > {
   const { acquire, maxPerKey, maxTotal = Infinity, releaseDeadline } = options
-  const site = Ledger.unsafeSite()
+  const site = Ledger.unsafeSite(2)
   // MASK: the pool and its closing are one step; nothing waits.
   return Effect.uninterruptible(Effect.gen(function*() {
     const context = yield* Effect.context<Exclude<R, Scope.Scope>>()

@@ -804,10 +804,13 @@ export const useInMask = <A, E, B, E2, R2>(
   )
 }
 
+/** `siteInForce` itself, `siteOf`, the function the user calls, and three more if that is data-last in a pipe. */
+const userFrames = 6
+
 /** Where a borrow was asked for, if anybody will want to know. To be called in the function that the user calls. */
 export const siteOf = <A, E>(engine: Engine<A, E>): Site | undefined =>
   engine.leakAfter === Infinity
-    ? engine.siteInForce()
+    ? engine.siteInForce(userFrames)
     : new CapturedSite.Site(new Error(), Infinity)
 
 /** */

@@ -245,7 +245,7 @@ export interface Engine<A, E> {
   /** The ledger in force in this step. */
   readonly recorder: () => Hold.Recorder | undefined
   /** The line that asks, if that ledger wants it; for a function the user calls. */
-  readonly siteInForce: () => Site | undefined
+  readonly siteInForce: (frames: number) => Site | undefined
   readonly meter: Meter | undefined
   readonly fork: (effect: Effect.Effect<void>) => Fiber.RuntimeFiber<void>
   readonly refusals: Refusals<E>
