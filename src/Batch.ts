@@ -256,7 +256,7 @@ const openSource = <Item>(
     return { item: next.value, index: index++ }
   }
   const iterator = source[Symbol.asyncIterator]()
-  const turn = Semaphore.unsafeMake(1)
+  const turn = Semaphore.unsafeMake(1, { name: "batch source" })
   const broken = () =>
     Effect.sync(() => {
       exhausted = true

@@ -436,7 +436,9 @@ const open = (options: SessionOptions): Live => {
     connect: connector(settings, wires)
   })
   const dispatcher = flowing(agent, wires, settings)
-  const permits = options.total === undefined ? undefined : Semaphore.unsafeMake(options.total)
+  const permits = options.total === undefined
+    ? undefined
+    : Semaphore.unsafeMake(options.total, { name: "http downloads" })
   return { settings, wires, agent, dispatcher, permits, writing: new Set(), closed: false }
 }
 

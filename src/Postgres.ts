@@ -749,7 +749,7 @@ class Pool {
   constructor(settings: Settings, ledger: Ledger.Service | undefined) {
     this.settings = settings
     this.ledger = ledger
-    this.semaphore = Semaphore.unsafeMake(settings.max)
+    this.semaphore = Semaphore.unsafeMake(settings.max, { name: "postgres sessions" })
   }
 
   unsafeStats(): Stats {
@@ -975,7 +975,7 @@ class Lane extends Statements {
   readonly pool: Pool
   readonly session: Session
   readonly owner: "transaction" | "session"
-  readonly lock = Semaphore.unsafeMake(1)
+  readonly lock = Semaphore.unsafeMake(1, { name: "postgres statements" })
   /** Guarded by the single thread; closed once, by its owner. */
   isOpen = true
 
