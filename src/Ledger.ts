@@ -17,7 +17,8 @@
  *
  * COST (2026-11, `npm run bench -- Managed`) see `layer`.
  * NOT DONE waits that are not for a resource of this library (`Fiber.join`, a `Deferred`): a circle through one of them is
- * not seen.
+ * not seen. What a scope holds counts as held by the fiber that took it: a circle is also reported where another fiber
+ * could still close that scope.
  * SOURCES Loom's thread dump (owners as a tree), HikariCP's leak detection, Deno's resource sanitizer, Coffman's wait-for graph.
  *
  * @since 0.1.0
