@@ -13,6 +13,8 @@ export default defineConfig({
     globalSetup: ["test/support/globalSetup.ts"],
     // Two files at once is what two cores carry; real servers and child processes need room.
     maxWorkers: 2,
+    // Within a file that runs child processes side by side, each row of two.
+    maxConcurrency: 3,
     minWorkers: 1,
     testTimeout: 30_000,
     hookTimeout: 60_000,

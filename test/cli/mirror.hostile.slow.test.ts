@@ -86,7 +86,7 @@ const reportOf = () => JSON.parse(fs.readFileSync(path.join(work, "report.json")
 const mirror = (list: string, ...more: ReadonlyArray<string>): Promise<Ended> =>
   run(["mirror", list, "--to", out, "--report", path.join(work, "report.json"), ...more])
 
-describe("a hostile list", () => {
+describe("a hostile list", { timeout: 90_000 }, () => {
   for (
     const [what, content, says] of [
       ["empty", "", /no URL/i],
@@ -173,7 +173,7 @@ describe("a hostile list", () => {
   })
 })
 
-describe("hostile hosts", () => {
+describe("hostile hosts", { timeout: 90_000 }, () => {
   it("each failure is named with its reason, the rest is done, nothing is left over", async () => {
     const cases: Record<string, RegExp> = {
       [refused]: /refused/i,
@@ -225,7 +225,7 @@ const shell = (line: string, ...args: ReadonlyArray<string>) =>
     )
   })
 
-describe("a hostile place", () => {
+describe("a hostile place", { timeout: 90_000 }, () => {
   const fine = () => writeList(work, [`${origin}/one`, `${origin}/two`])
 
   it("a folder that cannot be made or written: exit 2 and who to ask", async () => {

@@ -25,7 +25,7 @@ const openOrigin = (options: Origin.Options): Promise<Origin.Origin> =>
   Effect.runPromise(Scope.extend(Origin.make(options), scope))
 const read = () => Either.getOrThrow(View.parse(fs.readFileSync(ledger, "utf8")))
 
-describe("holdfast mirror --ledger, holdfast view", () => {
+describe("holdfast mirror --ledger, holdfast view", { timeout: 90_000 }, () => {
   it("Mirror-5: the ledger is written after the last release, and can be looked at", async () => {
     const origin = await openOrigin({ documents: 20, pace: 0 })
     const list = writeList(work, origin.urls)
