@@ -45,8 +45,11 @@ import * as Option from "effect/Option"
 import * as Runtime from "effect/Runtime"
 import * as Scope from "effect/Scope"
 import type * as Types from "effect/Types"
-import { SingleShotGen, YieldWrap, yieldWrapGet } from "effect/Utils"
-import { isInstant, outcomeWithin } from "./internal/deadline.ts"
+import type { YieldWrap } from "effect/Utils"
+import { isInstant, outcomeWithin, releaseDeadlineOf } from "./internal/deadline.ts"
+import { asyncDispose, disposal } from "./internal/disposable.ts"
+import { asDefects, withFailure } from "./internal/exit.ts"
+import * as Generators from "./internal/generator.ts"
 import * as Workers from "./internal/workers.ts"
 import * as Ledger from "./Ledger.ts"
 import * as Shutdown from "./Shutdown.ts"
@@ -226,7 +229,6 @@ export interface Told {
   readonly asked: (entry: Ledger.Entry) => void
 }
 
-const defaultReleaseDeadline = Duration.seconds(5)
 const longestOverrun = Duration.seconds(1)
 
 // How something ended.
@@ -251,14 +253,7 @@ const reasonOf = (
   return Option.isSome(asked) ? { kind: "shutdown", reason: asked.value } : interrupted
 }
 
-/** INVARIANT Managed-4: what went wrong with a release comes after what its user ended with. */
-const withFailure = <A, E>(
-  exit: Exit.Exit<A, E>,
-  cause: Cause.Cause<never>
-): Exit.Exit<never, E> =>
-  Exit.failCause(Exit.isSuccess(exit) ? cause : Cause.sequential(exit.cause, cause))
-
-/** What a user ended with, once it is released. */
+/** INVARIANT Managed-4: what a user ended with, once it is released, and after it what went wrong with that. */
 const endedWith = <B, E2>(
   release: Effect.Effect<unknown>,
   exit: Exit.Exit<B, E2>
@@ -267,10 +262,6 @@ const endedWith = <B, E2>(
     onSuccess: () => exit,
     onFailure: (cause) => withFailure(exit, cause)
   })
-
-/** An owner has no type for what a release fails with. */
-const asDefects = (cause: Cause.Cause<unknown>): Cause.Cause<never> =>
-  Cause.flatMap(cause, Cause.die)
 
 // Into a scope.
 
@@ -378,9 +369,7 @@ class Single<A, E, R, R2> extends Base<A, E, R | R2> {
     this.kind = options.kind ?? "resource"
     this.site = site
     this.changesExit = changesExit
-    this.deadline = options.releaseDeadline === undefined
-      ? defaultReleaseDeadline
-      : Duration.decode(options.releaseDeadline)
+    this.deadline = releaseDeadlineOf(options)
   }
 
   openInMask(
@@ -633,7 +622,95 @@ export const make = <A, E = never, R = never, R2 = never>(
   options: Options<A, E, R, R2>
 ): Managed<A, E, R | R2> => new Single(options, Ledger.unsafeSite(2), false)
 
+// Kept in something that has what its release needs: its scope, its generator.
+
+/** The resource, without what it is kept in. */
+class Inside<A, H extends { readonly value: A }, E, R> extends Base<A, E, R> {
+  readonly name: string
+  readonly kind: string
+  readonly outer: Managed<H, E, R>
+
+  constructor(outer: Managed<H, E, R>) {
+    super()
+    this.name = outer.name
+    this.kind = outer.kind
+    this.outer = outer
+  }
+
+  openInMask(
+    restore: Restore,
+    site?: Ledger.Site,
+    asked?: (entry: Ledger.Entry) => void
+  ): Effect.Effect<Opened<A, E>, E, R> {
+    return Effect.map(
+      this.outer.openInMask(restore, site, asked),
+      ({ close, exit, value: { value } }) => ({ value, close, exit })
+    )
+  }
+}
+
+/** The settings for what a resource is kept in. */
+const kept = <A, R2>(
+  { attributes, onOverrun, ...rest }: Settings<A, R2>
+): Settings<{ readonly value: A }, R2> => ({
+  ...rest,
+  attributes: typeof attributes === "function" ? ({ value }) => attributes(value) : attributes,
+  onOverrun: onOverrun && (({ value }) => onOverrun(value))
+})
+
+/** An acquire has failed: what it had begun is ended, within the deadline; what goes wrong there comes after its cause. */
+const giveUp = <E>(
+  cause: Cause.Cause<E>,
+  ending: Effect.Effect<unknown>,
+  what: Omit<ConstructorParameters<typeof ReleaseTimeout>[0], "elapsed">
+): Effect.Effect<never, E> =>
+  Effect.flatMap(outcomeWithin(ending, what.deadline), (outcome) => {
+    const ended = Either.getOrElse(
+      outcome,
+      (elapsed) => Exit.die(new ReleaseTimeout({ ...what, elapsed }))
+    )
+    const failed = Exit.failCause(cause)
+    return Exit.isSuccess(ended) ? failed : withFailure(failed, ended.cause)
+  })
+
+/**
+ * @internal What an effect acquires in its scope, as one resource. The scope is its own, and closed within the deadline, also
+ * if the effect fails.
+ */
+export const fromScoped = <A, E, R>(
+  settings: Settings<A>,
+  effect: Effect.Effect<A, E, R>,
+  site: Ledger.Site | undefined
+): Managed<A, E, Exclude<R, Scope.Scope>> => {
+  const { kind = "resource", name } = settings
+  const deadline = releaseDeadlineOf(settings)
+  const acquire = (restore: Restore) =>
+    Effect.flatMap(
+      Scope.make(),
+      (scope) =>
+        Effect.matchCauseEffect(restore(Scope.extend(effect, scope)), {
+          onFailure: (cause) =>
+            giveUp(cause, Scope.close(scope, Exit.failCause(cause)), {
+              resource: name,
+              kind,
+              deadline,
+              site: site?.text
+            }),
+          onSuccess: (value) => Effect.succeed({ value, scope })
+        })
+    )
+  return new Inside(
+    new Single(
+      { ...kept(settings), acquire, release: ({ scope }, exit) => Scope.close(scope, exit) },
+      site,
+      false
+    )
+  )
+}
+
 // Brackets.
+
+type Use<A, B, E, R> = (resource: A) => Effect.Effect<B, E, R>
 
 /** Runs `f` with what it opens; `end` closes that, and says what comes of it. */
 const bracketInMask = <A, E, R, B, E2, R2, C, E3>(
@@ -668,20 +745,21 @@ const endUnchanged = <B, E2>(
  * @category operations
  * @since 0.1.0
  */
-export const use: {
-  <A, B, E2, R2>(
-    f: (resource: A) => Effect.Effect<B, E2, R2>
-  ): <E, R>(self: Managed<A, E, R>) => Effect.Effect<B, E | E2, R | R2>
-  <A, E, R, B, E2, R2>(
-    self: Managed<A, E, R>,
-    f: (resource: A) => Effect.Effect<B, E2, R2>
-  ): Effect.Effect<B, E | E2, R | R2>
-} = (...args: [any] | [any, any]): any => {
+export function use<A, B, E2, R2>(
+  f: (resource: A) => Effect.Effect<B, E2, R2>
+): <E, R>(self: Managed<A, E, R>) => Effect.Effect<B, E | E2, R | R2>
+export function use<A, E, R, B, E2, R2>(
+  self: Managed<A, E, R>,
+  f: (resource: A) => Effect.Effect<B, E2, R2>
+): Effect.Effect<B, E | E2, R | R2>
+export function use<A, E, R, B, E2, R2>(
+  ...args: readonly [Use<A, B, E2, R2>] | readonly [Managed<A, E, R>, Use<A, B, E2, R2>]
+) {
   // Not `dual`: of what stands between the user's line and this, each frame would be captured too.
   const site = Ledger.unsafeSite(2)
   return args.length === 2
     ? useAt(site, args[0], args[1])
-    : (self: AnyManaged) => useAt(site, self, args[0])
+    : (self: Managed<A, E, R>) => useAt(site, self, args[0])
 }
 
 const useAt = <A, E, R, B, E2, R2>(
@@ -735,19 +813,20 @@ const endChanging = <E, B, E2>(
  * @category operations
  * @since 0.1.0
  */
-export const useOption: {
-  <A, B, E2, R2>(
-    f: (resource: A) => Effect.Effect<B, E2, R2>
-  ): <E, R>(self: Managed<A, E, R>) => Effect.Effect<Option.Option<B>, E | E2, R | R2>
-  <A, E, R, B, E2, R2>(
-    self: Managed<A, E, R>,
-    f: (resource: A) => Effect.Effect<B, E2, R2>
-  ): Effect.Effect<Option.Option<B>, E | E2, R | R2>
-} = (...args: [any] | [any, any]): any => {
+export function useOption<A, B, E2, R2>(
+  f: (resource: A) => Effect.Effect<B, E2, R2>
+): <E, R>(self: Managed<A, E, R>) => Effect.Effect<Option.Option<B>, E | E2, R | R2>
+export function useOption<A, E, R, B, E2, R2>(
+  self: Managed<A, E, R>,
+  f: (resource: A) => Effect.Effect<B, E2, R2>
+): Effect.Effect<Option.Option<B>, E | E2, R | R2>
+export function useOption<A, E, R, B, E2, R2>(
+  ...args: readonly [Use<A, B, E2, R2>] | readonly [Managed<A, E, R>, Use<A, B, E2, R2>]
+) {
   const site = Ledger.unsafeSite(2)
   return args.length === 2
     ? useOptionAt(site, args[0], args[1])
-    : (self: AnyManaged) => useOptionAt(site, self, args[0])
+    : (self: Managed<A, E, R>) => useOptionAt(site, self, args[0])
 }
 
 const useOptionAt = <A, E, R, B, E2, R2>(
@@ -975,22 +1054,8 @@ export const all = <const T extends Iterable<AnyManaged> | Readonly<Record<strin
 
 // Interop.
 
-/** As TypeScript and the polyfills do where the platform does not know the symbol. */
-const asyncDispose = (): typeof Symbol.asyncDispose =>
-  Symbol.asyncDispose ?? Symbol.for("Symbol.asyncDispose") as typeof Symbol.asyncDispose
-const dispose = (): typeof Symbol.dispose =>
-  Symbol.dispose ?? Symbol.for("Symbol.dispose") as typeof Symbol.dispose
-
 const settingsOf = <A, R2>(nameOrSettings: string | Settings<A, R2>): Settings<A, R2> =>
   typeof nameOrSettings === "string" ? { name: nameOrSettings } : nameOrSettings
-
-const disposal = (resource: object): Effect.Effect<unknown> | undefined => {
-  const { [asyncDispose()]: later, [dispose()]: now } = resource as {
-    readonly [key: symbol]: unknown
-  }
-  if (typeof later === "function") return Effect.promise(async () => later.call(resource))
-  return typeof now === "function" ? Effect.sync(() => now.call(resource)) : undefined
-}
 
 /**
  * A resource of something that can be disposed of (`using`, `await using`): by `Symbol.asyncDispose` if it has that, else by
@@ -1104,175 +1169,9 @@ export class Interrupted extends Data.TaggedError("Interrupted")<{
   }
 }
 
-/** A generator that stands at its `yield`. */
-interface Entered<A> {
-  readonly generator: AsyncGenerator<A, unknown, unknown>
-  readonly abort: AbortController
-  readonly value: A
-}
-
-type Answer<A> = Either.Either<IteratorResult<A, unknown>, unknown>
-
-/** Asks at once, and never rejects. */
-const ask = async <A>(step: () => Promise<IteratorResult<A, unknown>>): Promise<Answer<A>> => {
-  try {
-    return Either.right(await step())
-  } catch (error) {
-    return Either.left(error)
-  }
-}
-
-class FromGenerator<A, E, R2> {
-  readonly name: string
-  readonly body: (signal: AbortSignal) => AsyncGenerator<A, unknown, unknown>
-  readonly caught: (error: unknown) => E
-  readonly deadline: Duration.Duration
-
-  constructor(
-    settings: Settings<A, R2>,
-    body: (signal: AbortSignal) => AsyncGenerator<A, unknown, unknown>,
-    caught: (error: unknown) => E
-  ) {
-    this.name = settings.name
-    this.body = body
-    this.caught = caught
-    this.deadline = Duration.decode(settings.releaseDeadline ?? defaultReleaseDeadline)
-  }
-
-  enter(restore: Restore): Effect.Effect<Entered<A>, E | GeneratorDidNotYield> {
-    return Effect.suspend(() => {
-      const abort = new AbortController()
-      const generator = this.body(abort.signal)
-      const first = ask(() => generator.next())
-      return Effect.matchCauseEffect(restore(Effect.promise(() => first)), {
-        onFailure: (cause) => this.cut(generator, abort, cause),
-        onSuccess: (answer): Effect.Effect<Entered<A>, E | GeneratorDidNotYield> => {
-          if (Either.isLeft(answer)) return Effect.fail(this.caught(answer.left))
-          return answer.right.done === true
-            ? Effect.fail(new GeneratorDidNotYield({ resource: this.name }))
-            : Effect.succeed({ generator, abort, value: answer.right.value })
-        }
-      })
-    })
-  }
-
-  /**
-   * The interrupt came before the `yield`. The generator hears of it by the signal and, should it get to its `yield` all the
-   * same, by what is thrown in there: a generator answers in the order in which it is asked, so nothing is left open, even
-   * if this gives up waiting for it.
-   */
-  cut(
-    generator: AsyncGenerator<A, unknown, unknown>,
-    abort: AbortController,
-    cause: Cause.Cause<never>
-  ): Effect.Effect<never> {
-    const thrown = new Interrupted({ resource: this.name, reason: interrupted })
-    abort.abort(thrown)
-    const left = this.leave(generator, Exit.failCause(cause), thrown)
-    return Effect.flatMap(outcomeWithin(left, this.deadline), (outcome) => {
-      if (Either.isLeft(outcome)) {
-        const { deadline, name } = this
-        const kind = "generator"
-        const late = new ReleaseTimeout({ resource: name, kind, deadline, elapsed: outcome.left })
-        return Effect.failCause(Cause.sequential(cause, Cause.die(late)))
-      }
-      return Exit.isSuccess(outcome.right)
-        ? Effect.failCause(cause)
-        : withFailure(Exit.failCause(cause), outcome.right.cause)
-    })
-  }
-
-  release(
-    { generator }: Entered<A>,
-    exit: Exit.Exit<unknown, unknown>,
-    reason: ReleaseReason
-  ): Effect.Effect<Exit.Exit<unknown, E> | void> {
-    return this.leave(generator, exit, thrownBy(exit, reason, this.name))
-  }
-
-  /** INVARIANT Managed-8. Gives the exit that is to be its user's, if that is not what it was. */
-  leave(
-    generator: AsyncGenerator<A, unknown, unknown>,
-    exit: Exit.Exit<unknown, unknown>,
-    thrown: unknown
-  ): Effect.Effect<Exit.Exit<unknown, E> | void> {
-    const last = ask(() => Exit.isSuccess(exit) ? generator.next() : generator.throw(thrown))
-    return Effect.flatMap(Effect.promise(() => last), (answer) => {
-      if (Either.isLeft(answer)) return this.threw(answer.left, exit, thrown)
-      if (answer.right.done !== true) return this.refuse(generator)
-      return Exit.isSuccess(exit) || thrown instanceof Interrupted
-        ? Effect.void
-        : Effect.succeed(Exit.void)
-    })
-  }
-
-  threw(
-    error: unknown,
-    exit: Exit.Exit<unknown, unknown>,
-    thrown: unknown
-  ): Effect.Effect<Exit.Exit<unknown, E> | void> {
-    if (Exit.isSuccess(exit)) return Effect.die(error)
-    if (error === thrown) return Effect.void
-    // Only who says what he makes it from has translated it; anything else has gone wrong besides.
-    const isTranslated = error instanceof Error && error.cause === thrown
-      && !(thrown instanceof Interrupted)
-    return isTranslated
-      ? Effect.sync(() => Exit.fail(this.caught(error)))
-      : Effect.die(error)
-  }
-
-  refuse(generator: AsyncGenerator<A, unknown, unknown>): Effect.Effect<never> {
-    const ended = ask(() => generator.return(undefined))
-    return Effect.flatMap(
-      Effect.promise(() => ended),
-      () => Effect.die(new GeneratorYieldedTwice({ resource: this.name }))
-    )
-  }
-}
-
-const thrownBy = (
-  exit: Exit.Exit<unknown, unknown>,
-  reason: ReleaseReason,
-  resource: string
-): unknown => {
-  if (Exit.isSuccess(exit)) return undefined
-  return reason.kind === "failure"
-    ? Cause.squash(exit.cause)
-    : new Interrupted({ resource, reason })
-}
-
-/** The resource, without what it is kept in. */
-class Inside<A, H extends { readonly value: A }, E, R> extends Base<A, E, R> {
-  readonly name: string
-  readonly kind: string
-  readonly outer: Managed<H, E, R>
-
-  constructor(outer: Managed<H, E, R>) {
-    super()
-    this.name = outer.name
-    this.kind = outer.kind
-    this.outer = outer
-  }
-
-  openInMask(
-    restore: Restore,
-    site?: Ledger.Site,
-    asked?: (entry: Ledger.Entry) => void
-  ): Effect.Effect<Opened<A, E>, E, R> {
-    return Effect.map(
-      this.outer.openInMask(restore, site, asked),
-      ({ close, exit, value: { value } }) => ({ value, close, exit })
-    )
-  }
-}
-
-/** The settings for what a resource is kept in. */
-const kept = <A, R2>(
-  { attributes, onOverrun, ...rest }: Settings<A, R2>
-): Settings<{ readonly value: A }, R2> => ({
-  ...rest,
-  attributes: typeof attributes === "function" ? ({ value }) => attributes(value) : attributes,
-  onOverrun: onOverrun && (({ value }) => onOverrun(value))
+const faultsOf = (resource: string): Generators.Faults<GeneratorDidNotYield> => ({
+  didNotYield: () => new GeneratorDidNotYield({ resource }),
+  yieldedTwice: () => new GeneratorYieldedTwice({ resource })
 })
 
 /**
@@ -1338,18 +1237,30 @@ export const fromAsyncGenerator: {
   options: string | (Settings<A, R2> & { readonly catch?: (error: unknown) => unknown }),
   body: (signal: AbortSignal) => AsyncGenerator<A, unknown, unknown>
 ): Managed<A, any, R2> => {
-  const { catch: caught, ...settings } = typeof options === "string" ? { name: options } : options
-  const from = new FromGenerator(
-    settings,
-    body,
-    caught ?? ((cause) => new GeneratorFailed({ resource: settings.name, cause }))
-  )
+  const { catch: threw, ...settings } = typeof options === "string" ? { name: options } : options
+  const resource = settings.name
+  const deadline = releaseDeadlineOf(settings)
+  const generator: Generators.AsyncBody<A, unknown, GeneratorDidNotYield> = {
+    ...faultsOf(resource),
+    start: body,
+    threw: threw ?? ((cause) => new GeneratorFailed({ resource, cause })),
+    interrupted: () => new Interrupted({ resource, reason: interrupted }),
+    giveUp: (cause, ending) => giveUp(cause, ending, { resource, kind: "generator", deadline })
+  }
   return new Inside(
     new Single(
       {
         ...kept(settings),
-        acquire: (restore) => from.enter(restore),
-        release: (entered, exit, reason) => from.release(entered, exit, reason),
+        acquire: (restore) => Generators.enterAsync(generator, restore),
+        release: (entered, exit, reason) =>
+          Generators.leaveAsync(
+            generator,
+            entered.generator,
+            exit,
+            reason.kind === "interrupt" || reason.kind === "shutdown"
+              ? new Interrupted({ resource, reason }) :
+              undefined
+          ),
         onOverrun: (entered) => {
           entered.abort.abort()
           return settings.onOverrun?.(entered.value) ?? Effect.void
@@ -1367,52 +1278,15 @@ export const fromAsyncGenerator: {
  * @category models
  * @since 0.1.0
  */
-export interface Held<out A> extends Effect.Effect<Exit.Exit<unknown, unknown>> {
+export interface Held<out A> {
   readonly resource: A
-  [Symbol.iterator](): Effect.EffectGenerator<Held<A>>
+  [Symbol.iterator](): Iterator<Held<A>, Exit.Exit<unknown, unknown>, any>
 }
 
-class HeldImpl<A> extends Effectable.Class<Exit.Exit<unknown, unknown>> implements Held<A> {
-  readonly resource: A
-
-  constructor(resource: A) {
-    super()
-    this.resource = resource
-  }
-
-  override [Symbol.iterator](): Effect.EffectGenerator<Held<A>> {
-    return new SingleShotGen(new YieldWrap<Held<A>>(this))
-  }
-
-  override commit(): Effect.Effect<never> {
-    return Effect.dieMessage(
-      "Managed-8: `use` is to be yielded by the generator of `Managed.gen` itself."
-    )
-  }
-}
-
-type Yielded = YieldWrap<Effect.Effect<any, any, any>>
-type EffectOf<Y> = Y extends YieldWrap<infer T> ? T : never
-type HeldBy<T> = T extends Held<infer A> ? A : never
-
-/** Where a generator stands: at a `use`, or at its end. */
-type Stop =
-  | { readonly done: false; readonly resource: any }
-  | { readonly done: true; readonly returned: unknown }
-
-/** Runs a generator up to its next stop. */
-const advance = (
-  generator: Generator<Yielded, unknown, any>,
-  sent: unknown
-): Effect.Effect<Stop, any, any> =>
-  Effect.suspend((): Effect.Effect<Stop, any, any> => {
-    const next = generator.next(sent)
-    if (next.done === true) return Effect.succeed({ done: true, returned: next.value })
-    const effect = yieldWrapGet(next.value)
-    return effect instanceof HeldImpl
-      ? Effect.succeed({ done: false, resource: effect.resource })
-      : Effect.flatMap(effect, (value) => advance(generator, value))
-  })
+type ErrorIn<Y> = Y extends YieldWrap<Effect.Effect<infer _A, infer E, infer _R>> ? E : never
+type ContextIn<Y> = Y extends YieldWrap<Effect.Effect<infer _A, infer _E, infer R>> ? R : never
+type HeldBy<Y> = Y extends Held<infer A> ? A : never
+type ErrorOfExit<X> = X extends Exit.Exit<infer _A, infer E> ? E : never
 
 /**
  * A resource written as one generator of effects: up to `yield* use(resource)` it acquires, and after that, with the exit of its
@@ -1444,48 +1318,31 @@ const advance = (
  * @category interop
  * @since 0.1.0
  */
-export const gen = <Y extends Yielded, X, R2 = never>(
-  options: string | Settings<HeldBy<EffectOf<Y>>, R2>,
+export const gen = <Y extends Generators.Yielded, X, R2 = never>(
+  options: string | Settings<HeldBy<Y>, R2>,
   body: (use: <A>(resource: A) => Held<A>, restore: Restore) => Generator<Y, X, any>
 ): Managed<
-  HeldBy<EffectOf<Y>>,
-  Effect.Effect.Error<EffectOf<Y>> | ErrorOfExit<X> | GeneratorDidNotYield,
-  Effect.Effect.Context<EffectOf<Y>> | R2
+  HeldBy<Y>,
+  ErrorIn<Y> | ErrorOfExit<X> | GeneratorDidNotYield,
+  ContextIn<Y> | R2
 > => {
   const settings = settingsOf(options)
-  const resource = settings.name
-  type Entered = {
-    readonly generator: Generator<Yielded, unknown, any>
-    readonly value: HeldBy<EffectOf<Y>>
-  }
+  const faults = faultsOf(settings.name)
   return new Inside(
-    new Single<Entered, any, any, R2>(
+    new Single(
       {
         ...kept(settings),
         acquire: (restore) =>
-          Effect.suspend(() => {
-            const generator = body((value) => new HeldImpl(value), restore)
-            return Effect.flatMap(advance(generator, undefined), (at) =>
-              at.done
-                ? Effect.fail(new GeneratorDidNotYield({ resource }))
-                : Effect.succeed({ generator, value: at.resource }))
-          }),
+          Generators.enter(() => body((value) => new Generators.Held(value), restore), faults),
         release: ({ generator }, exit, reason) =>
-          Effect.flatMap(advance(generator, exit), (at) => {
-            if (!at.done) return Effect.die(new GeneratorYieldedTwice({ resource }))
-            const { returned } = at
-            const isSwallowed = Exit.isExit(returned) && Exit.isSuccess(returned)
-            // INVARIANT Managed-8: an interruption is never swallowed.
-            return isSwallowed && reason.kind !== "failure" ? Effect.void : Effect.succeed(returned)
-          })
+          // INVARIANT Managed-8: an interruption is never swallowed.
+          Generators.leave(generator, exit, reason.kind === "failure", faults)
       },
       Ledger.unsafeSite(2),
       true
     )
   )
 }
-
-type ErrorOfExit<X> = X extends Exit.Exit<infer _A, infer E> ? E : never
 
 /**
  * A resource that its owner disposes of by hand, or by `await using`.

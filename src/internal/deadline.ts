@@ -26,6 +26,14 @@ import type * as Option from "effect/Option"
 import * as Runtime from "effect/Runtime"
 import * as RuntimeFlags from "effect/RuntimeFlags"
 
+const defaultReleaseDeadline = Duration.seconds(5)
+
+/** How long a release may take for which this has been asked. */
+export const releaseDeadlineOf = (
+  { releaseDeadline }: { readonly releaseDeadline?: Duration.DurationInput | undefined } = {}
+): Duration.Duration =>
+  releaseDeadline === undefined ? defaultReleaseDeadline : Duration.decode(releaseDeadline)
+
 type Fibers = Fiber.RuntimeFiber<unknown, unknown>
 
 /**
