@@ -10,7 +10,7 @@
  * COST about 2 µs to capture, as much again to read the first time; Node's own `Error`, whatever the depth of the stack.
  */
 
-/** A captured line. Guarded by the single thread: formatted once, then the stack goes. */
+/** A captured line. Guarded by the single thread: read once, then the stack goes. */
 export class Site {
   #stack: Error | undefined
   #lines: ReadonlyArray<string> = []
@@ -31,31 +31,56 @@ export class Site {
   }
 }
 
-/** This library's folder; none where it was bundled into a file with its user, in which nothing can be told apart. */
-const home = /^(.*\/)internal\/site\.[jt]s/.exec(import.meta.url)?.[1]
-const homePath = home?.replace(/^file:\/\//, "")
-
-const isOurs = (location: string): boolean => {
-  for (const root of [home, homePath]) {
-    // The command is a user of the library like any other.
-    if (root !== undefined && location.startsWith(root)) {
-      return !/^cli[./]/.test(location.slice(root.length))
-    }
+const pathOf = (location: string): string => {
+  const path = location.replace(/^file:\/\//, "")
+  if (path === location) return path
+  try {
+    return decodeURI(path)
+  } catch {
+    return path
   }
-  return false
 }
 
-const isForeign = (location: string): boolean =>
-  location.startsWith("node:")
-  || /\/node_modules\/(@effect\/[^/]+|effect)\//.test(location)
-  || !/:\d+$/.test(location)
+/**
+ * Where this library's lines are. Source maps lead from `dist` to `src`, so both are ours. Bundled into one file with its user,
+ * and without maps, nothing can be told apart: then that file's lines count as ours, for none is better than a wrong one.
+ */
+const readHome = (): RegExp => {
+  // Its own frame says what its lines are called, by source maps or not, in a module or in a bundle of any format.
+  const here = locationIn((new Error().stack ?? "").split("\n")[1] ?? "") ?? ""
+  const [, root] = /^(.*[\\/])(?:dist|src)[\\/]internal[\\/]site\.[jt]s/.exec(here) ?? []
+  const file = here.replace(/(:\d+)+$/, "")
+  return root === undefined
+    ? new RegExp(`^${escaped(file)}:`)
+    // The command is a user of the library like any other.
+    : new RegExp(`^${escaped(root)}(?:dist|src)[\\\\/](?!cli[.\\\\/])`)
+}
+
+const escaped = (text: string): string => text.replace(/[.*+?^${}()|[\]\\]/g, "\\$&")
+
+/** Read once, when somebody first looks at a line. */
+let home: RegExp | undefined
+
+const isOurs = (path: string): boolean => (home ??= readHome()).test(path)
+
+const isForeign = (path: string): boolean =>
+  path.startsWith("node:")
+  || /\/node_modules\/(@effect\/[^/]+|effect)\//.test(path)
+  || !/:\d+$/.test(path)
+
+const frame = /^\s+at (?:(.*?) \((.*)\)|(.*))$/
+
+const locationIn = (line: string): string | undefined => {
+  const [, , inner, bare] = frame.exec(line) ?? []
+  const location = inner ?? bare?.replace(/^async /, "")
+  return location === undefined ? undefined : pathOf(location)
+}
 
 /** `at open (file:///app/db.ts:12:10)` as `open (/app/db.ts:12:10)`; none if it is not the user's. */
 const userFrame = (line: string): string | undefined => {
-  const [, name, inner, bare] = /^\s+at (?:(.*?) \((.*)\)|(.*))$/.exec(line) ?? []
-  const location = inner ?? bare?.replace(/^async /, "")
-  if (location === undefined || isForeign(location) || isOurs(location)) return undefined
-  const place = location.replace(/^file:\/\//, "")
+  const place = locationIn(line)
+  if (place === undefined || isForeign(place) || isOurs(place)) return undefined
+  const name = frame.exec(line)?.[1]
   // Effect's own names for a callback that it calls say nothing.
   const isNamed = name !== undefined && !/<anonymous>|effect_instruction/.test(name)
   return isNamed ? `${name} (${place})` : place

@@ -1,0 +1,74 @@
+/** The user's line, in the ways a user's program is run: as it is, by source maps, in a bundle. */
+import { build } from "esbuild"
+import { execFileSync } from "node:child_process"
+import * as fs from "node:fs"
+import * as path from "node:path"
+import { expect, it } from "vitest"
+
+const root = path.resolve(import.meta.dirname, "../..")
+const modules = path.join(root, "node_modules")
+
+const program = `import { Effect } from "effect"
+import { Ledger, Managed, Mutex } from "holdfast"
+const lamp = Managed.make({ name: "lamp", acquire: Effect.void, release: () => Effect.void })
+const mutex = Mutex.unsafeMake()
+const main = Effect.gen(function* lightUp() {
+  yield* lamp
+  yield* Effect.scoped(Mutex.lock(mutex))
+  yield* Mutex.withLock(mutex)(Effect.void)
+  const { ended, live } = yield* Ledger.snapshot
+  return [...live, ...ended].map(({ site }) => site)
+})
+const sites = Effect.runSync(Effect.scoped(main).pipe(Effect.provide(Ledger.layer())))
+process.stdout.write(JSON.stringify(sites))
+`
+
+/** A project of its own with this package installed, its name not without a space. */
+const project = (): string => {
+  const folder = fs.mkdtempSync(path.join(root, "node_modules", ".hf site "))
+  fs.chmodSync(folder, 0o755)
+  fs.mkdirSync(path.join(folder, "node_modules"))
+  for (const [name, target] of [["effect", path.join(modules, "effect")], ["holdfast", root]]) {
+    fs.symlinkSync(target!, path.join(folder, "node_modules", name!))
+  }
+  fs.writeFileSync(path.join(folder, "main.mjs"), program)
+  return folder
+}
+
+const sitesOf = (...args: ReadonlyArray<string>): ReadonlyArray<string | null> =>
+  JSON.parse(execFileSync(process.execPath, args, { encoding: "utf8" }))
+
+const lines = (file: string) => [6, 7, 8].map((line) => expect.stringContaining(`${file}:${line}:`))
+
+it("Site-1: run as it is, or by source maps, each line is the user's", () => {
+  const folder = project()
+  try {
+    const file = path.join(folder, "main.mjs")
+    expect(sitesOf(file)).toEqual(lines(file))
+    expect(sitesOf("--enable-source-maps", file)).toEqual(lines(file))
+  } finally {
+    fs.rmSync(folder, { recursive: true })
+  }
+})
+
+it("Site-1: in a bundle each line is the user's by its source map, and none is shown without", async () => {
+  const folder = project()
+  try {
+    for (const format of ["esm", "cjs"] as const) {
+      const outfile = path.join(folder, `bundle.${format === "esm" ? "mjs" : "cjs"}`)
+      await build({
+        entryPoints: [path.join(folder, "main.mjs")],
+        outfile,
+        format,
+        bundle: true,
+        platform: "node",
+        sourcemap: true,
+        logLevel: "error"
+      })
+      expect(sitesOf("--enable-source-maps", outfile)).toEqual(lines(path.join(folder, "main.mjs")))
+      expect(sitesOf(outfile)).toEqual([null, null, null])
+    }
+  } finally {
+    fs.rmSync(folder, { recursive: true })
+  }
+})
