@@ -229,7 +229,8 @@ const readerLeft = (error: NodeJS.ErrnoException): boolean =>
 const grace = 1000
 
 /**
- * Runs the program as the process's main fiber, with a ledger and a `Shutdown` of its own.
+ * Runs the program as the process's main fiber, with a ledger of its own and the `Shutdown` of the process: a callback that
+ * runs `Shutdown.inFlight` or `Shutdown.isReady` by a plain `Effect.runPromise` sees the same one. Once in a process.
  *
  * **Details** — All that the program needs is provided before. A program that ends by itself has the fibers it left behind
  *   interrupted and waited for. Exit codes: 0 success, or all let go at the program's own request; 129/130/143 all let go after
@@ -272,7 +273,8 @@ export const run = <A, E>(program: Effect.Effect<A, E>, options: Options<A, E> =
   const ledger = options.ledger === false
     ? undefined
     : Effect.runSync(Ledger.make(options.ledger ?? {}))
-  const shutdown = Shutdown.unsafeMake()
+  // The process's own: a callback that runs an effect outside of the program sees the same one.
+  const shutdown = Effect.runSync(Shutdown.Shutdown)
   const course: Course = {
     firstSignal: undefined,
     main: undefined,

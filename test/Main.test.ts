@@ -199,6 +199,14 @@ describe.concurrent("Main", () => {
     expect(flying).toMatchObject({ code: 143, out: ["+a", "ready", "answered", "-a"] })
   })
 
+  it("a callback that runs effects by itself sees the same end: its work is finished", async () => {
+    const ended = await runProgram("callback", (child) => child.kill("SIGTERM"))
+    expect(ended).toMatchObject({
+      code: 143,
+      out: ["+a", "ready", "answered, ready false", "-a"]
+    })
+  })
+
   it("a program may ask for its own end; a release can read how far the end has come", async () => {
     const asked = await runProgram("asksItself")
     expect(asked).toMatchObject({ code: 0, out: ["+a", "ready", "-a"] })

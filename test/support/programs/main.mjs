@@ -88,6 +88,19 @@ const programs = {
     yield* Effect.fork(Shutdown.inFlight(answer))
     yield* waiting
   })),
+  // As a server calls back: by no runtime of the program.
+  callback: Effect.scoped(Effect.gen(function*() {
+    yield* held("a")
+    const answer = Effect.delay(
+      Effect.map(Shutdown.isReady, (isReady) => say(`answered, ready ${isReady}`)),
+      "300 millis"
+    )
+    setTimeout(() => {
+      void Effect.runPromise(Shutdown.inFlight(answer))
+      say("ready")
+    }, 10)
+    yield* Effect.never
+  })),
   // Two fibers that record what locks record: each holds what the other waits for.
   deadlock: Effect.gen(function*() {
     const ledger = yield* Ledger.Ledger
