@@ -60,8 +60,14 @@ export interface Options {
   readonly sites?: Sites | undefined
   /** How many ended entries are kept. Default 1,000. */
   readonly history?: number | undefined
-  /** Whether to feed `Metric`: `resource.held`, `resource.hold.duration` and the like. Default `false`. */
+  /**
+   * Whether to feed `Metric`: the gauge `resource.held` by `state`; the histograms `resource.acquire.duration`,
+   * `resource.hold.duration` and `resource.release.duration`, in seconds; the counters `resource.failed` (acquires and releases),
+   * `resource.abandoned` and `resource.leaked`; all by `resource.kind`. Default `false`.
+   */
   readonly metrics?: boolean | undefined
+  /** The kinds that `leakAfter` is about, such as `["lock", "pool lease"]`: what lives as long as its program is no leak. Default: all. */
+  readonly leakKinds?: ReadonlyArray<string> | undefined
 }
 
 /**
@@ -103,10 +109,13 @@ export interface Entry {
   readonly fiber: string | undefined
   /** The span in which it was asked for. */
   readonly span: string | undefined
-  /** The line that asked: `"openDb (/app/src/db.ts:12:10)"`; with sites `"full"` the user's stack, a line each. */
+  /**
+   * The line that asked: `"openDb (/app/src/db.ts:12:10)"`; with sites `"full"` the user's stack, a line each. Where Effect asked
+   * on the user's behalf (a pipe, `Layer.scoped`, `Effect.all`) it is the line that described the resource.
+   */
   readonly site: string | undefined
   readonly attributes: Readonly<Record<string, unknown>>
-  /** The ids of those that hold what this one waits for. */
+  /** The ids of those that hold what this one waits for; of many the first 100. */
   readonly blockedBy: ReadonlyArray<number>
   readonly askedAt: number
   readonly heldAt: number | undefined
@@ -253,6 +262,8 @@ export interface Service extends Recorder {
   readonly assertEmpty: Effect.Effect<void, StillHeld>
   /** What has been held for longer, the oldest first. */
   readonly leaks: (olderThan: Duration.DurationInput) => Effect.Effect<ReadonlyArray<Entry>>
+  /** In words, each once: what has been held for longer than `leakAfter`, and deadlocks. */
+  readonly unsafeOverdue: (leakAfter: Duration.Duration) => ReadonlyArray<string>
   /** Calls `listener` in the step of each change, until the returned function is called. It must not throw. */
   readonly unsafeListen: (listener: (event: Event) => void) => () => void
 }
@@ -303,6 +314,8 @@ interface MutableTotals {
 }
 
 const nothing: Readonly<Record<string, unknown>> = {}
+
+const mostBlockers = 100
 
 /** An entry as it is kept. Guarded by the single thread; written only by the recorder. */
 class Kept implements Entry {
@@ -365,7 +378,13 @@ class Kept implements Entry {
   }
 
   get blockedBy(): ReadonlyArray<number> {
-    return this.inTheWay().map(({ id }) => id)
+    const ids: Array<number> = []
+    if (this.state !== "acquiring" || this.blockers === undefined) return ids
+    // Ten thousand waiters for a thousand holders are as many pairs, and nobody reads them.
+    for (const entry of this.blockers()) {
+      if (this.isBeside(entry) && ids.push(entry.id) === mostBlockers) break
+    }
+    return ids
   }
 
   /** Who holds what it waits for, as far as this ledger knows. */
@@ -628,6 +647,9 @@ class Book implements Service {
   readonly kinds = new Map<string, MutableTotals>()
   readonly listeners = new Set<(event: Event) => void>()
   readonly ended: Ring<Kept>
+  readonly leakKinds: ReadonlyArray<string> | undefined
+  /** The circles that have been told of, and still are. */
+  told: ReadonlySet<string> = new Set()
   nextId = 1
   seq = 0
 
@@ -635,6 +657,7 @@ class Book implements Service {
     this.clock = clock
     this.sites = options.sites ?? "first"
     this.ended = new Ring(checkedHistory(options.history ?? defaultHistory))
+    this.leakKinds = options.leakKinds
     this.meter = options.metrics === true ? makeMeter() : undefined
   }
 
@@ -767,6 +790,26 @@ class Book implements Service {
       .toSorted((one, other) => one.since - other.since)
   }
 
+  unsafeOverdue = (leakAfter: Duration.Duration): ReadonlyArray<string> => {
+    const lines: Array<string> = []
+    for (const kept of this.heldLonger(Duration.toMillis(leakAfter))) {
+      if (kept.warned || this.leakKinds?.includes(kept.kind) === false) continue
+      kept.warned = true
+      this.meter?.leaked(kept.kind)
+      lines.push(`Held for more than ${Duration.format(leakAfter)}: ${describe(kept.copy())}.`)
+    }
+    const told = new Set<string>()
+    for (const deadlock of deadlocksAmong(this.live.values())) {
+      const key = deadlock.waits.map(({ waiter }) => waiter).toSorted((a, b) => a - b).join(" ")
+      told.add(key)
+      if (!this.told.has(key)) {
+        lines.push(describeDeadlock(deadlock, Array.from(this.live.values())))
+      }
+    }
+    this.told = told
+    return lines
+  }
+
   leaks = (olderThan: Duration.DurationInput): Effect.Effect<ReadonlyArray<Entry>> =>
     Effect.sync(() => this.heldLonger(Duration.toMillis(olderThan)).map((kept) => kept.copy()))
 }
@@ -792,29 +835,13 @@ const makeBook = (options: Options): Effect.Effect<Book> =>
  */
 export const make = (options: Options = {}): Effect.Effect<Service> => makeBook(options)
 
-/** Tells once of each that is held for too long, and of each deadlock. */
+/** Looks four times in that time: nobody is told of much later, and nothing is kept sorted for it. */
 const watch = (book: Book, leakAfter: Duration.Duration): Effect.Effect<never> => {
-  const millis = Duration.toMillis(leakAfter)
-  // Guarded by the single thread: the circles that have been told of, by their first wait.
-  const told = new Set<string>()
-  const look = Effect.suspend(() => {
-    const lines: Array<string> = []
-    for (const kept of book.heldLonger(millis)) {
-      if (kept.warned) continue
-      kept.warned = true
-      book.meter?.leaked(kept.kind)
-      lines.push(`Held for more than ${Duration.format(leakAfter)}: ${describe(kept.copy())}.`)
-    }
-    const { deadlocks, live } = book.unsafeSnapshot()
-    for (const deadlock of deadlocks) {
-      const key = deadlock.waits.map(({ waiter }) => waiter).join(" ")
-      if (told.has(key)) continue
-      told.add(key)
-      lines.push(describeDeadlock(deadlock, live))
-    }
-    return Effect.forEach(lines, (line) => Effect.logWarning(line), { discard: true })
-  })
-  // A quarter of the bound: nobody is told of much later than that, and nothing is kept sorted for it.
+  const look = Effect.suspend(() =>
+    Effect.forEach(book.unsafeOverdue(leakAfter), (line) => Effect.logWarning(line), {
+      discard: true
+    })
+  )
   return Effect.forever(Effect.zipRight(Effect.sleep(Duration.times(leakAfter, 0.25)), look))
 }
 
@@ -827,8 +854,9 @@ const watch = (book: Book, leakAfter: Duration.Duration): Effect.Effect<never> =
 export const describe = (entry: Entry): string => {
   const path = entry.owner.length === 0 ? "" : `${entry.owner.join(" > ")} > `
   const who = entry.fiber === undefined ? "" : ` of fiber ${entry.fiber}`
-  const where = entry.site === undefined ? "" : `, asked for at ${entry.site.split("\n", 1)[0]}`
-  return `${path}${entry.kind} "${entry.name}" (${entry.state})${who}${where}`
+  return `${path}${entry.kind} "${entry.name}" (${entry.state})${who}${
+    lineIn(", asked for at ", entry)
+  }`
 }
 
 /**
@@ -841,20 +869,30 @@ export const describeDeadlock = (deadlock: Deadlock, live: ReadonlyArray<Entry>)
   const byId = new Map(live.map((entry) => [entry.id, entry]))
   const links = deadlock.waits.map(({ holder, waiter }) => {
     const [wanted, held] = [byId.get(waiter), byId.get(holder)]
-    const where = wanted?.site === undefined ? "" : ` at ${wanted.site.split("\n", 1)[0]}`
-    return `fiber ${wanted?.fiber} waits${where} for ${wanted?.kind} "${wanted?.name}", `
-      + `which fiber ${held?.fiber} holds`
+    return `${whoOf(wanted)} waits${lineIn(" at ", wanted)} for ${wanted?.kind} "${wanted?.name}", `
+      + `which ${whoOf(held)} holds${lineIn(" since ", held)}`
   })
   return `Deadlock: ${links.join("; ")}. Take them in one order everywhere, or in one call.`
 }
+
+const whoOf = (entry: Entry | undefined): string => {
+  const fiber = `fiber ${entry?.fiber}`
+  return entry === undefined || entry.owner.length === 0
+    ? fiber
+    : `${entry.owner.join(" > ")} (${fiber})`
+}
+
+const lineIn = (words: string, entry: Entry | undefined): string =>
+  entry?.site === undefined ? "" : `${words}${entry.site.split("\n", 1)[0]}`
 
 /**
  * Turns the ledger on for everything built on this layer.
  *
  * **Details** — Provide it last, outside the layers it is to see: one merged beside them is built beside them, and they do not
- *   see it. `leakAfter` looks four times in that time.
- * **Interruption** — never waits. **Errors** — as `make`. **Cost** — about 1 µs for an acquire and its release, 2 more with
- *   sites; a snapshot of 10,000 entries takes 20 ms, most of it for the text of their lines.
+ *   see it. `leakAfter` looks four times in that time. `Main.run` gives its program a ledger: a layer of your own inside takes
+ *   over what is built on it, which Main then cannot name; hand the options to `Main.run` instead.
+ * **Interruption** — never waits. **Errors** — as `make`. **Cost** — about 1 µs for an acquire and its release, 2 to 4 more with
+ *   sites; a snapshot of 10,000 held about 2 ms, and 3 µs for each line that is then read.
  *
  * **Example** (nothing is left)
  * ```ts run

@@ -3,6 +3,7 @@ import {
   Cause,
   Chunk,
   Deferred,
+  Duration,
   Effect,
   Exit,
   Fiber,
@@ -301,6 +302,21 @@ describe("Ledger", () => {
       )
     )
   })
+
+  it.effect("leakKinds: what lives as long as its program is no leak", () =>
+    inLedger(
+      { leakKinds: ["lock"] },
+      Effect.gen(function*() {
+        const ledger = Ledger.unsafeInForce()!
+        for (const kind of ["server", "lock"]) ledger.unsafeHeld(ledger.unsafeAcquiring(kind, "n"))
+        yield* TestClock.adjust("1 minute")
+        const lines = ledger.unsafeOverdue(Duration.seconds(30))
+        expect(lines.map((line) => line.split(" (")[0])).toEqual([
+          "Held for more than 30s: lock \"n\""
+        ])
+        expect(ledger.unsafeOverdue(Duration.seconds(30))).toEqual([])
+      })
+    ))
 
   it.effect("metrics: under OpenTelemetry's names, by kind and state", () =>
     inLedger(

@@ -145,6 +145,7 @@ const ledger: Ledger.Service = {
   unsafeSnapshot: () => picture(),
   assertEmpty: Effect.void,
   leaks: () => Effect.succeed([]),
+  unsafeOverdue: () => [],
   unsafeListen: () => () => {}
 }
 
