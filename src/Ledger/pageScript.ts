@@ -238,8 +238,9 @@ const makeRow = (at) => {
   const open = button("open", ends(text(row, NAME)), () => { cursor = at; select(i, false); });
   open.tabIndex = at === cursor ? 0 : -1;
   open.setAttribute("aria-label", text(row, KIND) + " " + text(row, NAME) + ", " + state);
-  const name = cell("name", open);
-  if (row[SITE]) name.append(el("span", "at", own(shortSite(text(row, SITE)))));
+  const named = el("div", "named", open), name = cell("name", named);
+  // In little room its beginning gives way: the number of the line tells most.
+  if (row[SITE]) named.append(el("span", "at", own(shortSite(text(row, SITE)))));
   const owner = text(row, OWNER) || "";
   const at2 = owner.lastIndexOf(" › ") + 1;
   const last = owner.slice(at2 && at2 + 2);

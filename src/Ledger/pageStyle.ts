@@ -1,6 +1,7 @@
 /**
  * pageStyle: how the page looks. System fonts, one accent for each state and never colour alone, light and dark by what the
- * reader's system says. Below 720 px each row of the table becomes a card.
+ * reader's system says. The name has the room that the other columns leave, at least 150 px: the owner gives way first, then is
+ * left out. Below 720 px each row of the table becomes a card.
  */
 
 export const style = `
@@ -110,13 +111,13 @@ h2{font-size:13px;font-weight:600;margin-bottom:8px}
 .entries tbody tr[aria-selected=true] td{background:color-mix(in srgb,var(--accent) 13%,var(--card))}
 .entries tbody tr:not(.pad){cursor:pointer}
 .num{text-align:right!important}
-.c-state{width:112px}.c-kind{width:136px}.c-owner{width:16%}.c-fiber{width:72px}.c-num{width:88px}.c-time{width:27%}
+.c-state{width:116px}.c-kind{width:clamp(104px,9.5vw,136px)}.c-owner{width:clamp(76px,20vw - 140px,260px)}.c-fiber{width:68px}.c-num{width:82px}.c-time{width:21vw}
 td.state .icon{margin-right:7px}
 td.state span{color:var(--ink)}
-td.name button{max-width:100%;overflow:hidden;text-overflow:ellipsis;font-weight:550;vertical-align:bottom}
+.named{display:flex;align-items:baseline}.named button{flex:0 1 auto;min-width:0;overflow:hidden;text-overflow:ellipsis;font-weight:550}
 .ends{display:flex}.ends span{white-space:pre}.ends span:first-child{overflow:hidden;text-overflow:ellipsis}.ends span:last-child{flex:none}
 .ownerless .c-owner,.ownerless .owner{display:none!important}
-td.name .at{color:var(--soft);margin-left:8px;font-size:12px}
+.named .at{flex:none;max-width:48%;overflow:hidden;text-overflow:ellipsis;direction:rtl;color:var(--soft);margin-left:8px;font-size:12px}
 td.owner{color:var(--soft)}
 .path{display:flex}.path .outer,.path .last{overflow:hidden;text-overflow:ellipsis;white-space:pre}.path .outer{flex:0 9 auto;min-width:0}.path .sep{flex:none;margin-right:5px}.path .last{flex:0 1 auto;min-width:0;max-width:100%;color:var(--ink)}
 td.none{color:var(--soft)}
@@ -150,8 +151,9 @@ td.none{color:var(--soft)}
 .detail .wide{grid-column:1/-1}
 .detail .lane{height:26px;margin:2px 0 10px;border-bottom:1px solid var(--line);background:none}
 
-@media(max-width:1180px){.c-fiber,.fiber{display:none}.c-time{width:26%}}
-@media(max-width:1000px){.pair,.pair.calm{grid-template-columns:minmax(0,1fr)}.c-owner,.owner{display:none}.c-kind{width:100px}.c-num{width:80px}.c-time{width:22%}}
+@media(max-width:1180px){.c-fiber,.fiber{display:none}}
+@media(max-width:1000px){.pair,.pair.calm{grid-template-columns:minmax(0,1fr)}.c-owner,.owner{display:none}.c-kind{width:100px}}
+@media(max-width:880px){.c-state{width:60px}.c-num{width:78px}.c-time{width:13vw}td.state span{display:none}}
 @media(max-width:719px){
 :root{--row:74px;--pad:12px}
 body{font-size:14px}
@@ -186,7 +188,7 @@ h1{font-size:19px;margin-bottom:12px}
 .entries tbody tr:not(.pad):hover td,.entries tbody tr[aria-selected=true] td{background:none}
 .entries tbody tr[aria-selected=true]{background:color-mix(in srgb,var(--accent) 13%,var(--card))}
 td.state{grid-area:1/1}td.state span{display:none}td.state .icon{margin:0}
-td.name{grid-area:1/2}td.name .at{display:none}
+td.name{grid-area:1/2}.named .at{display:none}
 td.held-for{grid-area:1/3}
 td.kind{grid-area:2/2;line-height:18px!important;color:var(--soft);font-size:12.5px}
 td.kind .by{display:inline}

@@ -180,18 +180,23 @@ describe.skipIf(executable === undefined)("the page in Chromium", () => {
     expect(await page.evaluate("document.activeElement.textContent")).toBe("thing 1000")
   })
 
-  for (const width of [360, 820, 1440]) {
+  for (const width of [360, 720, 820, 1024, 1200, 1366, 1440]) {
     it(`nothing is wider than a screen of ${width}, nor does it hide what it sorts by`, async () => {
       await size(width, 800)
       await page.open(write("page.html", View.html(snapshot)))
       expect(await page.evaluate("document.documentElement.scrollWidth <= innerWidth")).toBe(true)
       await page.evaluate("document.getElementById(\"sheet\").scrollIntoView()")
       await settled()
-      expect(
-        await page.evaluate(
-          "document.querySelector(\"#body tr[data-at] td.name\").offsetWidth > 80"
-        )
-      ).toBe(true)
+      const [name = 0, owner = 0, cut = 0] = await page.evaluate<ReadonlyArray<number>>(`[
+        document.querySelector("#body tr[data-at] td.name").offsetWidth,
+        document.querySelector("#body tr[data-at] td.owner").offsetWidth,
+        // Names and lines, all short here, that are cut off.
+        Array.from(document.querySelectorAll("#body .named > *"))
+          .filter((one) => one.scrollWidth > one.clientWidth + 1).length
+      ]`)
+      expect(name).toBeGreaterThanOrEqual(width < 1000 ? 150 : 200)
+      expect(owner).toBeLessThan(name)
+      if (width >= 1000) expect(cut).toBe(0)
       expect(page.errors).toEqual([])
     })
   }
