@@ -29,14 +29,15 @@
 import * as Cause from "effect/Cause"
 import type * as Context from "effect/Context"
 import * as Deferred from "effect/Deferred"
-import * as Duration from "effect/Duration"
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Exit from "effect/Exit"
 import * as FiberId from "effect/FiberId"
 import * as Scope from "effect/Scope"
 import type * as Types from "effect/Types"
-import { isInstant, outcomeWithin } from "./internal/deadline.ts"
+import { isInstant, outcomeWithin, releaseDeadlineOf } from "./internal/deadline.ts"
+import { asDefects, withFailure } from "./internal/exit.ts"
 import * as Ledger from "./Ledger.ts"
 import * as Managed from "./Managed.ts"
 import * as Parallel from "./Parallel.ts"
@@ -181,18 +182,7 @@ interface Taken<out B, out A, out E> {
   readonly steps: ReadonlyArray<Step<A, E>>
 }
 
-const defaultReleaseDeadline = Duration.seconds(5)
-
 // Exits. A failure that the types do not speak of is a defect.
-
-const asDefects = (cause: Cause.Cause<unknown>): Cause.Cause<never> =>
-  Cause.flatMap(cause, (error) => Cause.die(error))
-
-const withFailure = <E, F>(
-  exit: Exit.Exit<unknown, E>,
-  failure: Cause.Cause<F>
-): Exit.Exit<never, E | F> =>
-  Exit.failCause(Exit.isFailure(exit) ? Cause.sequential(exit.cause, failure) : failure)
 
 /** `cause` with `known` where it stands in it, and with defects for all else. */
 const asDefectsBut = <E>(
@@ -240,8 +230,6 @@ interface Ending {
   readonly site: Ledger.Site | undefined
   readonly recorded: { readonly ledger: Ledger.Service; readonly entry: Ledger.Entry } | undefined
 }
-
-type Unrecorded = Omit<Ending, "recorded">
 
 const told = <A, E>(ended: Exit.Exit<A, E>, { recorded }: Ending): Exit.Exit<A, E> => {
   recorded?.ledger.unsafeReleased(
@@ -354,58 +342,10 @@ const unwound = <A, E, B, F>(
 
 // What can be entered.
 
-/** It needs a scope only to be yielded, not to be opened: `R` without it is all that it asks for. */
-const managedIn = <B, E, R>(
-  resource: Effect.Effect<B, E, R>
-): Managed.Managed<B, E, Exclude<R, Scope.Scope>> | undefined =>
-  "openInMask" in resource
-    ? resource as unknown as Managed.Managed<B, E, Exclude<R, Scope.Scope>>
-    : undefined
-
 const scopedName = "scoped effect"
 
-const nameOf = (resource: Effect.Effect<any, any, any>, options?: ReleaseOptions): string =>
-  managedIn(resource)?.name ?? options?.name ?? scopedName
-
-const openedManaged = <B, E2, R, A, E>(
-  managed: Managed.Managed<B, E2, R>,
-  restore: Managed.Restore,
-  site: Ledger.Site | undefined,
-  instead: Exit.Exit<A, E> | undefined
-): Effect.Effect<Taken<B, A, E>, E2, R> =>
-  Effect.map(managed.openInMask(restore, site), (opened) => ({
-    value: opened.value,
-    steps: [releaseStep(opened, instead)]
-  }))
-
-/** Runs it in a scope of its own, which is closed when the stack unwinds, or at once if it fails. */
-const openedScope = <B, E2, R>(
-  effect: Effect.Effect<B, E2, R>,
-  restore: Managed.Restore,
-  ending: Unrecorded
-): Effect.Effect<Taken<B, never, never>, E2, Exclude<R, Scope.Scope>> =>
-  Effect.flatMap(Effect.zip(Scope.make(), Effect.context<never>()), ([scope, context]) => {
-    const ledger = Ledger.unsafeInForce()
-    const entry = ledger?.unsafeAcquiring(ending.kind, ending.name, { site: ending.site })
-    const closing = (recorded: Ending["recorded"]): Step<never, never> =>
-      step<never, never, never, void, never>((exit) => Scope.close(scope, exit), kept, context, {
-        ...ending,
-        recorded
-      })
-    return Effect.matchCauseEffect(restore(Scope.extend(effect, scope)), {
-      onFailure: (cause) => {
-        const failed = Exit.failCause(cause)
-        return Effect.flatMap(closing(undefined)(failed), (exit) => {
-          if (entry !== undefined) ledger?.unsafeGaveUp(entry, cause)
-          return exit
-        })
-      },
-      onSuccess: (value) => {
-        if (entry !== undefined) ledger?.unsafeHeld(entry)
-        return Effect.succeed({ value, steps: [closing(ledger && entry && { ledger, entry })] })
-      }
-    })
-  })
+const nameOf = (resource: Effect.Effect<any, any, any>): string =>
+  Managed.asManaged(resource)?.name ?? scopedName
 
 // The stack.
 
@@ -438,14 +378,23 @@ class ExitStackImpl<in out A, in out E> implements ExitStack<A, E> {
     options?: EnterOptions<A, E>
   ): Effect.Effect<B, E2 | Managed.OwnerClosed, Exclude<R, Scope.Scope>> {
     const site = Ledger.unsafeSite()
-    const managed = managedIn(resource)
-    const open = (
-      restore: Managed.Restore
-    ): Effect.Effect<Taken<B, A, E>, E2, Exclude<R, Scope.Scope>> =>
-      managed === undefined
-        ? openedScope(resource, restore, endingOf("scope", scopedName, site, options))
-        : openedManaged(managed, restore, site, options?.instead)
-    return this.take(nameOf(resource, options), open)
+    const managed = Managed.asManaged(resource) ?? Managed.fromScoped(
+      {
+        name: options?.name ?? scopedName,
+        kind: "scope",
+        releaseDeadline: options?.releaseDeadline
+      },
+      resource,
+      site
+    )
+    return this.take(
+      managed.name,
+      (restore) =>
+        Effect.map(managed.openInMask(restore, site), (opened) => ({
+          value: opened.value,
+          steps: [releaseStep(opened, options?.instead)]
+        }))
+    )
   }
 
   enterAll<const T extends ReadonlyArray<Effect.Effect<any, any, any>>>(
@@ -670,13 +619,11 @@ const endingOf = (
   defaultName: string,
   site: Ledger.Site | undefined,
   options: ReleaseOptions | undefined
-): Unrecorded => ({
+): Omit<Ending, "recorded"> => ({
   kind,
   site,
   name: options?.name ?? defaultName,
-  deadline: options?.releaseDeadline === undefined
-    ? defaultReleaseDeadline
-    : Duration.decode(options.releaseDeadline)
+  deadline: releaseDeadlineOf(options)
 })
 
 const unsafeMake = <A, E>(options: Options | undefined): ExitStackImpl<A, E> =>

@@ -673,6 +673,14 @@ const giveUp = <E>(
     return Exit.isSuccess(ended) ? failed : withFailure(failed, ended.cause)
   })
 
+/** @internal The resource that an effect is, if it is one. It needs a scope only to be yielded, not to be opened. */
+export const asManaged = <A, E, R>(
+  effect: Effect.Effect<A, E, R>
+): Managed<A, E, Exclude<R, Scope.Scope>> | undefined =>
+  "openInMask" in effect
+    ? effect as unknown as Managed<A, E, Exclude<R, Scope.Scope>>
+    : undefined
+
 /**
  * @internal What an effect acquires in its scope, as one resource. The scope is its own, and closed within the deadline, also
  * if the effect fails.

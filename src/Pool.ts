@@ -353,26 +353,8 @@ export const opening = <A, E, R>(
   releaseDeadline: Duration.DurationInput | undefined,
   site: Ledger.Site | undefined
 ): Effect.Effect<State.Opened<A>, E, Exclude<R, Scope.Scope>> => {
-  const managed = Managed.make({
-    name,
-    kind: "pool item",
-    releaseDeadline,
-    acquire: (restore) =>
-      Effect.flatMap(
-        Scope.make(),
-        (scope) =>
-          Effect.matchCauseEffect(restore(Scope.extend(acquire, scope)), {
-            onFailure: (cause) =>
-              Effect.zipRight(Scope.close(scope, Exit.failCause(cause)), Effect.failCause(cause)),
-            onSuccess: (value) => Effect.succeed({ value, scope })
-          })
-      ),
-    release: ({ scope }, exit) => Scope.close(scope, exit)
-  })
-  return Effect.map(
-    managed.openInMask(Effect.interruptible, site),
-    ({ close, value: { value } }) => ({ value, close })
-  )
+  const managed = Managed.fromScoped({ name, kind: "pool item", releaseDeadline }, acquire, site)
+  return managed.openInMask(Effect.interruptible)
 }
 
 /** Whether it says so (or, with nothing to say, ends) in time. */

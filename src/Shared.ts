@@ -44,8 +44,8 @@ import * as Inspectable from "effect/Inspectable"
 import * as MutableHashMap from "effect/MutableHashMap"
 import * as Option from "effect/Option"
 import * as Runtime from "effect/Runtime"
-import * as Scope from "effect/Scope"
-import { exitWithin } from "./internal/deadline.ts"
+import type * as Scope from "effect/Scope"
+import { withFailure } from "./internal/exit.ts"
 import * as Handover from "./internal/handover.ts"
 import * as Hold from "./internal/hold.ts"
 import * as Ledger from "./Ledger.ts"
@@ -475,7 +475,7 @@ const leave = <A, E>(
   return Effect.flatMap(Fiber.await(instance.fiber), (released) => {
     if (Exit.isSuccess(released)) return exit
     const cause = Cause.stripFailures(released.cause)
-    return Effect.failCause(Exit.isSuccess(exit) ? cause : Cause.sequential(exit.cause, cause))
+    return withFailure(exit, cause)
   })
 }
 
@@ -625,8 +625,6 @@ const openHouse = <R>(
 /** What the ledger calls these. */
 const kind = "shared"
 
-const isManaged = (effect: object): boolean => "openInMask" in effect
-
 type Open<A, E, R> = (
   restore: Managed.Restore,
   site: Ledger.Site | undefined,
@@ -637,46 +635,14 @@ type Open<A, E, R> = (
 const openerOf = <A, E, R>(
   name: string,
   acquire: Effect.Effect<A, E, R>,
-  { releaseDeadline = Duration.seconds(5) }: CommonOptions
+  { releaseDeadline }: CommonOptions
 ): Open<A, E, Exclude<R, Scope.Scope>> => {
-  type Rest = Exclude<R, Scope.Scope>
-  if (isManaged(acquire)) {
-    // It needs a scope only to be yielded, not to be opened: `R` without it is all it asks for.
-    const managed = acquire as unknown as Managed.Managed<A, E, Rest>
-    return (restore, site, asked) =>
-      Ledger.withOwner(managed.openInMask(restore, site, asked), name)
+  const known = Managed.asManaged(acquire)
+  if (known !== undefined) {
+    return (restore, site, asked) => Ledger.withOwner(known.openInMask(restore, site, asked), name)
   }
-  const deadline = Duration.decode(releaseDeadline)
-  const giveUp = (scope: Scope.CloseableScope, cause: Cause.Cause<E>): Effect.Effect<never, E> =>
-    Effect.flatMap(exitWithin(Scope.close(scope, Exit.failCause(cause)), deadline), (ended) => {
-      const closed = Option.getOrElse(
-        ended,
-        () => Exit.die(new Managed.ReleaseTimeout({ resource: name, kind, deadline }))
-      )
-      return Effect.failCause(
-        Exit.isSuccess(closed) ? cause : Cause.sequential(cause, closed.cause)
-      )
-    })
-  const managed = Managed.make({
-    name,
-    kind,
-    acquire: (restore) =>
-      Effect.flatMap(
-        Scope.make(),
-        (scope) =>
-          Effect.matchCauseEffect(restore(Scope.extend(acquire, scope)), {
-            onFailure: (cause) => giveUp(scope, cause),
-            onSuccess: (value) => Effect.succeed({ scope, value })
-          })
-      ),
-    release: ({ scope }) => Scope.close(scope, Exit.void),
-    releaseDeadline: deadline
-  })
-  return (restore, site, asked) =>
-    Effect.map(
-      managed.openInMask(restore, site, asked),
-      ({ close, value }) => ({ close, value: value.value })
-    )
+  const managed = Managed.fromScoped({ name, kind, releaseDeadline }, acquire, undefined)
+  return (restore, site, asked) => managed.openInMask(restore, site, asked)
 }
 
 /**

@@ -710,6 +710,30 @@ describe("Pool, the life of an item", () => {
       yield* TestClock.adjust("1 second")
       expect(yield* Fiber.join(third)).toBe(3)
     }).pipe(Effect.provide(collectingLogs([]))))
+
+  it.scoped("Pool-7: an opening that fails keeps what its releases fail with, and is not held up by one that hangs", () =>
+    Effect.gen(function*() {
+      const refusedWith = (release: Effect.Effect<void>) =>
+        Effect.gen(function*() {
+          const pool = yield* Pool.make({
+            name: "db",
+            acquire: Effect.zipRight(Effect.addFinalizer(() => release), Effect.fail("down")),
+            max: 1,
+            releaseDeadline: "1 second"
+          })
+          const refused = yield* Effect.fork(Pool.use(pool, Effect.succeed))
+          yield* settle
+          yield* TestClock.adjust("1 second")
+          const exit = yield* Fiber.await(refused)
+          expect(failureOf(exit)).toBe("down")
+          expect(numbers(pool)).toEqual(quiet)
+          return Exit.isFailure(exit) ? Arr.fromIterable(Cause.defects(exit.cause)) : []
+        })
+      expect(yield* refusedWith(Effect.die("too"))).toEqual(["too"])
+      expect(yield* refusedWith(Effect.uninterruptible(Effect.never))).toMatchObject([
+        { _tag: "ReleaseTimeout", resource: "db", kind: "pool item" }
+      ])
+    }).pipe(Effect.provide(collectingLogs([]))))
 })
 
 describe("Pool, closing", () => {
