@@ -16,7 +16,7 @@
  * - Main-4 A stray throw or rejection ends the program gracefully, with code 1.
  * - Main-5 Nobody need listen: a reader that has left (EPIPE, or a terminal that is gone) changes nothing. Standard output
  *   that is lost otherwise (a full disk) is told once and makes the code 1 at the least.
- * - Main-6 `dumpSignal` prints who holds and waits for what, the deadlocks and the fibers, and changes nothing.
+ * - Main-6 `dumpSignal` prints who holds and waits for what, the deadlocks, what is in flight or drains, and the fibers, and changes nothing.
  *
  * EXIT CODES 0 success, also after a signal if the program ended by itself, and all let go at its own request; 129/130/143
  * (128 + the signal) all let go after SIGHUP/SIGINT/SIGTERM, or forced by it; 1 failure, a release's too, stray error, or
@@ -126,6 +126,23 @@ const holderLines = ({ deadlocks, live, takenAt }: Ledger.Snapshot): ReadonlyArr
   ]
 }
 
+const worded = {
+  inFlight: "in flight",
+  drains: "draining",
+  onDrain: "onDrain hook",
+  onStop: "onStop hook",
+  program: "program that was to end by itself"
+} as const
+
+/** `4 in flight at serve (/app/service.js:62:3), 1 draining`. */
+const unfinishedIn = (unfinished: ReadonlyArray<Shutdown.Unfinished>): string => {
+  const shown = unfinished.slice(0, 5).map(({ count, site, what }) =>
+    `${many(count)} ${worded[what]}${site === undefined ? "" : ` at ${firstLine(site)}`}`
+  )
+  const more = unfinished.length - shown.length
+  return `${shown.join(", ")}${more > 0 ? ` and more at ${more} other lines` : ""}`
+}
+
 /** What did not go well, a line each. */
 const troubleLines = (report: Shutdown.Report): ReadonlyArray<string> => [
   ...report.hooks.filter(({ state }) => state === "failed" || state === "abandoned")
@@ -153,6 +170,12 @@ const reasonOf = (reason: Shutdown.Reason | undefined): string => {
   return reason.kind === "error" ? "Stray error" : `Asked for by ${reason.by}`
 }
 
+/** `; stopping overran with 4 in flight at serve (/app/service.js:62:3)`. */
+const overrunsOf = ({ phases }: Shutdown.Report): string =>
+  phases.filter(({ overran }) => overran).map(({ phase, unfinished }) =>
+    `; ${phase} overran${unfinished.length === 0 ? "" : ` with ${unfinishedIn(unfinished)}`}`
+  ).join("")
+
 const summary = (report: Shutdown.Report, isCounted: boolean): string => {
   const { abandoned, exitCode, failed, held, reason, released, took } = report
   const counts = [
@@ -165,7 +188,7 @@ const summary = (report: Shutdown.Report, isCounted: boolean): string => {
     ? counts.filter(([count], index) => index === 0 || count > 0)
       .map(([count, word]) => `${many(count)} ${word}`).join(", ")
     : "ended"
-  return `${reasonOf(reason)}: ${what} in ${seconds(took)}; exit ${exitCode}.`
+  return `${reasonOf(reason)}: ${what} in ${seconds(took)}${overrunsOf(report)}; exit ${exitCode}.`
 }
 
 /** A fiber and those forked in it, deeper ones further in. */
@@ -337,6 +360,9 @@ export const run = <A, E>(program: Effect.Effect<A, E>, options: Options<A, E> =
   const dump = (signal: NodeJS.Signals): void => {
     print(`${signal}: process ${process.pid}, in phase ${shutdown.unsafePhase()}.`)
     printHolders()
+    const { unfinished } = shutdown.unsafeReport()
+    if (unfinished.length > 0) print("Marked:")
+    unfinished.forEach((one) => print(`  ${unfinishedIn([one])}, for ${seconds(one.longest)}`))
     Effect.runFork(Effect.withFiberRuntime<void>((self) => {
       const roots = Fiber.unsafeRoots().filter((fiber) => fiber !== self && fiber !== runner)
       return Effect.forEach(roots, (fiber) => fiberLines(fiber, course.main)).pipe(
@@ -344,11 +370,11 @@ export const run = <A, E>(program: Effect.Effect<A, E>, options: Options<A, E> =
       )
     }))
   }
-  const onPhaseEnd = ({ duration, overran, phase }: Shutdown.PhaseReport): void => {
+  const onPhaseEnd = ({ duration, overran, phase, unfinished }: Shutdown.PhaseReport): void => {
     bound()
-    if (overran && phase !== "releasing") {
-      print(`Still ${phase} after ${seconds(duration)}: going on without what has not ended.`)
-    }
+    if (!overran || phase === "releasing") return
+    const what = unfinishedIn(unfinished)
+    print(`Still ${phase} after ${seconds(duration)}: ${what}; going on without.`)
   }
 
   const onOutputError = (error: NodeJS.ErrnoException): void => {

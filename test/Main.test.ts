@@ -184,7 +184,9 @@ describe.concurrent("Main", () => {
   it("Main-2, Main-3: hooks run in their phases; what fails or hangs in them is told", async () => {
     const ended = await runProgram("hooks", (child) => child.kill("SIGTERM"))
     expect(ended.out).toEqual(["+a", "ready", "ready false", "stop", "-a"])
-    expect(ended.err).toContain("Still stopping after 0.6 s: going on without what has not ended.")
+    expect(ended.err).toMatch(
+      /^Still stopping after 0\.6 s: 1 onStop hook at .*main\.mjs:\d+:\d+; going on without\.$/m
+    )
     expect(ended.err).toMatch(
       /failed onStop hook after 0\.\d s, registered at .*main\.mjs:\d+:\d+: .*no such room/
     )
@@ -205,6 +207,29 @@ describe.concurrent("Main", () => {
       code: 143,
       out: ["+a", "ready", "answered, ready false", "-a"]
     })
+  })
+
+  it("Main-3: what does not finish in time is told with its line: at once, at the end, and in a dump", async () => {
+    const lineOf = (mark: string) =>
+      fs.readFileSync(program, "utf8").split("\n").findIndex((text) => text.endsWith(mark)) + 1
+    const ended = await runProgram("tooLong", (child) => {
+      child.kill("SIGUSR2")
+      setTimeout(() => child.kill("SIGTERM"), 300)
+    })
+    const flying = `3 in flight at .*main\\.mjs:${lineOf("// IN FLIGHT")}:\\d+\\)?`
+    const draining = `1 draining at .*main\\.mjs:${lineOf("// DRAINS")}:\\d+\\)?`
+    expect(ended.err).toMatch(
+      new RegExp(`Marked:\n  ${flying}, for 0\\.\\d s\n  ${draining}, for 0\\.\\d s\n`)
+    )
+    expect(ended.err).toMatch(
+      new RegExp(`^Still stopping after 0\\.6 s: ${flying}, ${draining}; going on without\\.$`, "m")
+    )
+    expect(ended.err).toMatch(
+      new RegExp(
+        `^SIGTERM: 1 released in 0\\.\\d s; stopping overran with ${flying}, ${draining}; exit 1\\.$`,
+        "m"
+      )
+    )
   })
 
   it("a program may ask for its own end; a release can read how far the end has come", async () => {

@@ -284,6 +284,32 @@ describe("Shutdown.run", () => {
       ])
     }))
 
+  it.effect("Shutdown-2, Shutdown-7: what was waited for in vain is reported by its phase and line, and counted", () =>
+    Effect.gen(function*() {
+      const program = Effect.gen(function*() {
+        yield* Effect.forEach([1, 2, 3], () => Effect.fork(Shutdown.inFlight(Effect.never)))
+        yield* Effect.fork(Shutdown.drains(Effect.delay(Effect.void, "2 seconds")))
+        return yield* Effect.never
+      })
+      const shutdown = Shutdown.unsafeMake()
+      const fiber = yield* Effect.fork(
+        Effect.provide(shutdown.run(program, { stopTimeout: "4 seconds" }), Ledger.layer())
+      )
+      yield* settle
+      yield* shutdown.request(why)
+      const seen = shutdown.unsafeReport().unfinished
+      expect(seen.map(({ count, what }) => [count, what])).toEqual([[3, "inFlight"], [1, "drains"]])
+      expect(seen.every(({ site }) => site?.includes("Shutdown.test.ts"))).toBe(true)
+      yield* pass("4 seconds")
+      const { report } = yield* Fiber.join(fiber)
+      expect(report.unfinished).toEqual([])
+      expect(
+        report.phases.map(({ unfinished }) =>
+          unfinished.map(({ count, longest, what }) => [count, longest, what])
+        )
+      ).toEqual([[], [], [[3, 4000, "inFlight"], [1, 4000, "program"]], [], []])
+    }))
+
   it.effect("Shutdown-2: a program that drains ends by itself, from whatever fiber, also after the region", () =>
     Effect.gen(function*() {
       const { lines, say } = journal()

@@ -88,6 +88,15 @@ const programs = {
     yield* Effect.fork(Shutdown.inFlight(answer))
     yield* waiting
   })),
+  tooLong: Effect.scoped(Effect.gen(function*() {
+    yield* held("a")
+    for (let n = 0; n < 3; n++) {
+      yield* Effect.fork(Shutdown.inFlight(Effect.never)) // IN FLIGHT
+    }
+    yield* Effect.fork(Effect.never.pipe(Shutdown.drains)) // DRAINS
+    yield* Effect.yieldNow()
+    yield* waiting
+  })),
   // As a server calls back: by no runtime of the program.
   callback: Effect.scoped(Effect.gen(function*() {
     yield* held("a")
