@@ -93,7 +93,7 @@ export interface SvgOptions {
  * })
  * const program = Effect.map(Managed.use(lamp, () => Ledger.snapshot), View.text)
  * const text = await Effect.runPromise(Effect.provide(program, Ledger.layer()))
- * text.includes(`● lamp "desk" #1`) // => true
+ * text.includes(`● lamp "desk" [1]`) // => true
  * ```
  *
  * @category conversions

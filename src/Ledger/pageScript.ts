@@ -77,7 +77,8 @@ $("headline").prepend(icon(data.icon));
 $("stats").append(...data.stats.map(([label, value, tone]) => el("div", value === 0 ? "none" : "", el("dt", "", label), el("dd", value === 0 ? "" : tone, count(value)))));
 
 // What is wrong.
-const entryLink = (id, label) => indexById.has(id) ? button("link", label === undefined ? "#" + id : label, () => select(indexById.get(id), true)) : document.createTextNode(label === undefined ? "#" + id : label);
+// An entry is [5] everywhere, a fiber #5.
+const entryLink = (id, label = "[" + id + "]") => indexById.has(id) ? button("link", label, () => select(indexById.get(id), true)) : document.createTextNode(label);
 const nameOf = (row) => text(row, KIND) + " “" + text(row, NAME) + "”";
 const ring = (waits) => el("ol", "ring", ...waits.map(([waiter, holder]) => {
   const wanted = rows[indexById.get(waiter)], held = rows[indexById.get(holder)];
@@ -163,7 +164,7 @@ const sort = () => {
 let haystacks;
 const haystack = (i) => {
   if (!haystacks) {
-    haystacks = rows.map((row) => ["#" + row[0], states[row[STATE]], text(row, KIND), text(row, NAME), text(row, OWNER), "fiber " + text(row, FIBER), text(row, SPAN), text(row, SITE), text(row, ATTRIBUTES), text(row, CAUSE)].join("\n").toLowerCase());
+    haystacks = rows.map((row) => ["[" + row[0] + "]", states[row[STATE]], text(row, KIND), text(row, NAME), text(row, OWNER), "fiber " + text(row, FIBER), text(row, SPAN), text(row, SITE), text(row, ATTRIBUTES), text(row, CAUSE)].join("\n").toLowerCase());
   }
   return haystacks[i];
 };
@@ -445,7 +446,7 @@ const wideField = (label, content) => el("div", "wide", el("dt", "", label), el(
 const moment = (at) => "+" + duration(at) + ", " + instant(data.from + at);
 const links = (ids) => ids.slice(0, 20).flatMap((id, i) => {
   const row = rows[indexById.get(id)];
-  return [i ? ", " : "", entryLink(id, row ? "#" + id + (row[FIBER] ? " of fiber " + text(row, FIBER) : "") : "#" + id)];
+  return [i ? ", " : "", entryLink(id, "[" + id + "]" + (row && row[FIBER] ? " of fiber " + text(row, FIBER) : ""))];
 }).concat(ids.length > 20 ? " and " + count(ids.length - 20) + " more" : "");
 const describe = (row) => {
   const state = states[row[STATE]];
@@ -482,7 +483,7 @@ const select = (i, jump) => {
   selected = i;
   repaint();
   const close = button("close", "Close", hide);
-  detail.replaceChildren(el("div", "top", el("div", "", el("div", "soft", own(text(row, KIND)), " #" + row[0]), el("h2", "", own(text(row, NAME)))), close), closeUp(row), describe(row));
+  detail.replaceChildren(el("div", "top", el("div", "", el("div", "soft", own(text(row, KIND)), " [" + row[0] + "]"), el("h2", "", own(text(row, NAME)))), close), closeUp(row), describe(row));
   detail.hidden = false;
   detail.scrollTop = 0;
   detail.setAttribute("aria-label", nameOf(row));

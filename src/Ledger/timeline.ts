@@ -230,7 +230,7 @@ const barsOf = ({ entry, phases }: Drawn, plan: Plan, y: number): string => {
 const told = ({ entry, phases }: Drawn, { from }: Span): string => {
   const { asked, end, held, isLive, releasing } = phases
   const lines = [
-    `${entry.kind} "${entry.name}" #${entry.id}, ${entry.state}`,
+    `${entry.kind} "${entry.name}" [${entry.id}], ${entry.state}`,
     `asked for at +${duration(asked - from)}`,
     `${held !== undefined ? "waited" : isLive ? "waiting" : "asked in vain"} ${
       duration((held ?? end) - asked)
@@ -241,7 +241,7 @@ const told = ({ entry, phases }: Drawn, { from }: Span): string => {
     entry.site === undefined ? "" : `at ${shortSite(entry.site)}`,
     entry.blockedBy.length === 0
       ? ""
-      : `waits for ${entry.blockedBy.slice(0, 5).map((id) => `#${id}`).join(" ")}`,
+      : `waits for ${entry.blockedBy.slice(0, 5).map((id) => `[${id}]`).join(" ")}`,
     entry.cause === undefined ? "" : entry.cause.split("\n", 1)[0]!.slice(0, 200)
   ]
   return lines.filter((line) => line !== "").join("; ")
@@ -333,7 +333,7 @@ const deadlocksOf = (snapshot: Ledger.Snapshot): ReadonlyArray<string> => {
       waits.map(({ waiter }) => {
         const entry = live.get(waiter)
         return entry === undefined
-          ? `#${waiter}`
+          ? `[${waiter}]`
           : `fiber ${entry.fiber ?? "?"} waits for ${entry.kind} ${entry.name}`
       }).join(", ")
     }`

@@ -26,7 +26,7 @@ const marks: Readonly<Record<Ledger.State, string>> = {
   abandoned: "▲"
 }
 
-const labelOf = ({ id, kind, name }: Ledger.Entry): string => `${kind} "${name}" #${id}`
+const labelOf = ({ id, kind, name }: Ledger.Entry): string => `${kind} "${name}" [${id}]`
 
 /** An owner, what is under it, and what it holds itself. */
 interface Branch {
@@ -86,7 +86,7 @@ const inColumns = (rows: ReadonlyArray<Row>, width: number): ReadonlyArray<strin
 const named = (ids: ReadonlyArray<number>, entries: ReadonlyMap<number, Ledger.Entry>): string => {
   const shown = ids.slice(0, mostNamed).map((id) => {
     const entry = entries.get(id)
-    return entry === undefined ? `#${id}` : `#${id} of ${entry.fiber ?? "nobody"}`
+    return entry?.fiber === undefined ? `[${id}]` : `[${id}] of fiber ${entry.fiber}`
   })
   return shown.join(", ") + (ids.length > mostNamed ? ` and ${ids.length - mostNamed} more` : "")
 }
@@ -102,8 +102,8 @@ const deadlockLines = (
       const [wanted, held] = [entries.get(waiter), entries.get(holder)]
       const at = wanted?.site === undefined ? "" : ` at ${shortSite(wanted.site)}`
       return `  fiber ${wanted?.fiber ?? "?"} waits${at} for ${
-        wanted === undefined ? `#${waiter}` : labelOf(wanted)
-      }, which fiber ${held?.fiber ?? "?"} holds as #${holder}`
+        wanted === undefined ? `[${waiter}]` : labelOf(wanted)
+      }, which fiber ${held?.fiber ?? "?"} holds as [${holder}]`
     })
   ])
 

@@ -244,20 +244,20 @@ describe("View.text", () => {
       Ledger at 2026-11-20T12:00:04.000Z: Deadlock of 2 fibers, 1 abandoned, 1 release failed, 2 held, 2 acquiring.
 
       Deadlock
-        fiber #7 waits at bank.ts:34 for lock "account:2" #3, which fiber #8 holds as #2
-        fiber #8 waits for lock "account:1" #4, which fiber #7 holds as #1
+        fiber #7 waits at bank.ts:34 for lock "account:2" [3], which fiber #8 holds as [2]
+        fiber #8 waits for lock "account:1" [4], which fiber #7 holds as [1]
 
       Abandoned and failed
-        ▲ abandoned file "c.txt" #7 after 3.80 s: ReleaseTimeout: not within 3 s
-        ✗ failed file "b.txt" #6 after 710 ms: Error: ENOSPC
+        ▲ abandoned file "c.txt" [7] after 3.80 s: ReleaseTimeout: not within 3 s
+        ✗ failed file "b.txt" [6] after 710 ms: Error: ENOSPC
 
       Held and waited for
       └─ shop
          └─ POST /transfer
-            ├─ ● lock "account:1" #1  held          3.00 s  #7  bank.ts:31
-            ├─ ● lock "account:2" #2  held          2.99 s  #8
-            ├─ ○ lock "account:2" #3  acquiring     2.50 s  #7  bank.ts:34  waits for #2 of #8
-            └─ ○ lock "account:1" #4  acquiring     2.40 s  #8  waits for #1 of #7
+            ├─ ● lock "account:1" [1]  held          3.00 s  #7  bank.ts:31
+            ├─ ● lock "account:2" [2]  held          2.99 s  #8
+            ├─ ○ lock "account:2" [3]  acquiring     2.50 s  #7  bank.ts:34  waits for [2] of fiber #8
+            └─ ○ lock "account:1" [4]  acquiring     2.40 s  #8  waits for [1] of fiber #7
 
       Since the start
                 acquired  released  of these failed  abandoned
@@ -396,14 +396,14 @@ describe("View.svg", () => {
     expect(rows).toMatchInlineSnapshot(`
       [
         "<text class="owner" x="16" y="176">no owner</text>",
-        "<g><title>file &#34;a.txt&#34; #5, released; asked for at +0 ms; waited 5 ms; held 495 ms; releasing 20 ms</title><text x="24" y="199">file a.txt</text><rect class="acquiring" x="208" y="191.5" width="1.5" height="7"/><rect class="held" x="208.4" y="189.5" width="38.6" height="11"/><rect class="releasing" x="247" y="190.5" width="1.6" height="9"/><path class="tick" d="M248.6 188L248.6 202"/><text class="end" x="592" y="199">495 ms</text><text class="soft end" x="624" y="199">1</text></g>",
-        "<g><title>file &#34;b.txt&#34; #6, failed; asked for at +0 ms; waited 5 ms; held 695 ms; releasing 10 ms; Error: ENOSPC</title><text x="24" y="221">file b.txt</text><rect class="acquiring" x="208" y="213.5" width="1.5" height="7"/><rect class="held" x="208.4" y="211.5" width="54.2" height="11"/><rect class="releasing" x="262.6" y="212.5" width="1.5" height="9"/><path class="cross" d="M259.4 213L267.4 221M259.4 221L267.4 213"/><text class="end" x="592" y="221">695 ms</text><text class="soft end" x="624" y="221">2</text></g>",
-        "<g><title>file &#34;c.txt&#34; #7, abandoned; asked for at +0 ms; waited 5 ms; held 795 ms; releasing 3.00 s; ReleaseTimeout: not within 3 s</title><text x="24" y="243">file c.txt</text><rect class="acquiring" x="208" y="235.5" width="1.5" height="7"/><rect class="held" x="208.4" y="233.5" width="62" height="11"/><rect class="releasing" x="270.4" y="234.5" width="234" height="9"/><path class="abandoned" d="M504.4 233L510.4 244L498.4 244Z"/><text class="end" x="592" y="243">795 ms</text><text class="soft end" x="624" y="243">3</text></g>",
+        "<g><title>file &#34;a.txt&#34; [5], released; asked for at +0 ms; waited 5 ms; held 495 ms; releasing 20 ms</title><text x="24" y="199">file a.txt</text><rect class="acquiring" x="208" y="191.5" width="1.5" height="7"/><rect class="held" x="208.4" y="189.5" width="38.6" height="11"/><rect class="releasing" x="247" y="190.5" width="1.6" height="9"/><path class="tick" d="M248.6 188L248.6 202"/><text class="end" x="592" y="199">495 ms</text><text class="soft end" x="624" y="199">1</text></g>",
+        "<g><title>file &#34;b.txt&#34; [6], failed; asked for at +0 ms; waited 5 ms; held 695 ms; releasing 10 ms; Error: ENOSPC</title><text x="24" y="221">file b.txt</text><rect class="acquiring" x="208" y="213.5" width="1.5" height="7"/><rect class="held" x="208.4" y="211.5" width="54.2" height="11"/><rect class="releasing" x="262.6" y="212.5" width="1.5" height="9"/><path class="cross" d="M259.4 213L267.4 221M259.4 221L267.4 213"/><text class="end" x="592" y="221">695 ms</text><text class="soft end" x="624" y="221">2</text></g>",
+        "<g><title>file &#34;c.txt&#34; [7], abandoned; asked for at +0 ms; waited 5 ms; held 795 ms; releasing 3.00 s; ReleaseTimeout: not within 3 s</title><text x="24" y="243">file c.txt</text><rect class="acquiring" x="208" y="235.5" width="1.5" height="7"/><rect class="held" x="208.4" y="233.5" width="62" height="11"/><rect class="releasing" x="270.4" y="234.5" width="234" height="9"/><path class="abandoned" d="M504.4 233L510.4 244L498.4 244Z"/><text class="end" x="592" y="243">795 ms</text><text class="soft end" x="624" y="243">3</text></g>",
         "<text class="owner" x="16" y="272">shop › POST /transfer</text>",
-        "<g><title>lock &#34;account:1&#34; #1, held; asked for at +1.00 s; waited 0 ms; held 3.00 s; fiber #7; at bank.ts:31</title><text x="24" y="295">lock account:1</text><rect class="held" x="286" y="285.5" width="234" height="11"/><path class="goes" d="M521 286L527 291L521 296Z"/><text class="end" x="592" y="295">3.00 s</text></g>",
-        "<g><title>lock &#34;account:2&#34; #2, held; asked for at +1.01 s; waited 0 ms; held 2.99 s; fiber #8</title><text x="24" y="317">lock account:2</text><rect class="held" x="286.8" y="307.5" width="233.2" height="11"/><path class="goes" d="M521 308L527 313L521 318Z"/><text class="end" x="592" y="317">2.99 s</text></g>",
-        "<g><title>lock &#34;account:2&#34; #3, acquiring; asked for at +1.50 s; waiting 2.50 s; fiber #7; at bank.ts:34; waits for #2</title><text x="24" y="339">lock account:2</text><rect class="acquiring" x="325" y="331.5" width="195" height="7"/><path class="goes" d="M521 330L527 335L521 340Z"/><text class="end" x="592" y="339">not yet</text></g>",
-        "<g><title>lock &#34;account:1&#34; #4, acquiring; asked for at +1.60 s; waiting 2.40 s; fiber #8; waits for #1</title><text x="24" y="361">lock account:1</text><rect class="acquiring" x="332.8" y="353.5" width="187.2" height="7"/><path class="goes" d="M521 352L527 357L521 362Z"/><text class="end" x="592" y="361">not yet</text></g>",
+        "<g><title>lock &#34;account:1&#34; [1], held; asked for at +1.00 s; waited 0 ms; held 3.00 s; fiber #7; at bank.ts:31</title><text x="24" y="295">lock account:1</text><rect class="held" x="286" y="285.5" width="234" height="11"/><path class="goes" d="M521 286L527 291L521 296Z"/><text class="end" x="592" y="295">3.00 s</text></g>",
+        "<g><title>lock &#34;account:2&#34; [2], held; asked for at +1.01 s; waited 0 ms; held 2.99 s; fiber #8</title><text x="24" y="317">lock account:2</text><rect class="held" x="286.8" y="307.5" width="233.2" height="11"/><path class="goes" d="M521 308L527 313L521 318Z"/><text class="end" x="592" y="317">2.99 s</text></g>",
+        "<g><title>lock &#34;account:2&#34; [3], acquiring; asked for at +1.50 s; waiting 2.50 s; fiber #7; at bank.ts:34; waits for [2]</title><text x="24" y="339">lock account:2</text><rect class="acquiring" x="325" y="331.5" width="195" height="7"/><path class="goes" d="M521 330L527 335L521 340Z"/><text class="end" x="592" y="339">not yet</text></g>",
+        "<g><title>lock &#34;account:1&#34; [4], acquiring; asked for at +1.60 s; waiting 2.40 s; fiber #8; waits for [1]</title><text x="24" y="361">lock account:1</text><rect class="acquiring" x="332.8" y="353.5" width="187.2" height="7"/><path class="goes" d="M521 352L527 357L521 362Z"/><text class="end" x="592" y="361">not yet</text></g>",
       ]
     `)
   })
