@@ -41,7 +41,8 @@ export class LedgerFormatError extends Data.TaggedError("LedgerFormatError")<{
   readonly problem: string
 }> {
   override get message(): string {
-    const where = this.field === "" ? "" : ` at ${this.field}`
+    // Of what is no ledger at all the problem itself names the field.
+    const where = this.field === "" || this.reason === "not a ledger" ? "" : ` at ${this.field}`
     const hint = this.reason === "unknown version"
       ? "Read it with the version of holdfast that wrote it, or a newer one."
       : "Give a file that `holdfast mirror --ledger` or `View.json` wrote."

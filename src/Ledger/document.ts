@@ -218,7 +218,9 @@ export const read = (text: string): Either.Either<Ledger.Snapshot, Problem> => {
   const mark = isRecord(document) && isRecord(document["holdfast"])
     ? document["holdfast"]["ledger"]
     : undefined
-  if (mark === undefined) return refuse("not a ledger", "holdfast.ledger", "it is not there")
+  if (mark === undefined) {
+    return refuse("not a ledger", "holdfast.ledger", "field holdfast.ledger is missing")
+  }
   if (mark !== version) {
     const found = JSON.stringify(mark)
     return refuse("unknown version", "holdfast.ledger", `expected ${version}, got ${found}`)

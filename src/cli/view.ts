@@ -49,15 +49,21 @@ const viewOf = (options: Options) => {
   return asked.length > 1 ? new OneViewOnly({ asked }) : Effect.succeed(asked[0] ?? "text")
 }
 
+/** The hints of `FileError` are for who writes. */
+const unread = (ledger: string) => (error: PlatformError): LedgerUnusable => {
+  const refused = Files.toFileError("read", ledger)(error)
+  const reason = refused.code === "ENOENT" ? "There is no such file." : refused.message
+  return new LedgerUnusable({ ledger, reason })
+}
+
 const open = (ledger: string) =>
   Effect.gen(function*() {
-    const unusable = (reason: string) => new LedgerUnusable({ ledger, reason })
     const fs = yield* FileSystem.FileSystem
-    const text = yield* Effect.mapError(
-      fs.readFileString(ledger),
-      (error: PlatformError) => unusable(Files.toFileError("read", ledger)(error).message)
+    const text = yield* Effect.mapError(fs.readFileString(ledger), unread(ledger))
+    return yield* Effect.mapError(
+      View.parse(text),
+      ({ message }) => new LedgerUnusable({ ledger, reason: message })
     )
-    return yield* Effect.mapError(View.parse(text), ({ message }) => unusable(message))
   })
 
 const draw = (

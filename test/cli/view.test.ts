@@ -71,7 +71,12 @@ describe("holdfast view", () => {
     const cases: ReadonlyArray<readonly [string, string, RegExp]> = [
       ["binary.json", "\u0000\u0001", /binary\.json: .*\(not JSON\)/],
       ["empty.json", "", /\(not JSON\)/],
-      ["other.json", "{\"name\":\"holdfast\"}", /\(not a ledger at holdfast\.ledger\)/],
+      [
+        "other.json",
+        "{\"name\":\"holdfast\"}",
+        /\(not a ledger\): field holdfast\.ledger is missing\./
+      ],
+      ["bare.json", "{}", /field holdfast\.ledger is missing/],
       ["newer.json", "{\"holdfast\":{\"ledger\":2}}", /expected 1, got 2.*newer/],
       [
         "broken.json",
@@ -85,9 +90,11 @@ describe("holdfast view", () => {
       expect(code, name).toBe(2)
       expect(out, name).toMatch(said)
     }
-    expect((await show({ ledger: inFolder("missing.json"), output: page })).out).toMatch(
-      /missing\.json: Could not read .*ENOENT/
-    )
+    const missing = inFolder("missing.json")
+    expect(await show({ ledger: missing, output: page })).toEqual({
+      code: 2,
+      out: `holdfast: ${missing}: There is no such file.`
+    })
     expect((await show({ ledger: folder })).out).toMatch(/Could not read .*EISDIR/)
     expect(fs.readFileSync(page, "utf8")).toBe("as it was")
   })
