@@ -1,5 +1,5 @@
 /**
- * tree: a snapshot as text for a terminal: what is wrong first, then who holds what under whom, then the sums.
+ * tree: a snapshot as text for a terminal: what is wrong first, then who holds what under whom, what was released last, the sums.
  */
 import type * as Ledger from "../Ledger.ts"
 import {
@@ -16,6 +16,7 @@ import {
 
 const mostCauses = 20
 const mostNamed = 3
+const mostReleased = 10
 
 const marks: Readonly<Record<Ledger.State, string>> = {
   acquiring: "○",
@@ -153,6 +154,30 @@ const badLines = ({ ended, takenAt }: Ledger.Snapshot): ReadonlyArray<string> =>
   ]
 }
 
+/** What a clean run leaves: without it there were nothing but sums. */
+const releasedLines = (
+  { ended, takenAt }: Ledger.Snapshot,
+  width: number
+): ReadonlyArray<string> => {
+  const released = ended.filter(({ state }) => state === "released")
+  if (released.length === 0) return []
+  const rows = released.slice(-mostReleased).map((entry) => ({
+    left: `  ${marks.released} ${[...entry.owner, labelOf(entry)].join(" > ")}`,
+    right: [
+      `after ${duration(ageOf(entry, takenAt))}`.padEnd(15),
+      entry.fiber ?? "",
+      entry.site === undefined ? "" : shortSite(entry.site)
+    ].filter((part) => part !== "").join("  ")
+  }))
+  const before = released.length - rows.length
+  return [
+    "",
+    "Released last",
+    ...(before > 0 ? [`  … ${count(before)} before these: --html shows what the ledger kept`] : []),
+    ...inColumns(rows, width)
+  ]
+}
+
 const kindLines = (snapshot: Ledger.Snapshot): ReadonlyArray<string> => {
   const kinds = Object.entries(snapshot.kinds)
   if (kinds.length === 0) return []
@@ -184,6 +209,7 @@ export const draw = (snapshot: Ledger.Snapshot, width: number): string => {
     ...deadlockLines(snapshot, entries),
     ...badLines(snapshot),
     ...liveLines(snapshot, entries, width),
+    ...releasedLines(snapshot, width),
     ...kindLines(snapshot)
   ]
   return `${lines.map((line) => clipped(printable(line), width).trimEnd()).join("\n")}\n`

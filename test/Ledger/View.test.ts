@@ -259,6 +259,9 @@ describe("View.text", () => {
             ├─ ○ lock "account:2" [3]  acquiring     2.50 s  #7  bank.ts:34  waits for [2] of fiber #8
             └─ ○ lock "account:1" [4]  acquiring     2.40 s  #8  waits for [1] of fiber #7
 
+      Released last
+        ✓ file "a.txt" [5]  after 520 ms
+
       Since the start
                 acquired  released  of these failed  abandoned
         lock           2         0                0          0
@@ -279,6 +282,13 @@ describe("View.text", () => {
   it("View-4: of 30 failures it tells 20 and counts the others", () => {
     const failed = Array.from({ length: 30 }, (_, id) => entry({ id, state: "failed" }))
     expect(View.text({ ...empty, ended: failed })).toContain("… and 10 more")
+  })
+
+  it("View-4: of what was released it tells the last 10 and counts those before", () => {
+    const text = View.text(many(0, 25))
+    expect(text.match(/✓ /g)?.length).toBe(10)
+    expect(text).toContain("… 15 before these: --html shows")
+    expect(View.text(many(0, 10))).not.toContain("before these")
   })
 
   it("each live entry has one line, cut at the width", () => {
