@@ -107,7 +107,16 @@ const stackOf = (error: unknown): string => {
   }
 }
 
-/** Who holds, waits or releases; and who blocks whom. */
+const mostLines = 50
+const capped = (lines: ReadonlyArray<string>): ReadonlyArray<string> =>
+  lines.length <= mostLines
+    ? lines
+    : [...lines.slice(0, mostLines), `  … and ${many(lines.length - mostLines)} more`]
+
+/** What hangs comes first: 3,000 that are merely held say little. */
+const urgency: ReadonlyArray<Ledger.State> = ["releasing", "acquiring", "held"]
+
+/** The deadlocks, then who releases, waits or holds, and who blocks whom; what is alike in one line. */
 const holderLines = ({ deadlocks, live, takenAt }: Ledger.Snapshot): ReadonlyArray<string> => {
   const byId = new Map(live.map((entry) => [entry.id, entry]))
   const fiberOf = ({ fiber }: Ledger.Entry): string => fiber === undefined ? "" : ` of ${fiber}`
@@ -116,13 +125,30 @@ const holderLines = ({ deadlocks, live, takenAt }: Ledger.Snapshot): ReadonlyArr
       .map((holder) => `${holder.kind} "${holder.name}"${fiberOf(holder)}`)
     return holders.length === 0 ? "" : `; waits for ${holders.join(", ")}`
   }
+  const what = ({ kind, name, owner, state }: Ledger.Entry): string =>
+    `${state} ${[...owner, `${kind} "${name}"`].join(" > ")}`
+  const where = (entry: Ledger.Entry): string => `${askedFor(entry.site)}${blocked(entry)}`
+  const groups = new Map<string, Array<Ledger.Entry>>()
+  for (const entry of live) {
+    const key = `${what(entry)}${where(entry)}`
+    const alike = groups.get(key)
+    if (alike === undefined) groups.set(key, [entry])
+    else alike.push(entry)
+  }
+  const lines = Array.from(groups.values())
+    .toSorted(([one], [other]) => urgency.indexOf(one!.state) - urgency.indexOf(other!.state))
+    .map((alike) => {
+      const [first] = alike
+      const longest = seconds(
+        takenAt - alike.reduce((least, { since }) => Math.min(least, since), Infinity)
+      )
+      return alike.length === 1
+        ? `  ${what(first!)} for ${longest}${fiberOf(first!)}${where(first!)}`
+        : `  ${many(alike.length)} x ${what(first!)} for up to ${longest}${where(first!)}`
+    })
   return [
-    ...live.map((entry) =>
-      `  ${entry.state} ${[...entry.owner, `${entry.kind} "${entry.name}"`].join(" > ")} for ${
-        seconds(takenAt - entry.since)
-      }${fiberOf(entry)}${askedFor(entry.site)}${blocked(entry)}`
-    ),
-    ...deadlocks.map((deadlock) => `  ${Ledger.describeDeadlock(deadlock, live)}`)
+    ...deadlocks.map((deadlock) => `  ${Ledger.describeDeadlock(deadlock, live)}`),
+    ...capped(lines)
   ]
 }
 
@@ -401,7 +427,7 @@ export const run = <A, E>(program: Effect.Effect<A, E>, options: Options<A, E> =
     if (report.reason !== undefined || trouble.length > 0 || report.overran) {
       print(summary(report, ledger !== undefined))
     }
-    trouble.forEach((line) => print(line))
+    capped(trouble).forEach((line) => print(line))
     if (report.resources.some(({ state }) => ["acquiring", "held", "releasing"].includes(state))) {
       printHolders()
     }

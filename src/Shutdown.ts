@@ -233,7 +233,7 @@ export interface Ended<out A, out E = never> {
 export class ShutdownTimeout extends Data.TaggedError("ShutdownTimeout")<{
   /** How long it was waited for. */
   readonly waited: Duration.Duration
-  /** What it still held, was acquiring or was releasing. */
+  /** What it was still releasing, was acquiring or held, in this order. */
   readonly held: ReadonlyArray<Ledger.Entry>
 }> {
   override get message(): string {
@@ -407,6 +407,9 @@ const resourceOf = (entry: Ledger.Entry, now: number): ResourceReport => {
     cause
   }
 }
+
+/** What hangs comes first. */
+const urgency: ReadonlyArray<Ledger.State> = ["releasing", "acquiring", "held"]
 
 const nothing = { released: 0, failed: 0, abandoned: 0, held: 0, resources: [] }
 
@@ -914,7 +917,9 @@ class Course implements Service {
     return Exit.die(
       new ShutdownTimeout({
         waited: Duration.millis(this.now() - (stretch?.startedAt ?? this.now())),
-        held: ledger?.unsafeSnapshot().live ?? []
+        held: (ledger?.unsafeSnapshot().live ?? []).toSorted((one, other) =>
+          urgency.indexOf(one.state) - urgency.indexOf(other.state)
+        )
       })
     )
   }

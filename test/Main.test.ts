@@ -209,6 +209,22 @@ describe.concurrent("Main", () => {
     })
   })
 
+  it("Main-3: of thousands that are still held what hangs is named first, the alike in one line, and not all", async () => {
+    const ended = await runProgram("crowd", (child) => child.kill("SIGTERM"))
+    const lines = ended.err.split("\n")
+    const [culprit, alike, ...more] = lines.slice(lines.indexOf("Still held:") + 1)
+    expect(culprit).toMatch(/^ {2}releasing resource "culprit" for 1\.\d s of #\d+, asked for at/)
+    expect(alike).toMatch(
+      /^ {2}3,000 x held resource "connection" for up to \d\.\d s, asked for at/
+    )
+    expect(more.slice(47)).toEqual([
+      expect.stringContaining("held resource \"own 47\""),
+      "  … and 12 more",
+      ""
+    ])
+    expect(ended.err).toMatch(/^ShutdownTimeout: .* left behind, with resource "culprit"/m)
+  })
+
   it("Main-3: what does not finish in time is told with its line: at once, at the end, and in a dump", async () => {
     const lineOf = (mark: string) =>
       fs.readFileSync(program, "utf8").split("\n").findIndex((text) => text.endsWith(mark)) + 1
