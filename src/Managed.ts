@@ -344,8 +344,7 @@ interface Hold<A, R> {
   readonly value: A
   readonly context: Context.Context<R>
   readonly site: Ledger.Site | undefined
-  readonly ledger: Ledger.Service | undefined
-  readonly entry: Ledger.Entry | undefined
+  readonly recorded: { readonly ledger: Ledger.Service; readonly entry: Ledger.Entry } | undefined
 }
 
 class Single<A, E, R, R2> extends Base<A, E, R | R2> {
@@ -401,13 +400,13 @@ class Single<A, E, R, R2> extends Base<A, E, R | R2> {
   }
 
   endUse<B, E2>(hold: Hold<A, R | R2>, exit: Exit.Exit<B, E2>): Effect.Effect<B, E2> {
-    if (hold.entry !== undefined) hold.ledger?.unsafeReleasing(hold.entry)
+    hold.recorded?.ledger.unsafeReleasing(hold.recorded.entry)
     const release = this.release(hold.value, exit, hold.context)
     if (!Exit.isExit(release) || Exit.isFailure(release)) {
       return endedWith(this.bounded(hold, release), exit)
     }
     // Nothing to run, as `Effect.void`.
-    if (hold.entry !== undefined) hold.ledger?.unsafeReleased(hold.entry)
+    hold.recorded?.ledger.unsafeReleased(hold.recorded.entry)
     return exit
   }
 
@@ -427,7 +426,7 @@ class Single<A, E, R, R2> extends Base<A, E, R | R2> {
     if (ledger === undefined) {
       return Effect.flatMap(
         acquire,
-        (value) => then({ value, context, site, ledger, entry: undefined })
+        (value) => then({ value, context, site, recorded: undefined })
       )
     }
     const entry = ledger.unsafeAcquiring(this.kind, this.name, {
@@ -446,7 +445,7 @@ class Single<A, E, R, R2> extends Base<A, E, R | R2> {
       },
       onSuccess: (value) => {
         ledger.unsafeHeld(entry, this.attributesOf(value))
-        return then({ value, context, site, ledger, entry })
+        return then({ value, context, site, recorded: { ledger, entry } })
       }
     })
   }
@@ -497,7 +496,7 @@ class Single<A, E, R, R2> extends Base<A, E, R | R2> {
   /** The release, within its deadline. Fails with defects only; succeeds with what the release says. */
   end(hold: Hold<A, R | R2>, exit: Exit.Exit<unknown, unknown>): Effect.Effect<unknown> {
     return Effect.suspend(() => {
-      if (hold.entry !== undefined) hold.ledger?.unsafeReleasing(hold.entry)
+      hold.recorded?.ledger.unsafeReleasing(hold.recorded.entry)
       return this.bounded(hold, this.release(hold.value, exit, hold.context))
     })
   }
@@ -537,20 +536,20 @@ class Single<A, E, R, R2> extends Base<A, E, R | R2> {
     }
   }
 
-  released({ entry, ledger }: Hold<A, R | R2>, value: unknown): Effect.Effect<unknown> {
-    if (entry !== undefined) ledger?.unsafeReleased(entry)
+  released({ recorded }: Hold<A, R | R2>, value: unknown): Effect.Effect<unknown> {
+    recorded?.ledger.unsafeReleased(recorded.entry)
     return Effect.succeed(value)
   }
 
-  failed({ entry, ledger }: Hold<A, R | R2>, cause: Cause.Cause<unknown>): Effect.Effect<void> {
-    if (entry !== undefined) ledger?.unsafeReleased(entry, cause)
+  failed({ recorded }: Hold<A, R | R2>, cause: Cause.Cause<unknown>): Effect.Effect<void> {
+    recorded?.ledger.unsafeReleased(recorded.entry, cause)
     return this.tell(`The release of ${this.kind} "${this.name}" failed.`, asDefects(cause))
   }
 
   /** INVARIANT Managed-3: it has been abandoned; now the hard way. */
   overran(hold: Hold<A, R | R2>, elapsed: Duration.Duration): Effect.Effect<void> {
     const abandon = (cause: Cause.Cause<never>): Effect.Effect<void> => {
-      if (hold.entry !== undefined) hold.ledger?.unsafeAbandoned(hold.entry, cause)
+      hold.recorded?.ledger.unsafeAbandoned(hold.recorded.entry, cause)
       return this.tell(`The release of ${this.kind} "${this.name}" was abandoned.`, cause)
     }
     const cause = Cause.die(this.timeout("release", this.deadline, elapsed, hold.site))
