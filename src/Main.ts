@@ -49,7 +49,10 @@ import * as Shutdown from "./Shutdown.ts"
  * @since 0.1.0
  */
 export interface Options<A, E> {
-  /** How long each phase of the end may take: 0, 5, 10, 10 and 25 seconds by default; see `Shutdown.Budgets`. */
+  /**
+   * How long each phase of the end may take: 0, 5, 10, 10 and 25 seconds by default; see `Shutdown.Budgets`. A `drainDelay`
+   * that does not fit in `total` with what comes after it is told at the start.
+   */
   readonly shutdown?: Shutdown.Budgets | undefined
   /** Those that ask for the end. Default: SIGINT, SIGTERM, SIGHUP. */
   readonly signals?: ReadonlyArray<NodeJS.Signals> | undefined
@@ -274,6 +277,16 @@ const after = (millis: number, f: () => void): NodeJS.Timeout =>
 const readerLeft = (error: NodeJS.ErrnoException): boolean =>
   ["EPIPE", "EIO", "ERR_STREAM_DESTROYED"].includes(error.code ?? "")
 
+const millisOf = (option: string, given: Duration.DurationInput): number => {
+  try {
+    return Duration.toMillis(given)
+  } catch {
+    throw new RangeError(
+      `Main: ${option} is not a duration: ${String(given)}. Give milliseconds or "5 seconds".`
+    )
+  }
+}
+
 /** By the time this has passed, what ends by itself has. */
 const grace = 1000
 
@@ -288,7 +301,7 @@ const grace = 1000
  * **Interruption** — The first signal asks for the end: readiness goes, hooks run, what is marked by `Shutdown.drains` or
  *   `inFlight` finishes; then the program is interrupted, or at once where there is nothing of that kind. A later SIGINT forces
  *   the exit and names who still holds; a later SIGTERM or SIGHUP is told to wait.
- * **Errors** — printed; exit code 1.
+ * **Errors** — printed; exit code 1. Throws, at once, a `RangeError` for an option that is not a duration.
  * **Cost** — signal handlers, one fiber, and the ledger's 3 µs an acquire.
  *
  * **Example** (a service under Kubernetes, which sends work for some seconds more)
@@ -315,8 +328,10 @@ export const run = <A, E>(program: Effect.Effect<A, E>, options: Options<A, E> =
       // INVARIANT Main-5: there is nobody left to tell.
     }
   }
+  const misfit = Shutdown.shortfall(options.shutdown ?? {})
+  if (misfit !== undefined) print(misfit)
   const total = Duration.toMillis(options.shutdown?.total ?? "25 seconds")
-  const forceAfter = Duration.toMillis(options.forceAfter ?? "500 millis")
+  const forceAfter = millisOf("forceAfter", options.forceAfter ?? "500 millis")
   const forceOn = options.forceOn ?? ["SIGINT"]
   const dumpSignal = options.dumpSignal ?? "SIGUSR2"
   const ledger = options.ledger === false
@@ -447,8 +462,8 @@ export const run = <A, E>(program: Effect.Effect<A, E>, options: Options<A, E> =
     const fallback = course.hasStray ? 1 : defaultCode(exit, report)
     const asked = codeOfExit(exit, { ...report, exitCode: fallback })
     const exitCode = asked === 0 && course.outputLost ? 1 : asked
-    printEnd({ ...report, exitCode })
     process.exitCode = exitCode
+    printEnd({ ...report, exitCode })
     // Whatever still runs has had its time.
     if (report.overran) process.exit()
     // The loop should be empty now and the process end by itself; a forgotten handle must not keep it.

@@ -12,7 +12,8 @@
  *   flight finishes before the program is interrupted, within `stopTimeout`.
  * - Shutdown-3 Phases only go forward. Readiness is gone in the very step of the request, before anything else is done.
  * - Shutdown-4 (L4) Each phase ends by its bound and all by `total`, whatever the program, a hook or a release does; draining
- *   and stopping leave the releases `releaseTimeout`, or half of `total` if that is less.
+ *   and stopping leave the releases `releaseTimeout`, or half of `total` if that is less, and draining leaves stopping
+ *   `stopTimeout`, or a third of the rest.
  * - Shutdown-5 A hook whose scope is open at the request runs once, and its scope stays open until it has ended or its phase
  *   has; one whose scope has closed before never runs.
  * - Shutdown-6 (L3) When the program has ended, in whatever way, the fibers it left behind are interrupted and waited for, so
@@ -65,13 +66,17 @@ export type Reason =
 export type Phase = "running" | "draining" | "stopping" | "releasing" | "exited"
 
 /**
- * How long each phase may take.
+ * How long each phase may take. All of it is taken out of `total`: what does not fit is cut (see `shortfall`). Releasing keeps
+ * `releaseTimeout`, or half of `total` if that is less; of what is left stopping keeps `stopTimeout`, or a third if that is less.
  *
  * @category models
  * @since 0.1.0
  */
 export interface Budgets {
-  /** How long to go on serving after readiness is gone, until those who send work have seen it. Default 0. */
+  /**
+   * How long to go on serving after readiness is gone, until those who send work have seen it. Default 0. It is taken out of
+   * `total` like all else: with the defaults it is at most 10 seconds, and more than 5 leaves stopping less than its own 10.
+   */
   readonly drainDelay?: Duration.DurationInput | undefined
   /** How long the `onDrain` hooks may take, from the request on. Default 5 seconds. */
   readonly drainTimeout?: Duration.DurationInput | undefined
@@ -345,10 +350,81 @@ interface Hook {
   cause: Cause.Cause<unknown> | undefined
 }
 
+/** The budgets in milliseconds. */
+type Millis = Readonly<Record<keyof Budgets, number>>
+
 const millisOf = (
-  duration: Duration.DurationInput | undefined,
-  otherwise: Duration.DurationInput
-): number => Duration.toMillis(duration ?? otherwise)
+  option: keyof Budgets,
+  given: Duration.DurationInput | undefined,
+  otherwise: number
+): number => {
+  const wrong = (): RangeError =>
+    new RangeError(
+      `Shutdown: ${option} is not a duration: ${String(given)}. Give milliseconds or "5 seconds".`
+    )
+  if (given === undefined) return otherwise
+  if (typeof given === "number" && !(given >= 0)) throw wrong()
+  try {
+    return Duration.toMillis(given)
+  } catch {
+    throw wrong()
+  }
+}
+
+const millisIn = (budgets: Budgets): Millis => ({
+  drainDelay: millisOf("drainDelay", budgets.drainDelay, 0),
+  drainTimeout: millisOf("drainTimeout", budgets.drainTimeout, 5000),
+  stopTimeout: millisOf("stopTimeout", budgets.stopTimeout, 10_000),
+  releaseTimeout: millisOf("releaseTimeout", budgets.releaseTimeout, 10_000),
+  total: millisOf("total", budgets.total, 25_000)
+})
+
+/** INVARIANT Shutdown-4: how long after the request draining and stopping must have ended. */
+const latest = ({ releaseTimeout, stopTimeout, total }: Millis) => {
+  const work = total === Infinity ? Infinity : total - Math.min(releaseTimeout, total / 2)
+  const serving = work === Infinity ? Infinity : work - Math.min(stopTimeout, work / 3)
+  return { serving, work }
+}
+
+/**
+ * What of a `drainDelay` and of what comes after it does not fit in `total`, in words; `undefined` if all of it fits, or
+ * there is no delay. `Main.run` prints it at its start.
+ *
+ * **Errors** — throws a `RangeError` that names the option, for what is not a duration.
+ *
+ * **Example** (a delay that is too long)
+ * ```ts run
+ * import { Shutdown } from "holdfast"
+ *
+ * Shutdown.shortfall({ drainDelay: "5 seconds" }) // => undefined
+ * const line = Shutdown.shortfall({ drainDelay: "20 seconds" })
+ * line?.includes("they get at most 10s, 5s and 10s; raise total") // => true
+ * ```
+ *
+ * @category formatting
+ * @since 0.1.0
+ */
+export const shortfall = (budgets: Budgets): string | undefined => {
+  const asked = millisIn(budgets)
+  const { drainDelay, releaseTimeout, stopTimeout, total } = asked
+  if (drainDelay === 0 || drainDelay + stopTimeout + releaseTimeout <= total) return undefined
+  const { serving, work } = latest(asked)
+  const delay = Math.min(drainDelay, serving)
+  const stop = Math.min(stopTimeout, work - delay)
+  const [inTotal, ...all] = [
+    total,
+    drainDelay,
+    stopTimeout,
+    releaseTimeout,
+    delay,
+    stop,
+    Math.min(releaseTimeout, total - delay - stop)
+  ].map((millis) => Duration.format(Duration.millis(Math.round(millis))))
+  return `shutdown: drainDelay ${all[0]}, stopTimeout ${all[1]} and releaseTimeout ${
+    all[2]
+  } do not fit in total ${inTotal}: `
+    + `they get at most ${all[3]}, ${all[4]} and ${all[5]}; raise total.`
+}
 
 /** What the ledger said when the end began, and what it has lost from its history since. */
 class Watched {
@@ -737,16 +813,18 @@ class Course implements Service {
   ): Effect.Effect<Ended<A, E>, never, R> =>
     // MASK: whoever interrupts the run asks for the end and gets it, phase by phase; only the wait for it is restored, and
     // every wait after that has a bound.
-    Effect.uninterruptibleMask((restore) =>
-      Effect.flatMap(this.launch(program), (main) =>
+    Effect.uninterruptibleMask((restore) => {
+      // Now: at the end is too late to say that an option is wrong.
+      const budgets = millisIn(options)
+      return Effect.flatMap(this.launch(program), (main) =>
         Effect.zipRight(
           Effect.onInterrupt(
             restore(this.until(() => this.why !== undefined || main.exit !== undefined, Infinity)),
             () => this.request({ kind: "request", by: "interruption" })
           ).pipe(Effect.exit),
-          this.wind(main, options)
+          this.wind(main, options, budgets)
         ))
-    )
+    })
 
   /** Forks the program, with this shutdown in its context. */
   launch<A, E, R>(program: Effect.Effect<A, E, R>): Effect.Effect<Watching<A, E>, never, R> {
@@ -771,10 +849,14 @@ class Course implements Service {
   }
 
   /** From the request, or the program's own end, to the end of all. */
-  wind<A, E>(main: Watching<A, E>, options: Options): Effect.Effect<Ended<A, E>> {
+  wind<A, E>(
+    main: Watching<A, E>,
+    options: Options,
+    budgets: Millis
+  ): Effect.Effect<Ended<A, E>> {
     return Effect.flatMap(Ledger.Ledger, (ledger) => {
       this.watched = ledger && new Watched(ledger)
-      const bounds = boundsOf(options, this.begunAt = this.now())
+      const bounds = boundsOf(budgets, this.begunAt = this.now())
       const told = (phase: Phase, overran: boolean): void => {
         const stretch = this.stretches.find((one) => one.phase === phase)
         if (stretch === undefined) return
@@ -941,22 +1023,14 @@ interface Bounds {
   readonly endsBy: number
 }
 
-const boundsOf = (options: Options, from: number): Bounds => {
-  const total = millisOf(options.total, "25 seconds")
-  const releaseTimeout = millisOf(options.releaseTimeout, "10 seconds")
-  const delay = millisOf(options.drainDelay, 0)
-  // INVARIANT Shutdown-4: whatever comes before leaves the releases their time.
-  const workEndsBy = total === Infinity
-    ? Infinity
-    : from + total - Math.min(releaseTimeout, total / 2)
+const boundsOf = (budgets: Millis, from: number): Bounds => {
+  const { drainDelay, drainTimeout, releaseTimeout, stopTimeout, total } = budgets
+  const { serving, work } = latest(budgets)
   return {
-    servedUntil: Math.min(workEndsBy, from + delay),
-    drainedBy: Math.min(
-      workEndsBy,
-      from + Math.max(delay, millisOf(options.drainTimeout, "5 seconds"))
-    ),
-    workEndsBy,
-    stopTimeout: millisOf(options.stopTimeout, "10 seconds"),
+    servedUntil: from + Math.min(serving, drainDelay),
+    drainedBy: from + Math.min(serving, Math.max(drainDelay, drainTimeout)),
+    workEndsBy: from + work,
+    stopTimeout,
     releaseTimeout,
     endsBy: from + total
   }

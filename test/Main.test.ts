@@ -201,6 +201,16 @@ describe.concurrent("Main", () => {
     expect(flying).toMatchObject({ code: 143, out: ["+a", "ready", "answered", "-a"] })
   })
 
+  it("a drain delay that does not fit is told at the start; what is no duration throws, by its name", async () => {
+    expect((await runProgram("misfit")).err).toBe(
+      "shutdown: drainDelay 4s, stopTimeout 600ms and releaseTimeout 1s 500ms do not fit in total 5s: "
+        + "they get at most 2s 900ms, 600ms and 1s 500ms; raise total.\n"
+    )
+    expect((await runProgram("badOption")).err).toContain(
+      "RangeError: Shutdown: drainDelay is not a duration: 5 secs."
+    )
+  })
+
   it("a callback that runs effects by itself sees the same end: its work is finished", async () => {
     const ended = await runProgram("callback", (child) => child.kill("SIGTERM"))
     expect(ended).toMatchObject({

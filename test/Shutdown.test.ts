@@ -385,7 +385,9 @@ describe("Shutdown.run", () => {
         const [budgets, expected] of [
           [{ total: "10 seconds", releaseTimeout: "4 seconds" }, [0, 6000, 4000]],
           [{ total: "10 seconds", releaseTimeout: "8 seconds" }, [0, 5000, 5000]],
-          [{ total: "10 seconds", drainDelay: "20 seconds" }, [5000, 0, 5000]],
+          [{ total: "12 seconds", drainDelay: "20 seconds" }, [4000, 2000, 6000]],
+          [{ drainDelay: "20 seconds" }, [10_000, 5000, 10_000]],
+          [{ drainDelay: "8 seconds" }, [8000, 7000, 10_000]],
           [{ total: Infinity, stopTimeout: "1 hour", releaseTimeout: "1 day" }, [0, 3600e3, 864e5]],
           [{}, [0, 10_000, 10_000]]
         ] as const
@@ -397,6 +399,23 @@ describe("Shutdown.run", () => {
         const { report } = yield* ended
         expect(report.phases.slice(1, 4).map(({ duration }) => duration)).toEqual(expected)
       }
+    }))
+
+  it.effect("Shutdown-4: a delay that does not fit is told, and what is no duration by its option, before anything begins", () =>
+    Effect.gen(function*() {
+      expect(Shutdown.shortfall({ drainDelay: "20 seconds" })).toBe(
+        "shutdown: drainDelay 20s, stopTimeout 10s and releaseTimeout 10s do not fit in total 25s: "
+          + "they get at most 10s, 5s and 10s; raise total."
+      )
+      expect(Shutdown.shortfall({ drainDelay: "1 minute", total: Infinity })).toBeUndefined()
+      expect(Shutdown.shortfall({ total: "1 second" })).toBeUndefined()
+      let hasBegun = false
+      const program = Effect.sync(() => void (hasBegun = true))
+      for (const wrong of ["5 secs" as Duration.DurationInput, NaN, -1]) {
+        const exit = yield* Effect.exit(Shutdown.run(program, { stopTimeout: wrong }))
+        expect(pretty(exit)).toContain(`stopTimeout is not a duration: ${wrong}`)
+      }
+      expect(hasBegun).toBe(false)
     }))
 
   it.effect("Shutdown-4: no bound at all waits for ever, and still ends", () =>

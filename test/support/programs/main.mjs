@@ -178,6 +178,8 @@ const programs = {
   )),
   forceOnTerm: Effect.scoped(Effect.zipRight(held("slow", Effect.sleep("5 seconds")), waiting)),
   noLedger: Effect.scoped(Effect.zipRight(held("a"), waiting)),
+  misfit: Effect.void,
+  badOption: Effect.void,
   drained: Shutdown.drains(Effect.zipRight(ready, Shutdown.requested)),
   codeThrows: Effect.void,
   codeIsNone: Effect.void,
@@ -187,7 +189,7 @@ const programs = {
 const is = (name) => process.argv[2] === name
 Main.run(programs[process.argv[2]], {
   shutdown: {
-    drainDelay: is("delayed") ? "300 millis" : 0,
+    drainDelay: is("delayed") ? "300 millis" : is("misfit") ? "4 seconds" : is("badOption") ? "5 secs" : 0,
     stopTimeout: is("drains") ? "1 minute" : "600 millis",
     releaseTimeout: process.argv[3] === "patient" ? "30 seconds" : "1500 millis",
     total: is("drains") ? Infinity : process.argv[3] === "patient" ? "1 minute" : "5 seconds"
