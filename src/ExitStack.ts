@@ -371,6 +371,13 @@ class ExitStackImpl<in out A, in out E> implements ExitStack<A, E> {
   constructor(name = "exit stack", owner?: string) {
     this.name = name
     this.owner = owner
+    // A stack is used piece by piece, too: `managed.pipe(stack.enter)`.
+    this.enter = this.enter.bind(this)
+    this.enterAll = this.enterAll.bind(this)
+    this.push = this.push.bind(this)
+    this.callback = this.callback.bind(this)
+    this.moveTo = this.moveTo.bind(this)
+    this.close = this.close.bind(this)
   }
 
   enter<B, E2, R>(
@@ -411,8 +418,9 @@ class ExitStackImpl<in out A, in out E> implements ExitStack<A, E> {
       Effect.Effect.Error<T[number]>,
       Effect.Effect.Context<T[number]>
     >
+    const site = Ledger.unsafeSite()
     const names = resources.map((resource) => nameOf(resource)).join(", ")
-    return this.take(names, (restore) => {
+    const taken = this.take(names, (restore) => {
       // All of them on a stack of their own, which is laid on this one when it is complete.
       const part = new ExitStackImpl<A, E>(this.name)
       const entered = Parallel.forEach(
@@ -427,6 +435,7 @@ class ExitStackImpl<in out A, in out E> implements ExitStack<A, E> {
           Effect.succeed({ value: values as Values, steps: part.steps })
       })
     })
+    return Ledger.withSite(taken, site)
   }
 
   push<R = never>(
@@ -676,8 +685,11 @@ export const make = (
  *
  * **Details** — What may replace the exit stands in the type of the parameter: with `(stack) =>` handlers only look on (and
  *   may end it with a defect), with `(stack: ExitStack<A2, E2>) =>` they may return an `Exit<A2, E2>`, and the result may be
- *   one. An interrupt of the calling fiber cannot be suppressed: it is seen again as soon as `use` has ended. A body that
- *   closes its stack itself keeps its own exit.
+ *   one. An interrupt of the calling fiber cannot be suppressed: it is seen again as soon as `use` has ended
+ *   (`Effect.interrupt` in the body is a failure like another). A body that closes its stack itself keeps its own exit.
+ *   Other than Python's: the first failure stays the one that is caught, those of handlers are appended to it; a stack that is
+ *   closed, emptied by `popAll` or unwinding refuses with `OwnerClosed`, where Python's takes on; a second closer waits for the
+ *   first; what `popAll` hands over is never without an owner; acquire and registration are one step; no release is cut.
  * **Interruption** — the body is cut; then the stack is unwound to its end, each step bounded by its deadline.
  * **Errors** — those of the body; what handlers and releases failed with is appended to the cause, or replaces it where a
  *   handler returned another exit.

@@ -745,4 +745,25 @@ describe("the ledger", () => {
       expect(ended.map(({ cause }) => Option.fromNullable(cause).pipe(Option.isSome)))
         .toEqual([true, true])
     }).pipe(Effect.provide(Ledger.layer())))
+
+  it.effect("its functions can be handed on, and each hold shows the user's line", () =>
+    Effect.gen(function*() {
+      const lamp = Managed.make({
+        name: "lamp",
+        acquire: Effect.succeed("lit"),
+        release: () => Effect.void
+      })
+      const { live, values } = yield* ExitStack.use(({ callback, enter, enterAll, push }) =>
+        Effect.gen(function*() {
+          const one = yield* lamp.pipe(enter)
+          const [other] = yield* enterAll([lamp])
+          yield* push(() => Effect.void)
+          yield* callback(Effect.void)
+          return { values: [one, other], live: (yield* Ledger.snapshot).live }
+        })
+      )
+      expect(values).toEqual(["lit", "lit"])
+      expect(live).toHaveLength(4)
+      for (const { site } of live) expect(site).toContain("test/ExitStack.test.ts:")
+    }).pipe(Effect.provide(Ledger.layer())))
 })
