@@ -541,9 +541,9 @@ export const mutants: ReadonlyArray<Mutant> = [
   ),
   mutant(
     "a scoped effect that fails keeps what it had",
-    "ExitStack.ts",
-    "return Effect.flatMap(closing(undefined)(failed), (exit) => {",
-    "return Effect.flatMap(Effect.succeed(failed), (exit) => {",
+    "Managed.ts",
+    "giveUp(cause, Scope.close(scope, Exit.failCause(cause)), {",
+    "giveUp(cause, Effect.void, {",
     "ExitStack.use, entering"
   ),
   mutant(
