@@ -37,6 +37,9 @@ const states = [
 const buckets = 240
 const mostWrongs = 6
 const mostExamples = 4
+const mostDeadlocks = 5
+const mostWaits = 20
+const mostLinks = 20
 
 /** A table of the different texts; 0 stands for none. */
 class Strings {
@@ -53,8 +56,33 @@ class Strings {
   }
 }
 
+/** Whom somebody waits for, the first of them: a thousand each, for thousands, were no page. */
+interface Links {
+  readonly ids: ReadonlyArray<number>
+  readonly many: number
+}
+
+/** Who waits for each of these entries. */
+const waitersOf = (entries: ReadonlyArray<Ledger.Entry>): ReadonlyMap<number, Links> => {
+  const waiters = new Map(
+    entries.map(({ id }) => [id, { ids: new Array<number>(), many: 0 }])
+  )
+  for (const { blockedBy, id } of entries) {
+    for (const holder of blockedBy) {
+      const known = waiters.get(holder)
+      if (known !== undefined && known.many++ < mostLinks) known.ids.push(id)
+    }
+  }
+  return waiters
+}
+
 /** In the order that pageScript.ts names; a time is -1 where there is none. */
-const rowOf = (entry: Ledger.Entry, span: Span, strings: Strings) => {
+const rowOf = (
+  entry: Ledger.Entry,
+  waiters: Links,
+  span: Span,
+  strings: Strings
+) => {
   const { asked, end, held, releasing } = phasesOf(entry, span)
   const since = (at: number | undefined): number => at === undefined ? -1 : at - span.from
   const row: Array<number | ReadonlyArray<number>> = [
@@ -73,7 +101,10 @@ const rowOf = (entry: Ledger.Entry, span: Span, strings: Strings) => {
     since(releasing),
     since(end)
   ]
-  if (entry.blockedBy.length > 0) row.push(entry.blockedBy)
+  const { blockedBy } = entry
+  if (blockedBy.length > 0 || waiters.many > 0) {
+    row.push(blockedBy.slice(0, mostLinks), blockedBy.length, waiters.ids, waiters.many)
+  }
   return row
 }
 
@@ -131,7 +162,9 @@ const iconOf = ({ counts, tone }: Verdict, isDeadlock: boolean): string =>
 const dataOf = (snapshot: Ledger.Snapshot, verdict: Verdict, span: Span) => {
   const { deadlocks, ended, kinds, live, total } = snapshot
   const strings = new Strings()
-  const rows = [...live, ...ended].map((entry) => rowOf(entry, span, strings))
+  const entries = [...live, ...ended]
+  const waiters = waitersOf(entries)
+  const rows = entries.map((entry) => rowOf(entry, waiters.get(entry.id)!, span, strings))
   const wrongs = wrongsOf(ended, strings)
   return {
     states,
@@ -153,7 +186,11 @@ const dataOf = (snapshot: Ledger.Snapshot, verdict: Verdict, span: Span) => {
     kinds: Object.entries(kinds).map((
       [kind, { abandoned, acquired, failed, released }]
     ) => [kind, acquired, released, acquired - released - abandoned, failed, abandoned]),
-    deadlocks: deadlocks.map(({ waits }) => waits.map(({ holder, waiter }) => [waiter, holder])),
+    deadlocks: deadlocks.slice(0, mostDeadlocks).map(({ waits }) => ({
+      fibers: waits.length,
+      waits: waits.slice(0, mostWaits).map(({ holder, waiter }) => [waiter, holder])
+    })),
+    moreDeadlocks: Math.max(0, deadlocks.length - mostDeadlocks),
     wrongs: wrongs.slice(0, mostWrongs),
     moreWrongs: wrongs.slice(mostWrongs).reduce((sum, { many }) => sum + many, 0),
     strings: strings.all,

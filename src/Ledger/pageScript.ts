@@ -13,7 +13,7 @@ const $ = (id) => document.getElementById(id);
 const data = JSON.parse($("ledger").textContent);
 const { strings, rows, states, span, load, verdict, takenAt } = data;
 const STATE = 1, KIND = 2, NAME = 3, OWNER = 4, FIBER = 5, SPAN = 6, SITE = 7, ATTRIBUTES = 8, CAUSE = 9,
-  ASKED = 10, HELD = 11, RELEASING = 12, END = 13, BLOCKED = 14;
+  ASKED = 10, HELD = 11, RELEASING = 12, END = 13, BLOCKED = 14, BLOCKERS = 15, WAITING = 16, WAITERS = 17;
 const text = (row, field) => strings[row[field]];
 const total = rows.length;
 const isLive = (row) => row[STATE] < 3;
@@ -90,10 +90,12 @@ const ring = (waits) => el("ol", "ring", ...waits.map(([waiter, holder]) => {
   return line;
 }));
 const wrongs = $("wrongs");
-for (const waits of data.deadlocks.slice(0, 5)) {
-  wrongs.append(el("li", "", icon("deadlock"), el("div", "", el("h3", "", "Deadlock of " + waits.length + (waits.length === 1 ? " fiber" : " fibers")), ring(waits))));
+for (const { fibers, waits } of data.deadlocks) {
+  const drawn = ring(waits);
+  if (fibers > waits.length) drawn.append(el("li", "soft", "… and " + count(fibers - waits.length) + " more fibers in it"));
+  wrongs.append(el("li", "", icon("deadlock"), el("div", "", el("h3", "", "Deadlock of " + count(fibers) + (fibers === 1 ? " fiber" : " fibers")), drawn)));
 }
-if (data.deadlocks.length > 5) wrongs.append(el("li", "", icon("deadlock"), el("p", "", "… and " + count(data.deadlocks.length - 5) + " more deadlocks")));
+if (data.moreDeadlocks > 0) wrongs.append(el("li", "", icon("deadlock"), el("p", "", "… and " + count(data.moreDeadlocks) + " more deadlocks")));
 for (const { state, kind, cause, ids, many, failedToLetGo } of data.wrongs) {
   const what = state === 5 ? "abandoned" : failedToLetGo ? "failed to release" : "failed to acquire";
   const title = el("h3", "", button("link", (many > 1 ? count(many) + " × " : "") + strings[kind] + " " + what, () => only(state, kind)));
@@ -433,21 +435,13 @@ graph.addEventListener("keydown", (event) => {
 
 // One entry.
 const detail = $("detail");
-let waiters;
-const waitersOf = (id) => {
-  if (!waiters) {
-    waiters = new Map();
-    for (const row of rows) for (const holder of row[BLOCKED] || []) waiters.set(holder, [...waiters.get(holder) || [], row[0]]);
-  }
-  return waiters.get(id) || [];
-};
 const field = (label, ...inside) => [el("dt", "", label), el("dd", "", ...inside)];
 const wideField = (label, content) => el("div", "wide", el("dt", "", label), el("pre", "", content));
 const moment = (at) => "+" + duration(at) + ", " + instant(data.from + at);
-const links = (ids) => ids.slice(0, 20).flatMap((id, i) => {
+const links = (ids, many) => ids.flatMap((id, i) => {
   const row = rows[indexById.get(id)];
   return [i ? ", " : "", entryLink(id, "[" + id + "]" + (row && row[FIBER] ? " of fiber " + text(row, FIBER) : ""))];
-}).concat(ids.length > 20 ? " and " + count(ids.length - 20) + " more" : "");
+}).concat(many > ids.length ? " and " + count(many - ids.length) + " more" : "");
 const describe = (row) => {
   const state = states[row[STATE]];
   const list = el("dl", "");
@@ -459,9 +453,8 @@ const describe = (row) => {
   if (row[HELD] >= 0) list.append(...field("held", duration(heldFor(row)) + (state === "held" ? " so far" : "")));
   if (row[RELEASING] >= 0) list.append(...field("release", duration(tookToRelease(row)) + (state === "releasing" ? " so far" : "")));
   if (!isLive(row)) list.append(...field("ended", moment(row[END])));
-  if ((row[BLOCKED] || []).length) list.append(...field("waits for", ...links(row[BLOCKED])));
-  const held = waitersOf(row[0]);
-  if (held.length) list.append(...field("waited for by", ...links(held)));
+  if (row[BLOCKERS] > 0) list.append(...field("waits for", ...links(row[BLOCKED], row[BLOCKERS])));
+  if (row[WAITERS] > 0) list.append(...field("waited for by", ...links(row[WAITING], row[WAITERS])));
   if (row[SITE]) list.append(wideField("asked for at", text(row, SITE)));
   if (row[CAUSE]) list.append(wideField("cause", text(row, CAUSE)));
   if (row[ATTRIBUTES]) list.append(wideField("attributes", text(row, ATTRIBUTES)));

@@ -248,6 +248,13 @@ export const tickLabel = (millis: number): string => {
 export const byId = (snapshot: Ledger.Snapshot): ReadonlyMap<number, Ledger.Entry> =>
   new Map([...snapshot.ended, ...snapshot.live].map((entry) => [entry.id, entry]))
 
+/** The largest, 0 at the least. Not `Math.max(...values)`, whose arguments have to fit on the stack. */
+export const largest = (values: ReadonlyArray<number>): number =>
+  values.reduce((most, value) => Math.max(most, value), 0)
+
+/** `… and 12 more`: INVARIANT View-4. */
+export const andMore = (n: number): string => n > 0 ? ` and ${count(n)} more` : ""
+
 /** Whose turn it is to be looked at: worst first. */
 export const severity: Readonly<Record<Ledger.State, number>> = {
   abandoned: 0,

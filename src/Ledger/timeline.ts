@@ -7,6 +7,7 @@
  */
 import type * as Ledger from "../Ledger.ts"
 import {
+  andMore,
   count,
   duration,
   instant,
@@ -31,6 +32,8 @@ interface Size {
 const margin = 16
 const loadHeight = 40
 const mostDeadlocks = 3
+const mostWaits = 8
+const mostNamed = 5
 
 const style = `
 .hf{--bg:#fff;--ink:#1b2029;--soft:#5c6675;--line:#e4e7ec;--held:#2f6db5;--acquiring:#a86500;--releasing:#0b7f74;--failed:#c0390b;--abandoned:#8f2d86;--load:#dbe6f4;
@@ -120,11 +123,10 @@ const chosen = (snapshot: Ledger.Snapshot, span: Span, rows: number): ReadonlyAr
   const all = [...snapshot.live, ...snapshot.ended]
     .map((entry) => ({ entry, phases: phasesOf(entry, span) }))
     .toSorted((one, other) => lengthOf(other) - lengthOf(one) || one.entry.id - other.entry.id)
-  const stuck = new Set(
-    snapshot.deadlocks.flatMap(({ waits }) =>
-      waits.flatMap(({ holder, waiter }) => [holder, waiter])
-    )
-  )
+  const stuck = new Set<number>()
+  for (const { waits } of snapshot.deadlocks) {
+    for (const { holder, waiter } of waits) stuck.add(holder).add(waiter)
+  }
   const share = Math.floor(rows / endings.length)
   const first = endings.flatMap((ending) =>
     all.filter(({ entry }) => endingOf(entry) === ending).slice(0, share)
@@ -241,7 +243,9 @@ const told = ({ entry, phases }: Drawn, { from }: Span): string => {
     entry.site === undefined ? "" : `at ${shortSite(entry.site)}`,
     entry.blockedBy.length === 0
       ? ""
-      : `waits for ${entry.blockedBy.slice(0, 5).map((id) => `[${id}]`).join(" ")}`,
+      : `waits for ${entry.blockedBy.slice(0, mostNamed).map((id) => `[${id}]`).join(" ")}${
+        andMore(entry.blockedBy.length - mostNamed)
+      }`,
     entry.cause === undefined ? "" : entry.cause.split("\n", 1)[0]!.slice(0, 200)
   ]
   return lines.filter((line) => line !== "").join("; ")
@@ -330,13 +334,13 @@ const deadlocksOf = (snapshot: Ledger.Snapshot): ReadonlyArray<string> => {
   const live = new Map(snapshot.live.map((entry) => [entry.id, entry]))
   const lines = snapshot.deadlocks.slice(0, mostDeadlocks).map(({ waits }) =>
     `Deadlock: ${
-      waits.map(({ waiter }) => {
+      waits.slice(0, mostWaits).map(({ waiter }) => {
         const entry = live.get(waiter)
         return entry === undefined
           ? `[${waiter}]`
           : `fiber ${entry.fiber ?? "?"} waits for ${entry.kind} ${entry.name}`
       }).join(", ")
-    }`
+    }${andMore(waits.length - mostWaits)}`
   )
   const more = snapshot.deadlocks.length - lines.length
   return more > 0 ? [...lines, `… and ${count(more)} more deadlocks`] : lines

@@ -4,17 +4,22 @@
 import type * as Ledger from "../Ledger.ts"
 import {
   ageOf,
+  andMore,
   byId,
   clipped,
   count,
   duration,
   instant,
+  largest,
   printable,
   shortSite,
   verdictOf
 } from "./reading.ts"
 
 const mostCauses = 20
+const mostDeadlocks = 5
+const mostWaits = 20
+const deepest = 32
 const mostNamed = 3
 const mostReleased = 10
 
@@ -37,11 +42,17 @@ interface Branch {
 
 const branch = (): Branch => ({ under: new Map(), entries: [] })
 
+/** The tree has a bounded depth: what is deeper stands in one limb. */
+const pathOf = ({ owner }: Ledger.Entry): ReadonlyArray<string> =>
+  owner.length <= deepest
+    ? owner
+    : [...owner.slice(0, deepest - 1), owner.slice(deepest - 1).join(" > ")]
+
 const planted = (entries: ReadonlyArray<Ledger.Entry>): Branch => {
   const root = branch()
   for (const entry of entries) {
     let at = root
-    for (const name of entry.owner) {
+    for (const name of pathOf(entry)) {
       const known = at.under.get(name) ?? branch()
       at.under.set(name, known)
       at = known
@@ -77,7 +88,7 @@ const inColumns = (rows: ReadonlyArray<Row>, width: number): ReadonlyArray<strin
   const left = Math.min(
     72,
     Math.floor(width / 2),
-    Math.max(0, ...rows.map((row) => row.right === "" ? 0 : row.left.length))
+    largest(rows.map((row) => row.right === "" ? 0 : row.left.length))
   )
   return rows.map((row) =>
     row.right === "" ? row.left : `${clipped(row.left, left).padEnd(left)}  ${row.right}`
@@ -89,24 +100,34 @@ const named = (ids: ReadonlyArray<number>, entries: ReadonlyMap<number, Ledger.E
     const entry = entries.get(id)
     return entry?.fiber === undefined ? `[${id}]` : `[${id}] of fiber ${entry.fiber}`
   })
-  return shown.join(", ") + (ids.length > mostNamed ? ` and ${ids.length - mostNamed} more` : "")
+  return shown.join(", ") + andMore(ids.length - mostNamed)
+}
+
+/** INVARIANT View-4: a line of how many more there are, if there are. */
+const more = (n: number, what: string): ReadonlyArray<string> =>
+  n > 0 ? [`  …${andMore(n)} ${what}`] : []
+
+const ringLines = (
+  { waits }: Ledger.Deadlock,
+  entries: ReadonlyMap<number, Ledger.Entry>
+): ReadonlyArray<string> => {
+  const lines = waits.slice(0, mostWaits).map(({ holder, waiter }) => {
+    const [wanted, held] = [entries.get(waiter), entries.get(holder)]
+    const at = wanted?.site === undefined ? "" : ` at ${shortSite(wanted.site)}`
+    return `  fiber ${wanted?.fiber ?? "?"} waits${at} for ${
+      wanted === undefined ? `[${waiter}]` : labelOf(wanted)
+    }, which fiber ${held?.fiber ?? "?"} holds as [${holder}]`
+  })
+  return ["", "Deadlock", ...lines, ...more(waits.length - mostWaits, "fibers in it")]
 }
 
 const deadlockLines = (
-  snapshot: Ledger.Snapshot,
+  { deadlocks }: Ledger.Snapshot,
   entries: ReadonlyMap<number, Ledger.Entry>
-): ReadonlyArray<string> =>
-  snapshot.deadlocks.flatMap(({ waits }) => [
-    "",
-    "Deadlock",
-    ...waits.map(({ holder, waiter }) => {
-      const [wanted, held] = [entries.get(waiter), entries.get(holder)]
-      const at = wanted?.site === undefined ? "" : ` at ${shortSite(wanted.site)}`
-      return `  fiber ${wanted?.fiber ?? "?"} waits${at} for ${
-        wanted === undefined ? `[${waiter}]` : labelOf(wanted)
-      }, which fiber ${held?.fiber ?? "?"} holds as [${holder}]`
-    })
-  ])
+): ReadonlyArray<string> => [
+  ...deadlocks.slice(0, mostDeadlocks).flatMap((deadlock) => ringLines(deadlock, entries)),
+  ...more(deadlocks.length - mostDeadlocks, "deadlocks")
+]
 
 const liveLines = (
   { live, takenAt }: Ledger.Snapshot,
@@ -145,13 +166,7 @@ const badLines = ({ ended, takenAt }: Ledger.Snapshot): ReadonlyArray<string> =>
     const at = entry.site === undefined ? "" : `, asked for at ${shortSite(entry.site)}`
     return `  ${marks[entry.state]} ${entry.state} ${path} ${took}${never}${at}${causeOf(entry)}`
   })
-  const more = bad.length - mostCauses
-  return [
-    "",
-    "Abandoned and failed",
-    ...lines,
-    ...(more > 0 ? [`  … and ${count(more)} more`] : [])
-  ]
+  return ["", "Abandoned and failed", ...lines, ...more(bad.length - mostCauses, "")]
 }
 
 /** What a clean run leaves: without it there were nothing but sums. */
@@ -192,7 +207,7 @@ const kindLines = (snapshot: Ledger.Snapshot): ReadonlyArray<string> => {
   ])
   const head = ["", "acquired", "released", "of these failed", "abandoned"]
   const widths = head.map((title, at) =>
-    Math.max(title.length, ...rows.map((row) => row[at]!.length))
+    Math.max(title.length, largest(rows.map((row) => row[at]!.length)))
   )
   const line = (cells: ReadonlyArray<string>): string =>
     `  ${

@@ -492,10 +492,10 @@ describe("View.html", () => {
     `)
     expect(rows.map((row) => row.join(" "))).toMatchInlineSnapshot(`
       [
-        "1 1 1 2 3 4 0 5 0 0 1000 1000 -1 4000",
-        "2 1 1 6 3 7 0 0 0 0 1010 1010 -1 4000",
-        "3 0 1 6 3 4 0 8 0 0 1500 -1 -1 4000 2",
-        "4 0 1 2 3 7 0 0 0 0 1600 -1 -1 4000 1",
+        "1 1 1 2 3 4 0 5 0 0 1000 1000 -1 4000  0 4 1",
+        "2 1 1 6 3 7 0 0 0 0 1010 1010 -1 4000  0 3 1",
+        "3 0 1 6 3 4 0 8 0 0 1500 -1 -1 4000 2 1  0",
+        "4 0 1 2 3 7 0 0 0 0 1600 -1 -1 4000 1 1  0",
         "5 3 9 10 0 0 0 0 11 0 0 5 500 520",
         "6 4 9 12 0 0 0 0 0 13 0 5 700 710",
         "7 5 9 14 0 0 0 0 0 15 0 5 800 3800",
@@ -553,6 +553,52 @@ describe("every view", () => {
     const snapshot = { ...empty, takenAt: start + 200, ended: [back] }
     expect(dataOf(View.html(snapshot)).rows[0]?.slice(10, 14)).toEqual([100, 100, 100, 100])
     expect(View.svg(snapshot)).toContain("waited 0 ms; held 0 ms; releasing 0 ms")
+  })
+
+  it("View-1, View-4: of thousands that wait for a thousand each it shows some and says how many", () => {
+    const live = Array.from({ length: 20_000 }, (_, id) =>
+      entry({
+        id,
+        state: "acquiring",
+        blockedBy: Array.from({ length: 1000 }, (_, i) => (id + i) % 20_000)
+      }))
+    const snapshot = { ...empty, live }
+    expect(View.text(snapshot)).toContain("waits for [5], [6], [7] and 997 more")
+    expect(View.text(snapshot).length).toBeLessThan(4_000_000)
+    expect(View.svg(snapshot)).toContain("waits for [5] [6] [7] [8] [9] and 995 more")
+    const html = View.html(snapshot)
+    expect(html.length).toBeLessThan(10_000_000)
+    const [, , , , , row = []] = dataOf(html).rows
+    expect(row.slice(15).map((field) => Array.isArray(field) ? field.length : field))
+      .toEqual([1000, 20, 1000])
+  })
+
+  it("View-1, View-4: of many deadlocks, and of one of many fibers, it shows some and says how many", () => {
+    const ring = {
+      waits: Array.from({ length: 20_000 }, (_, i) => ({ waiter: i, holder: i + 1 }))
+    }
+    const pair = { waits: ring.waits.slice(0, 2) }
+    const snapshot = { ...empty, deadlocks: [ring, ...Array.from({ length: 1999 }, () => pair)] }
+    const text = View.text(snapshot)
+    expect(text.length).toBeLessThan(20_000)
+    expect(text).toContain("… and 19,980 more fibers in it")
+    expect(text).toContain("… and 1,995 more deadlocks")
+    const svg = View.svg(snapshot)
+    expect(svg.length).toBeLessThan(20_000)
+    expect(svg).toContain("and 19,992 more")
+    expect(svg).toContain("and 1,997 more deadlocks")
+    expect(View.html(snapshot).length).toBeLessThan(80_000)
+  })
+
+  it("View-1: an owner's path of any length, and kinds of any number, have room on the stack", () => {
+    const owner = Array.from({ length: 20_000 }, (_, i) => `o${i}`)
+    const kinds = Object.fromEntries(
+      owner.flatMap((o) => Array.from({ length: 10 }, (_, i) => [o + i, none]))
+    )
+    const snapshot = { ...empty, kinds, live: [entry({ id: 1, owner })] }
+    for (const view of [View.text, View.svg, View.html]) {
+      expect(view(snapshot).length).toBeLessThan(20_000_000)
+    }
   })
 
   it("View-1: 20,000 entries take no more than a moment", () => {
