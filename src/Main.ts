@@ -62,8 +62,11 @@ export interface Options<A, E> {
   readonly forceAfter?: Duration.DurationInput | undefined
   /** The one that prints holders and fibers. Default: SIGUSR2; `false` for none. */
   readonly dumpSignal?: NodeJS.Signals | false | undefined
-  /** The ledger the program runs with; `false` for none. Default: sites `"first"`, history 1,000. */
-  readonly ledger?: Ledger.Options | false | undefined
+  /**
+   * The ledger the program runs with; `false` for none. Default: sites `"first"`, history 1,000, and no `leakAfter`, whose
+   * warnings are printed.
+   */
+  readonly ledger?: Ledger.LayerOptions | false | undefined
   /**
    * The exit code, where the default should not hold, which is `report.exitCode`. An exit that is a `ShutdownTimeout` defect means
    * that the program did not end.
@@ -229,7 +232,10 @@ const fiberLines = (
   Effect.gen(function*() {
     const id = fiber.id()
     const status = yield* fiber.status
-    const on = FiberStatus.isSuspended(status) ? Array.from(FiberId.ids(status.blockingOn)) : []
+    // A `Deferred` of its own says that it waits for itself.
+    const on = FiberStatus.isSuspended(status)
+      ? Array.from(FiberId.ids(status.blockingOn)).filter((one) => one !== id.id)
+      : []
     const waiting = on.length === 0 ? "" : ` on ${on.map((one) => `#${one}`).join(", ")}`
     const span = fiber.currentSpan?._tag === "Span" ? `, in ${fiber.currentSpan.name}` : ""
     const lines = [
@@ -274,6 +280,9 @@ const longestTimer = 2 ** 31 - 1
 const after = (millis: number, f: () => void): NodeJS.Timeout =>
   setTimeout(f, Math.min(millis, longestTimer)).unref()
 
+const every = (millis: number, f: () => void): NodeJS.Timeout =>
+  setInterval(f, Math.min(millis, longestTimer)).unref()
+
 const readerLeft = (error: NodeJS.ErrnoException): boolean =>
   ["EPIPE", "EIO", "ERR_STREAM_DESTROYED"].includes(error.code ?? "")
 
@@ -298,6 +307,7 @@ const grace = 1000
  *   interrupted and waited for. Exit codes: 0 success, or all let go at the program's own request; 129/130/143 all let go after
  *   SIGHUP/SIGINT/SIGTERM, or forced by it; 1 failure (a hook's too), stray error, or anything that did not end by its bound;
  *   or what `exitCode` says, such as 75 for "drained".
+ *   There is a ledger already: a `Ledger.layer` of your own inside takes over what is built on it, and Main does not see that.
  * **Interruption** — The first signal asks for the end: readiness goes, hooks run, what is marked by `Shutdown.drains` or
  *   `inFlight` finishes; then the program is interrupted, or at once where there is nothing of that kind. A later SIGINT forces
  *   the exit and names who still holds; a later SIGTERM or SIGHUP is told to wait.
@@ -337,6 +347,9 @@ export const run = <A, E>(program: Effect.Effect<A, E>, options: Options<A, E> =
   const ledger = options.ledger === false
     ? undefined
     : Effect.runSync(Ledger.make(options.ledger ?? {}))
+  const leakAfter = Duration.millis(
+    millisOf("ledger.leakAfter", options.ledger ? options.ledger.leakAfter ?? Infinity : Infinity)
+  )
   // The process's own: a callback that runs an effect outside of the program sees the same one.
   const shutdown = Effect.runSync(Shutdown.Shutdown)
   const course: Course = {
@@ -348,10 +361,12 @@ export const run = <A, E>(program: Effect.Effect<A, E>, options: Options<A, E> =
     outputLost: false
   }
 
+  const nothingHeld = (): string =>
+    shutdown.unsafePhase() === "running" ? "Nothing is held." : "Nothing is held any more."
   const printHolders = (): void => {
     if (ledger === undefined) return print("No ledger: who holds what is not known.")
     const snapshot = ledger.unsafeSnapshot()
-    print(snapshot.live.length === 0 ? "Nothing is held any more." : "Still held:")
+    print(snapshot.live.length === 0 ? nothingHeld() : "Still held:")
     holderLines(snapshot).forEach((line) => print(line))
   }
   const forced = (why: string, code: number): never => {
@@ -450,6 +465,7 @@ export const run = <A, E>(program: Effect.Effect<A, E>, options: Options<A, E> =
   const end = ({ exit, report }: Shutdown.Ended<A, E>): void => {
     course.hasEnded = true
     clearInterval(alive)
+    clearInterval(overdue)
     clearTimeout(course.lastResort)
     try {
       // INVARIANT Main-3: an interruption that was asked for is no news; anything beside it is.
@@ -483,6 +499,13 @@ export const run = <A, E>(program: Effect.Effect<A, E>, options: Options<A, E> =
 
   // Keeps the process alive while the program waits for something that holds no handle.
   const alive = setInterval(() => {}, 2 ** 30)
+  // No fiber of the program's, which the end would interrupt or a dump show.
+  const overdue = ledger !== undefined && Duration.isFinite(leakAfter)
+    ? every(
+      Duration.toMillis(leakAfter) / 4,
+      () => capped(ledger.unsafeOverdue(leakAfter)).forEach(print)
+    )
+    : undefined
   const signals = options.signals ?? ["SIGINT", "SIGTERM", "SIGHUP"]
   signals.forEach((signal) => process.on(signal, onSignal))
   if (dumpSignal !== false) process.on(dumpSignal, dump)

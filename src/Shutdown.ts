@@ -426,17 +426,25 @@ export const shortfall = (budgets: Budgets): string | undefined => {
     + `they get at most ${all[3]}, ${all[4]} and ${all[5]}; raise total.`
 }
 
+interface Abandoned {
+  readonly count: number
+  readonly since: number
+}
+
 /** What the ledger said when the end began, and what it has lost from its history since. */
 class Watched {
   readonly #ledger: Ledger.Service
   readonly #before: Ledger.Totals
   readonly #since: number
+  /** From when on, and after how many, what was abandoned counts. */
+  readonly #abandoned: Abandoned
   // Guarded by the single thread.
   readonly #troubled = new Map<number, Ledger.Entry>()
   readonly stop: () => void
 
-  constructor(ledger: Ledger.Service) {
+  constructor(ledger: Ledger.Service, abandoned: Abandoned | undefined) {
     const { takenAt, total } = ledger.unsafeSnapshot()
+    this.#abandoned = abandoned ?? { count: total.abandoned, since: takenAt }
     this.#ledger = ledger
     this.#before = total
     this.#since = takenAt
@@ -451,14 +459,15 @@ class Watched {
     const { ended, live, takenAt, total } = this.#ledger.unsafeSnapshot()
     const entries = new Map(this.#troubled)
     for (const entry of ended) {
-      if ((entry.endedAt ?? 0) >= this.#since) entries.set(entry.id, entry)
+      const since = entry.state === "abandoned" ? this.#abandoned.since : this.#since
+      if ((entry.endedAt ?? 0) >= since) entries.set(entry.id, entry)
     }
     for (const entry of live) entries.set(entry.id, entry)
     const failed = total.failed - this.#before.failed
     return {
       released: total.released - this.#before.released - failed,
       failed,
-      abandoned: total.abandoned - this.#before.abandoned,
+      abandoned: total.abandoned - this.#abandoned.count,
       held: live.filter(({ state }) => state !== "acquiring").length,
       resources: Array.from(entries.values())
         // Who waited in vain held nothing.
@@ -564,6 +573,8 @@ class Course implements Service {
   /** When it was asked for, or the program ended by itself. */
   begunAt: number | undefined
   watched: Watched | undefined
+  /** How it was at the start. */
+  abandoned: Abandoned | undefined
   left: LeftBehind | undefined
   stretches: Array<Stretch> = []
   readonly hooks = new Set<Hook>()
@@ -816,15 +827,28 @@ class Course implements Service {
     Effect.uninterruptibleMask((restore) => {
       // Now: at the end is too late to say that an option is wrong.
       const budgets = millisIn(options)
-      return Effect.flatMap(this.launch(program), (main) =>
+      return Effect.flatMap(Effect.zipRight(this.look(options), this.launch(program)), (main) =>
         Effect.zipRight(
           Effect.onInterrupt(
-            restore(this.until(() => this.why !== undefined || main.exit !== undefined, Infinity)),
+            restore(this.until(() =>
+              this.why !== undefined || main.exit !== undefined, Infinity)),
             () => this.request({ kind: "request", by: "interruption" })
           ).pipe(Effect.exit),
           this.wind(main, options, budgets)
         ))
     })
+
+  /**
+   * A program that ends by itself has closed its scopes before anybody knows: what was abandoned counts from its start. That
+   * is known only where the whole process is its own, and so the ledger.
+   */
+  look({ fibers }: Options): Effect.Effect<void> {
+    return Effect.map(Ledger.Ledger, (ledger) => {
+      if (ledger === undefined || fibers !== "all") return
+      const { takenAt, total } = ledger.unsafeSnapshot()
+      this.abandoned = { count: total.abandoned, since: takenAt }
+    })
+  }
 
   /** Forks the program, with this shutdown in its context. */
   launch<A, E, R>(program: Effect.Effect<A, E, R>): Effect.Effect<Watching<A, E>, never, R> {
@@ -855,7 +879,8 @@ class Course implements Service {
     budgets: Millis
   ): Effect.Effect<Ended<A, E>> {
     return Effect.flatMap(Ledger.Ledger, (ledger) => {
-      this.watched = ledger && new Watched(ledger)
+      this.watched = ledger
+        && new Watched(ledger, this.why === undefined ? this.abandoned : undefined)
       const bounds = boundsOf(budgets, this.begunAt = this.now())
       const told = (phase: Phase, overran: boolean): void => {
         const stretch = this.stretches.find((one) => one.phase === phase)

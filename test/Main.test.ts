@@ -286,6 +286,36 @@ describe.concurrent("Main", () => {
     )
   })
 
+  it("`leakAfter`: what is held for longer is told once, with its line", async () => {
+    const ended = await runProgram("leaks", (child) => child.kill("SIGTERM"))
+    expect(ended.code).toBe(143)
+    expect(ended.err.match(
+      /^Held for more than 200ms: resource "a" \(held\) of fiber #\d+, asked for at .*main\.mjs:\d+:\d+.*\.$/gm
+    )).toHaveLength(1)
+  })
+
+  it("Main-6: nothing is held while it runs; a fiber does not wait for itself", async () => {
+    const dumpOf = async (name: string) =>
+      (await runProgram(name, (child) => {
+        child.kill("SIGUSR2")
+        setTimeout(() => child.kill("SIGTERM"), 300)
+      })).err
+    expect(await dumpOf("nothing")).toMatch(/^SIGUSR2: .*\.\nNothing is held\.\nFibers:\n/)
+    expect(await dumpOf("tooLong")).toMatch(/^ {2}#\d+ \(main\) suspended for/m)
+  })
+
+  it("Main-3: an abandoned release that is only reported makes the code 1 and is summed up, however the end came", async () => {
+    const asked = await runProgram("reported waits", (child) => child.kill("SIGTERM"))
+    const alone = await runProgram("reported")
+    for (const [ended, why] of [[asked, "SIGTERM"], [alone, "End"]] as const) {
+      expect(ended.code).toBe(1)
+      expect(ended.err).toMatch(
+        new RegExp(`^${why}: 0 released, 1 abandoned in .* s; exit 1\\.$`, "m")
+      )
+      expect(ended.err).toMatch(/^ {2}abandoned resource "hung" after 0\.\d s, asked for at/m)
+    }
+  })
+
   it("Main-3: without a ledger the end is still summed up", async () => {
     const ended = await runProgram("noLedger", (child) => child.kill("SIGTERM"))
     expect(ended.err).toMatch(/SIGTERM: ended in 0\.\d s; exit 143\.\n$/)

@@ -1,5 +1,5 @@
 // One program per argument, run by Main.run in a child process; test/Main.test.ts drives it with real signals.
-import { Effect, Exit } from "effect"
+import { Deferred, Effect, Exit } from "effect"
 import { Ledger, Managed, Shutdown } from "holdfast"
 import * as Main from "holdfast/Main"
 import * as fs from "node:fs"
@@ -95,7 +95,18 @@ const programs = {
     }
     yield* Effect.fork(Effect.never.pipe(Shutdown.drains)) // DRAINS
     yield* Effect.yieldNow()
+    yield* ready
+    yield* Deferred.await(yield* Deferred.make())
+  })),
+  leaks: Effect.scoped(Effect.gen(function*() {
+    yield* held("a")
+    yield* Effect.sleep("500 millis")
     yield* waiting
+  })),
+  nothing: waiting,
+  reported: Effect.scoped(Effect.gen(function*() {
+    yield* held("hung", Effect.never, { releaseDeadline: "300 millis", onReleaseFailure: "report" })
+    if (process.argv[3] === "waits") yield* waiting
   })),
   crowd: Effect.scoped(Effect.gen(function*() {
     const quiet = (name) => Managed.make({ name, acquire: Effect.void, release: () => Effect.void })
@@ -195,6 +206,7 @@ Main.run(programs[process.argv[2]], {
     total: is("drains") ? Infinity : process.argv[3] === "patient" ? "1 minute" : "5 seconds"
   },
   ...is("thousand") ? { ledger: { sites: "first", history: 10 } } : {},
+  ...is("leaks") ? { ledger: { leakAfter: "200 millis" } } : {},
   ...is("forceOnTerm") ? { forceOn: ["SIGINT", "SIGTERM"] } : {},
   ...is("noLedger") ? { ledger: false } : {},
   exitCode: (exit, _, report) => {
