@@ -48,7 +48,7 @@ describe("holdfast mirror --ledger, holdfast view", { timeout: 90_000 }, () => {
     expect(fs.readFileSync(page, "utf8")).toBe(View.html(snapshot))
     const none = await run(["view", report])
     expect(none.code).toBe(2)
-    expect(none.out).toContain("not a ledger at holdfast.ledger")
+    expect(none.out).toContain("(not a ledger): field holdfast.ledger is missing")
   })
 
   it("Mirror-5: also when it was stopped half way, and when it failed", async () => {
