@@ -314,13 +314,36 @@ const grace = 1000
  * **Errors** — printed; exit code 1. Throws, at once, a `RangeError` for an option that is not a duration.
  * **Cost** — signal handlers, one fiber, and the ledger's 3 µs an acquire.
  *
- * **Example** (a service under Kubernetes, which sends work for some seconds more)
+ * **Example** (a service under Kubernetes, which sends requests for some seconds more)
  * ```ts
  * import { Effect } from "effect"
- * import { Managed } from "holdfast"
+ * import { Managed, Shutdown } from "holdfast"
  * import * as Main from "holdfast/Main"
+ * import * as http from "node:http"
  *
- * const server = Managed.make({ name: "server", acquire: Effect.void, release: () => Effect.void })
+ * const answer = (response: http.ServerResponse) =>
+ *   Effect.delay(Effect.sync(() => response.end("hello")), "1 second")
+ *
+ * const listening = Effect.async<http.Server, Error>((resume) => {
+ *   const server = http.createServer(({ url }, response) => {
+ *     if (url !== "/ready") Effect.runFork(Shutdown.inFlight(answer(response)))
+ *     else response.writeHead(Effect.runSync(Shutdown.isReady) ? 200 : 503).end()
+ *   })
+ *   server.once("error", (error) => resume(Effect.fail(error)))
+ *   server.listen(8080, () => resume(Effect.succeed(server)))
+ * })
+ * const server = Managed.make({
+ *   name: "http server",
+ *   acquire: listening,
+ *   // Waits for every socket, of which Node keeps track: a client may keep one open for ever.
+ *   release: (server) =>
+ *     Effect.async<void>((resume) => {
+ *       server.close(() => resume(Effect.void))
+ *       server.closeIdleConnections()
+ *     }),
+ *   releaseDeadline: "3 seconds",
+ *   onOverrun: (server) => Effect.sync(() => server.closeAllConnections())
+ * })
  * Main.run(Effect.scoped(Effect.zipRight(server, Effect.never)), {
  *   shutdown: { drainDelay: "5 seconds" }
  * })
