@@ -228,7 +228,7 @@ const number = (className, value) => cell("num " + className + (value < 0 ? " no
 const ends = (name) => {
   const letters = Array.from(name);
   if (letters.length < 22) return own(name);
-  const at = letters.length - 12;
+  const at = letters.length - 10;
   return el("bdi", "ends", el("span", "", letters.slice(0, at).join("")), el("span", "", letters.slice(at).join("")));
 };
 const makeRow = (at) => {

@@ -115,7 +115,7 @@ h2{font-size:13px;font-weight:600;margin-bottom:8px}
 td.state .icon{margin-right:7px}
 td.state span{color:var(--ink)}
 .named{display:flex;align-items:baseline}.named button{flex:0 1 auto;min-width:0;overflow:hidden;text-overflow:ellipsis;font-weight:550}
-.ends{display:flex}.ends span{white-space:pre}.ends span:first-child{overflow:hidden;text-overflow:ellipsis}.ends span:last-child{flex:none}
+.ends{display:flex}.ends span{white-space:pre}.ends span:first-child{min-width:1.7em;overflow:hidden;text-overflow:ellipsis}.ends span:last-child{flex:none}
 .ownerless .c-owner,.ownerless .owner{display:none!important}
 .named .at{flex:none;max-width:48%;overflow:hidden;text-overflow:ellipsis;direction:rtl;color:var(--soft);margin-left:8px;font-size:12px}
 td.owner{color:var(--soft)}
