@@ -9,10 +9,11 @@
  * INVARIANTS
  * - Ledger-1 `acquired = released + abandoned + held`, per kind, in every snapshot.
  * - Ledger-2 An entry ends once: the first end (released, failed, abandoned) counts, a later one is ignored.
- * - Ledger-3 Memory is O(held + kinds + `history`): older ended entries leave only their counts.
+ * - Ledger-3 Memory is O(held + kinds + `history`): older ended entries leave only their counts, and no entry keeps anything
+ *   of the user's alive but its attributes.
  * - Ledger-4 Off, nothing is recorded and neither a clock nor a stack is read; ids are unique and ascend.
- * - Ledger-5 A deadlock is reported if and only if, among the recorded waits, fibers wait for each other in a circle and
- *   nobody else holds anything that could let one of them go on.
+ * - Ledger-5 Taking who asked for a hold for the one who lets go of it: a deadlock is reported if and only if, among the
+ *   recorded waits, fibers wait for each other in a circle and nobody else holds anything that could let one of them go on.
  * - Ledger-6 A listener sees every change in its order, numbered; if it falls behind, the gap shows in the numbers.
  *
  * COST (2026-11, `npm run bench -- Managed`) see `layer`.
@@ -208,6 +209,8 @@ export class StillHeld extends Data.TaggedError("StillHeld")<{
  */
 export interface Site {
   readonly text: string | undefined
+  /** Makes it plain text, which keeps nothing of the user's alive. */
+  readonly settle?: (() => void) | undefined
 }
 
 /**
@@ -378,23 +381,25 @@ class Kept implements Entry {
   }
 
   get blockedBy(): ReadonlyArray<number> {
-    const ids: Array<number> = []
-    if (this.state !== "acquiring" || this.blockers === undefined) return ids
     // Ten thousand waiters for a thousand holders are as many pairs, and nobody reads them.
-    for (const entry of this.blockers()) {
-      if (this.isBeside(entry) && ids.push(entry.id) === mostBlockers) break
+    return this.inTheWay(mostBlockers).map(({ id }) => id)
+  }
+
+  /** Who holds what it waits for, as far as this ledger knows; a module that cannot tell costs nobody his snapshot. */
+  inTheWay(most = Infinity): ReadonlyArray<Kept> {
+    const found: Array<Kept> = []
+    if (this.state !== "acquiring" || this.blockers === undefined) return found
+    try {
+      for (const entry of this.blockers()) {
+        if (this.isBeside(entry) && found.push(entry) === most) break
+      }
+    } catch {
+      return []
     }
-    return ids
+    return found
   }
 
-  /** Who holds what it waits for, as far as this ledger knows. */
-  inTheWay(): ReadonlyArray<Kept> {
-    return this.state !== "acquiring" || this.blockers === undefined
-      ? []
-      : Array.from(this.blockers()).filter((one): one is Kept => this.isBeside(one))
-  }
-
-  isBeside(entry: Entry): boolean {
+  isBeside(entry: Entry): entry is Kept {
     return entry instanceof Kept && entry.book === this.book
   }
 
@@ -636,7 +641,22 @@ const makeMeter = (): Meter => {
 const isLive = (state: State): boolean =>
   state === "acquiring" || state === "held" || state === "releasing"
 
+/** What only describes a resource must not cost it: a getter may throw. */
+const joined = (
+  one: Readonly<Record<string, unknown>>,
+  other: Readonly<Record<string, unknown>>
+): Readonly<Record<string, unknown>> => {
+  try {
+    return { ...one, ...other }
+  } catch {
+    return one
+  }
+}
+
 const defaultHistory = 1000
+/** In milliseconds: how long a captured line may keep alive what its frames close over. */
+const settleAfter = 50
+const mostUnsettled = 4096
 
 /** A ledger's book: what is written, and by whom it is read. Guarded by the single thread: every writer is synchronous. */
 class Book implements Service {
@@ -650,6 +670,8 @@ class Book implements Service {
   readonly leakKinds: ReadonlyArray<string> | undefined
   /** The circles that have been told of, and still are. */
   told: ReadonlySet<string> = new Set()
+  /** Lines that still keep their frames. */
+  readonly unsettled: Array<Site> = []
   nextId = 1
   seq = 0
 
@@ -674,9 +696,28 @@ class Book implements Service {
     const now = this.clock.unsafeCurrentTimeMillis()
     const entry = new Kept(this, this.nextId++, kind, name, now, details, fiber)
     this.live.set(entry.id, entry)
+    if (entry.line?.settle !== undefined) this.settleSoon(entry.line)
     this.meter?.moved(kind, undefined, "acquiring")
     this.changed(entry)
     return entry
+  }
+
+  /** Not at once: to read a line takes as long as to capture it, and most are never looked at while somebody waits. */
+  settleSoon(site: Site): void {
+    this.unsettled.push(site)
+    if (this.unsettled.length >= mostUnsettled) return this.settle()
+    if (this.unsettled.length > 1) return
+    // The process's own timer: this is about memory, not about the program's time. It keeps nobody up.
+    const timer: { readonly unref?: () => void } | number = setTimeout(
+      () => this.settle(),
+      settleAfter
+    )
+    if (typeof timer === "object") timer.unref?.()
+  }
+
+  settle(): void {
+    for (const site of this.unsettled) site.settle?.()
+    this.unsettled.length = 0
   }
 
   unsafeHeld = (entry: Entry, attributes?: Readonly<Record<string, unknown>>): void => {
@@ -685,7 +726,7 @@ class Book implements Service {
     this.totalsOf(kept.kind).acquired++
     kept.blockers = undefined
     kept.served = undefined
-    if (attributes !== undefined) kept.attributes = { ...kept.attributes, ...attributes }
+    if (attributes !== undefined) kept.attributes = joined(kept.attributes, attributes)
     this.move(kept, "held")
     kept.heldAt = kept.since
     this.meter?.acquired(kept.kind, kept.since - kept.askedAt)
@@ -756,7 +797,13 @@ class Book implements Service {
     this.seq++
     if (this.listeners.size === 0) return
     const event: Event = { seq: this.seq, at: kept.since, entry: kept.copy() }
-    for (const listener of this.listeners) listener(event)
+    for (const listener of this.listeners) {
+      try {
+        listener(event)
+      } catch {
+        // Whoever listens must not cost a resource its release.
+      }
+    }
   }
 
   unsafeListen = (listener: (event: Event) => void): () => void => {

@@ -198,6 +198,41 @@ describe("Ledger", () => {
       })
     ))
 
+  it.effect("a listener, an attribute or a module that throws costs nobody his snapshot or his release", () =>
+    inLedger(
+      {},
+      Effect.gen(function*() {
+        const ledger = Ledger.unsafeInForce()!
+        const bad = () => {
+          throw new Error("bad")
+        }
+        ledger.unsafeListen(bad)
+        const spoilt = Object.defineProperty({}, "it", { enumerable: true, get: bad })
+        const entry = ledger.unsafeAcquiring("k", "n", { blockedBy: bad })
+        expect((yield* Ledger.snapshot).live.map(({ blockedBy }) => blockedBy)).toEqual([[]])
+        ledger.unsafeHeld(entry, spoilt)
+        ledger.unsafeReleased(entry)
+        expect((yield* Ledger.snapshot).total).toMatchObject({ acquired: 1, released: 1 })
+      })
+    ))
+
+  it.effect("Site-1: where a program's `prepareStackTrace` gives no text, there is no line, and no failure", () =>
+    inLedger(
+      {},
+      Effect.sync(() => {
+        const { prepareStackTrace } = Error
+        const texts = [() => [], () => {
+          throw new Error("no stack")
+        }].map((prepare) => {
+          Error.prepareStackTrace = prepare
+          const text = Ledger.unsafeSite()?.text
+          Error.prepareStackTrace = prepareStackTrace
+          return text
+        })
+        expect(texts).toEqual([undefined, undefined])
+      })
+    ))
+
   it.effect("Ledger-5: fibers that wait for each other in a circle are named; who waits behind them is not", () =>
     inLedger(
       {},

@@ -10,10 +10,14 @@
  * COST about 2 µs to capture, as much again to read the first time; Node's own `Error`, whatever the depth of the stack.
  */
 
-/** A captured line. Guarded by the single thread: read once, then the stack goes. */
+/**
+ * A captured line. Guarded by the single thread: read once, then the stack goes. Until then it keeps the frames, and with
+ * them whatever their functions close over: `settle` soon.
+ */
 export class Site {
   #stack: Error | undefined
-  #lines: ReadonlyArray<string> = []
+  #raw = ""
+  #lines: ReadonlyArray<string> | undefined
   readonly #most: number
 
   constructor(stack: Error, most: number) {
@@ -23,11 +27,29 @@ export class Site {
 
   /** The user's lines, the nearest first, at most as many as were asked for; none if no line is the user's. */
   get text(): string | undefined {
-    if (this.#stack !== undefined) {
-      this.#lines = userFrames(this.#stack, this.#most)
-      this.#stack = undefined
+    if (this.#lines === undefined) {
+      this.settle()
+      this.#lines = userFrames(this.#raw, this.#most)
+      this.#raw = ""
     }
     return this.#lines.length === 0 ? undefined : this.#lines.join("\n")
+  }
+
+  /** From now on it is text, and keeps nothing alive. */
+  settle(): void {
+    if (this.#stack === undefined) return
+    this.#raw = stackOf(this.#stack)
+    this.#stack = undefined
+  }
+}
+
+/** A program may have a `prepareStackTrace` of its own, which gives anything, or throws: then there is no line. */
+const stackOf = (error: Error): string => {
+  try {
+    const stack: unknown = error.stack
+    return typeof stack === "string" ? stack : ""
+  } catch {
+    return ""
   }
 }
 
@@ -47,7 +69,7 @@ const pathOf = (location: string): string => {
  */
 const readHome = (): RegExp => {
   // Its own frame says what its lines are called, by source maps or not, in a module or in a bundle of any format.
-  const here = locationIn((new Error().stack ?? "").split("\n")[1] ?? "") ?? ""
+  const here = locationIn(stackOf(new Error()).split("\n")[1] ?? "") ?? ""
   const [, root] = /^(.*[\\/])(?:dist|src)[\\/]internal[\\/]site\.[jt]s/.exec(here) ?? []
   const file = here.replace(/(:\d+)+$/, "")
   return root === undefined
@@ -86,7 +108,7 @@ const userFrame = (line: string): string | undefined => {
   return isNamed ? `${name} (${place})` : place
 }
 
-const userFrames = ({ stack = "" }: Error, most: number): ReadonlyArray<string> => {
+const userFrames = (stack: string, most: number): ReadonlyArray<string> => {
   const lines: Array<string> = []
   for (const line of stack.split("\n")) {
     const frame = userFrame(line)

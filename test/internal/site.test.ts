@@ -24,18 +24,47 @@ process.stdout.write(JSON.stringify(sites))
 `
 
 /** A project of its own with this package installed, its name not without a space. */
-const project = (): string => {
+const project = (text = program): string => {
   const folder = fs.mkdtempSync(path.join(root, "node_modules", ".hf site "))
   fs.chmodSync(folder, 0o755)
   fs.mkdirSync(path.join(folder, "node_modules"))
   for (const [name, target] of [["effect", path.join(modules, "effect")], ["holdfast", root]]) {
     fs.symlinkSync(target!, path.join(folder, "node_modules", name!))
   }
-  fs.writeFileSync(path.join(folder, "main.mjs"), program)
+  fs.writeFileSync(path.join(folder, "main.mjs"), text)
   return folder
 }
 
-const sitesOf = (...args: ReadonlyArray<string>): ReadonlyArray<string | null> =>
+const forgetful = `import { Effect } from "effect"
+import { Ledger, Managed } from "holdfast"
+const lamp = Managed.make({ name: "lamp", acquire: Effect.void, release: () => Effect.void })
+let collected = 0
+const registry = new FinalizationRegistry(() => { collected++ })
+class Request {
+  body = new Uint8Array(100_000)
+  handle() {
+    return Managed.use(lamp, () => Effect.void)
+  }
+}
+const handle = Effect.suspend(() => {
+  const request = new Request()
+  registry.register(request, undefined)
+  return request.handle()
+})
+const main = Effect.gen(function*() {
+  yield* Effect.replicateEffect(handle, 50)
+  for (let round = 0; collected < 50 && round < 50; round++) {
+    yield* Effect.sleep("50 millis")
+    globalThis.gc()
+  }
+  const { ended } = yield* Ledger.snapshot
+  return [collected, ended.length, ended.every(({ site }) => site.includes("main.mjs:9:"))]
+})
+const seen = await Effect.runPromise(Effect.provide(main, Ledger.layer()))
+process.stdout.write(JSON.stringify(seen))
+`
+
+const sitesOf = (...args: ReadonlyArray<string>): ReadonlyArray<unknown> =>
   JSON.parse(execFileSync(process.execPath, args, { encoding: "utf8" }))
 
 const lines = (file: string) => [6, 7, 8].map((line) => expect.stringContaining(`${file}:${line}:`))
@@ -68,6 +97,15 @@ it("Site-1: in a bundle each line is the user's by its source map, and none is s
       expect(sitesOf("--enable-source-maps", outfile)).toEqual(lines(path.join(folder, "main.mjs")))
       expect(sitesOf(outfile)).toEqual([null, null, null])
     }
+  } finally {
+    fs.rmSync(folder, { recursive: true })
+  }
+})
+
+it("Ledger-3: what has ended, or lasts, keeps nothing of the user's alive, and still shows his line", () => {
+  const folder = project(forgetful)
+  try {
+    expect(sitesOf("--expose-gc", path.join(folder, "main.mjs"))).toEqual([50, 50, true])
   } finally {
     fs.rmSync(folder, { recursive: true })
   }
