@@ -184,20 +184,23 @@ interface Taken<out B, out A, out E> {
 
 // Exits. A failure that the types do not speak of is a defect.
 
-/** `cause` with `known` where it stands in it, and with defects for all else. */
+/** `cause` with `known` where it stands in it, and with defects for all else. A loop: no cause is too deep for it. */
 const asDefectsBut = <E>(
   cause: Cause.Cause<unknown>,
   known: Cause.Cause<E> | undefined
 ): Cause.Cause<E> => {
-  if (cause === known) return known
-  switch (cause._tag) {
-    case "Sequential":
-      return Cause.sequential(asDefectsBut(cause.left, known), asDefectsBut(cause.right, known))
-    case "Parallel":
-      return Cause.parallel(asDefectsBut(cause.left, known), asDefectsBut(cause.right, known))
-    default:
-      return asDefects(cause)
+  const done: Array<Cause.Cause<E>> = []
+  const todo: Array<Cause.Cause<unknown> | "sequential" | "parallel"> = [cause]
+  for (let next = todo.pop(); next !== undefined; next = todo.pop()) {
+    if (next === known) done.push(known)
+    else if (typeof next === "string") {
+      const right = done.pop()!
+      done.push(Cause[next](done.pop()!, right))
+    } else if (next._tag === "Sequential") todo.push("sequential", next.right, next.left)
+    else if (next._tag === "Parallel") todo.push("parallel", next.right, next.left)
+    else done.push(asDefects(next))
   }
+  return done[0]!
 }
 
 /** What an unwinding that began with `before` has added to it: as defects, since its owner has no type for them. */
@@ -205,11 +208,15 @@ const addedTo = (
   before: Cause.Cause<unknown>,
   after: Cause.Cause<unknown>
 ): Cause.Cause<never> | undefined => {
-  if (after === before) return undefined
-  if (after._tag !== "Sequential") return asDefects(after)
-  const earlier = addedTo(before, after.left)
-  const last = asDefects(after.right)
-  return earlier === undefined ? last : Cause.sequential(earlier, last)
+  const added: Array<Cause.Cause<never>> = []
+  let first = after
+  for (; first !== before && first._tag === "Sequential"; first = first.left) {
+    added.push(asDefects(first.right))
+  }
+  if (first !== before) added.push(asDefects(first))
+  return added.length === 0
+    ? undefined
+    : added.reduceRight((all, next) => Cause.sequential(all, next))
 }
 
 const newsIn = (

@@ -237,11 +237,20 @@ const succeeded: ReleaseReason = { kind: "success" }
 const hasFailed: ReleaseReason = { kind: "failure" }
 const interrupted: ReleaseReason = { kind: "interrupt" }
 
-/** Whether a user was interrupted, whatever the releases before this one have added to that. */
-const wasInterrupted = (cause: Cause.Cause<unknown>): boolean =>
-  cause._tag === "Sequential" && !Cause.isEmpty(cause.left)
-    ? wasInterrupted(cause.left)
-    : Cause.isInterruptedOnly(cause) && !Cause.isEmpty(cause)
+// Guarded by the single thread. An unwinding asks of a cause that grows, each with the one before to its left: so a question is
+// one look, however many releases have failed before.
+const answered = new WeakMap<Cause.Cause<unknown>, boolean>()
+
+/** Whether a user was interrupted, whatever the releases before this one have added to that. No cause is too deep for it. */
+const wasInterrupted = (cause: Cause.Cause<unknown>): boolean => {
+  let first = cause
+  while (first._tag === "Sequential" && !answered.has(first)) {
+    first = first.left._tag === "Empty" ? first.right : first.left
+  }
+  const answer = answered.get(first) ?? (Cause.isInterruptedOnly(first) && !Cause.isEmpty(first))
+  if (cause._tag === "Sequential") answered.set(cause, answer)
+  return answer
+}
 
 const reasonOf = (
   exit: Exit.Exit<unknown, unknown>,
@@ -528,8 +537,9 @@ class Single<A, E, R, R2> extends Base<A, E, R | R2> {
     exit: Exit.Exit<unknown, unknown>,
     context: Context.Context<never>
   ): Effect.Effect<unknown, unknown, R2> {
+    const reason = reasonOf(exit, context)
     try {
-      return this.options.release(value, exit, reasonOf(exit, context))
+      return this.options.release(value, exit, reason)
     } catch (error) {
       // A release callback that throws is a failed release, not a broken scope.
       return Effect.die(error)

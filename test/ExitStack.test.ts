@@ -766,4 +766,37 @@ describe("the ledger", () => {
       expect(live).toHaveLength(4)
       for (const { site } of live) expect(site).toContain("test/ExitStack.test.ts:")
     }).pipe(Effect.provide(Ledger.layer())))
+
+  it.effect("ExitStack-4: 2,000 that fail, and one that changes the exit, after a cause of any depth", () =>
+    Effect.gen(function*() {
+      let released = 0
+      const bad = Managed.make({
+        name: "bad",
+        acquire: Effect.void,
+        release: () => {
+          released++
+          return Effect.die("bad")
+        }
+      })
+      const translates = Managed.fromAsyncGenerator("translates", async function*() {
+        try {
+          yield
+        } catch (error) {
+          throw new Error("translated", { cause: error })
+        }
+      })
+      const deep = Array.from({ length: 12_000 }, (_, index) => Cause.die(index))
+        .reduce<Cause.Cause<string>>(Cause.sequential, Cause.fail("primary"))
+      const log: Array<string> = []
+      for (const last of [bad, translates]) {
+        const scope = yield* Scope.make()
+        const stack = yield* Scope.extend(ExitStack.make(), scope)
+        yield* stack.enter(last)
+        for (let i = 0; i < 1_000; i++) yield* stack.enter(bad)
+        const closed = yield* Effect.exit(Scope.close(scope, Exit.failCause(deep)))
+        log.push(closed._tag)
+      }
+      expect(released).toBe(2_001)
+      expect(log).toEqual(["Failure", "Failure"])
+    }))
 })

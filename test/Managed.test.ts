@@ -6,6 +6,7 @@ import {
   Effect,
   Exit,
   Fiber,
+  FiberId,
   Layer,
   Logger,
   Scope,
@@ -784,4 +785,28 @@ describe("ledger", () => {
       yield* Effect.provideService(Managed.use(asks, () => Effect.void), Name, "yours")
       expect(seen).toEqual(["mine", "yours"])
     }))
+
+  for (
+    const [kind, first] of [
+      ["failure", Cause.fail("no")],
+      ["interrupt", Cause.interrupt(FiberId.none)]
+    ] as const
+  ) {
+    it.effect(`Managed-1, Managed-6: released after a cause of any depth, that began as ${kind}`, () =>
+      Effect.gen(function*() {
+        const seen: Array<string> = []
+        const plain = Managed.make({
+          name: "plain",
+          acquire: Effect.void,
+          release: (_, __, reason) => Effect.sync(() => seen.push(reason.kind))
+        })
+        const deep = Array.from({ length: 12_000 }, (_, index) => Cause.die(index))
+          .reduce<Cause.Cause<string>>(Cause.sequential, first)
+        const deepRight = Cause.sequential(Cause.empty, Cause.sequential(first, Cause.die("late")))
+        yield* Effect.exit(Managed.use(plain, () => Effect.failCause(deep)))
+        yield* Effect.exit(Effect.scoped(Effect.zipRight(plain, Effect.failCause(deep))))
+        yield* Effect.exit(Managed.use(plain, () => Effect.failCause(deepRight)))
+        expect(seen).toEqual([kind, kind, kind])
+      }))
+  }
 })
