@@ -11,7 +11,7 @@
  * INVARIANTS
  * - Deadline-1 The caller gets an answer no later than the deadline, even if the work ignores interruption. The time counts
  *   from the work's first wait: what never waits cannot be stopped in JavaScript, by anybody.
- * - Deadline-2 The work is never cut before its deadline, even if the caller is interrupted meanwhile.
+ * - Deadline-2 The work is never cut before its deadline (none: never), even if the caller is interrupted meanwhile.
  * - Deadline-3 However deep such work nests, the stack stays shallow.
  *
  * COST (2026-11) work that never waits 2 µs, one fork; work that waits one fork more. Time is the `Clock`'s, so `TestClock`
@@ -77,20 +77,20 @@ const start = <A, E, R>(
 
 const observe = <A, E>(
   work: Fiber.RuntimeFiber<A, E>,
-  timer: Fiber.RuntimeFiber<Duration.Duration>
+  timer: Fiber.RuntimeFiber<Duration.Duration> | undefined
 ): Effect.Effect<Either.Either<Exit.Exit<A, E>, Duration.Duration>> =>
   Effect.async((resume) => {
     bounded.add(work)
-    bounded.add(timer)
+    if (timer !== undefined) bounded.add(timer)
     // Guarded by the single thread: whichever observer runs first decides, the other finds `decided`.
     let decided = false
     work.addObserver((exit) => {
       if (decided) return
       decided = true
-      timer.unsafeInterruptAsFork(work.id())
+      timer?.unsafeInterruptAsFork(work.id())
       resume(Effect.succeed(Either.right(exit)))
     })
-    timer.addObserver((exit) => {
+    timer?.addObserver((exit) => {
       if (decided) return
       decided = true
       work.unsafeInterruptAsFork(timer.id())
@@ -105,22 +105,21 @@ const observe = <A, E>(
 export const outcomeWithin = <A, E, R>(
   effect: Effect.Effect<A, E, R>,
   deadline: Duration.Duration
-): Effect.Effect<Either.Either<Exit.Exit<A, E>, Duration.Duration>, never, R> => {
-  if (!Duration.isFinite(deadline)) {
-    return Effect.map(Effect.exit(effect), Either.right)
-  }
+): Effect.Effect<Either.Either<Exit.Exit<A, E>, Duration.Duration>, never, R> =>
   // MASK: an interrupt must not part the caller from the work it has to wait for; nothing waits but `observe`, and that
   // ends by the deadline.
-  return Effect.uninterruptible(
+  Effect.uninterruptible(
     Effect.withFiberRuntime((caller, { runtimeFlags }) => {
       const work = start(effect, caller, runtimeFlags)
       const ended = work.unsafePoll()
-      return ended === null
-        ? observe(work, start(timerOf(deadline), caller, runtimeFlags))
-        : Effect.succeed(Either.right(ended))
+      if (ended !== null) return Effect.succeed(Either.right(ended))
+      // Without a bound, too, it runs by itself: in the caller's fiber an interruption of that would reach it.
+      const timer = Duration.isFinite(deadline)
+        ? start(timerOf(deadline), caller, runtimeFlags)
+        : undefined
+      return observe(work, timer)
     })
   )
-}
 
 const timerOf = (deadline: Duration.Duration): Effect.Effect<Duration.Duration> =>
   Effect.clockWith((clock) => {

@@ -142,4 +142,31 @@ describe("deadline", () => {
         Option.some(Exit.die("bug"))
       )
     }))
+
+  it.effect("Deadline-2: without a bound the caller's interruption does not reach it, nor it the caller", () =>
+    Effect.gen(function*() {
+      const label = FiberRef.unsafeMake("none")
+      const seen: Array<string> = []
+      const work = Effect.gen(function*() {
+        yield* FiberRef.set(label, "the work's")
+        yield* Effect.fork(Effect.onInterrupt(
+          Effect.never,
+          () => Effect.sync(() => seen.push("child cut"))
+        ))
+        yield* Effect.interruptible(Effect.sleep("1 hour"))
+        seen.push("done")
+      })
+      const fiber = yield* Effect.fork(
+        Effect.onInterrupt(Effect.never, () =>
+          Effect.zipRight(
+            exitWithin(work, Duration.infinity),
+            Effect.map(FiberRef.get(label), (value) => seen.push(value))
+          ))
+      )
+      yield* Effect.yieldNow()
+      const ending = yield* Effect.fork(Fiber.interrupt(fiber))
+      yield* TestClock.adjust("1 hour")
+      yield* Fiber.join(ending)
+      expect(seen).toEqual(["done", "child cut", "none"])
+    }))
 })

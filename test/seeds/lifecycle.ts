@@ -55,6 +55,16 @@ const forms: Readonly<Record<string, (probe: Probe.Probe) => Use>> = {
     Managed.use(resource(probe, "r", slowly), () => turn),
   "Managed.use, no deadline": (probe) =>
     Managed.use(resource(probe, "r", slowly, { releaseDeadline: Infinity }), () => turn),
+  "Managed.use, no deadline, a release that lets itself be cut": (probe) =>
+    Managed.use(
+      Managed.make({
+        name: "lets",
+        acquire: probe.acquire("r"),
+        release: (handle) => Effect.zipRight(Effect.interruptible(hold), probe.release(handle)),
+        releaseDeadline: Infinity
+      }),
+      () => turn
+    ),
   "Managed.use, nested": (probe) =>
     Managed.use(resource(probe, "a"), () => Managed.use(resource(probe, "b", slowly), () => turn)),
   "Managed.use, its user fails": (probe) =>
