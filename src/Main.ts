@@ -89,7 +89,8 @@ const codeOf = (signal: string): number =>
 
 const defaultCode = (exit: Exit.Exit<unknown, unknown>, report: Shutdown.Report): number => {
   const hookFailed = report.hooks.some(({ state }) => state === "failed")
-  if (report.overran || hookFailed || report.reason?.kind === "error") return 1
+  const leftFailed = report.fibers.length > 0
+  if (report.overran || hookFailed || leftFailed || report.reason?.kind === "error") return 1
   if (Exit.isSuccess(exit)) return 0
   // Interrupted, as was asked for, and nothing else.
   if (report.reason === undefined || !Cause.isInterruptedOnly(exit.cause)) return 1
@@ -246,7 +247,7 @@ const fiberLines = (
       }${span}`
     ]
     for (const child of yield* fiber.children) {
-      lines.push(...yield* fiberLines(child, main, `${indent}  `))
+      for (const line of yield* fiberLines(child, main, `${indent}  `)) lines.push(line)
     }
     return lines
   })
@@ -356,7 +357,9 @@ export const run = <A, E>(program: Effect.Effect<A, E>, options: Options<A, E> =
   const write = options.print ?? ((line: string) => process.stderr.write(`${line}\n`))
   const print = (line: string): void => {
     try {
-      write(line)
+      const told: unknown = write(line)
+      // TypeScript takes an async function for one that returns nothing; its rejection would come back here as a stray one.
+      if (told instanceof Promise) told.catch(() => {})
     } catch {
       // INVARIANT Main-5: there is nobody left to tell.
     }
@@ -394,8 +397,12 @@ export const run = <A, E>(program: Effect.Effect<A, E>, options: Options<A, E> =
   }
   const forced = (why: string, code: number): never => {
     print(`${why}: forced exit.`)
-    printHolders()
-    return process.exit(code)
+    try {
+      printHolders()
+    } finally {
+      // INVARIANT Main-2: also where the holders cannot be told.
+      process.exit(code)
+    }
   }
   /** INVARIANT Main-2: should even the shutdown itself be held up. */
   const bound = (): void => {
@@ -433,19 +440,28 @@ export const run = <A, E>(program: Effect.Effect<A, E>, options: Options<A, E> =
   const onStray = (error: unknown): void => {
     course.hasStray = true
     print(`Stray error: ${stackOf(error)}`)
-    begin({ kind: "error", error })
+    if (!course.hasEnded) begin({ kind: "error", error })
+    // It may come after the program's own end.
+    else if (process.exitCode === 0) process.exitCode = 1
   }
   /** INVARIANT Main-6. */
   const dump = (signal: NodeJS.Signals): void => {
     print(`${signal}: process ${process.pid}, in phase ${shutdown.unsafePhase()}.`)
-    printHolders()
+    try {
+      printHolders()
+    } catch (thrown) {
+      print(`The holders cannot be shown: ${stackOf(thrown)}`)
+    }
     const { unfinished } = shutdown.unsafeReport()
     if (unfinished.length > 0) print("Marked:")
     unfinished.forEach((one) => print(`  ${unfinishedIn([one])}, for ${seconds(one.longest)}`))
     Effect.runFork(Effect.withFiberRuntime<void>((self) => {
       const roots = Fiber.unsafeRoots().filter((fiber) => fiber !== self && fiber !== runner)
       return Effect.forEach(roots, (fiber) => fiberLines(fiber, course.main)).pipe(
-        Effect.map((lines) => ["Fibers:", ...lines.flat()].forEach((line) => print(line)))
+        Effect.map((lines) => ["Fibers:", ...lines.flat()].forEach((line) => print(line))),
+        Effect.catchAllCause((cause) =>
+          Effect.sync(() => print(`The fibers cannot be shown: ${Cause.pretty(cause)}`))
+        )
       )
     }))
   }
@@ -467,8 +483,10 @@ export const run = <A, E>(program: Effect.Effect<A, E>, options: Options<A, E> =
     try {
       const given = options.exitCode?.(exit, Option.fromNullable(report.reason), report)
       const code = given ?? report.exitCode
-      if (!Number.isInteger(code)) throw new RangeError(`${code} is not one`)
-      return code!
+      if (code === undefined || !Number.isInteger(code) || code < 0 || code > 255) {
+        throw new RangeError(`${code} is not one: 0 to 255`)
+      }
+      return code
     } catch (thrown) {
       print(`No exit code: ${stackOf(thrown)}`)
       return 1

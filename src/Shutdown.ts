@@ -756,8 +756,9 @@ class Course implements Service {
 
   // How it goes on.
 
+  /** Whatever becomes of the wall clock meanwhile: this one of the `Clock` only goes forward. */
   now(): number {
-    return this.clock.unsafeCurrentTimeMillis()
+    return Number(this.clock.unsafeCurrentTimeNanos() / 1_000_000n)
   }
 
   /** Lets those who wait for something look again. */

@@ -177,7 +177,7 @@ describe.concurrent("Main", () => {
     expect(asked.code).toBe(143)
     expect(asked.out.slice(-2)).toEqual(["-a", "-daemon"])
     const broken = await runProgram("brokenDaemon")
-    expect(broken.code).toBe(0)
+    expect(broken.code).toBe(1)
     expect(broken.err).toContain("the daemon's flush broke")
   })
 
@@ -346,12 +346,27 @@ describe.concurrent("Main", () => {
   })
 
   it("an `exitCode` that throws, or gives no code, is told and ends 1 at once", async () => {
-    for (const name of ["codeThrows", "codeIsNone"]) {
+    for (const name of ["codeThrows", "codeIsNone", "codeTooBig"]) {
       const ended = await runProgram(name)
       expect(ended.code).toBe(1)
-      expect(ended.err).toMatch(/^No exit code: .*(no code for this|1\.5)/)
+      expect(ended.err).toMatch(/^No exit code: .*(no code for this|1\.5|256)/m)
       expect(ended.err).not.toContain("forced")
     }
+  })
+
+  it("Main-4: a stray throw after the end makes the code 1; so does the release of a daemon that fails", async () => {
+    const late = await runProgram("strayAfter")
+    expect(late).toMatchObject({ code: 1, out: ["ready"] })
+    expect(late.err).toContain("late stray")
+    const daemon = await runProgram("daemonBreaks")
+    expect(daemon.code).toBe(1)
+    expect(daemon.err).toContain("daemon broke")
+  })
+
+  it("Main-2: a `print` that rejects changes nothing", async () => {
+    const ended = await runProgram("printRejects", (child) => child.kill("SIGTERM"))
+    expect(ended).toMatchObject({ code: 143, out: ["+a", "ready", "-a"] })
+    expect(ended.err).not.toContain("Stray")
   })
 
   it("Main-5: readers that leave change nothing: the program ends as it would have", async () => {

@@ -193,6 +193,16 @@ const programs = {
   badOption: Effect.void,
   drained: Shutdown.drains(Effect.zipRight(ready, Shutdown.requested)),
   codeThrows: Effect.void,
+  codeTooBig: Effect.fail("no luck"),
+  daemonBreaks: Effect.zipRight(
+    Effect.forkDaemon(Effect.scoped(Effect.zipRight(held("d", Effect.die(new Error("daemon broke"))), Effect.never))),
+    Effect.zipRight(Effect.sleep("20 millis"), ready)
+  ),
+  strayAfter: Effect.sync(() => {
+    ready.pipe(Effect.runSync)
+    setTimeout(() => { throw new Error("late stray") }, 100)
+  }),
+  printRejects: Effect.scoped(Effect.zipRight(held("a"), waiting)),
   codeIsNone: Effect.void,
   leftHandle: Effect.sync(() => void setInterval(() => {}, 1000)),
   ownCode: Effect.succeed(7)
@@ -208,10 +218,12 @@ Main.run(programs[process.argv[2]], {
   ...is("thousand") ? { ledger: { sites: "first", history: 10 } } : {},
   ...is("leaks") ? { ledger: { leakAfter: "200 millis" } } : {},
   ...is("forceOnTerm") ? { forceOn: ["SIGINT", "SIGTERM"] } : {},
+  ...is("printRejects") ? { print: async (line) => { process.stderr.write(`${line}\n`); throw new Error("print") } } : {},
   ...is("noLedger") ? { ledger: false } : {},
   exitCode: (exit, _, report) => {
     if (is("codeThrows")) throw new Error("no code for this")
     if (is("codeIsNone")) return 1.5
+    if (is("codeTooBig")) return 256
     if (is("drained")) return report.reason === undefined ? undefined : 75
     return is("ownCode") && Exit.isSuccess(exit) ? exit.value : undefined
   }
