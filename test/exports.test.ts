@@ -124,8 +124,8 @@ describe("exports", () => {
         SharedClosed SharedFull get getKey invalidate invalidateKey make makeKeyed refCount size stats statsKey use useKey
         type CommonOptions InvalidateOptions KeyedOptions KeyedShared Options Shared Stats
       holdfast/Shutdown
-        Shutdown ShutdownTimeout drains inFlight isReady onDrain onStop phase reason report request requested run unsafeMake
-        type Budgets Ended FiberReport HookReport Options Phase PhaseReport Reason Report ResourceReport Service
+        Shutdown ShutdownTimeout drains inFlight isReady onDrain onStop phase reason report request requested run shortfall unsafeMake
+        type Budgets Ended FiberReport HookReport Options Phase PhaseReport Reason Report ResourceReport Service Unfinished
       holdfast/Testing
         Explore Probe
       holdfast/Testing/Explore
