@@ -1411,11 +1411,18 @@ export const toAsyncDisposable = <A, E, R>(
       Effect.runtime(),
       (runtime) =>
         Effect.flatMap(self.openInMask(restore, site), ({ close, value }) => {
-          // Guarded by the single thread.
+          // Guarded by the single thread; there before the release begins, which may itself dispose of it.
           let ending: Promise<void> | undefined
-          const end = (): Promise<void> =>
+          const end = (): Promise<void> => {
+            if (ending !== undefined) return ending
+            let endsAs!: (ended: Promise<void>) => void
+            ending = new Promise((resolve) => {
+              endsAs = resolve
+            })
             // MASK: nobody can reach it but by its deadline.
-            ending ??= Runtime.runPromise(runtime, Effect.uninterruptible(close(Exit.void)))
+            endsAs(Runtime.runPromise(runtime, Effect.uninterruptible(close(Exit.void))))
+            return ending
+          }
           return Effect.matchCauseEffect(restore(Effect.void), {
             onFailure: (cause) => endUnchanged({ value, close }, Exit.failCause(cause)),
             onSuccess: () => Effect.succeed({ value, [asyncDispose()]: end })

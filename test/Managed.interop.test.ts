@@ -446,6 +446,23 @@ describe("toAsyncDisposable", () => {
     await expect(bad[Symbol.asyncDispose]()).rejects.toThrow("broken")
   })
 
+  it("Managed-1: a release that disposes of its own resource is the only one", async () => {
+    let releases = 0
+    const again: Array<PromiseLike<void>> = []
+    const socket = Managed.make({
+      name: "socket",
+      acquire: Effect.void,
+      release: () =>
+        Effect.promise(async () => {
+          if (++releases < 5) again.push(owned[Symbol.asyncDispose]())
+        })
+    })
+    const owned = await Effect.runPromise(Managed.toAsyncDisposable(socket))
+    await owned[Symbol.asyncDispose]()
+    await Promise.all(again)
+    expect(releases).toBe(1)
+  })
+
   it.effect("Managed-1: interrupted by the time it is open, it is released at once", () =>
     Effect.gen(function*() {
       const log: Array<string> = []
