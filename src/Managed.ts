@@ -317,6 +317,15 @@ const intoScope = <A, E, R>(
         ))
   )
 
+/** Of whatever may be thrown, also what has no text. */
+const textOf = (thrown: unknown): string => {
+  try {
+    return String(thrown)
+  } catch {
+    return "something that has no text"
+  }
+}
+
 abstract class Base<A, E, R> extends Effectable.Class<A, E, R | Scope.Scope>
   implements Managed<A, E, R>
 {
@@ -463,10 +472,11 @@ class Single<A, E, R, R2> extends Base<A, E, R | R2> {
     const { attributes } = this.options
     if (typeof attributes !== "function") return undefined
     try {
-      return attributes(value)
+      // A copy: the object's own getters may throw, and then they do so here.
+      return { ...attributes(value) }
     } catch (error) {
       // What only describes a resource must not cost it.
-      return { attributesFailed: String(error) }
+      return { attributesFailed: textOf(error) }
     }
   }
 

@@ -747,13 +747,14 @@ describe("ledger", () => {
 
   it.effect("Managed-9: attributes: plain, of the resource, and a describer that throws costs nothing", () =>
     Effect.gen(function*() {
+      let released = 0
       const described = (
         attributes: Managed.Settings<number>["attributes"]
       ) =>
         Managed.make({
           name: "a",
           acquire: Effect.succeed(7),
-          release: () => Effect.void,
+          release: () => Effect.sync(() => released++),
           attributes
         })
       yield* Managed.use(described({ port: 1 }), () => Effect.void)
@@ -762,12 +763,25 @@ describe("ledger", () => {
         throw new Error("no")
       })
       yield* Managed.use(throws, () => Effect.void)
+      const getter = described(() => ({
+        get port(): number {
+          throw new Error("getter")
+        }
+      }))
+      yield* Managed.use(getter, () => Effect.void)
+      const textless = described(() => {
+        throw Object.create(null)
+      })
+      yield* Managed.use(textless, () => Effect.void)
       const { ended } = yield* Ledger.snapshot
       expect(ended.map(({ attributes }) => attributes)).toEqual([
         { port: 1 },
         { n: 7 },
-        { attributesFailed: "Error: no" }
+        { attributesFailed: "Error: no" },
+        { attributesFailed: "Error: getter" },
+        { attributesFailed: "something that has no text" }
       ])
+      expect(released).toBe(5)
     }).pipe(Effect.provide(Ledger.layer())))
 
   it.effect("Managed-9: a release runs with the context of its acquire, whoever closes", () =>
