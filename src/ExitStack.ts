@@ -37,7 +37,7 @@ import * as FiberId from "effect/FiberId"
 import * as Scope from "effect/Scope"
 import type * as Types from "effect/Types"
 import { isInstant, outcomeWithin, releaseDeadlineOf } from "./internal/deadline.ts"
-import { asDefects, withFailure } from "./internal/exit.ts"
+import { asDefects, effectOf, withFailure } from "./internal/exit.ts"
 import * as Ledger from "./Ledger.ts"
 import * as Managed from "./Managed.ts"
 import * as Parallel from "./Parallel.ts"
@@ -267,10 +267,11 @@ const bounded = <A, E>(
 const answerOf = <A, E, R>(
   work: (exit: Exit.Exit<unknown, unknown>) => Effect.Effect<A, E, R>,
   exit: Exit.Exit<unknown, unknown>,
-  context: Context.Context<R>
+  context: Context.Context<R>,
+  { kind, name }: Ending
 ): Effect.Effect<A, E> => {
   try {
-    const answer = work(exit)
+    const answer = effectOf(work(exit), `${kind} "${name}"`)
     // A single step sees no context.
     if (isInstant(answer)) return answer as Effect.Effect<A, E>
     return Effect.contextWithEffect((current: Context.Context<never>) =>
@@ -293,7 +294,7 @@ const step = <A, E, R, B, F>(
   Effect.suspend(() => {
     ending.recorded?.ledger.unsafeReleasing(ending.recorded.entry)
     return Effect.map(
-      bounded(answerOf(work, exit, context), ending),
+      bounded(answerOf(work, exit, context, ending), ending),
       (ended) => next(exit, ended)
     )
   })

@@ -48,7 +48,7 @@ import type * as Types from "effect/Types"
 import type { YieldWrap } from "effect/Utils"
 import { isInstant, outcomeWithin, releaseDeadlineOf } from "./internal/deadline.ts"
 import { asyncDispose, disposal } from "./internal/disposable.ts"
-import { asDefects, withFailure } from "./internal/exit.ts"
+import { asDefects, effectOf, withFailure } from "./internal/exit.ts"
 import * as Generators from "./internal/generator.ts"
 import * as Workers from "./internal/workers.ts"
 import * as Ledger from "./Ledger.ts"
@@ -549,7 +549,10 @@ class Single<A, E, R, R2> extends Base<A, E, R | R2> {
   ): Effect.Effect<unknown, unknown, R2> {
     const reason = reasonOf(exit, context)
     try {
-      return this.options.release(value, exit, reason)
+      return effectOf(
+        this.options.release(value, exit, reason),
+        `The release of ${this.kind} "${this.name}"`
+      )
     } catch (error) {
       // A release callback that throws is a failed release, not a broken scope.
       return Effect.die(error)

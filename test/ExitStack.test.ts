@@ -799,4 +799,19 @@ describe("the ledger", () => {
       expect(released).toBe(2_001)
       expect(log).toEqual(["Failure", "Failure"])
     }))
+
+  it.effect("ExitStack-4: a callback or a handler that gives no effect has failed", () =>
+    Effect.gen(function*() {
+      for (const given of [undefined, 42, {}]) {
+        const exit = yield* Effect.exit(ExitStack.use((stack) =>
+          Effect.gen(function*() {
+            yield* stack.callback(given as never)
+            yield* stack.push(() => given as never)
+          })
+        ))
+        expect(Exit.isFailure(exit) && Cause.pretty(exit.cause)).toMatch(
+          /^TypeError: exit handler ".+" gave no effect[^]+TypeError: callback "callback" gave no effect/
+        )
+      }
+    }))
 })

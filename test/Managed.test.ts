@@ -32,6 +32,9 @@ const traced = (
       Effect.zipRight(Effect.sync(() => log.push(`-${name} ${exit._tag}`)), release)
   })
 
+const pretty = (exit: Exit.Exit<unknown, unknown>): string =>
+  Exit.isFailure(exit) ? Cause.pretty(exit.cause) : "a success"
+
 const totals = Effect.flatMap(Ledger.Ledger, (ledger) => ledger!.snapshot)
 
 describe("Managed", () => {
@@ -823,4 +826,25 @@ describe("ledger", () => {
         expect(seen).toEqual([kind, kind, kind])
       }))
   }
+
+  it.effect("Managed-4: a release that gives no effect has failed", () =>
+    Effect.gen(function*() {
+      for (const given of [undefined, 42, {}, Promise.resolve()]) {
+        const plain = Managed.make({
+          name: "plain",
+          acquire: Effect.void,
+          // What JavaScript may do.
+          release: () => given as never
+        })
+        const used = yield* Effect.exit(Managed.use(plain, () => Effect.fail("no")))
+        expect(pretty(used)).toMatch(
+          /^Error: no\nTypeError: The release of resource "plain" gave no effect/
+        )
+        const scoped = yield* Effect.exit(Effect.scoped(plain))
+        expect(pretty(scoped)).toContain("TypeError")
+      }
+      const { live, total } = yield* Ledger.snapshot
+      expect(live).toEqual([])
+      expect(total).toMatchObject({ acquired: 8, failed: 8 })
+    }).pipe(Effect.provide(Ledger.layer())))
 })

@@ -4,6 +4,7 @@
  * INVARIANTS those of its callers (L5): what went wrong with a release comes after what its user ended with, and replaces nothing.
  */
 import * as Cause from "effect/Cause"
+import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 
 /** An owner has no type for what a release fails with. */
@@ -16,3 +17,12 @@ export const withFailure = <E, F>(
   failure: Cause.Cause<F>
 ): Exit.Exit<never, E | F> =>
   Exit.failCause(Exit.isFailure(exit) ? Cause.sequential(exit.cause, failure) : failure)
+
+/** What a callback gave to run at the end; JavaScript lets it give something else, and then it has failed. */
+export const effectOf = <A, E, R>(
+  given: Effect.Effect<A, E, R>,
+  what: string
+): Effect.Effect<A, E, R> =>
+  Effect.isEffect(given) ? given : Effect.die(
+    new TypeError(`${what} gave no effect to run, but ${typeof given}: return one (Effect.sync).`)
+  )
