@@ -304,7 +304,12 @@ const replaced = <A, E, C, G>(
   exit: Exit.Exit<C, G>,
   ended: Exit.Exit<Exit.Exit<A, E> | void, E>
 ): Exit.Exit<A | C, E | G> =>
-  Exit.isFailure(ended) ? withFailure(exit, ended.cause) : ended.value ?? exit
+  // It may have given anything: a handler is often an effect that is run for what it does.
+  Exit.isFailure(ended)
+    ? withFailure(exit, ended.cause)
+    : Exit.isExit(ended.value)
+    ? ended.value
+    : exit
 
 /** Of a release: what it failed with, and nothing else. */
 const kept = <C, G>(

@@ -814,4 +814,19 @@ describe("the ledger", () => {
         )
       }
     }))
+
+  it.effect("ExitStack-3: what a handler gives that is no exit changes nothing", () =>
+    Effect.gen(function*() {
+      const log: Array<string> = []
+      const exit = yield* Effect.exit(ExitStack.use((stack) =>
+        Effect.gen(function*() {
+          yield* stack.push((seen) => Effect.sync(() => void log.push(show(seen))))
+          yield* stack.push(() => Effect.succeed(42 as never))
+          yield* stack.push(() => Effect.succeed({ _tag: "Success" } as never))
+          return yield* Effect.fail("primary")
+        })
+      ))
+      expect(exit).toEqual(Exit.fail("primary"))
+      expect(log).toEqual(["fail primary"])
+    }))
 })
