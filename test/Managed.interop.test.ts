@@ -410,6 +410,24 @@ describe("gen", () => {
     }).pipe(Effect.provide(Ledger.layer())))
 })
 
+describe("fromAsyncGenerator of a user that failed with undefined", () => {
+  it.effect("Managed-8: an error made from nothing is no translation of it", () =>
+    Effect.gen(function*() {
+      const broken = Managed.fromAsyncGenerator("broken", async function*() {
+        try {
+          yield
+        } finally {
+          throw new Error("flush failed")
+        }
+      })
+      const exit = yield* Effect.exit(Managed.useOption(broken, () => Effect.fail(undefined)))
+      expect(Exit.isFailure(exit) && Cause.failureOption(exit.cause)).toEqual(
+        Option.some(undefined)
+      )
+      expect(Exit.isFailure(exit) && Cause.pretty(exit.cause)).toContain("flush failed")
+    }))
+})
+
 describe("toAsyncDisposable", () => {
   const traced = (log: Array<string>, release: Effect.Effect<unknown, unknown> = Effect.void) =>
     Managed.make({

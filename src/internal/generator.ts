@@ -107,7 +107,7 @@ export const leaveAsync = <E>(
       const error = answer.left
       if (Exit.isFailure(exit) && error === thrown) return Effect.void
       // Only who says what he makes it from has translated it; anything else has gone wrong besides.
-      return mayChange && error instanceof Error && error.cause === thrown
+      return mayChange && error instanceof Error && "cause" in error && error.cause === thrown
         ? Effect.sync(() => Exit.fail(body.threw(error)))
         : Effect.die(error)
     }
