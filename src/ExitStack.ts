@@ -37,7 +37,7 @@ import * as FiberId from "effect/FiberId"
 import * as Scope from "effect/Scope"
 import type * as Types from "effect/Types"
 import { isInstant, outcomeWithin, releaseDeadlineOf } from "./internal/deadline.ts"
-import { asDefects, effectOf, withFailure } from "./internal/exit.ts"
+import { asDefects, effectOf, interruptsAsDefects, withFailure } from "./internal/exit.ts"
 import * as Ledger from "./Ledger.ts"
 import * as Managed from "./Managed.ts"
 import * as Parallel from "./Parallel.ts"
@@ -295,7 +295,14 @@ const step = <A, E, R, B, F>(
     ending.recorded?.ledger.unsafeReleasing(ending.recorded.entry)
     return Effect.map(
       bounded(answerOf(work, exit, context, ending), ending),
-      (ended) => next(exit, ended)
+      (ended) =>
+        next(
+          exit,
+          Exit.mapErrorCause(
+            ended,
+            (cause) => interruptsAsDefects(cause, exit, `${ending.kind} "${ending.name}"`)
+          )
+        )
     )
   })
 

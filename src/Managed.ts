@@ -48,7 +48,7 @@ import type * as Types from "effect/Types"
 import type { YieldWrap } from "effect/Utils"
 import { isInstant, outcomeWithin, releaseDeadlineOf } from "./internal/deadline.ts"
 import { asyncDispose, disposal } from "./internal/disposable.ts"
-import { asDefects, effectOf, withFailure } from "./internal/exit.ts"
+import { asDefects, effectOf, interruptsAsDefects, withFailure } from "./internal/exit.ts"
 import * as Generators from "./internal/generator.ts"
 import * as Workers from "./internal/workers.ts"
 import * as Ledger from "./Ledger.ts"
@@ -389,6 +389,11 @@ class Single<A, E, R, R2> extends Base<A, E, R | R2> {
     this.deadline = releaseDeadlineOf(options)
   }
 
+  /** How it is called where something goes wrong. */
+  get whose(): string {
+    return `The release of ${this.kind} "${this.name}"`
+  }
+
   openInMask(
     restore: Restore,
     from?: Ledger.Site,
@@ -421,7 +426,7 @@ class Single<A, E, R, R2> extends Base<A, E, R | R2> {
     hold.recorded?.ledger.unsafeReleasing(hold.recorded.entry)
     const release = this.release(hold.value, exit, hold.context)
     if (!Exit.isExit(release) || Exit.isFailure(release)) {
-      return endedWith(this.bounded(hold, release), exit)
+      return endedWith(this.bounded(hold, release, exit), exit)
     }
     // Nothing to run, as `Effect.void`.
     hold.recorded?.ledger.unsafeReleased(hold.recorded.entry)
@@ -497,7 +502,7 @@ class Single<A, E, R, R2> extends Base<A, E, R | R2> {
     return Effect.flatMap(this.end(hold, exit), (changed) =>
       // An owner that cannot put another failure in place of the first one keeps both.
       Exit.isExit(changed) && Exit.isFailure(changed)
-        ? Effect.failCause(asDefects(changed.cause))
+        ? Effect.failCause(interruptsAsDefects(asDefects(changed.cause), exit, this.whose))
         : Effect.void)
   }
 
@@ -516,18 +521,19 @@ class Single<A, E, R, R2> extends Base<A, E, R | R2> {
   end(hold: Hold<A, R | R2>, exit: Exit.Exit<unknown, unknown>): Effect.Effect<unknown> {
     return Effect.suspend(() => {
       hold.recorded?.ledger.unsafeReleasing(hold.recorded.entry)
-      return this.bounded(hold, this.release(hold.value, exit, hold.context))
+      return this.bounded(hold, this.release(hold.value, exit, hold.context), exit)
     })
   }
 
   bounded(
     hold: Hold<A, R | R2>,
-    release: Effect.Effect<unknown, unknown, R2>
+    release: Effect.Effect<unknown, unknown, R2>,
+    exit: Exit.Exit<unknown, unknown>
   ): Effect.Effect<unknown> {
     if (isInstant(release)) {
       // It cannot wait, nor see a context.
       return Effect.matchCauseEffect(release as Effect.Effect<unknown, unknown>, {
-        onFailure: (cause) => this.failed(hold, cause),
+        onFailure: (cause) => this.failed(hold, cause, exit),
         onSuccess: (value) => this.released(hold, value)
       })
     }
@@ -538,7 +544,7 @@ class Single<A, E, R, R2> extends Base<A, E, R | R2> {
       if (Either.isLeft(outcome)) return this.overran(hold, outcome.left)
       return Exit.isSuccess(outcome.right)
         ? this.released(hold, outcome.right.value)
-        : this.failed(hold, outcome.right.cause)
+        : this.failed(hold, outcome.right.cause, exit)
     })
   }
 
@@ -551,7 +557,7 @@ class Single<A, E, R, R2> extends Base<A, E, R | R2> {
     try {
       return effectOf(
         this.options.release(value, exit, reason),
-        `The release of ${this.kind} "${this.name}"`
+        this.whose
       )
     } catch (error) {
       // A release callback that throws is a failed release, not a broken scope.
@@ -564,16 +570,21 @@ class Single<A, E, R, R2> extends Base<A, E, R | R2> {
     return Effect.succeed(value)
   }
 
-  failed({ recorded }: Hold<A, R | R2>, cause: Cause.Cause<unknown>): Effect.Effect<void> {
+  failed(
+    { recorded }: Hold<A, R | R2>,
+    cause: Cause.Cause<unknown>,
+    exit: Exit.Exit<unknown, unknown>
+  ): Effect.Effect<void> {
     recorded?.ledger.unsafeReleased(recorded.entry, cause)
-    return this.tell(`The release of ${this.kind} "${this.name}" failed.`, asDefects(cause))
+    const failure = interruptsAsDefects(asDefects(cause), exit, this.whose)
+    return this.tell(`${this.whose} failed.`, failure)
   }
 
   /** INVARIANT Managed-3: it has been abandoned; now the hard way. */
   overran(hold: Hold<A, R | R2>, elapsed: Duration.Duration): Effect.Effect<void> {
     const abandon = (cause: Cause.Cause<never>): Effect.Effect<void> => {
       hold.recorded?.ledger.unsafeAbandoned(hold.recorded.entry, cause)
-      return this.tell(`The release of ${this.kind} "${this.name}" was abandoned.`, cause)
+      return this.tell(`${this.whose} was abandoned.`, cause)
     }
     const cause = Cause.die(this.timeout("release", this.deadline, elapsed, hold.site))
     const { onOverrun } = this.options

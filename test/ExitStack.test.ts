@@ -805,7 +805,7 @@ describe("the ledger", () => {
       for (const given of [undefined, 42, {}]) {
         const exit = yield* Effect.exit(ExitStack.use((stack) =>
           Effect.gen(function*() {
-            yield* stack.callback(given as never)
+            yield* stack.callback(given as unknown as Effect.Effect<void>)
             yield* stack.push(() => given as never)
           })
         ))
@@ -828,5 +828,18 @@ describe("the ledger", () => {
       ))
       expect(exit).toEqual(Exit.fail("primary"))
       expect(log).toEqual(["fail primary"])
+    }))
+
+  it.effect("ExitStack-4: a callback or a handler that ends by an interrupt has failed", () =>
+    Effect.gen(function*() {
+      const exit = yield* Effect.exit(
+        ExitStack.use((stack) =>
+          Effect.zipRight(stack.callback(Effect.interrupt), stack.push(() => Effect.interrupt))
+        )
+      )
+      expect(Exit.isFailure(exit) && Cause.isInterrupted(exit.cause)).toBe(false)
+      expect(Exit.isFailure(exit) && Cause.pretty(exit.cause)).toMatch(
+        /exit handler ".+" ended by an interrupt[^]+callback "callback" ended by an interrupt/
+      )
     }))
 })

@@ -847,4 +847,22 @@ describe("ledger", () => {
       expect(live).toEqual([])
       expect(total).toMatchObject({ acquired: 8, failed: 8 })
     }).pipe(Effect.provide(Ledger.layer())))
+
+  it.effect("Managed-4: a release that ends by an interrupt has failed: its owner was not interrupted", () =>
+    Effect.gen(function*() {
+      for (const release of [Effect.interrupt, Exit.interrupt(FiberId.none)]) {
+        const own = Managed.make({ name: "own", acquire: Effect.void, release: () => release })
+        for (
+          const user of [Managed.use(own, () => Effect.succeed(1)), Effect.scoped(own)]
+        ) {
+          const exit = yield* Effect.exit(user)
+          expect(Exit.isFailure(exit) && Cause.isInterrupted(exit.cause)).toBe(false)
+          expect(pretty(exit)).toContain(`The release of resource "own" ended by an interrupt`)
+        }
+      }
+      // Given back what its owner ended with, it has added nothing of its own.
+      const echo = Managed.make({ name: "echo", acquire: Effect.void, release: (_, exit) => exit })
+      const cut = yield* Effect.exit(Managed.use(echo, () => Effect.interrupt))
+      expect(Exit.isFailure(cut) && Cause.isInterruptedOnly(cut.cause)).toBe(true)
+    }))
 })

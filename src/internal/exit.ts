@@ -6,6 +6,7 @@
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import * as HashSet from "effect/HashSet"
 
 /** An owner has no type for what a release fails with. */
 export const asDefects = (cause: Cause.Cause<unknown>): Cause.Cause<never> =>
@@ -26,3 +27,29 @@ export const effectOf = <A, E, R>(
   Effect.isEffect(given) ? given : Effect.die(
     new TypeError(`${what} gave no effect to run, but ${typeof given}: return one (Effect.sync).`)
   )
+
+/**
+ * What a release failed with, told to an owner that ended with `exit`. Nobody interrupts a release: an interrupt of its own would
+ * read as one of its owner, and is a defect that names it.
+ */
+export const interruptsAsDefects = <E>(
+  cause: Cause.Cause<E>,
+  exit: Exit.Exit<unknown, unknown>,
+  what: string
+): Cause.Cause<E> => {
+  if (!Cause.isInterrupted(cause)) return cause
+  const owners = Exit.isFailure(exit) ? Cause.interruptors(exit.cause) : HashSet.empty()
+  return Cause.match<Cause.Cause<E>, E>(cause, {
+    onEmpty: Cause.empty,
+    onFail: (error) => Cause.fail(error),
+    onDie: (defect) => Cause.die(defect),
+    onInterrupt: (by) =>
+      HashSet.has(owners, by)
+        ? Cause.interrupt(by)
+        : Cause.die(
+          new Error(`${what} ended by an interrupt of its own: look for what it interrupts.`)
+        ),
+    onSequential: (left, right) => Cause.sequential(left, right),
+    onParallel: (left, right) => Cause.parallel(left, right)
+  })
+}
