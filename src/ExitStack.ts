@@ -195,7 +195,8 @@ const asDefectsBut = <E>(
     if (next === known) done.push(known)
     else if (typeof next === "string") {
       const right = done.pop()!
-      done.push(Cause[next](done.pop()!, right))
+      const left = done.pop()!
+      done.push(next === "sequential" ? Cause.sequential(left, right) : Cause.parallel(left, right))
     } else if (next._tag === "Sequential") todo.push("sequential", next.right, next.left)
     else if (next._tag === "Parallel") todo.push("parallel", next.right, next.left)
     else done.push(asDefects(next))

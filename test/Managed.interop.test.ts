@@ -416,7 +416,7 @@ describe("fromAsyncGenerator of a user that failed with undefined", () => {
       const broken = Managed.fromAsyncGenerator("broken", async function*() {
         try {
           yield
-        } finally {
+        } catch {
           throw new Error("flush failed")
         }
       })
