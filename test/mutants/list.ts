@@ -351,8 +351,8 @@ export const mutants: ReadonlyArray<Mutant> = [
   mutant(
     "a release runs in the interrupted fiber and can be cut",
     "internal/deadline.ts",
-    "  return Effect.uninterruptible(\n    Effect.withFiberRuntime((caller",
-    "  if (true) return Effect.map(Effect.exit(Effect.interruptible(effect)), Either.right)\n  return Effect.uninterruptible(\n    Effect.withFiberRuntime((caller",
+    "  Effect.uninterruptible(\n    Effect.withFiberRuntime((caller",
+    "  Effect.map(Effect.exit(Effect.interruptible(effect)), Either.right) ?? Effect.uninterruptible(\n    Effect.withFiberRuntime((caller",
     "Managed.use, a release with a deadline"
   ),
   mutant(
