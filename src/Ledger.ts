@@ -190,9 +190,7 @@ export class StillHeld extends Data.TaggedError("StillHeld")<{
 }> {
   override get message(): string {
     const shown = this.entries.slice(0, 10).map((entry) =>
-      `${entry.kind} "${entry.name}" (${entry.state}${
-        entry.site === undefined ? "" : `, asked for at ${entry.site.split("\n", 1)[0]}`
-      })`
+      `${entry.kind} "${entry.name}" (${entry.state}${lineIn(", asked for at ", entry)})`
     )
     const more = this.entries.length - shown.length
     return `${this.entries.length} resource(s) still held: ${shown.join(", ")}${
@@ -332,7 +330,8 @@ class Kept implements Entry {
   readonly asker: number | undefined
   readonly span: string | undefined
   readonly inside: Owner | undefined
-  readonly line: Site | undefined
+  /** None any more once nobody can ask for it. */
+  line: Site | undefined
   state: State = "acquiring"
   since: number
   attributes: Readonly<Record<string, unknown>>
@@ -494,10 +493,13 @@ class Ring<A> {
     this.size = size
   }
 
-  add(item: A): void {
-    if (this.size === 0) return
+  /** Gives what there is no room for any more. */
+  add(item: A): A | undefined {
+    if (this.size === 0) return item
+    const dropped = this.#items[this.#next]
     this.#items[this.#next] = item
     this.#next = (this.#next + 1) % this.size
+    return dropped
   }
 
   /** The oldest first. */
@@ -670,8 +672,8 @@ class Book implements Service {
   readonly leakKinds: ReadonlyArray<string> | undefined
   /** The circles that have been told of, and still are. */
   told: ReadonlySet<string> = new Set()
-  /** Lines that still keep their frames. */
-  readonly unsettled: Array<Site> = []
+  /** Those whose lines still keep their frames, and those that have no line any more. */
+  readonly unsettled: Array<Kept> = []
   nextId = 1
   seq = 0
 
@@ -696,15 +698,15 @@ class Book implements Service {
     const now = this.clock.unsafeCurrentTimeMillis()
     const entry = new Kept(this, this.nextId++, kind, name, now, details, fiber)
     this.live.set(entry.id, entry)
-    if (entry.line?.settle !== undefined) this.settleSoon(entry.line)
+    if (entry.line?.settle !== undefined) this.settleSoon(entry)
     this.meter?.moved(kind, undefined, "acquiring")
     this.changed(entry)
     return entry
   }
 
   /** Not at once: to read a line takes as long as to capture it, and most are never looked at while somebody waits. */
-  settleSoon(site: Site): void {
-    this.unsettled.push(site)
+  settleSoon(entry: Kept): void {
+    this.unsettled.push(entry)
     if (this.unsettled.length >= mostUnsettled) return this.settle()
     if (this.unsettled.length > 1) return
     // The process's own timer: this is about memory, not about the program's time. It keeps nobody up.
@@ -716,7 +718,7 @@ class Book implements Service {
   }
 
   settle(): void {
-    for (const site of this.unsettled) site.settle?.()
+    for (const { line } of this.unsettled) line?.settle?.()
     this.unsettled.length = 0
   }
 
@@ -774,8 +776,9 @@ class Book implements Service {
     this.move(kept, state)
     kept.endedAt = kept.since
     if (this.meter !== undefined) this.measureEnd(this.meter, kept)
-    this.ended.add(kept)
+    const dropped = this.ended.add(kept)
     this.changed(kept)
+    if (dropped !== undefined) dropped.line = undefined
     return kept
   }
 

@@ -69,7 +69,7 @@ const pathOf = (location: string): string => {
  */
 const readHome = (): RegExp => {
   // Its own frame says what its lines are called, by source maps or not, in a module or in a bundle of any format.
-  const here = locationIn(stackOf(new Error()).split("\n")[1] ?? "") ?? ""
+  const here = partsOf(stackOf(new Error()).split("\n")[1] ?? "").place ?? ""
   const [, root] = /^(.*[\\/])(?:dist|src)[\\/]internal[\\/]site\.[jt]s/.exec(here) ?? []
   const file = here.replace(/(:\d+)+$/, "")
   return root === undefined
@@ -92,17 +92,16 @@ const isForeign = (path: string): boolean =>
 
 const frame = /^\s+at (?:(.*?) \((.*)\)|(.*))$/
 
-const locationIn = (line: string): string | undefined => {
-  const [, , inner, bare] = frame.exec(line) ?? []
+const partsOf = (line: string) => {
+  const [, name, inner, bare] = frame.exec(line) ?? []
   const location = inner ?? bare?.replace(/^async /, "")
-  return location === undefined ? undefined : pathOf(location)
+  return { name, place: location === undefined ? undefined : pathOf(location) }
 }
 
 /** `at open (file:///app/db.ts:12:10)` as `open (/app/db.ts:12:10)`; none if it is not the user's. */
 const userFrame = (line: string): string | undefined => {
-  const place = locationIn(line)
+  const { name, place } = partsOf(line)
   if (place === undefined || isForeign(place) || isOurs(place)) return undefined
-  const name = frame.exec(line)?.[1]
   // Effect's own names for a callback that it calls say nothing.
   const isNamed = name !== undefined && !/<anonymous>|effect_instruction/.test(name)
   return isNamed ? `${name} (${place})` : place
