@@ -314,6 +314,39 @@ interface MutableTotals {
   abandoned: number
 }
 
+/**
+ * Why something failed: made into text if somebody asks, or soon; until then it keeps the user's error. Guarded by the
+ * single thread.
+ */
+class Reason {
+  #cause: Cause.Cause<unknown> | undefined
+  #text = ""
+
+  constructor(cause: Cause.Cause<unknown>) {
+    this.#cause = cause
+  }
+
+  get text(): string {
+    this.settle()
+    return this.#text
+  }
+
+  settle(): void {
+    if (this.#cause === undefined) return
+    this.#text = textOf(this.#cause)
+    this.#cause = undefined
+  }
+}
+
+/** An error of the user's may have a getter that throws. */
+const textOf = (cause: Cause.Cause<unknown>): string => {
+  try {
+    return Cause.pretty(cause)
+  } catch {
+    return "a failure that cannot be shown"
+  }
+}
+
 const nothing: Readonly<Record<string, unknown>> = {}
 
 const mostBlockers = 100
@@ -329,8 +362,8 @@ class Kept implements Entry {
   /** The number of the fiber that asked. */
   readonly asker: number | undefined
   readonly span: string | undefined
-  readonly inside: Owner | undefined
-  /** None any more once nobody can ask for it. */
+  /** Like `line`, none any more once nobody can ask for it. */
+  inside: Owner | undefined
   line: Site | undefined
   state: State = "acquiring"
   since: number
@@ -340,8 +373,10 @@ class Kept implements Entry {
   heldAt: number | undefined = undefined
   releasingAt: number | undefined = undefined
   endedAt: number | undefined = undefined
-  reason: Cause.Cause<unknown> | undefined = undefined
+  reason: Reason | undefined = undefined
   warned = false
+  /** Whether somebody has a picture of it, which reads the same lines. */
+  isShown = false
 
   constructor(
     book: unknown,
@@ -403,11 +438,31 @@ class Kept implements Entry {
   }
 
   get cause(): string | undefined {
-    return this.reason && Cause.pretty(this.reason)
+    return this.reason?.text
   }
 
   copy(): Entry {
+    this.isShown = true
     return new Copy(this)
+  }
+
+  get mayKeepAlive(): boolean {
+    return this.line?.settle !== undefined || this.inside !== undefined || this.reason !== undefined
+  }
+
+  /** Makes text of what may keep something of the user's alive. */
+  settle(): void {
+    this.line?.settle?.()
+    for (let at = this.inside; at !== undefined; at = at.outer) at.site?.settle?.()
+    this.reason?.settle()
+  }
+
+  /** Nobody can ask for it any more, but who has a picture of it. */
+  forget(): void {
+    if (this.isShown) this.settle()
+    this.line = undefined
+    this.inside = undefined
+    this.reason = undefined
   }
 }
 
@@ -429,7 +484,7 @@ class Copy implements Entry {
   readonly endedAt: number | undefined
   readonly #line: Site | undefined
   readonly #inside: Owner | undefined
-  readonly #reason: Cause.Cause<unknown> | undefined
+  readonly #reason: Reason | undefined
 
   constructor(kept: Kept) {
     this.id = kept.id
@@ -456,7 +511,7 @@ class Copy implements Entry {
   }
 
   get cause(): string | undefined {
-    return this.#reason && Cause.pretty(this.#reason)
+    return this.#reason?.text
   }
 
   toJSON(): Entry {
@@ -656,7 +711,7 @@ const joined = (
 }
 
 const defaultHistory = 1000
-/** In milliseconds: how long a captured line may keep alive what its frames close over. */
+/** In milliseconds: how long an entry may keep alive what its line's frames close over, or what it failed with. */
 const settleAfter = 50
 const mostUnsettled = 4096
 
@@ -672,8 +727,9 @@ class Book implements Service {
   readonly leakKinds: ReadonlyArray<string> | undefined
   /** The circles that have been told of, and still are. */
   told: ReadonlySet<string> = new Set()
-  /** Those whose lines still keep their frames, and those that have no line any more. */
+  /** Those that may still keep something of the user's alive, and some that do no more. */
   readonly unsettled: Array<Kept> = []
+  timer: unknown
   nextId = 1
   seq = 0
 
@@ -698,27 +754,41 @@ class Book implements Service {
     const now = this.clock.unsafeCurrentTimeMillis()
     const entry = new Kept(this, this.nextId++, kind, name, now, details, fiber)
     this.live.set(entry.id, entry)
-    if (entry.line?.settle !== undefined) this.settleSoon(entry)
+    if (entry.mayKeepAlive) this.settleSoon(entry)
     this.meter?.moved(kind, undefined, "acquiring")
     this.changed(entry)
     return entry
   }
 
-  /** Not at once: to read a line takes as long as to capture it, and most are never looked at while somebody waits. */
+  /**
+   * Not at once: to read a line takes as long as to capture it, and of most holds nobody can ask any more by the time that
+   * somebody looks.
+   */
   settleSoon(entry: Kept): void {
     this.unsettled.push(entry)
-    if (this.unsettled.length >= mostUnsettled) return this.settle()
-    if (this.unsettled.length > 1) return
+    if (this.unsettled.length >= mostUnsettled) this.settleIfMany()
+    if (this.timer !== undefined) return
     // The process's own timer: this is about memory, not about the program's time. It keeps nobody up.
-    const timer: { readonly unref?: () => void } | number = setTimeout(
-      () => this.settle(),
-      settleAfter
-    )
+    const timer: { readonly unref?: () => void } | number = setTimeout(() => {
+      this.timer = undefined
+      this.settle()
+    }, settleAfter)
+    this.timer = timer
     if (typeof timer === "object") timer.unref?.()
   }
 
+  /** Of what nobody can ask for any more nothing is kept: it is dropped, not read. */
+  settleIfMany(): void {
+    let kept = 0
+    for (const entry of this.unsettled) {
+      if (entry.mayKeepAlive) this.unsettled[kept++] = entry
+    }
+    this.unsettled.length = kept
+    if (kept > mostUnsettled / 2) this.settle()
+  }
+
   settle(): void {
-    for (const { line } of this.unsettled) line?.settle?.()
+    for (const entry of this.unsettled) entry.settle()
     this.unsettled.length = 0
   }
 
@@ -772,13 +842,16 @@ class Book implements Service {
     this.live.delete(kept.id)
     kept.blockers = undefined
     kept.served = undefined
-    kept.reason = cause
+    if (cause !== undefined) {
+      kept.reason = new Reason(cause)
+      this.settleSoon(kept)
+    }
     this.move(kept, state)
     kept.endedAt = kept.since
     if (this.meter !== undefined) this.measureEnd(this.meter, kept)
     const dropped = this.ended.add(kept)
     this.changed(kept)
-    if (dropped !== undefined) dropped.line = undefined
+    dropped?.forget()
     return kept
   }
 
@@ -980,13 +1053,16 @@ export const layer = (options: LayerOptions = {}): Layer.Layer<never> =>
   )
 
 /**
- * The ledger in force in the fiber that runs now, in this very step.
+ * The ledger in force in that fiber; by default in the one that runs now, in this very step.
  *
  * @category unsafe
  * @since 0.1.0
  */
-export const unsafeInForce = (): Service | undefined =>
-  ledgerOf(Option.getOrUndefined(Fiber.getCurrentFiber()))
+export const unsafeInForce = (
+  fiber: Fiber.RuntimeFiber<unknown, unknown> | undefined = Option.getOrUndefined(
+    Fiber.getCurrentFiber()
+  )
+): Service | undefined => ledgerOf(fiber)
 
 /** Straight from the map: `Context.get` of a reference also looks for its default. */
 const ledgerOf = (

@@ -35,15 +35,18 @@ const project = (text = program): string => {
   return folder
 }
 
-const forgetful = `import { Effect } from "effect"
+/** 50 requests, each handled by `handle`; how many of them were collected, and whether each line is still known. */
+const forgetful = (handle: string, options = "{}") =>
+  `import { Effect } from "effect"
 import { Ledger, Managed } from "holdfast"
 const lamp = Managed.make({ name: "lamp", acquire: Effect.void, release: () => Effect.void })
+const pictures = []
 let collected = 0
 const registry = new FinalizationRegistry(() => { collected++ })
 class Request {
   body = new Uint8Array(100_000)
   handle() {
-    return Managed.use(lamp, () => Effect.void)
+    ${handle}
   }
 }
 const handle = Effect.suspend(() => {
@@ -58,9 +61,11 @@ const main = Effect.gen(function*() {
     globalThis.gc()
   }
   const { ended } = yield* Ledger.snapshot
-  return [collected, ended.length, ended.every(({ site }) => site.includes("main.mjs:9:"))]
+  const shown = pictures.length === 0 ? ended : pictures.flatMap((one) => one.ended)
+  return [collected, shown.length, shown.every(({ cause, site }) =>
+    site.includes("main.mjs:10:") && (cause === undefined || cause.includes("no light")))]
 })
-const seen = await Effect.runPromise(Effect.provide(main, Ledger.layer()))
+const seen = await Effect.runPromise(Effect.provide(main, Ledger.layer(${options})))
 process.stdout.write(JSON.stringify(seen))
 `
 
@@ -102,11 +107,42 @@ it("Site-1: in a bundle each line is the user's by its source map, and none is s
   }
 })
 
-it("Ledger-3: what has ended, or lasts, keeps nothing of the user's alive, and still shows his line", () => {
-  const folder = project(forgetful)
-  try {
-    expect(sitesOf("--expose-gc", path.join(folder, "main.mjs"))).toEqual([50, 50, true])
-  } finally {
-    fs.rmSync(folder, { recursive: true })
+const use = "Managed.use(lamp, () => Effect.void)"
+const failing = `Managed.make({
+  name: "dark",
+  acquire: Effect.fail(Object.assign(new Error("no light"), { request: this })),
+  release: () => Effect.void
+})`
+
+it.each([
+  ["its line", `return ${use}`, "{}", 50],
+  [
+    "the line of the call it was acquired for",
+    `return Ledger.withSite(Effect.suspend(() => ${use}), Ledger.unsafeSite(2))`,
+    "{}",
+    50
+  ],
+  [
+    "what it failed with",
+    `return Effect.ignore(Managed.use(${failing}, () => Effect.void))`,
+    "{}",
+    50
+  ],
+  [
+    "the line in a picture of it, though it has left the history",
+    `return Effect.zipRight(${use}, Effect.tap(Ledger.snapshot, (one) => pictures.push(one)))`,
+    "{ history: 1 }",
+    50
+  ]
+])(
+  "Ledger-3: what has ended keeps nothing of the user's alive: %s",
+  (_, handle, options, shown) => {
+    const folder = project(forgetful(handle, options))
+    try {
+      const seen = sitesOf("--expose-gc", path.join(folder, "main.mjs"))
+      expect(seen).toEqual([50, shown, true])
+    } finally {
+      fs.rmSync(folder, { recursive: true })
+    }
   }
-})
+)
