@@ -22,6 +22,7 @@ import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import type * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
+import type * as FiberId from "effect/FiberId"
 import type * as Option from "effect/Option"
 import * as Runtime from "effect/Runtime"
 import * as RuntimeFlags from "effect/RuntimeFlags"
@@ -45,15 +46,25 @@ export const isInstant = (effect: object): boolean => {
   return op === "Success" || op === "Sync" || op === "Failure"
 }
 
-// Guarded by the single thread: added to in the step that begins to wait.
-const bounded = new WeakSet<object>()
+// Guarded by the single thread: who waits for work of ours, written in the step that begins to; nobody, once it is abandoned.
+const bounded = new WeakMap<object, Fibers | undefined>()
 
 /** Whether a fiber is work that only its deadline may cut: who interrupts what is left behind (Shutdown.ts) asks. */
 export const isBounded = (fiber: object): boolean => bounded.has(fiber)
 
-// Guarded by the single thread: how many starts are on the stack right now.
-let depth = 0
+/** One start that is on the stack right now. */
+interface Start {
+  readonly caller: Fibers
+  work: FiberId.Runtime | undefined
+}
+
+// Guarded by the single thread: the innermost is the last.
+const starts: Array<Start> = []
 const deepest = 16
+
+/** The fiber that can do nothing until this one, which is work of ours, has ended or is abandoned; none of any other fiber. */
+export const callerOf = (fiber: Fibers): Fibers | undefined =>
+  bounded.get(fiber) ?? starts.findLast(({ work }) => work === fiber.id())?.caller
 
 /** A root fiber with the FiberRefs of `caller`, interruptible, that has run up to its first wait. */
 const start = <A, E, R>(
@@ -67,11 +78,19 @@ const start = <A, E, R>(
     runtimeFlags: RuntimeFlags.enable(flags, RuntimeFlags.Interruption),
     fiberRefs: caller.getFiberRefs()
   })
-  depth++
+  const begun: Start = { caller, work: undefined }
+  starts.push(begun)
   try {
-    return Runtime.runFork(runtime, effect, { immediate: depth <= deepest })
+    return Runtime.runFork(runtime, effect, {
+      immediate: starts.length <= deepest,
+      // The only place that knows which fiber it will be before that runs.
+      updateRefs: (refs, id) => {
+        begun.work = id
+        return refs
+      }
+    })
   } finally {
-    depth--
+    starts.pop()
   }
 }
 
@@ -80,8 +99,6 @@ const observe = <A, E>(
   timer: Fiber.RuntimeFiber<Duration.Duration> | undefined
 ): Effect.Effect<Either.Either<Exit.Exit<A, E>, Duration.Duration>> =>
   Effect.async((resume) => {
-    bounded.add(work)
-    if (timer !== undefined) bounded.add(timer)
     // Guarded by the single thread: whichever observer runs first decides, the other finds `decided`.
     let decided = false
     work.addObserver((exit) => {
@@ -93,6 +110,7 @@ const observe = <A, E>(
     timer?.addObserver((exit) => {
       if (decided) return
       decided = true
+      bounded.set(work, undefined)
       work.unsafeInterruptAsFork(timer.id())
       resume(Effect.succeed(Either.left(exit._tag === "Success" ? exit.value : Duration.zero)))
     })
@@ -113,10 +131,12 @@ export const outcomeWithin = <A, E, R>(
       const work = start(effect, caller, runtimeFlags)
       const ended = work.unsafePoll()
       if (ended !== null) return Effect.succeed(Either.right(ended))
+      bounded.set(work, caller)
       // Without a bound, too, it runs by itself: in the caller's fiber an interruption of that would reach it.
       const timer = Duration.isFinite(deadline)
         ? start(timerOf(deadline), caller, runtimeFlags)
         : undefined
+      if (timer !== undefined) bounded.set(timer, undefined)
       return observe(work, timer)
     })
   )
