@@ -13,15 +13,18 @@
  * - ExitStack-3 A handler sees the exit as it is by then and may replace it; what the last one leaves is the result.
  * - ExitStack-4 (L4, L5) One that fails, throws or overruns its deadline stops no other; its failure is appended.
  * - ExitStack-5 (L1) At every instant one owner: `popAll` and `moveTo` hand over everything, in one step, or nothing.
- * - ExitStack-6 (L7) Close unwinds once and to its end, even if the closer is interrupted; all who close see one exit.
+ * - ExitStack-6 (L7) Close unwinds once and to its end, even if the closer is interrupted; all who wait for it see one exit.
  * - ExitStack-7 (L7) A closed or emptied stack refuses with `OwnerClosed` before anything is acquired; what was being
  *   acquired meanwhile is given back, and only then does the close go on to what that may have used.
  * - ExitStack-8 `enterAll` enters all or none.
+ * - ExitStack-9 Nobody waits for himself. A close asked for by one of the stack's own releases changes nothing and returns at
+ *   once; one asked for by an acquire does not wait for that one, which is then refused and given back.
  *
  * COST (2026-11, `npm run bench -- ExitStack`) `use` no more than `acquireUseRelease`; a `Managed` entered and released about
  * 4 µs, a fifth of `acquireRelease` in a scope; a scoped effect 2 to 3 times that one: its scope is its own, its close bounded.
  * NOT DONE a close that cuts an acquire in flight: it belongs to another fiber. A stack without an owner: what `popAll`
- * returns belongs to a scope, or an interrupt right after it would lose everything.
+ * returns belongs to a scope, or an interrupt right after it would lose everything. ExitStack-9 for a fiber that the acquire
+ * or the release has forked and waits for: whether somebody waits for a fiber nobody knows.
  * SOURCES Python's `AsyncExitStack` (test/ExitStack.parity.test.ts runs one table on both), tc39's `move()`, cats-effect.
  *
  * @since 0.1.0
@@ -33,10 +36,12 @@ import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
 import * as FiberId from "effect/FiberId"
+import * as Option from "effect/Option"
 import * as Scope from "effect/Scope"
 import type * as Types from "effect/Types"
-import { isInstant, outcomeWithin, releaseDeadlineOf } from "./internal/deadline.ts"
+import { callerOf, isInstant, outcomeWithin, releaseDeadlineOf } from "./internal/deadline.ts"
 import { asDefects, effectOf, interruptsAsDefects, withFailure } from "./internal/exit.ts"
 import * as Ledger from "./Ledger.ts"
 import * as Managed from "./Managed.ts"
@@ -159,6 +164,10 @@ export interface ExitStack<in A = never, in E = never> {
    * Unwinds with `exit` and gives the exit that came of it: as a value, failures of releases included, so look at it or flatten
    * it. Whoever closes it again waits for the same end and gets the same exit.
    *
+   * **Details** — From inside, where it would wait for itself: one of the stack's own releases or handlers gets `exit` back at
+   *   once, since the stack is closing anyway; an acquire for the stack waits for all but itself, and is then refused with
+   *   `OwnerClosed` and given back (`enterAll` is one acquire). Inside is what runs in the fiber of the acquire or the release;
+   *   one that it forks waits like anybody else, so do not wait for that.
    * **Interruption** — the unwinding runs to its end; who waits for another's close stops waiting. **Errors** — none.
    * **Cost** — that of the releases.
    */
@@ -361,6 +370,32 @@ const unwound = <A, E, B, F>(
     )
   })
 
+// Who waits for whom.
+
+type AnyFiber = Fiber.RuntimeFiber<unknown, unknown>
+
+const currentFiber = (): AnyFiber | undefined => Option.getOrUndefined(Fiber.getCurrentFiber())
+
+/** The fiber that runs now, and those that can do nothing until it has ended. */
+const waitingForThis = (): ReadonlySet<unknown> => {
+  const fibers = new Set<unknown>()
+  for (let next = currentFiber(); next !== undefined; next = callerOf(next)) fibers.add(next)
+  return fibers
+}
+
+/** One acquire in flight. Guarded by the single thread. */
+interface Entering {
+  readonly fiber: unknown
+  /** Of `enterAll`: the stack of its members, each of which may have a fiber of its own. */
+  part: { readonly entering: ReadonlyArray<Entering>; refusing: boolean } | undefined
+  /** It came too late, and is given back. */
+  isOver: boolean
+}
+
+const isBy = ({ fiber, part }: Entering, fibers: ReadonlySet<unknown>): boolean =>
+  fibers.has(fiber) ||
+  (part !== undefined && part.entering.some((member) => isBy(member, fibers)))
+
 // What can be entered.
 
 const scopedName = "scoped effect"
@@ -378,12 +413,14 @@ class ExitStackImpl<in out A, in out E> implements ExitStack<A, E> {
   steps: Array<Step<A, E>> = []
   /** Closed, closing, or emptied: nothing more comes in. */
   refusing = false
-  /** How many acquires are in flight. */
-  entering = 0
+  /** The acquires in flight that a close waits for. */
+  readonly entering: Array<Entering> = []
   /** Who waits for the last of them. */
   wake: (() => void) | undefined = undefined
   /** Somebody closes it, or has. */
   isEnding = false
+  /** Who runs its steps. */
+  unwinder: AnyFiber | undefined = undefined
   /** The exit it has ended with. */
   final: Exit.Exit<unknown, unknown> | undefined = undefined
   /** Who waits for that. */
@@ -441,9 +478,10 @@ class ExitStackImpl<in out A, in out E> implements ExitStack<A, E> {
     >
     const site = Ledger.unsafeSite()
     const names = resources.map((resource) => nameOf(resource)).join(", ")
-    const taken = this.take(names, (restore) => {
+    const taken = this.take(names, (restore, entering) => {
       // All of them on a stack of their own, which is laid on this one when it is complete.
       const part = new ExitStackImpl<A, E>(this.name)
+      entering.part = part
       const entered = Parallel.forEach(
         resources,
         (resource: Member) => part.enter(resource),
@@ -497,28 +535,32 @@ class ExitStackImpl<in out A, in out E> implements ExitStack<A, E> {
   close(exit: Exit.Exit<unknown, unknown>): Effect.Effect<Exit.Exit<unknown, unknown>> {
     // MASK: from the first release to the last, or an interrupt would lose the rest; who waits for another's close may go.
     return Effect.uninterruptibleMask((restore) =>
-      this.isEnding ? restore(this.join()) : this.endInMask(exit)
+      this.isEnding ? restore(this.join(exit)) : this.endInMask(exit)
     )
   }
 
   /** Acquires, and registers in the step in which that has succeeded. */
   take<B, E2, R>(
     what: string,
-    open: (restore: Managed.Restore) => Effect.Effect<Taken<B, A, E>, E2, R>
+    open: (
+      restore: Managed.Restore,
+      entering: Entering
+    ) => Effect.Effect<Taken<B, A, E>, E2, R>
   ): Effect.Effect<B, E2 | Managed.OwnerClosed, R> {
     // MASK: nothing may fall between the acquire and its registration; waiting is restored by what is acquired.
     return this.inItsName(Effect.uninterruptibleMask((restore) => {
       if (this.refusing) return this.refused(what)
-      this.entering++
-      return Effect.matchCauseEffect(open(restore), {
+      const entering: Entering = { fiber: currentFiber(), part: undefined, isOver: false }
+      this.entering.push(entering)
+      return Effect.matchCauseEffect(open(restore, entering), {
         onFailure: (cause) => {
-          this.leave()
+          this.leave(entering)
           return Effect.failCause(cause)
         },
         onSuccess: ({ steps, value }) => {
-          if (this.refusing) return this.tooLate(what, steps)
+          if (this.refusing) return this.tooLate(what, steps, entering)
           for (const step of steps) this.steps.push(step)
-          this.leave()
+          this.leave(entering)
           return Effect.succeed(value)
         }
       })
@@ -528,12 +570,14 @@ class ExitStackImpl<in out A, in out E> implements ExitStack<A, E> {
   /** It was acquired for a stack that has closed meanwhile: it goes at once, and the close waits for it. */
   tooLate(
     what: string,
-    steps: ReadonlyArray<Step<A, E>>
+    steps: ReadonlyArray<Step<A, E>>,
+    entering: Entering
   ): Effect.Effect<never, Managed.OwnerClosed> {
+    entering.isOver = true
     const refused = Cause.fail(new Managed.OwnerClosed({ owner: this.name, resource: what }))
     return Effect.onExit(
       this.failed(refused, [...steps]),
-      () => Effect.sync(() => this.leave())
+      () => Effect.sync(() => this.leave(entering))
     )
   }
 
@@ -546,8 +590,27 @@ class ExitStackImpl<in out A, in out E> implements ExitStack<A, E> {
     })
   }
 
-  leave(): void {
-    if (--this.entering === 0) this.wake?.()
+  leave(entering: Entering): void {
+    const index = this.entering.lastIndexOf(entering)
+    if (index === -1) return
+    // Their order says nothing.
+    const last = this.entering.pop()!
+    if (last !== entering) this.entering[index] = last
+    if (this.entering.length === 0) this.wake?.()
+  }
+
+  /** INVARIANT ExitStack-9: the acquires of these are not waited for; they are refused, and nothing more is opened by them. */
+  excuse(fibers: ReadonlySet<unknown>): void {
+    for (const entering of this.entering.filter((one) => isBy(one, fibers))) {
+      if (entering.part !== undefined) entering.part.refusing = true
+      this.leave(entering)
+    }
+  }
+
+  /** Whether one of these runs a release of this stack. */
+  isReleasedBy(fibers: ReadonlySet<unknown>): boolean {
+    return fibers.has(this.unwinder) ||
+      this.entering.some(({ fiber, isOver }) => isOver && fibers.has(fiber))
   }
 
   /** All in one step: nothing can come between the question whether it is closed and the answer. */
@@ -580,15 +643,16 @@ class ExitStackImpl<in out A, in out E> implements ExitStack<A, E> {
 
   /** Unwinds it. Whoever is not the first only waits for that, and keeps the exit it came with. */
   endInMask<B, F>(exit: Exit.Exit<B, F>): Effect.Effect<Exit.Exit<A | B, E | F>> {
-    if (this.isEnding) return Effect.as(this.join(), exit)
+    if (this.isEnding) return Effect.as(this.join(exit), exit)
     this.isEnding = true
     this.refusing = true
-    return this.entering === 0
+    if (this.entering.length > 0) this.excuse(waitingForThis())
+    return this.entering.length === 0
       ? this.unwind(exit)
       : Effect.flatMap(
         Effect.async<void>((resume) => {
           // The last of them may have left before this fiber came to wait.
-          if (this.entering === 0) resume(Effect.void)
+          if (this.entering.length === 0) resume(Effect.void)
           else this.wake = () => resume(Effect.void)
         }),
         () => this.unwind(exit)
@@ -598,16 +662,21 @@ class ExitStackImpl<in out A, in out E> implements ExitStack<A, E> {
   unwind<B, F>(exit: Exit.Exit<B, F>): Effect.Effect<Exit.Exit<A | B, E | F>> {
     const end = (final: Exit.Exit<A | B, E | F>): Exit.Exit<A | B, E | F> => {
       this.final = final
+      this.unwinder = undefined
       if (this.joined !== undefined) Deferred.unsafeDone(this.joined, Exit.succeed(final))
       return final
     }
-    return this.steps.length === 0
-      ? Effect.sync(() => end(exit))
-      : Effect.map(unwound(this.steps, exit), end)
+    if (this.steps.length === 0) return Effect.sync(() => end(exit))
+    this.unwinder = currentFiber()
+    return Effect.map(unwound(this.steps, exit), end)
   }
 
-  join(): Effect.Effect<Exit.Exit<unknown, unknown>> {
+  /** Waits for the end and gives what came of it; to one of its own releases, which the end waits for, `exit` at once. */
+  join(exit: Exit.Exit<unknown, unknown>): Effect.Effect<Exit.Exit<unknown, unknown>> {
     if (this.final !== undefined) return Effect.succeed(this.final)
+    const fibers = waitingForThis()
+    if (this.isReleasedBy(fibers)) return Effect.succeed(exit)
+    this.excuse(fibers)
     this.joined ??= Deferred.unsafeMake(FiberId.none)
     return Deferred.await(this.joined)
   }

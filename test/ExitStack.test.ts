@@ -1,5 +1,16 @@
 import { describe, expect, it } from "@effect/vitest"
-import { Cause, Context, Deferred, Effect, Exit, Fiber, Option, Scope, TestClock } from "effect"
+import {
+  Cause,
+  Context,
+  Deferred,
+  Effect,
+  Exit,
+  Fiber,
+  Option,
+  Runtime,
+  Scope,
+  TestClock
+} from "effect"
 import { Ledger, Managed } from "holdfast"
 import * as ExitStack from "holdfast/ExitStack"
 
@@ -692,6 +703,322 @@ describe("closing", () => {
         yield* kept.close(Exit.void)
       }))
       expect(log.at(-1)).toBe("-a ok undefined")
+    }))
+})
+
+describe("closing from inside", () => {
+  /** A minute is more than any deadline here: what has not ended by then hangs. */
+  const within = <A, E>(program: Effect.Effect<A, E>) =>
+    Effect.gen(function*() {
+      const fiber = yield* Effect.forkDaemon(program)
+      yield* TestClock.adjust("1 minute")
+      expect(fiber.unsafePoll(), "it hangs").not.toBe(null)
+      return yield* Fiber.join(fiber)
+    })
+
+  const closes = (log: Array<string>, close: Effect.Effect<Exit.Exit<unknown, unknown>>) =>
+    Effect.map(close, (exit) => void log.push(`closed ${show(exit)}`))
+
+  /** Closes it while it is being acquired. */
+  const closing = (log: Array<string>, close: Effect.Effect<unknown>) =>
+    Managed.make({
+      name: "r",
+      acquire: Effect.zipRight(close, Effect.sync(() => log.push("+r"))),
+      release: (_, exit) => Effect.sync(() => log.push(`-r ${show(exit)}`))
+    })
+
+  const ways = {
+    enter: (stack: Stack, r: Managed.Managed<unknown>) => stack.enter(r),
+    scoped: (stack: Stack, r: Managed.Managed<unknown>) =>
+      stack.enter(Effect.zipRight(r, Effect.void), { name: "r" }),
+    enterAll: (stack: Stack, r: Managed.Managed<unknown>) => stack.enterAll([r]),
+    "enterAll, 2 at once": (stack: Stack, r: Managed.Managed<unknown>) =>
+      stack.enterAll([r], { concurrency: 2 })
+  } as const
+
+  for (const way of Object.keys(ways) as ReadonlyArray<keyof typeof ways>) {
+    for (const [when, before] of [["at once", Effect.void], ["later", Effect.sleep(1)]] as const) {
+      it.effect(`ExitStack-9: what is acquired closes the stack ${when} (${way}): it is refused and given back`, () =>
+        Effect.gen(function*() {
+          const log: Array<string> = []
+          yield* within(ExitStack.use((stack) =>
+            Effect.gen(function*() {
+              yield* stack.enter(traced(log, "a"))
+              const close = Effect.zipRight(before, closes(log, stack.close(Exit.succeed("x"))))
+              log.push(yield* ends(ways[way](stack, closing(log, close))))
+              log.push(yield* ends(stack.enter(traced(log, "late"))))
+            })
+          ))
+          const refused = "fail OwnerClosed exit stack r"
+          expect(log).toEqual([
+            "+a",
+            "-a ok x",
+            "closed ok x",
+            "+r",
+            `-r ${refused}`,
+            refused,
+            "fail OwnerClosed exit stack late"
+          ])
+        }))
+    }
+  }
+
+  it.effect("ExitStack-9: what is acquired closes the scope that owns the stack", () =>
+    Effect.gen(function*() {
+      const log: Array<string> = []
+      const scope = yield* Scope.make()
+      const stack = yield* Scope.extend(ExitStack.make(), scope)
+      yield* stack.enter(traced(log, "a"))
+      const close = Scope.close(scope, Exit.succeed("x"))
+      expect(yield* within(ends(stack.enter(closing(log, close)))))
+        .toBe("fail OwnerClosed exit stack r")
+      expect(log).toEqual(["+a", "-a ok x", "+r", "-r fail OwnerClosed exit stack r"])
+    }))
+
+  it.effect("ExitStack-9: two that are acquired close it both, and a third one is waited for", () =>
+    Effect.gen(function*() {
+      const log: Array<string> = []
+      yield* within(Effect.scoped(Effect.gen(function*() {
+        const stack = yield* ExitStack.make()
+        yield* stack.enter(traced(log, "a"))
+        const enters = (name: string, seconds: number, close: Effect.Effect<unknown>) =>
+          Effect.fork(Effect.exit(stack.enter(Managed.make({
+            name,
+            acquire: Effect.zipRight(Effect.sleep(seconds * 1_000), close),
+            release: () => Effect.sync(() => log.push(`-${name}`))
+          }))))
+        const close = closes(log, stack.close(Exit.succeed("x")))
+        const fibers = [
+          yield* enters("b", 1, close),
+          yield* enters("c", 2, close),
+          yield* enters("d", 3, Effect.void)
+        ]
+        yield* Fiber.joinAll(fibers)
+      })))
+      expect(log.slice(0, 3)).toEqual(["+a", "-d", "-a ok x"])
+      expect(log.slice(3).toSorted()).toEqual(["-b", "-c", "closed ok x", "closed ok x"])
+    }))
+
+  it.effect("ExitStack-9: what is acquired closes it while somebody waits for that to end", () =>
+    Effect.gen(function*() {
+      const log: Array<string> = []
+      for (const way of Object.keys(ways) as ReadonlyArray<keyof typeof ways>) {
+        log.length = 0
+        yield* within(Effect.scoped(Effect.gen(function*() {
+          const stack = yield* ExitStack.make()
+          yield* stack.enter(traced(log, "a"))
+          const close = Effect.zipRight(
+            Effect.sleep("1 second"),
+            closes(log, stack.close(Exit.succeed("late")))
+          )
+          const entering = yield* Effect.fork(Effect.exit(ways[way](stack, closing(log, close))))
+          yield* Effect.yieldNow()
+          yield* stack.close(Exit.succeed("x"))
+          yield* Fiber.join(entering)
+        })))
+        expect(log, way).toEqual([
+          "+a",
+          "-a ok x",
+          "closed ok x",
+          "+r",
+          "-r fail OwnerClosed exit stack r"
+        ])
+      }
+    }))
+
+  for (const concurrency of [1, 2] as const) {
+    it.effect(`ExitStack-9: one of enterAll closes it: nothing more is opened, ${concurrency} at once`, () =>
+      Effect.gen(function*() {
+        const log: Array<string> = []
+        yield* within(ExitStack.use((stack) =>
+          Effect.gen(function*() {
+            yield* stack.enter(traced(log, "a"))
+            const all = [
+              traced(log, "b"),
+              closing(log, Effect.zipRight(Effect.sleep(1), stack.close(Exit.void))),
+              Effect.zipRight(Effect.sleep(2), traced(log, "c")),
+              traced(log, "d")
+            ] as const
+            log.push(yield* ends(stack.enterAll(all, { concurrency })))
+          })
+        ))
+        const refused = "fail OwnerClosed exit stack r"
+        expect(log).toEqual([
+          "+a",
+          "+b",
+          "-a ok undefined",
+          "+r",
+          `-r ${refused}`,
+          `-b ${refused}`,
+          refused
+        ])
+      }))
+  }
+
+  it.effect("ExitStack-9: what is acquired moves everything, and closes what is left and what moved", () =>
+    Effect.gen(function*() {
+      const log: Array<string> = []
+      yield* within(ExitStack.use((stack) =>
+        Effect.gen(function*() {
+          yield* stack.enter(traced(log, "a"))
+          const moves = Effect.orDie(Effect.scoped(Effect.gen(function*() {
+            const kept = yield* stack.popAll
+            yield* closes(log, stack.close(Exit.succeed("emptied")))
+            yield* closes(log, kept.close(Exit.succeed("moved")))
+          })))
+          log.push(yield* ends(stack.enter(closing(log, moves))))
+        })
+      ))
+      const refused = "fail OwnerClosed exit stack r"
+      expect(log).toEqual([
+        "+a",
+        "closed ok emptied",
+        "-a ok moved",
+        "closed ok moved",
+        "+r",
+        `-r ${refused}`,
+        refused
+      ])
+    }))
+
+  const releases = {
+    "a handler": (stack: Stack, close: Effect.Effect<void>) => stack.push(() => close),
+    "a callback": (stack: Stack, close: Effect.Effect<void>) => stack.callback(close),
+    "a release": (stack: Stack, close: Effect.Effect<void>) =>
+      stack.enter(Managed.make({ name: "r", acquire: Effect.void, release: () => close })),
+    "a finalizer": (stack: Stack, close: Effect.Effect<void>) =>
+      stack.enter(Effect.addFinalizer(() => close)),
+    "a finalizer's finalizer": (stack: Stack, close: Effect.Effect<void>) =>
+      stack.enter(
+        Effect.addFinalizer(() =>
+          Effect.scoped(Managed.make({ name: "r", acquire: Effect.void, release: () => close }))
+        )
+      ),
+    "a handler of a stack that it closes": (stack: Stack, close: Effect.Effect<void>) =>
+      stack.callback(ExitStack.use((inner) => Effect.orDie(inner.callback(close))))
+  } as const
+
+  for (const by of Object.keys(releases) as ReadonlyArray<keyof typeof releases>) {
+    for (const [when, before] of [["at once", Effect.void], ["later", Effect.sleep(1)]] as const) {
+      it.effect(`ExitStack-9: ${by} closes the stack that runs it ${when}: nothing comes of it`, () =>
+        Effect.gen(function*() {
+          const log: Array<string> = []
+          const scope = yield* Scope.make()
+          const stack = yield* Scope.extend(ExitStack.make(), scope)
+          yield* stack.push((exit) => Effect.as(watch(log, "first")(exit), Exit.succeed("y")))
+          yield* releases[by](
+            stack,
+            Effect.zipRight(
+              before,
+              Effect.zipRight(
+                closes(log, stack.close(Exit.succeed("mine"))),
+                Effect.zipRight(Scope.close(scope, Exit.void), Effect.sync(() => log.push("end")))
+              )
+            )
+          )
+          yield* stack.push(watch(log, "last"))
+          yield* within(closes(log, stack.close(Exit.fail("boom"))))
+          expect(log).toEqual([
+            "last saw fail boom",
+            "closed ok mine",
+            "end",
+            "first saw fail boom",
+            "closed ok y"
+          ])
+        }))
+    }
+  }
+
+  it.effect("ExitStack-9: what came too late closes the stack in its release", () =>
+    Effect.gen(function*() {
+      for (const moves of [false, true]) {
+        const log: Array<string> = []
+        yield* within(Effect.scoped(Effect.gen(function*() {
+          const stack = yield* ExitStack.make()
+          yield* stack.enter(traced(log, "a"))
+          const entering = yield* Effect.fork(Effect.exit(stack.enter(Managed.make({
+            name: "r",
+            acquire: Effect.sleep("1 second"),
+            release: () => closes(log, stack.close(Exit.succeed("mine")))
+          }))))
+          yield* Effect.yieldNow()
+          yield* moves ? stack.popAll : closes(log, stack.close(Exit.succeed("x")))
+          yield* Fiber.join(entering)
+        })))
+        expect(log).toEqual(
+          moves
+            ? ["+a", "closed ok mine", "-a ok undefined"]
+            : ["+a", "closed ok mine", "-a ok x", "closed ok x"]
+        )
+      }
+    }))
+
+  it.effect("ExitStack-9: a fiber that an acquire or a release has left behind waits like anybody else", () =>
+    Effect.gen(function*() {
+      const log: Array<string> = []
+      yield* within(Effect.scoped(Effect.gen(function*() {
+        const stack = yield* ExitStack.make()
+        yield* stack.enter(traced(log, "a", Effect.sleep("1 second")))
+        const left = (name: string) =>
+          Effect.zipRight(
+            // Who runs on a captured runtime has all that the fiber had.
+            Effect.flatMap(Effect.runtime<never>(), (runtime) =>
+              Effect.sync(() =>
+                Runtime.runFork(
+                  runtime,
+                  Effect.map(stack.close(Exit.succeed("x")), (exit) =>
+                    log.push(`${name} closed ${show(exit)}`))
+                )
+              )),
+            Effect.forkDaemon(
+              Effect.map(stack.close(Exit.succeed("x")), (exit) =>
+                log.push(`${name}'s child closed ${show(exit)}`))
+            )
+          )
+        yield* stack.callback(Effect.zipRight(left("callback"), Effect.sleep("1 second")))
+        log.push(
+          yield* ends(stack.enter(Managed.make({
+            name: "r",
+            acquire: Effect.zipRight(left("acquire"), Effect.sleep("1 second")),
+            release: () => Effect.sync(() => log.push("-r"))
+          })))
+        )
+        yield* stack.close(Exit.void)
+        // The others, too, have heard by now.
+        yield* Effect.sleep(1)
+      })))
+      expect(log.slice(0, 2)).toEqual(["+a", "-r"])
+      expect(log).toContain("fail OwnerClosed exit stack r")
+      const closed = log.filter((line) => line.includes("closed ok"))
+      expect(closed.toSorted()).toEqual([
+        "acquire closed ok x",
+        "acquire's child closed ok x",
+        "callback closed ok x",
+        "callback's child closed ok x"
+      ])
+      expect(log.indexOf("-a ok x")).toBeLessThan(log.indexOf(closed[0]!))
+    }))
+
+  it.effect("ExitStack-9: a release that was abandoned holds nobody up any more, so its close waits", () =>
+    Effect.gen(function*() {
+      const log: Array<string> = []
+      yield* within(
+        ExitStack.use((stack) =>
+          Effect.gen(function*() {
+            yield* stack.enter(traced(log, "a", Effect.sleep("4 seconds")))
+            yield* stack.callback(
+              Effect.uninterruptible(Effect.zipRight(
+                Effect.sleep("2 seconds"),
+                closes(log, stack.close(Exit.succeed("mine")))
+              )),
+              { releaseDeadline: "1 second" }
+            )
+          })
+        ).pipe(ends, Effect.map((exit) => void log.push(exit)))
+      )
+      const late = "die ReleaseTimeout callback"
+      expect(log.slice(0, 2)).toEqual(["+a", `-a ${late}`])
+      expect(log.slice(2).toSorted()).toEqual([`closed ${late}`, late])
     }))
 })
 

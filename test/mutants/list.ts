@@ -478,21 +478,21 @@ export const mutants: ReadonlyArray<Mutant> = [
   mutant(
     "a close does not wait for what is being acquired",
     "ExitStack.ts",
-    "    return this.entering === 0\n      ? this.unwind(exit)",
+    "    return this.entering.length === 0\n      ? this.unwind(exit)",
     "    return true\n      ? this.unwind(exit)",
     "ExitStack.enter beside"
   ),
   mutant(
     "nobody tells the close that the last acquire has ended",
     "ExitStack.ts",
-    "if (--this.entering === 0) this.wake?.()",
-    "this.entering--",
+    "    if (this.entering.length === 0) this.wake?.()\n",
+    "",
     "ExitStack.enter beside"
   ),
   mutant(
     "an acquire that fails stays in flight for ever",
     "ExitStack.ts",
-    "        onFailure: (cause) => {\n          this.leave()\n",
+    "        onFailure: (cause) => {\n          this.leave(entering)\n",
     "        onFailure: (cause) => {\n",
     "ExitStack.use, entering"
   ),
@@ -500,7 +500,7 @@ export const mutants: ReadonlyArray<Mutant> = [
     "what comes too late has left before it is given back",
     "ExitStack.ts",
     "    return Effect.onExit(\n      this.failed(refused, [...steps]),",
-    "    this.leave()\n    return Effect.onExit(\n      this.failed(refused, [...steps]),",
+    "    this.leave(entering)\n    return Effect.onExit(\n      this.failed(refused, [...steps]),",
     "ExitStack.enter beside"
   ),
   mutant(
