@@ -33,6 +33,7 @@ import * as FiberId from "effect/FiberId"
 import * as Option from "effect/Option"
 import type * as Schedule from "effect/Schedule"
 import { exitWithin } from "./internal/deadline.ts"
+import { prettyOf } from "./internal/exit.ts"
 import * as Source from "./internal/source.ts"
 import * as Workers from "./internal/workers.ts"
 import * as Ledger from "./Ledger.ts"
@@ -149,9 +150,7 @@ export class BatchFailed<E> extends Data.TaggedError("BatchFailed")<{
 }> {
   override get message(): string {
     const { done, name, taken } = this.report
-    return `Job "${name}" stopped after ${taken} items (${done} done): ${
-      Cause.pretty(this.failure)
-    }`
+    return `Job "${name}" stopped after ${taken} items (${done} done): ${prettyOf(this.failure)}`
   }
 }
 

@@ -24,7 +24,7 @@
  *
  * @since 0.1.0
  */
-import * as Cause from "effect/Cause"
+import type * as Cause from "effect/Cause"
 import type * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import * as Data from "effect/Data"
@@ -40,6 +40,7 @@ import * as MetricBoundaries from "effect/MetricBoundaries"
 import * as MetricLabel from "effect/MetricLabel"
 import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
+import { prettyOf } from "./internal/exit.ts"
 import * as CapturedSite from "./internal/site.ts"
 
 /**
@@ -333,17 +334,8 @@ class Reason {
 
   settle(): void {
     if (this.#cause === undefined) return
-    this.#text = textOf(this.#cause)
+    this.#text = prettyOf(this.#cause)
     this.#cause = undefined
-  }
-}
-
-/** An error of the user's may have a getter that throws. */
-const textOf = (cause: Cause.Cause<unknown>): string => {
-  try {
-    return Cause.pretty(cause)
-  } catch {
-    return "a failure that cannot be shown"
   }
 }
 

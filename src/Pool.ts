@@ -51,6 +51,7 @@ import * as RuntimeFlags from "effect/RuntimeFlags"
 import * as Schedule from "effect/Schedule"
 import * as Scope from "effect/Scope"
 import { exitWithin } from "./internal/deadline.ts"
+import { prettyOf } from "./internal/exit.ts"
 import * as Flow from "./internal/poolFlow.ts"
 import * as State from "./internal/poolState.ts"
 import * as Ledger from "./Ledger.ts"
@@ -100,7 +101,7 @@ export class PoolTimeout extends Data.TaggedError("PoolTimeout")<{
     const why = this.heldByWaiter > 0
       ? `The waiting fiber itself holds ${this.heldByWaiter}: nested use needs max ≥ depth × users.`
       : Option.isSome(this.lastFailure)
-      ? `Opening last failed with: ${Cause.pretty(this.lastFailure.value)}`
+      ? `Opening last failed with: ${prettyOf(this.lastFailure.value)}`
       : "Raise `max` or the timeout, or look at `Pool.holders`."
     return `${what} (max ${max}: ${used} used, ${idle} idle, ${creating} creating; ${pending} waiting). ${why}`
   }

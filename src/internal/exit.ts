@@ -8,6 +8,24 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as HashSet from "effect/HashSet"
 
+/** `Cause.pretty`, but an error that cannot be shown (its cause is itself, its getters throw) hides nothing but itself. */
+export const prettyOf = (cause: Cause.Cause<unknown>): string => {
+  try {
+    return Cause.pretty(cause)
+  } catch {
+    const errors = [...Cause.failures(cause), ...Cause.defects(cause)]
+    return errors.map(textOf).join("\n") || "a failure that cannot be shown"
+  }
+}
+
+const textOf = (error: unknown): string => {
+  try {
+    return String(error)
+  } catch {
+    return "an error that cannot be shown"
+  }
+}
+
 /** An owner has no type for what a release fails with. */
 export const asDefects = (cause: Cause.Cause<unknown>): Cause.Cause<never> =>
   Cause.flatMap(cause, (error) => Cause.die(error))
