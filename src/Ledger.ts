@@ -11,7 +11,8 @@
  * - Ledger-2 An entry ends once: the first end (released, failed, abandoned) counts, a later one is ignored.
  * - Ledger-3 Memory is O(held + kinds + `history`): older ended entries leave only their counts, and no entry keeps anything
  *   of the user's alive but its attributes.
- * - Ledger-4 Off, nothing is recorded and neither a clock nor a stack is read; ids are unique and ascend.
+ * - Ledger-4 Off, nothing is recorded and neither a clock nor a stack is read, but, outside of any fiber, the lines of the
+ *   first 1,000 descriptions; ids are unique and ascend.
  * - Ledger-5 Taking who asked for a hold for the one who lets go of it: a deadlock is reported if and only if, among the
  *   recorded waits, fibers wait for each other in a circle and nobody else holds anything that could let one of them go on.
  * - Ledger-6 A listener sees every change in its order, numbered; if it falls behind, the gap shows in the numbers.
@@ -652,6 +653,9 @@ interface Meter {
   readonly leaked: (kind: string) => void
 }
 
+/** One for all ledgers, as the registry of metrics is: several would each overwrite the others' gauge. */
+const meterOfAll = (): Meter => GlobalValue.globalValue("holdfast/Ledger/meter", makeMeter)
+
 const makeMeter = (): Meter => {
   const boundaries = MetricBoundaries.exponential({ start: 0.001, factor: 2, count: 20 })
   const held = Metric.gauge("resource.held")
@@ -730,7 +734,8 @@ class Book implements Service {
     this.sites = options.sites ?? "first"
     this.ended = new Ring(checkedHistory(options.history ?? defaultHistory))
     this.leakKinds = options.leakKinds
-    this.meter = options.metrics === true ? makeMeter() : undefined
+    this.meter = options.metrics === true ? meterOfAll() : undefined
+    if (this.sites !== "off") linesOutside = Infinity
   }
 
   totalsOf(kind: string): MutableTotals {
@@ -1062,8 +1067,20 @@ const ledgerOf = (
 ): Service | undefined => fiber?.currentContext.unsafeMap.get(Ledger.key) as Service | undefined
 
 /**
- * The line that called whoever calls this, if the ledger in force wants it. Outside of any fiber it is always captured: what
- * a module describes once is not on a hot path, and no ledger can be asked yet.
+ * How many lines are still captured outside of any fiber. Guarded by the single thread: as many as modules need that describe
+ * what they hold while they are loaded; once a ledger is made that wants lines, there is no bound.
+ */
+let linesOutside = 1000
+
+const sitesIn = (fiber: Fiber.RuntimeFiber<unknown, unknown> | undefined): Sites => {
+  if (fiber !== undefined) return ledgerOf(fiber)?.sites ?? "off"
+  return linesOutside-- > 0 ? "first" : "off"
+}
+
+/**
+ * The line that called whoever calls this, if the ledger in force wants it. Outside of any fiber no ledger can be asked: there
+ * it is captured if any ledger has been made that wants lines, and until then the first 1,000 times, which is for what modules
+ * describe while they are loaded. A server whose callbacks describe effects, with no ledger, pays for no line.
  *
  * To be called, synchronously, in a function that the user calls; `frames` is how many frames may be ours, this one included.
  *
@@ -1071,8 +1088,7 @@ const ledgerOf = (
  * @since 0.1.0
  */
 export const unsafeSite = (frames = 6): Site | undefined => {
-  const fiber = Option.getOrUndefined(Fiber.getCurrentFiber())
-  const sites = fiber === undefined ? "first" : ledgerOf(fiber)?.sites ?? "off"
+  const sites = sitesIn(Option.getOrUndefined(Fiber.getCurrentFiber()))
   if (sites === "off") return undefined
   const before = Error.stackTraceLimit
   // Each frame is paid for, so none is asked for that cannot be needed.

@@ -383,6 +383,31 @@ describe("Ledger", () => {
       })
     ))
 
+  it.effect("metrics: of all ledgers together, each named once", () =>
+    Effect.gen(function*() {
+      const kind = "shared kind"
+      const books = yield* Effect.all([
+        Ledger.make({ metrics: true }),
+        Ledger.make({ metrics: true })
+      ])
+      for (const [book, held] of [[books[0], 3], [books[1], 1]] as const) {
+        for (let i = 0; i < held; i++) book.unsafeHeld(book.unsafeAcquiring(kind, `${i}`))
+      }
+      const seen = (yield* Metric.snapshot).filter(({ metricKey }) =>
+        Array.from(metricKey.tags).some(({ value }) => value === kind)
+      ).map(({ metricKey, metricState }) => ({
+        name: metricKey.name,
+        state: Array.from(metricKey.tags).find(({ key }) => key === "state")?.value,
+        metricState
+      }))
+      expect(seen.map(({ name, state }) => [name, state]).toSorted()).toEqual([
+        ["resource.acquire.duration", undefined],
+        ["resource.held", "acquiring"],
+        ["resource.held", "held"]
+      ])
+      expect(seen.find(({ state }) => state === "held")?.metricState).toMatchObject({ value: 4 })
+    }))
+
   it.effect("the accessors speak of the ledger in force; without one they are a defect, not a test passed", () =>
     Effect.gen(function*() {
       const exits: ReadonlyArray<Exit.Exit<unknown, unknown>> = [

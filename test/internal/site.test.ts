@@ -146,3 +146,24 @@ it.each([
     }
   }
 )
+
+const outside = `import { Effect } from "effect"
+import { Ledger } from "holdfast"
+const captured = () => Array.from({ length: 1500 }, () => Ledger.unsafeSite()).filter(Boolean).length
+const inFiber = () => Effect.runSync(Effect.sync(captured))
+const seen = [inFiber(), captured(), captured()]
+Effect.runSync(Ledger.make({ sites: "off" }))
+seen.push(captured())
+Effect.runSync(Ledger.make())
+seen.push(captured(), inFiber())
+process.stdout.write(JSON.stringify(seen))
+`
+
+it("Ledger-4: outside of any fiber only the first 1,000 lines are read, as long as no ledger wants any", () => {
+  const folder = project(outside)
+  try {
+    expect(sitesOf(path.join(folder, "main.mjs"))).toEqual([0, 1000, 0, 0, 1500, 0])
+  } finally {
+    fs.rmSync(folder, { recursive: true })
+  }
+})
