@@ -608,6 +608,26 @@ const scenarios: Readonly<
     Effect.zipRight(
       ExitStack.use((stack) => Effect.zipRight(stack.enter(resource(log, "a")), stack.popAll)),
       says(log, "left")
+    ),
+  a_handler_closes_its_stack: (log) =>
+    ExitStack.use((stack) =>
+      Effect.gen(function*() {
+        yield* stack.enter(resource(log, "a"))
+        yield* stack.push(() => Effect.orDie(Effect.zipRight(aclose(stack), says(log, "closed"))))
+        return yield* boom
+      })
+    ),
+  what_is_entered_closes_its_stack: (log) =>
+    ExitStack.use((stack) =>
+      Effect.gen(function*() {
+        yield* stack.enter(resource(log, "a"))
+        yield* stack.enter(Managed.make({
+          name: "closing",
+          acquire: Effect.zipRight(aclose(stack), says(log, "+closing")),
+          release: (_, exit) => says(log, `-closing ${seen(exit)}`)
+        }))
+        yield* says(log, "entered")
+      })
     )
 }
 
@@ -646,6 +666,17 @@ const differences: Readonly<Record<string, Outcome & { readonly why: string }>> 
     log: ["+a", "left", "-a ok"],
     end: "ok",
     why: "what popAll returns belongs to the scope; in Python it is leaked if it is dropped"
+  },
+  a_handler_closes_its_stack: {
+    log: ["+a", "closed", "-a boom"],
+    end: "boom",
+    why:
+      "the stack is closing, so its handler's close changes nothing; in Python the rest is released inside the handler and told that all went well"
+  },
+  what_is_entered_closes_its_stack: {
+    log: ["+a", "-a ok", "+closing", "-closing OwnerClosed"],
+    end: "OwnerClosed",
+    why: "a closed stack takes nothing on, not even from who closed it"
   },
   cancellation_is_suppressed: {
     log: ["outer ok"],

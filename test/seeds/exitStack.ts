@@ -258,5 +258,43 @@ export const exitStacks: ReadonlyArray<Own> = [
         yield* kept.close(Exit.void)
         yield* Fiber.join(entering)
       })
+  }),
+  beside({
+    name: "ExitStack.close, by what is acquired",
+    body: (_, probe) =>
+      Effect.gen(function*() {
+        const stack = yield* ExitStack.make()
+        yield* stack.enter(resource(probe, "a", 1))
+        const closing = Managed.make({
+          name: "b",
+          acquire: () =>
+            Effect.zipRight(stack.close(Exit.void), probe.acquire("b", { acquireTakes: 1 })),
+          release: (handle) => probe.release(handle),
+          ...patient
+        })
+        const other = yield* Effect.forkScoped(Effect.exit(stack.enter(closing)))
+        yield* Effect.exit(stack.enterAll([resource(probe, "c", 1), closing], { concurrency: 2 }))
+        yield* Fiber.join(other)
+      })
+  }),
+  beside({
+    name: "ExitStack.close, by its own release",
+    body: (_, probe) =>
+      Effect.gen(function*() {
+        const stack = yield* ExitStack.make()
+        yield* stack.enter(resource(probe, "a", 1))
+        const closes = Effect.zipRight(turn, stack.close(Exit.void))
+        yield* stack.callback(closes, patient)
+        yield* stack.enter(Managed.make({
+          name: "b",
+          acquire: probe.acquire("b"),
+          release: (handle) => Effect.zipRight(closes, probe.release(handle)),
+          ...patient
+        }))
+        const other = yield* Effect.forkScoped(stack.close(Exit.void))
+        yield* turn
+        yield* stack.close(Exit.void)
+        yield* Fiber.join(other)
+      })
   })
 ]

@@ -737,6 +737,32 @@ async def pop_all_and_nobody_closes_it(log):
     log.append("left")
 
 
+@scenario
+async def a_handler_closes_its_stack(log):
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(Resource(log, "a"))
+
+        async def handler(kind, e, trace):
+            await stack.aclose()
+            log.append("closed")
+
+        stack.push_async_exit(handler)
+        raise Fail("boom")
+
+
+@scenario
+async def what_is_entered_closes_its_stack(log):
+    async with AsyncExitStack() as stack:
+        class Closing(Resource):
+            async def __aenter__(self):
+                await stack.aclose()
+                return await super().__aenter__()
+
+        await stack.enter_async_context(Resource(log, "a"))
+        await stack.enter_async_context(Closing(log, "closing"))
+        log.append("entered")
+
+
 async def run(f):
     log = []
     try:
