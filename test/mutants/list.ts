@@ -494,7 +494,7 @@ export const mutants: ReadonlyArray<Mutant> = [
     "ExitStack.ts",
     "        onFailure: (cause) => {\n          this.leave(entering)\n",
     "        onFailure: (cause) => {\n",
-    "ExitStack.use, entering"
+    "ExitStack.enter beside"
   ),
   mutant(
     "what comes too late has left before it is given back",
@@ -560,5 +560,26 @@ export const mutants: ReadonlyArray<Mutant> = [
     "      if (this.joined !== undefined) Deferred.unsafeDone(this.joined, Exit.succeed(final))\n",
     "",
     "ExitStack.close"
+  ),
+  mutant(
+    "an acquire that closes its stack waits for itself",
+    "ExitStack.ts",
+    "    if (this.entering.length > 0) this.excuse(waitingForThis())\n",
+    "",
+    "ExitStack.close, by what is acquired"
+  ),
+  mutant(
+    "an acquire that closes what is closing waits for itself",
+    "ExitStack.ts",
+    "    this.excuse(fibers)\n",
+    "",
+    "ExitStack.close, by what is acquired"
+  ),
+  mutant(
+    "a release that closes its stack waits for itself",
+    "ExitStack.ts",
+    "    if (this.isReleasedBy(fibers)) return Effect.succeed(exit)\n",
+    "",
+    "ExitStack.close, by its own release"
   )
 ]
