@@ -779,7 +779,8 @@ export const make = (
  *   (`Effect.interrupt` in the body is a failure like another). A body that closes its stack itself keeps its own exit.
  *   Other than Python's: the first failure stays the one that is caught, those of handlers are appended to it; a stack that is
  *   closed, emptied by `popAll` or unwinding refuses with `OwnerClosed`, where Python's takes on; a second closer waits for the
- *   first; what `popAll` hands over is never without an owner; acquire and registration are one step; no release is cut.
+ *   first, or does nothing from inside a release; what `popAll` hands over is never without an owner; acquire and registration
+ *   are one step; no release is cut.
  * **Interruption** — the body is cut; then the stack is unwound to its end, each step bounded by its deadline.
  * **Errors** — those of the body; what handlers and releases failed with is appended to the cause, or replaces it where a
  *   handler returned another exit.

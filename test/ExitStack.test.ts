@@ -895,7 +895,14 @@ describe("closing from inside", () => {
         )
       ),
     "a handler of a stack that it closes": (stack: Stack, close: Effect.Effect<void>) =>
-      stack.callback(ExitStack.use((inner) => Effect.orDie(inner.callback(close))))
+      stack.callback(ExitStack.use((inner) => Effect.orDie(inner.callback(close)))),
+    "a handler 20 stacks further in": (stack: Stack, close: Effect.Effect<void>) =>
+      stack.callback(
+        Array.from({ length: 20 }).reduce<Effect.Effect<void>>(
+          (inside) => ExitStack.use((inner) => Effect.orDie(inner.callback(inside))),
+          close
+        )
+      )
   } as const
 
   for (const by of Object.keys(releases) as ReadonlyArray<keyof typeof releases>) {
