@@ -26,6 +26,8 @@ import * as Main from "./Main.ts"
 
 const voice: Mirror.Voice = {
   line: (text) => Effect.sync(() => void process.stdout.write(`${text}\n`)),
+  // Not where the view or the report goes: that may be a file.
+  error: (text) => Effect.sync(() => void process.stderr.write(`${text}\n`)),
   progress: process.stderr
 }
 
@@ -33,7 +35,7 @@ const voice: Mirror.Voice = {
 let exitCode = 0
 const exitWith = (program: Effect.Effect<number, Settings.BadOption, NodeContext.NodeContext>) =>
   program.pipe(
-    Effect.catchAll((error) => Effect.as(voice.line(`holdfast: ${error.message}`), 2)),
+    Effect.catchAll((error) => Effect.as(voice.error(`holdfast: ${error.message}`), 2)),
     Effect.map((code) => {
       exitCode = code
     })

@@ -73,6 +73,6 @@ export const demo = (
     return code
   }).pipe(
     Effect.catchAll((error) =>
-      Effect.as(voice.line(`holdfast: ${error.message}`), error._tag === "HeldElsewhere" ? 3 : 2)
+      Effect.as(voice.error(`holdfast: ${error.message}`), error._tag === "HeldElsewhere" ? 3 : 2)
     )
   )

@@ -87,5 +87,5 @@ export const explore = (options: Options, voice: Voice): Effect.Effect<number> =
     }
     return failed === 0 ? 0 : 1
   }).pipe(
-    Effect.catchAll((error) => Effect.as(voice.line(`holdfast: ${error.message}`), 2))
+    Effect.catchAll((error) => Effect.as(voice.error(`holdfast: ${error.message}`), 2))
   )

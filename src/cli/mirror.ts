@@ -71,9 +71,10 @@ export const defaults = {
   timeout: Duration.seconds(30)
 } as const
 
-/** Where the command talks to people: `line` to standard output, `progress` to the terminal. */
+/** Where the command talks to people: `line` to standard output, `error` to standard error, `progress` to the terminal. */
 export interface Voice {
   readonly line: (text: string) => Effect.Effect<void>
+  readonly error: (text: string) => Effect.Effect<void>
   readonly progress: Progress.Sink
 }
 
@@ -421,7 +422,7 @@ const codeOf = (error: { readonly _tag: string }): number => {
 const keep = (file: string, content: string, voice: Voice) =>
   Files.writeAtomic(file, content).pipe(
     Effect.as(true),
-    Effect.catchAll((error) => Effect.as(voice.line(`holdfast: ${error.message}`), false))
+    Effect.catchAll((error) => Effect.as(voice.error(`holdfast: ${error.message}`), false))
   )
 
 const summarise = (options: Options, course: Course, voice: Voice) =>
@@ -477,7 +478,7 @@ export const mirror = (
     )
   }).pipe(
     Effect.catchAll((error) =>
-      Effect.as(voice.line(`holdfast: ${describeFailure(error)}`), codeOf(error))
+      Effect.as(voice.error(`holdfast: ${describeFailure(error)}`), codeOf(error))
     )
   )
 

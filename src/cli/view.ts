@@ -99,5 +99,5 @@ export const view = (
     else yield* Files.writeAtomic(options.output, shown)
     return 0
   }).pipe(
-    Effect.catchAll((error) => Effect.as(voice.line(`holdfast: ${error.message}`), 2))
+    Effect.catchAll((error) => Effect.as(voice.error(`holdfast: ${error.message}`), 2))
   )

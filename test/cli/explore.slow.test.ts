@@ -70,7 +70,7 @@ describe("holdfast explore", () => {
     ) {
       const ended = await run(["explore", file])
       expect(ended.code).toBe(2)
-      expect(ended.out).toContain("Export effects, or subjects")
+      expect(ended.err).toContain("Export effects, or subjects")
     }
   })
 })

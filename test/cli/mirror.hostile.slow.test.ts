@@ -100,8 +100,8 @@ describe("a hostile list", { timeout: 90_000 }, () => {
       fs.writeFileSync(list, content)
       const ended = await mirror(list)
       expect(ended.code, ended.out + ended.err).toBe(2)
-      expect(ended.out).toMatch(says)
-      expect(ended.out.trim().split("\n").length).toBeLessThan(8)
+      expect(ended.err).toMatch(says)
+      expect(ended.err.trim().split("\n").length).toBeLessThan(8)
       expect(fs.existsSync(out)).toBe(false)
     })
   }
@@ -110,7 +110,7 @@ describe("a hostile list", { timeout: 90_000 }, () => {
     for (const list of [path.join(work, "no-such-list"), work]) {
       const ended = await mirror(list)
       expect(ended.code).toBe(2)
-      expect(ended.out).toContain(list)
+      expect(ended.err).toContain(list)
     }
     expect(fs.existsSync(out)).toBe(false)
   })
@@ -232,7 +232,7 @@ describe("a hostile place", { timeout: 90_000 }, () => {
     fs.writeFileSync(path.join(work, "file"), "")
     const ended = await run(["mirror", fine(), "--to", path.join(work, "file", "out")])
     expect(ended.code).toBe(2)
-    expect(ended.out).toMatch(/Cannot write into the folder/)
+    expect(ended.err).toMatch(/Cannot write into the folder/)
     if (process.getuid?.() === 0) return
     fs.mkdirSync(out, { mode: 0o555 })
     expect((await mirror(fine())).code).toBe(2)
@@ -263,7 +263,7 @@ describe("a hostile place", { timeout: 90_000 }, () => {
     ) {
       const ended = await mirror(fine(), "--database-url", url)
       expect(ended.code, ended.out + ended.err).toBe(2)
-      expect(ended.out).toMatch(/^holdfast: /)
+      expect(ended.err).toMatch(/^holdfast: /m)
       expect(ended.out + ended.err).not.toContain("secret")
     }
   })
@@ -276,7 +276,7 @@ describe("a hostile place", { timeout: 90_000 }, () => {
       const at = report === "" ? "" : path.join(work, report)
       const ended = await run(["mirror", list, "--to", out, "--report", at])
       expect([report, ended.code]).toEqual([report, 2])
-      expect(ended.out).toMatch(/^holdfast: The report cannot be written/)
+      expect(ended.err).toMatch(/^holdfast: The report cannot be written/m)
     }
     expect(fs.existsSync(out)).toBe(false)
     expect(fs.readFileSync(list, "utf8")).toContain(origin)

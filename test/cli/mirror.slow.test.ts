@@ -203,7 +203,7 @@ describe("holdfast mirror", { timeout: 90_000 }, () => {
     await until("some files", someFiles(1))
     const second = await run(["mirror", list, "--to", path.join(out, "..", "out")])
     expect(second.code, second.out + second.err).toBe(3)
-    expect(second.out).toContain(String(first.child.pid))
+    expect(second.err).toContain(String(first.child.pid))
     first.child.kill("SIGTERM")
     expect((await first.ended).code).toBe(75)
     await Effect.runPromise(Scope.close(scope, Exit.void))
@@ -235,7 +235,7 @@ describe("holdfast mirror", { timeout: 90_000 }, () => {
     process.kill(pid, "SIGKILL")
     const ended = await running.ended
     expect(ended.code, ended.out + ended.err).toBe(1)
-    expect(ended.out).toMatch(/^holdfast: .*(connection|lock)/im)
+    expect(ended.err).toMatch(/^holdfast: .*(connection|lock)/im)
     expect((await run(["mirror", list, "--to", out])).code).toBe(0)
     await expectWhole(origin)
   })
@@ -277,7 +277,7 @@ describe("holdfast mirror", { timeout: 90_000 }, () => {
         await client.query(make)
         const refused = await run(["mirror", list, "--to", out, "--database-url", url])
         expect([make, refused.code]).toEqual([make, 2])
-        expect(refused.out).toMatch(/^holdfast: The table mirror_file of this database is not/m)
+        expect(refused.err).toMatch(/^holdfast: The table mirror_file of this database is not/m)
         await client.query(drop)
       }
       expect((await run(["mirror", list, "--to", out, "--database-url", url])).code).toBe(0)
@@ -297,14 +297,14 @@ describe("holdfast mirror", { timeout: 90_000 }, () => {
   })
 })
 
-describe("holdfast demo", () => {
+describe("holdfast demo", { timeout: 90_000 }, () => {
   it("a second demo of the same folder, at once: exit 3, and the first one's origin is kept", async () => {
     const first = start(["demo", "--to", out])
     await until("the first is at work", () => first.output().includes("Mirroring"))
     const port = fs.readFileSync(path.join(out, "origin-port.txt"), "utf8")
     const second = await run(["demo", "--to", out])
     expect(second.code, second.out + second.err).toBe(3)
-    expect(second.out).toContain(String(first.child.pid))
+    expect(second.err).toContain(String(first.child.pid))
     first.child.kill("SIGTERM")
     expect([0, 75, 143]).toContain((await first.ended).code)
     expect(fs.readFileSync(path.join(out, "origin-port.txt"), "utf8")).toBe(port)

@@ -48,7 +48,7 @@ describe("holdfast mirror --ledger, holdfast view", { timeout: 90_000 }, () => {
     expect(fs.readFileSync(page, "utf8")).toBe(View.html(snapshot))
     const none = await run(["view", report])
     expect(none.code).toBe(2)
-    expect(none.out).toContain("(not a ledger): field holdfast.ledger is missing")
+    expect(none.err).toContain("(not a ledger): field holdfast.ledger is missing")
   })
 
   it("Mirror-5: also when it was stopped half way, and when it failed", async () => {
@@ -81,11 +81,11 @@ describe("holdfast mirror --ledger, holdfast view", { timeout: 90_000 }, () => {
     for (const [place, said] of cases) {
       const refused = await run(["mirror", list, "--to", out, "--ledger", place])
       expect(refused.code).toBe(2)
-      expect(refused.out).toContain(`The ledger cannot be written to ${place}: ${said}`)
+      expect(refused.err).toContain(`The ledger cannot be written to ${place}: ${said}`)
     }
     const same = path.join(work, "both.json")
     const both = await run(["mirror", list, "--to", out, "--report", same, "--ledger", same])
-    expect(both.out).toContain("it is the report")
+    expect(both.err).toContain("it is the report")
     expect(fs.existsSync(out)).toBe(false)
   })
 })

@@ -28,6 +28,7 @@ fs.writeFileSync(written, View.json(snapshot))
 /** What the command says, and its exit code. */
 const show = async (options: Partial<CliView.Options>) => {
   const lines: Array<string> = []
+  const errors: Array<string> = []
   const code = await Effect.runPromise(
     CliView.view(
       {
@@ -41,11 +42,12 @@ const show = async (options: Partial<CliView.Options>) => {
       },
       {
         line: (text) => Effect.sync(() => void lines.push(text)),
+        error: (text) => Effect.sync(() => void errors.push(text)),
         progress: { isTTY: false, write: () => true }
       }
     ).pipe(Effect.provide(NodeFileSystem.layer))
   )
-  return { code, out: lines.join("\n") }
+  return { code, out: lines.join("\n"), err: errors.join("\n") }
 }
 
 describe("holdfast view", () => {
@@ -53,15 +55,19 @@ describe("holdfast view", () => {
     const { code, out } = await show({})
     expect(code).toBe(0)
     expect(`${out}\n`).toBe(View.text(snapshot))
-    expect(await show({ text: true })).toEqual({ code: 0, out })
+    expect(await show({ text: true })).toEqual({ code: 0, out, err: "" })
     const narrow = await show({ width: 40 })
     expect(Math.max(...narrow.out.split("\n").map((line) => line.length))).toBe(40)
   })
 
   it("writes a page or a timeline, to standard output or a file", async () => {
-    expect(await show({ svg: true })).toEqual({ code: 0, out: View.svg(snapshot).trimEnd() })
+    expect(await show({ svg: true })).toEqual({
+      code: 0,
+      out: View.svg(snapshot).trimEnd(),
+      err: ""
+    })
     const page = inFolder("ledger.html")
-    expect(await show({ html: true, output: page })).toEqual({ code: 0, out: "" })
+    expect(await show({ html: true, output: page })).toEqual({ code: 0, out: "", err: "" })
     expect(fs.readFileSync(page, "utf8")).toBe(View.html(snapshot))
   })
 
@@ -86,26 +92,30 @@ describe("holdfast view", () => {
     ]
     for (const [name, content, said] of cases) {
       fs.writeFileSync(inFolder(name), content)
-      const { code, out } = await show({ ledger: inFolder(name), html: true, output: page })
+      const { code, err, out } = await show({ ledger: inFolder(name), html: true })
       expect(code, name).toBe(2)
-      expect(out, name).toMatch(said)
+      expect(err, name).toMatch(said)
+      // Where the page would go: that may be a file.
+      expect(out, name).toBe("")
     }
     const missing = inFolder("missing.json")
     expect(await show({ ledger: missing, output: page })).toEqual({
       code: 2,
-      out: `holdfast: ${missing}: There is no such file.`
+      out: "",
+      err: `holdfast: ${missing}: There is no such file.`
     })
-    expect((await show({ ledger: folder })).out).toMatch(/Could not read .*EISDIR/)
+    expect((await show({ ledger: folder })).err).toMatch(/Could not read .*EISDIR/)
     expect(fs.readFileSync(page, "utf8")).toBe("as it was")
   })
 
   it("one view at a time, and into a folder that is there", async () => {
     expect(await show({ html: true, svg: true })).toEqual({
       code: 2,
-      out: "holdfast: --html and --svg at once: ask for one view."
+      out: "",
+      err: "holdfast: --html and --svg at once: ask for one view."
     })
     const nowhere = await show({ html: true, output: inFolder("no/such/page.html") })
     expect(nowhere.code).toBe(2)
-    expect(nowhere.out).toContain("ENOENT")
+    expect(nowhere.err).toContain("ENOENT")
   })
 })
