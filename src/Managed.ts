@@ -10,8 +10,9 @@
  * - Managed-1 (L1) Every successful acquire is followed by exactly one release, whatever the exit.
  * - Managed-2 (L2) Acquire and its registration are one uninterruptible step; only what `acquire` passes to `restore` may
  *   be cut, and an acquire that was cut has registered nothing.
- * - Managed-3 (L4) A release ends by `releaseDeadline` or is abandoned by name: the cause gains `ReleaseTimeout`, the
- *   ledger counts it as abandoned, `onOverrun` has its turn, and the releases after it still run.
+ * - Managed-3 (L4) A release ends by `releaseDeadline`, and in the end of a program by its share of what is left for that, or
+ *   is abandoned by name: the cause gains `ReleaseTimeout`, the ledger counts it as abandoned, `onOverrun` has its turn, and
+ *   the releases after it still run.
  * - Managed-4 (L5) A failing release is appended to the cause of its user's exit, or told to the ledger and the log if
  *   `onReleaseFailure` is `"report"`; it replaces nothing.
  * - Managed-5 (L7) Into a scope that is closed nothing is acquired: it dies with `OwnerClosed` before its acquire runs.
@@ -125,7 +126,7 @@ export class ReleaseTimeout extends Data.TaggedError("ReleaseTimeout")<{
   readonly resource: string
   readonly kind: string
   readonly deadline: Duration.Duration
-  /** How long it was in fact waited for. */
+  /** How long it was in fact waited for: less than `deadline` where the end of the program could not wait that long. */
   readonly elapsed?: Duration.Duration | undefined
   /** The line that acquired it, as far as it is known (Ledger.ts), else the one that described it. */
   readonly site?: string | undefined
@@ -134,11 +135,17 @@ export class ReleaseTimeout extends Data.TaggedError("ReleaseTimeout")<{
 }> {
   override get message(): string {
     const where = this.site === undefined ? "" : ` (acquired at ${this.site.split("\n", 1)[0]})`
+    const waited = Duration.min(this.elapsed ?? this.deadline, this.deadline)
+    const isCut = Duration.lessThan(waited, this.deadline)
     const what = `${this.kind} "${this.resource}"${where} did not end within ${
-      Duration.format(this.deadline)
+      Duration.format(waited)
     }`
-    return this.step === "onOverrun"
-      ? `The \`onOverrun\` of ${what} either: look for what it waits for.`
+    if (this.step === "onOverrun") {
+      return `The \`onOverrun\` of ${what} either: look for what it waits for.`
+    }
+    return isCut
+      ? `The release of ${what}, its share of what the shutdown had left, and was abandoned. `
+        + "Raise the shutdown's `releaseTimeout`, or look for what it waits for."
       : `The release of ${what} and was abandoned. `
         + "Raise `releaseDeadline`, or look for what it waits for."
   }
@@ -179,7 +186,8 @@ export interface Settings<in A, out R2 = never> {
     | ((resource: A) => Readonly<Record<string, unknown>>)
     | undefined
   /**
-   * How long the release may take, counted from its first wait. Default 5 seconds; `Infinity` for no bound.
+   * How long the release may take, counted from its first wait. Default 5 seconds; `Infinity` for no bound of its own: while a
+   * program is made to let go, any release has four fifths of what is left of its `releaseTimeout`.
    */
   readonly releaseDeadline?: Duration.DurationInput | undefined
   /**

@@ -13,13 +13,14 @@
  * - Shutdown-3 Phases only go forward. Readiness is gone in the very step of the request, before anything else is done.
  * - Shutdown-4 (L4) Each phase ends by its bound and all by `total`, whatever the program, a hook or a release does; draining
  *   and stopping leave the releases `releaseTimeout`, or half of `total` if that is less, and draining leaves stopping
- *   `stopTimeout`, or a third of the rest.
+ *   `stopTimeout`, or a third of the rest. While releasing, each release that is bounded at all (Managed.ts) has four fifths of
+ *   what is left, whatever its own deadline: the ones after it still run.
  * - Shutdown-5 A hook whose scope is open at the request runs once, and its scope stays open until it has ended or its phase
  *   has; one whose scope has closed before never runs.
  * - Shutdown-6 (L3) When the program has ended, in whatever way, the fibers it left behind are interrupted and waited for, so
  *   that what they hold is let go; a release under way is waited for, never cut.
- * - Shutdown-7 (L5) The report names what failed, was abandoned or is still held, each phase that overran and by what
- *   line's work, and each fiber that is left.
+ * - Shutdown-7 (L5) The report names what failed, was abandoned or is still held, from the very step of the request on, each
+ *   phase that overran and by what line's work, and each fiber that is left; a release only by its resource.
  *
  * COST (2026-11) one fiber beside the program and a look at `Fiber.roots` at the end: 0.2 ms for a run of nothing; 10,000
  * resources are let go of, and reported, in 0.1 s.
@@ -43,7 +44,8 @@ import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as Subscribable from "effect/Subscribable"
-import { isBounded } from "./internal/deadline.ts"
+import * as Deadline from "./internal/deadline.ts"
+import { prettyOf } from "./internal/exit.ts"
 import * as Ledger from "./Ledger.ts"
 
 /**
@@ -82,7 +84,10 @@ export interface Budgets {
   readonly drainTimeout?: Duration.DurationInput | undefined
   /** How long the `onStop` hooks and what is marked by `drains` or `inFlight` may take after that. Default 10 seconds. */
   readonly stopTimeout?: Duration.DurationInput | undefined
-  /** How long the program may take to let go, once interrupted. Default 10 seconds. */
+  /**
+   * How long the program may take to let go, once interrupted. Default 10 seconds. Each release may take four fifths of what is
+   * left of it, less if its own deadline is shorter: then it is abandoned by name, and its owner goes on.
+   */
   readonly releaseTimeout?: Duration.DurationInput | undefined
   /** How long all of it may take. Default 25 seconds: Kubernetes kills after 30. */
   readonly total?: Duration.DurationInput | undefined
@@ -498,6 +503,10 @@ const urgency: ReadonlyArray<Ledger.State> = ["releasing", "acquiring", "held"]
 
 const nothing = { released: 0, failed: 0, abandoned: 0, held: 0, resources: [] }
 
+/** Whether nobody waits for a fiber: a release that was abandoned, or what has timed one. */
+const isLeft = (fiber: AnyFiber): boolean =>
+  Deadline.isBounded(fiber) && Deadline.callerOf(fiber) === undefined
+
 /** The fibers that the program has left behind, each told once to end. */
 class LeftBehind {
   readonly #isOurs: (fiber: AnyFiber) => boolean
@@ -519,13 +528,13 @@ class LeftBehind {
    * whatever is younger than one may.
    */
   tell(everyone: boolean): boolean {
-    const ours = Fiber.unsafeRoots().filter((fiber) => this.#isOurs(fiber))
-    const releases = ours.filter((fiber) => isBounded(fiber)).map((fiber) => fiber.id().id)
+    const ours = Fiber.unsafeRoots().filter((fiber) => this.#isOurs(fiber) && !isLeft(fiber))
+    const releases = ours.filter((fiber) => Deadline.isBounded(fiber)).map((fiber) => fiber.id().id)
     const oldest = everyone
       ? Infinity
       : releases.reduce((one, other) => Math.min(one, other), Infinity)
     const fresh = ours.filter((fiber) =>
-      !this.#told.has(fiber) && (isBounded(fiber) || fiber.id().id < oldest)
+      !this.#told.has(fiber) && (Deadline.isBounded(fiber) || fiber.id().id < oldest)
     )
     for (const fiber of fresh) {
       this.#told.add(fiber)
@@ -533,21 +542,28 @@ class LeftBehind {
       fiber.addObserver((exit) => {
         this.pending.delete(fiber)
         // What a bounded release comes to is told by whoever it is for.
-        if (Exit.isFailure(exit) && !Cause.isInterruptedOnly(exit.cause) && !isBounded(fiber)) {
-          this.#failed.set(fiber, exit.cause)
-        }
+        if (Exit.isSuccess(exit) || Deadline.isBounded(fiber)) return this.#onEnd()
+        if (!Cause.isInterruptedOnly(exit.cause)) this.#failed.set(fiber, exit.cause)
         this.#onEnd()
       })
       // INVARIANT Shutdown-6: the release of somebody who is ending anyway has a deadline of its own.
-      if (!isBounded(fiber)) fiber.unsafeInterruptAsFork(this.#by)
+      if (!Deadline.isBounded(fiber)) fiber.unsafeInterruptAsFork(this.#by)
     }
     return fresh.length > 0
   }
 
+  /** Whether nothing of it is waited for any more. */
+  isOver(): boolean {
+    for (const fiber of this.pending) if (!isLeft(fiber)) return false
+    return true
+  }
+
   report(): ReadonlyArray<FiberReport> {
     const idOf = (fiber: AnyFiber): string => `#${fiber.id().id}`
+    // A release is told of by the name of its resource.
+    const running = Array.from(this.pending).filter((fiber) => !Deadline.isBounded(fiber))
     return [
-      ...Array.from(this.pending, (fiber): FiberReport => ({
+      ...running.map((fiber): FiberReport => ({
         fiber: idOf(fiber),
         state: "running",
         cause: undefined
@@ -555,7 +571,7 @@ class LeftBehind {
       ...Array.from(this.#failed, ([fiber, cause]): FiberReport => ({
         fiber: idOf(fiber),
         state: "failed",
-        cause: Cause.pretty(cause)
+        cause: prettyOf(cause)
       }))
     ]
   }
@@ -563,6 +579,7 @@ class LeftBehind {
 
 /** All that is known of one end. Guarded by the single thread: every writer is synchronous. */
 class Course implements Service {
+  readonly budget: Deadline.Budget
   clock: Clock.Clock = Clock.make()
   why: Reason | undefined
   isRunning = false
@@ -572,6 +589,7 @@ class Course implements Service {
   endsByItself = false
   /** When it was asked for, or the program ended by itself. */
   begunAt: number | undefined
+  ledger: Ledger.Service | undefined
   watched: Watched | undefined
   /** How it was at the start. */
   abandoned: Abandoned | undefined
@@ -584,6 +602,10 @@ class Course implements Service {
   /** The fibers of this very course, which nobody has left behind. */
   readonly own = new WeakSet<AnyFiber>()
   readonly asked = Deferred.unsafeMake<Reason>(FiberId.none)
+
+  constructor(budget: Deadline.Budget) {
+    this.budget = budget
+  }
 
   // What is read.
 
@@ -638,6 +660,8 @@ class Course implements Service {
   unsafeRequest = (reason: Reason): boolean => {
     if (this.why !== undefined) return false
     this.why = reason
+    // INVARIANT Shutdown-7: what ends in this very step is told as well.
+    if (this.isRunning) this.began()
     this.endsByItself = this.drainers.size > 0
     // INVARIANT Shutdown-3: whoever is woken below finds it not ready.
     if (this.unsafePhase() === "running") this.enter("draining")
@@ -758,7 +782,7 @@ class Course implements Service {
 
   /** Whatever becomes of the wall clock meanwhile: this one of the `Clock` only goes forward. */
   now(): number {
-    return Number(this.clock.unsafeCurrentTimeNanos() / 1_000_000n)
+    return Deadline.millisOf(this.clock)
   }
 
   /** Lets those who wait for something look again. */
@@ -828,49 +852,59 @@ class Course implements Service {
     Effect.uninterruptibleMask((restore) => {
       // Now: at the end is too late to say that an option is wrong.
       const budgets = millisIn(options)
-      return Effect.flatMap(Effect.zipRight(this.look(options), this.launch(program)), (main) =>
+      return Effect.flatMap(this.launch(program, options), (main) =>
         Effect.zipRight(
           Effect.onInterrupt(
-            restore(this.until(() =>
-              this.why !== undefined || main.exit !== undefined, Infinity)),
+            restore(this.until(() => this.why !== undefined || main.exit !== undefined, Infinity)),
             () => this.request({ kind: "request", by: "interruption" })
           ).pipe(Effect.exit),
           this.wind(main, options, budgets)
         ))
     })
 
-  /**
-   * A program that ends by itself has closed its scopes before anybody knows: what was abandoned counts from its start. That
-   * is known only where the whole process is its own, and so the ledger.
-   */
-  look({ fibers }: Options): Effect.Effect<void> {
-    return Effect.map(Ledger.Ledger, (ledger) => {
-      if (ledger === undefined || fibers !== "all") return
-      const { takenAt, total } = ledger.unsafeSnapshot()
-      this.abandoned = { count: total.abandoned, since: takenAt }
-    })
-  }
-
   /** Forks the program, with this shutdown in its context. */
-  launch<A, E, R>(program: Effect.Effect<A, E, R>): Effect.Effect<Watching<A, E>, never, R> {
-    return Effect.flatMap(Effect.clock, (clock) => {
+  launch<A, E, R>(
+    program: Effect.Effect<A, E, R>,
+    options: Options
+  ): Effect.Effect<Watching<A, E>, never, R> {
+    return Effect.flatMap(Effect.zip(Effect.clock, Ledger.Ledger), ([clock, ledger]) => {
       if (this.isRunning) {
         return Effect.dieMessage("Shutdown.run: this shutdown has a program already. Make another.")
       }
       this.isRunning = true
       this.clock = clock
-      const interruptible = Effect.interruptible(Effect.provideService(program, Shutdown, this))
+      this.ledger = ledger
+      if (ledger !== undefined && options.fibers === "all") {
+        // A program that ends by itself has closed its scopes before anybody knows: what was abandoned counts from its start.
+        // That is known only where the whole process is its own, and so the ledger.
+        const { takenAt, total } = ledger.unsafeSnapshot()
+        this.abandoned = { count: total.abandoned, since: takenAt }
+      }
+      const interruptible = Effect.interruptible(program).pipe(
+        Effect.provideService(Shutdown, this),
+        Effect.provideService(Deadline.BudgetInForce, this.budget)
+      )
       return Effect.map(Effect.forkDaemon(interruptible), (fiber) => {
         const main: Watching<A, E> = { fiber, exit: undefined }
         // The stretch before the request, unless that has come already.
         if (this.stretches.length === 0) this.enter("running")
         fiber.addObserver((exit) => {
           main.exit = exit
+          this.began()
           this.poke()
         })
         return main
       })
     })
+  }
+
+  /** From now on it is told what ends: since when. */
+  began(): number {
+    if (this.begunAt !== undefined) return this.begunAt
+    if (this.ledger !== undefined) {
+      this.watched = new Watched(this.ledger, this.why === undefined ? this.abandoned : undefined)
+    }
+    return this.begunAt = this.now()
   }
 
   /** From the request, or the program's own end, to the end of all. */
@@ -879,10 +913,8 @@ class Course implements Service {
     options: Options,
     budgets: Millis
   ): Effect.Effect<Ended<A, E>> {
-    return Effect.flatMap(Ledger.Ledger, (ledger) => {
-      this.watched = ledger
-        && new Watched(ledger, this.why === undefined ? this.abandoned : undefined)
-      const bounds = boundsOf(budgets, this.begunAt = this.now())
+    return Effect.suspend(() => {
+      const bounds = boundsOf(budgets, this.began())
       const told = (phase: Phase, overran: boolean): void => {
         const stretch = this.stretches.find((one) => one.phase === phase)
         if (stretch === undefined) return
@@ -903,8 +935,9 @@ class Course implements Service {
       )
         .pipe(Effect.map(() => {
           this.enter("exited")
+          this.budget.end()
           this.watched?.stop()
-          return { exit: main.exit ?? this.timedOut(ledger), report: this.unsafeReport() }
+          return { exit: main.exit ?? this.timedOut(), report: this.unsafeReport() }
         }))
     })
   }
@@ -959,8 +992,10 @@ class Course implements Service {
         self.id(),
         () => this.poke()
       )
+      // INVARIANT Shutdown-4: no release takes what the ones after it need.
+      this.budget.begin({ by, now: () => this.now() })
       if (main.exit === undefined) main.fiber.unsafeInterruptAsFork(self.id())
-      const ended = (): boolean => main.exit !== undefined && left.pending.size === 0
+      const ended = (): boolean => main.exit !== undefined && left.isOver()
       const sweep = (everyone: boolean, at: number): Effect.Effect<boolean> =>
         Effect.suspend(() =>
           // What ends may leave others behind.
@@ -1020,12 +1055,12 @@ class Course implements Service {
     })
   }
 
-  timedOut(ledger: Ledger.Service | undefined): Exit.Exit<never> {
+  timedOut(): Exit.Exit<never> {
     const stretch = this.stretches.find(({ phase }) => phase === "releasing")
     return Exit.die(
       new ShutdownTimeout({
         waited: Duration.millis(this.now() - (stretch?.startedAt ?? this.now())),
-        held: (ledger?.unsafeSnapshot().live ?? []).toSorted((one, other) =>
+        held: (this.ledger?.unsafeSnapshot().live ?? []).toSorted((one, other) =>
           urgency.indexOf(one.state) - urgency.indexOf(other.state)
         )
       })
@@ -1075,7 +1110,7 @@ const hookOf = (hook: Hook, now: number): HookReport => ({
   site: hook.site?.text,
   state: hook.state === "waiting" ? "running" : hook.state,
   took: (hook.endedAt ?? now) - hook.startedAt,
-  cause: hook.cause && Cause.pretty(hook.cause)
+  cause: hook.cause && prettyOf(hook.cause)
 })
 
 /** Everything that is forked in a program inherits its context. */
@@ -1089,7 +1124,7 @@ const belongsTo = (fiber: AnyFiber, shutdown: Service): boolean =>
  * @category constructors
  * @since 0.1.0
  */
-export const unsafeMake = (): Service => new Course()
+export const unsafeMake = (): Service => new Course(new Deadline.Budget())
 
 /**
  * The shutdown in force. The default is one of the whole process, which only your own `request` ever asks for.
@@ -1115,7 +1150,8 @@ export const unsafeMake = (): Service => new Course()
  * @since 0.1.0
  */
 export class Shutdown extends Context.Reference<Shutdown>()("holdfast/Shutdown", {
-  defaultValue: unsafeMake
+  // The budget of what runs without a program's context, as a callback's fiber does.
+  defaultValue: (): Service => new Course(Context.get(Context.empty(), Deadline.BudgetInForce))
 }) {}
 
 /**

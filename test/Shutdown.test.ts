@@ -434,6 +434,98 @@ describe("Shutdown.run", () => {
       expect(lines).toEqual(["+slow", "-slow"])
     }))
 
+  it.effect("Shutdown-4: a release takes no more than its share of what is left, and those after it still run", () =>
+    Effect.gen(function*() {
+      const uncuttable = Effect.uninterruptible(Effect.never)
+      for (
+        const [hung, deadline, took] of [
+          [Effect.never, "1 minute", 8000],
+          [uncuttable, Infinity, 8000],
+          [uncuttable, "5 seconds", 5000]
+        ] as const
+      ) {
+        const { lines, held } = journal()
+        const program = Effect.scoped(Effect.gen(function*() {
+          yield* held("a", Effect.sleep("1 second"))
+          yield* held("hung", hung, deadline)
+          return yield* Effect.never
+        }))
+        const shutdown = Shutdown.unsafeMake()
+        const fiber = yield* Effect.fork(Effect.provide(shutdown.run(program), Ledger.layer()))
+        yield* settle
+        yield* shutdown.request(why)
+        yield* pass("20 seconds")
+        const { exit, report } = yield* Fiber.join(fiber)
+        expect(lines).toEqual(["+a", "+hung", "-a"])
+        expect(report).toMatchObject({ took: took + 1000, released: 1, abandoned: 1, held: 0 })
+        expect(report).toMatchObject({ overran: true, fibers: [] })
+        expect(report.phases.at(-2)).toMatchObject({ phase: "releasing", overran: false })
+        expect(pretty(exit)).toContain(`"hung"`)
+        expect(pretty(exit)).toContain(`did not end within ${took / 1000}s`)
+        const isCut = pretty(exit).includes("its share of what the shutdown had left")
+        expect(isCut).toBe(took === 8000)
+      }
+    }))
+
+  it.effect("Shutdown-4: a release under way when releasing begins is held to the same, and to nothing before", () =>
+    Effect.gen(function*() {
+      const { lines, held, say } = journal()
+      const program = Effect.scoped(Effect.gen(function*() {
+        yield* held("a")
+        yield* Effect.forkDaemon(
+          Managed.use(held("hung", Effect.never, "1 hour"), () => Effect.void).pipe(
+            Effect.ensuring(say("went on"))
+          )
+        )
+        yield* Shutdown.inFlight(Effect.sleep("1 minute"))
+      }))
+      const { ended, shutdown } = yield* launch(program)
+      yield* pass("10 seconds")
+      yield* shutdown.request(why)
+      yield* pass("10 seconds")
+      expect(shutdown.unsafePhase()).toBe("releasing")
+      expect(lines).toEqual(["+a", "+hung", "-a"])
+      yield* pass("7 seconds")
+      expect(lines.at(-1)).toBe("-a")
+      yield* pass("1 second")
+      expect((yield* ended).report.phases.at(-2)).toMatchObject({ duration: 8000, overran: false })
+      expect(lines.at(-1)).toBe("went on")
+    }))
+
+  it.effect("Shutdown-4: after the end nothing is bounded by it", () =>
+    Effect.gen(function*() {
+      const { lines, held } = journal()
+      const go = yield* Deferred.make<void>()
+      const program = Effect.uninterruptible(
+        Managed.use(held("late", Effect.sleep("4 seconds")), () => Deferred.await(go))
+      )
+      const { ended, shutdown } = yield* launch(program)
+      yield* shutdown.request(why)
+      yield* pass("20 seconds")
+      yield* ended
+      yield* Deferred.succeed(go, undefined)
+      yield* pass("4 seconds")
+      expect(lines).toEqual(["+late", "-late"])
+    }))
+
+  it.effect("Shutdown-7: what ends in the step of the request is told", () =>
+    Effect.gen(function*() {
+      const { held } = journal()
+      const broken = held("broken", Effect.die("no"))
+      const program = Effect.scoped(
+        Effect.zipRight(
+          held("a"),
+          Effect.zipRight(
+            Effect.exit(Managed.use(broken, () => Shutdown.request(why))),
+            Effect.void
+          )
+        )
+      )
+      const { report } = yield* Effect.provide(Shutdown.run(program), Ledger.layer())
+      expect(report).toMatchObject({ released: 1, failed: 1 })
+      expect(report.resources.map(({ name }) => name).toSorted()).toEqual(["a", "broken"])
+    }))
+
   it.effect("Shutdown-6: what a program leaves behind lets go, however the program ends", () =>
     Effect.gen(function*() {
       const endings: ReadonlyArray<Effect.Effect<unknown, string>> = [
@@ -583,7 +675,7 @@ describe("Shutdown.run", () => {
       const shutdown = Shutdown.unsafeMake()
       const fiber = yield* Effect.fork(
         // A history too short for what is good: what is not must still be told.
-        Effect.provide(shutdown.run(program), Ledger.layer({ history: 1, sites: "first" }))
+        Effect.provide(shutdown.run(program), Ledger.layer({ history: 2, sites: "first" }))
       )
       yield* settle
       yield* TestClock.adjust("2 seconds")
@@ -598,19 +690,19 @@ describe("Shutdown.run", () => {
           releaseTook
         }))
       ).toEqual([
-        { name: "kept", state: "releasing", heldFor: 6000, releaseTook: 6000 },
+        { name: "kept", state: "abandoned", heldFor: 6000, releaseTook: 4800 },
         { name: "hung", state: "abandoned", heldFor: 2000, releaseTook: 3000 },
         { name: "good", state: "released", heldFor: 5000, releaseTook: 1000 },
         { name: "broken", state: "failed", heldFor: 2000, releaseTook: 0 }
       ])
-      expect(report).toMatchObject({ released: 1, failed: 1, abandoned: 1, held: 1, overran: true })
-      expect(report.took).toBe(10_000)
+      expect(report).toMatchObject({ released: 1, failed: 1, abandoned: 2, held: 0, overran: true })
+      expect(report.took).toBe(8800)
       const [kept, hung, , broken] = report.resources
       expect(broken!.cause).toContain("stuck")
       expect(hung!.site).toContain("Shutdown.test.ts")
-      expect(kept!.cause).toBeUndefined()
-      // The daemon, and the release that it waits for.
-      expect(report.fibers).toHaveLength(2)
+      expect(kept!.cause).toContain("its share of what the shutdown had left")
+      // The daemon, for what its release came to; not the release that it waited for.
+      expect(report.fibers.map(({ state }) => state)).toEqual(["failed"])
       expect(pretty(exit)).toContain("stuck")
     }))
 

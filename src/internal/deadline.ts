@@ -6,17 +6,23 @@
  * only observes the two. Plain `Effect.timeout` cannot do this: inside a release it waits for the uninterruptible work it
  * should bound, and in a fiber that is already interrupted it fires at once. The work runs interruptibly, because the only
  * one who may interrupt it is this file, at the deadline: the caller's interruption never reaches it, so a deadline never
- * skips a good release.
+ * skips a good release. When a program ends, a budget (Shutdown.ts) bounds all that waits here besides: each piece of work gets
+ * four fifths of what is then left, so that something is left for every later one.
  *
  * INVARIANTS
  * - Deadline-1 The caller gets an answer no later than the deadline, even if the work ignores interruption. The time counts
  *   from the work's first wait: what never waits cannot be stopped in JavaScript, by anybody.
- * - Deadline-2 The work is never cut before its deadline (none: never), even if the caller is interrupted meanwhile.
+ * - Deadline-2 The work is never cut before its deadline (none: never) or its share of a budget that has begun, even if the
+ *   caller is interrupted meanwhile.
  * - Deadline-3 However deep such work nests, the stack stays shallow.
+ * - Deadline-4 From the instant in which a budget begins, work that waits takes at most four fifths of what is left of it, also
+ *   if it has begun before; work that its own fiber waits for, four fifths of its share.
  *
  * COST (2026-11) work that never waits 2 µs, one fork; work that waits one fork more. Time is the `Clock`'s, so `TestClock`
  * drives it.
  */
+import type * as Clock from "effect/Clock"
+import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
@@ -46,46 +52,85 @@ export const isInstant = (effect: object): boolean => {
   return op === "Success" || op === "Sync" || op === "Failure"
 }
 
-// Guarded by the single thread: who waits for work of ours, written in the step that begins to; nobody, once it is abandoned.
-const bounded = new WeakMap<object, Fibers | undefined>()
-
-/** Whether a fiber is work that only its deadline may cut: who interrupts what is left behind (Shutdown.ts) asks. */
-export const isBounded = (fiber: object): boolean => bounded.has(fiber)
-
-/** One start that is on the stack right now. */
-interface Start {
+/** A piece of work. Guarded by the single thread. */
+interface Work {
   readonly caller: Fibers
-  work: FiberId.Runtime | undefined
+  id: FiberId.Runtime | undefined
+  /** When it must have ended for the sake of the budget, by the clock of that; once it has been worked out. */
+  latest: number | undefined
 }
 
-// Guarded by the single thread: the innermost is the last.
-const starts: Array<Start> = []
+// Guarded by the single thread: written in the step that begins to wait for work of ours; nothing of what is abandoned, or a timer.
+const bounded = new WeakMap<object, Work | undefined>()
+
+/** Whether a fiber is ours: work that only its deadline may cut, or was cut by that, or a timer. Shutdown.ts asks. */
+export const isBounded = (fiber: object): boolean => bounded.has(fiber)
+
+// Guarded by the single thread: those that are on the stack right now, the innermost last.
+const starts: Array<Work> = []
 const deepest = 16
 
-/** The fiber that can do nothing until this one, which is work of ours, has ended or is abandoned; none of any other fiber. */
-export const callerOf = (fiber: Fibers): Fibers | undefined =>
-  bounded.get(fiber) ?? starts.findLast(({ work }) => work === fiber.id())?.caller
+const workOf = (fiber: Fibers): Work | undefined =>
+  bounded.get(fiber) ?? starts.findLast(({ id }) => id === fiber.id())
 
-/** A root fiber with the FiberRefs of `caller`, interruptible, that has run up to its first wait. */
+/** The fiber that can do nothing until this one, which is work of ours, has ended or is abandoned; none of any other fiber. */
+export const callerOf = (fiber: Fibers): Fibers | undefined => workOf(fiber)?.caller
+
+/** What all work in whose context it stands may take together. Guarded by the single thread. */
+export class Budget {
+  limit: Limit | undefined
+  readonly waiting = new Set<(limit: Limit) => void>()
+
+  begin(limit: Limit): void {
+    this.limit = limit
+    for (const look of this.waiting) look(limit)
+  }
+
+  end(): void {
+    this.limit = undefined
+  }
+}
+
+/** In milliseconds of one clock. */
+interface Limit {
+  readonly by: number
+  readonly now: () => number
+}
+
+/** Default: that of the process. */
+export class BudgetInForce extends Context.Reference<BudgetInForce>()("holdfast/internal/Budget", {
+  defaultValue: () => new Budget()
+}) {}
+
+/** INVARIANT Deadline-4. */
+const latestOf = (work: Work, limit: Limit): number => {
+  if (work.latest !== undefined) return work.latest
+  const outer = workOf(work.caller)
+  const by = outer === undefined ? limit.by : latestOf(outer, limit)
+  const now = limit.now()
+  return work.latest = now + 0.8 * (by - now)
+}
+
+/** A root fiber with the FiberRefs of its caller, interruptible, that has run up to its first wait. */
 const start = <A, E, R>(
   effect: Effect.Effect<A, E, R>,
-  caller: Fibers,
+  begun: Work,
   flags: RuntimeFlags.RuntimeFlags
 ): Fiber.RuntimeFiber<A, E> => {
+  const { caller } = begun
   const runtime = Runtime.make({
     // `R` is what the caller's own type asks for, so its context has it.
     context: caller.currentContext as Runtime.Runtime<R>["context"],
     runtimeFlags: RuntimeFlags.enable(flags, RuntimeFlags.Interruption),
     fiberRefs: caller.getFiberRefs()
   })
-  const begun: Start = { caller, work: undefined }
   starts.push(begun)
   try {
     return Runtime.runFork(runtime, effect, {
       immediate: starts.length <= deepest,
       // The only place that knows which fiber it will be before that runs.
       updateRefs: (refs, id) => {
-        begun.work = id
+        begun.id = id
         return refs
       }
     })
@@ -94,31 +139,60 @@ const start = <A, E, R>(
   }
 }
 
+/** Waits for work that waits. */
 const observe = <A, E>(
-  work: Fiber.RuntimeFiber<A, E>,
-  timer: Fiber.RuntimeFiber<Duration.Duration> | undefined
+  fiber: Fiber.RuntimeFiber<A, E>,
+  work: Work,
+  deadline: Duration.Duration,
+  clock: Clock.Clock,
+  flags: RuntimeFlags.RuntimeFlags
 ): Effect.Effect<Either.Either<Exit.Exit<A, E>, Duration.Duration>> =>
   Effect.async((resume) => {
-    // Guarded by the single thread: whichever observer runs first decides, the other finds `decided`.
+    const { caller } = work
+    const budget = Context.get(caller.currentContext, BudgetInForce)
+    const began = millisOf(clock)
+    // Guarded by the single thread: whichever observer runs first decides, the others find `decided`.
     let decided = false
-    work.addObserver((exit) => {
-      if (decided) return
+    const timers: Array<Fibers> = []
+    const decide = (outcome: Either.Either<Exit.Exit<A, E>, Duration.Duration>): void => {
       decided = true
-      timer?.unsafeInterruptAsFork(work.id())
-      resume(Effect.succeed(Either.right(exit)))
+      budget.waiting.delete(look)
+      for (const timer of timers) timer.unsafeInterruptAsFork(fiber.id())
+      resume(Effect.succeed(outcome))
+    }
+    /** At the least: a timer may come early by a part of a millisecond. */
+    const expireIn = (wait: Duration.Duration, atLeast: Duration.Duration): void => {
+      const timer = start(clock.sleep(wait), { caller, id: undefined, latest: undefined }, flags)
+      bounded.set(timer, undefined)
+      timers.push(timer)
+      timer.addObserver((exit) => {
+        if (decided) return
+        bounded.set(fiber, undefined)
+        fiber.unsafeInterruptAsFork(timer.id())
+        const elapsed = Duration.millis(millisOf(clock) - began)
+        decide(Either.left(exit._tag === "Success" ? Duration.max(elapsed, atLeast) : elapsed))
+      })
+    }
+    const look = (limit: Limit): void => {
+      const share = latestOf(work, limit) - limit.now()
+      if (share < Duration.toMillis(deadline)) expireIn(Duration.millis(share), Duration.zero)
+    }
+    fiber.addObserver((exit) => {
+      if (!decided) decide(Either.right(exit))
     })
-    timer?.addObserver((exit) => {
-      if (decided) return
-      decided = true
-      bounded.set(work, undefined)
-      work.unsafeInterruptAsFork(timer.id())
-      resume(Effect.succeed(Either.left(exit._tag === "Success" ? exit.value : Duration.zero)))
-    })
+    if (decided) return
+    if (Duration.isFinite(deadline)) expireIn(deadline, deadline)
+    budget.waiting.add(look)
+    if (budget.limit !== undefined) look(budget.limit)
   })
+
+/** Whatever becomes of the wall clock meanwhile, it only goes forward. */
+export const millisOf = (clock: Clock.Clock): number =>
+  Number(clock.unsafeCurrentTimeNanos() / 1_000_000n)
 
 /**
  * The exit of `effect`; or, if it has not ended by `deadline`, how long it has been waited for (it is then interrupted and
- * left behind).
+ * left behind): less than `deadline` if the budget has ended it.
  */
 export const outcomeWithin = <A, E, R>(
   effect: Effect.Effect<A, E, R>,
@@ -128,27 +202,15 @@ export const outcomeWithin = <A, E, R>(
   // ends by the deadline.
   Effect.uninterruptible(
     Effect.withFiberRuntime((caller, { runtimeFlags }) => {
-      const work = start(effect, caller, runtimeFlags)
-      const ended = work.unsafePoll()
+      const work: Work = { caller, id: undefined, latest: undefined }
+      const fiber = start(effect, work, runtimeFlags)
+      const ended = fiber.unsafePoll()
       if (ended !== null) return Effect.succeed(Either.right(ended))
-      bounded.set(work, caller)
+      bounded.set(fiber, work)
       // Without a bound, too, it runs by itself: in the caller's fiber an interruption of that would reach it.
-      const timer = Duration.isFinite(deadline)
-        ? start(timerOf(deadline), caller, runtimeFlags)
-        : undefined
-      if (timer !== undefined) bounded.set(timer, undefined)
-      return observe(work, timer)
+      return Effect.clockWith((clock) => observe(fiber, work, deadline, clock, runtimeFlags))
     })
   )
-
-const timerOf = (deadline: Duration.Duration): Effect.Effect<Duration.Duration> =>
-  Effect.clockWith((clock) => {
-    const began = clock.unsafeCurrentTimeMillis()
-    return Effect.map(
-      clock.sleep(deadline),
-      () => Duration.millis(clock.unsafeCurrentTimeMillis() - began)
-    )
-  })
 
 /**
  * The exit of `effect`, or none if it has not ended by `deadline`.

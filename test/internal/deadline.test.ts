@@ -1,6 +1,15 @@
 import { describe, expect, it } from "@effect/vitest"
 import { Duration, Effect, Either, Exit, Fiber, FiberRef, Option, TestClock } from "effect"
-import { exitWithin, isInstant, outcomeWithin } from "../../src/internal/deadline.ts"
+import {
+  Budget,
+  BudgetInForce,
+  callerOf,
+  exitWithin,
+  isBounded,
+  isInstant,
+  millisOf,
+  outcomeWithin
+} from "../../src/internal/deadline.ts"
 
 const second = Duration.seconds(1)
 
@@ -89,6 +98,98 @@ describe("deadline", () => {
             (exit) => Effect.map(Option.getOrThrow(exit), (n) => n + 1)
           )
       expect(yield* nested(2_000)).toBe(2_000)
+    }))
+
+  /** A budget, and how to begin it now. */
+  const budgetOf = Effect.map(Effect.clock, (clock) => {
+    const budget = new Budget()
+    const begin = (seconds: number) =>
+      Effect.sync(() =>
+        budget.begin({ by: millisOf(clock) + seconds * 1000, now: () => millisOf(clock) })
+      )
+    const inIt = Effect.provideService(BudgetInForce, budget)
+    return { budget, begin, inIt }
+  })
+
+  it.effect("Deadline-4: within a budget that has begun, four fifths of what is left, or the deadline", () =>
+    Effect.gen(function*() {
+      const { begin, budget, inIt } = yield* budgetOf
+      yield* begin(10)
+      for (
+        const [deadline, waited] of [
+          ["1 minute", 8000], // of 10 s
+          [Infinity, 1600], // of 2 s
+          ["100 millis", 100] // of 400 ms
+        ] as const
+      ) {
+        const fiber = yield* Effect.fork(
+          inIt(outcomeWithin(Effect.never, Duration.decode(deadline)))
+        )
+        yield* TestClock.adjust(Duration.millis(waited - 1))
+        expect(fiber.unsafePoll()).toBe(null)
+        yield* TestClock.adjust("1 millis")
+        expect(yield* Fiber.join(fiber)).toEqual(Either.left(Duration.millis(waited)))
+      }
+      expect(budget.waiting.size).toBe(0)
+    }))
+
+  it.effect("Deadline-4: what has begun before is held to it from then on, elsewhere nothing is", () =>
+    Effect.gen(function*() {
+      const { begin, budget, inIt } = yield* budgetOf
+      const minute = Duration.minutes(1)
+      const [inside, slow, outside] = yield* Effect.all([
+        Effect.fork(inIt(outcomeWithin(Effect.never, minute))),
+        Effect.fork(inIt(outcomeWithin(Effect.sleep("30 seconds"), minute))),
+        Effect.fork(outcomeWithin(Effect.never, minute))
+      ])
+      yield* TestClock.adjust("23 seconds")
+      yield* begin(10)
+      yield* TestClock.adjust("8 seconds")
+      expect(yield* Fiber.join(inside)).toEqual(Either.left(Duration.seconds(31)))
+      expect(yield* Fiber.join(slow)).toEqual(Either.right(Exit.void))
+      expect(outside.unsafePoll()).toBe(null)
+      expect(budget.waiting.size).toBe(0)
+      budget.end()
+      yield* TestClock.adjust("29 seconds")
+      expect(yield* Fiber.join(outside)).toEqual(Either.left(minute))
+    }))
+
+  for (const when of ["before", "after"] as const) {
+    it.effect(`Deadline-4: work inside of work is ended first, begun ${when} the budget, and the outer goes on`, () =>
+      Effect.gen(function*() {
+        const { begin, inIt } = yield* budgetOf
+        const nested = (left: number): Effect.Effect<ReadonlyArray<number>> =>
+          left === 0
+            ? Effect.never
+            : Effect.map(outcomeWithin(nested(left - 1), Duration.infinity), (outcome) =>
+              Either.isLeft(outcome)
+                ? [Duration.toMillis(outcome.left)]
+                : Exit.isSuccess(outcome.right)
+                ? [...outcome.right.value, left]
+                : [])
+        if (when === "after") yield* begin(10)
+        const fiber = yield* Effect.fork(inIt(nested(3)))
+        yield* Effect.yieldNow()
+        if (when === "before") yield* begin(10)
+        yield* TestClock.adjust(Duration.millis(5120)) // 10 s x 0.8 x 0.8 x 0.8
+        expect(yield* Fiber.join(fiber)).toEqual([5120, 2, 3])
+      }))
+  }
+
+  it.effect("says which fibers are its own, and which of them nobody waits for", () =>
+    Effect.gen(function*() {
+      const before = new Set(Fiber.unsafeRoots())
+      const fresh = () => Fiber.unsafeRoots().filter((root) => !before.has(root))
+      const stuck = Effect.uninterruptible(Effect.never)
+      const fiber = yield* Effect.fork(exitWithin(stuck, second))
+      yield* Effect.yieldNow()
+      expect(fresh().map(isBounded)).toEqual([true, true])
+      expect(fresh().map(callerOf).filter((caller) => caller !== undefined)).toEqual([fiber])
+      yield* TestClock.adjust(second)
+      yield* Fiber.join(fiber)
+      yield* Effect.yieldNow()
+      expect(fresh().map(isBounded)).toEqual([true])
+      expect(fresh().map(callerOf)).toEqual([undefined])
     }))
 
   it.effect("whether it waits or not, the work has the caller's FiberRefs", () =>

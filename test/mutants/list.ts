@@ -365,8 +365,8 @@ export const mutants: ReadonlyArray<Mutant> = [
   mutant(
     "a release that waits has no timer",
     "internal/deadline.ts",
-    "start(timerOf(deadline), caller, runtimeFlags)",
-    "start(Effect.never, caller, runtimeFlags)",
+    "start(clock.sleep(wait), ",
+    "start(Effect.never, ",
     "Managed.use, a release that hangs"
   ),
   mutant(
