@@ -6,21 +6,24 @@
  * its exit is read by an observer, never told by an interrupted fiber, and the last resort is a timer of the process.
  *
  * INVARIANTS
- * - Main-1 The first signal is graceful, and told with its name and the pid. Another within `forceAfter` is part of the same
- *   Ctrl-C (npm delivers it twice) and is ignored. A later one forces the exit if it is in `forceOn` (SIGINT), after the
- *   holders are printed; any other changes nothing and is told so.
+ * - Main-1 The first signal is graceful, and told with its name and the pid. Another within `forceAfter`, however late it can
+ *   be looked at, is part of the same Ctrl-C (npm delivers it twice) and is ignored; of another kind, it is told so. A later
+ *   one forces the exit if it is in `forceOn` (SIGINT), after the holders are printed; any other changes nothing and is told so.
  * - Main-2 The process ends at most `total` after the first request (a second more, should the shutdown itself be held up),
  *   whatever hangs: a release, an acquire, the main fiber, a hook, a daemon. A synchronous loop alone stops timers too.
  * - Main-3 (L5) A failure, and every failure of a release, is printed; at the end of a shutdown one line sums it up, and one
- *   each names what failed, was abandoned or is still held, with the line that asked for it.
+ *   each names what failed, was abandoned or is still held, with the line that asked for it. An error that cannot be printed
+ *   hides nothing else, and no name forges a line. A `process.exit` of somebody else's is told with the holders.
  * - Main-4 A stray throw or rejection ends the program gracefully, with code 1.
  * - Main-5 Nobody need listen: a reader that has left (EPIPE, or a terminal that is gone) changes nothing. Standard output
  *   that is lost otherwise (a full disk) is told once and makes the code 1 at the least.
- * - Main-6 `dumpSignal` prints who holds and waits for what, the deadlocks, what is in flight or drains, and the fibers, and changes nothing.
+ * - Main-6 `dumpSignal` prints who holds and waits for what, the deadlocks, what is in flight or drains, and the fibers (of each
+ *   50 lines at most), and changes nothing.
  *
  * EXIT CODES 0 success, also after a signal if the program ended by itself, and all let go at its own request; 129/130/143
- * (128 + the signal) all let go after SIGHUP/SIGINT/SIGTERM, or forced by it; 1 failure, a release's too, stray error, or
- * anything that did not end by its bound; 75 (EX_TEMPFAIL) where a program that drained says so by `exitCode`.
+ * (128 + the signal) all let go after SIGHUP/SIGINT/SIGTERM, or forced by it; 1 failure, a release's too (which
+ * `onReleaseFailure: "report"` keeps from its owner only), stray error, anything that did not end by its bound, or a
+ * `process.exit(0)` after the request; 75 (EX_TEMPFAIL) where a program that drained says so by `exitCode`.
  * NOT DONE a start without signals and lines for hosts that have their own: `Shutdown.run` is that.
  * SOURCES sysexits.h; cats-effect (fiber dump on a signal; force by a repeated SIGINT only: #1992); close-with-grace.
  *
@@ -33,13 +36,17 @@ import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as FiberId from "effect/FiberId"
 import * as FiberStatus from "effect/FiberStatus"
+import * as GlobalValue from "effect/GlobalValue"
 import * as Option from "effect/Option"
+import * as Runtime from "effect/Runtime"
+import * as RuntimeFlags from "effect/RuntimeFlags"
 import * as fs from "node:fs"
 import { constants } from "node:os"
 import process from "node:process"
 import { isatty } from "node:tty"
 import { inspect } from "node:util"
 import * as Ledger from "./Ledger.ts"
+import { printable } from "./Ledger/reading.ts"
 import * as Shutdown from "./Shutdown.ts"
 
 /**
@@ -58,7 +65,7 @@ export interface Options<A, E> {
   readonly signals?: ReadonlyArray<NodeJS.Signals> | undefined
   /** Those of them that force the exit when they come once more. Default: SIGINT. */
   readonly forceOn?: ReadonlyArray<NodeJS.Signals> | undefined
-  /** A signal that comes within this time of the first is ignored. Default 500 milliseconds. */
+  /** A signal that comes within this time of the first, or waits that long to be looked at, is ignored. Default 500 milliseconds. */
   readonly forceAfter?: Duration.DurationInput | undefined
   /** The one that prints holders and fibers. Default: SIGUSR2; `false` for none. */
   readonly dumpSignal?: NodeJS.Signals | false | undefined
@@ -90,7 +97,10 @@ const codeOf = (signal: string): number =>
 const defaultCode = (exit: Exit.Exit<unknown, unknown>, report: Shutdown.Report): number => {
   const hookFailed = report.hooks.some(({ state }) => state === "failed")
   const leftFailed = report.fibers.length > 0
-  if (report.overran || hookFailed || leftFailed || report.reason?.kind === "error") return 1
+  // However little it bothers its owner (`onReleaseFailure: "report"`), a release that failed has not let go.
+  const releaseFailed = report.failed > 0
+  if (report.overran || hookFailed || leftFailed || releaseFailed) return 1
+  if (report.reason?.kind === "error") return 1
   if (Exit.isSuccess(exit)) return 0
   // Interrupted, as was asked for, and nothing else.
   if (report.reason === undefined || !Cause.isInterruptedOnly(exit.cause)) return 1
@@ -108,13 +118,23 @@ const askedFor = (site: string | undefined): string =>
 /** Whatever was thrown: `String` itself throws for what has no text. */
 const stackOf = (error: unknown): string => {
   try {
-    return error instanceof Error ? error.stack ?? error.message : inspect(error)
+    return error instanceof Error ? String(error.stack ?? error.message) : inspect(error)
   } catch {
     return "something that cannot be shown"
   }
 }
 
+/** An error that cannot be shown (its cause is itself, its getters throw) hides nothing but itself. */
+const prettyOf = (cause: Cause.Cause<unknown>): string => {
+  try {
+    return Cause.pretty(cause, { renderErrorCause: true })
+  } catch {
+    return [...Cause.failures(cause), ...Cause.defects(cause)].map(stackOf).join("\n")
+  }
+}
+
 const mostLines = 50
+const mostShown = 5
 const capped = (lines: ReadonlyArray<string>): ReadonlyArray<string> =>
   lines.length <= mostLines
     ? lines
@@ -129,8 +149,12 @@ const holderLines = ({ deadlocks, live, takenAt }: Ledger.Snapshot): ReadonlyArr
   const fiberOf = ({ fiber }: Ledger.Entry): string => fiber === undefined ? "" : ` of ${fiber}`
   const blocked = ({ blockedBy }: Ledger.Entry): string => {
     const holders = blockedBy.flatMap((id) => byId.get(id) ?? [])
+    const shown = holders.slice(0, mostShown)
       .map((holder) => `${holder.kind} "${holder.name}"${fiberOf(holder)}`)
-    return holders.length === 0 ? "" : `; waits for ${holders.join(", ")}`
+    const more = holders.length - shown.length
+    return holders.length === 0
+      ? ""
+      : `; waits for ${shown.join(", ")}${more > 0 ? ` and ${many(more)} more` : ""}`
   }
   const what = ({ kind, name, owner, state }: Ledger.Entry): string =>
     `${state} ${[...owner, `${kind} "${name}"`].join(" > ")}`
@@ -153,10 +177,8 @@ const holderLines = ({ deadlocks, live, takenAt }: Ledger.Snapshot): ReadonlyArr
         ? `  ${what(first!)} for ${longest}${fiberOf(first!)}${where(first!)}`
         : `  ${many(alike.length)} x ${what(first!)} for up to ${longest}${where(first!)}`
     })
-  return [
-    ...deadlocks.map((deadlock) => `  ${Ledger.describeDeadlock(deadlock, live)}`),
-    ...capped(lines)
-  ]
+  const circles = deadlocks.map((deadlock) => `  ${Ledger.describeDeadlock(deadlock, live)}`)
+  return [...capped(circles), ...capped(lines)]
 }
 
 const worded = {
@@ -169,27 +191,41 @@ const worded = {
 
 /** `4 in flight at serve (/app/service.js:62:3), 1 draining`. */
 const unfinishedIn = (unfinished: ReadonlyArray<Shutdown.Unfinished>): string => {
-  const shown = unfinished.slice(0, 5).map(({ count, site, what }) =>
+  const shown = unfinished.slice(0, mostShown).map(({ count, site, what }) =>
     `${many(count)} ${worded[what]}${site === undefined ? "" : ` at ${firstLine(site)}`}`
   )
   const more = unfinished.length - shown.length
   return `${shown.join(", ")}${more > 0 ? ` and more at ${more} other lines` : ""}`
 }
 
+const troubleLine = (
+  { cause, kind, name, site, state }: Ledger.Entry | Shutdown.ResourceReport,
+  releaseTook: number
+): string =>
+  printable(
+    `  ${state} ${kind} "${name}" after ${seconds(releaseTook)}${askedFor(site)}${
+      // That it did not end in time says the word itself.
+      cause === undefined || state === "abandoned" ? "" : `: ${firstLine(cause)}`}`
+  )
+
+/** What has failed or was abandoned ever since, where there is no report. */
+const troubleIn = ({ ended }: Ledger.Snapshot): ReadonlyArray<string> =>
+  ended.filter(({ heldAt, state }) =>
+    heldAt !== undefined && (state === "failed" || state === "abandoned")
+  ).map((entry) => troubleLine(entry, (entry.endedAt ?? 0) - (entry.releasingAt ?? 0)))
+
 /** What did not go well, a line each. */
 const troubleLines = (report: Shutdown.Report): ReadonlyArray<string> => [
   ...report.hooks.filter(({ state }) => state === "failed" || state === "abandoned")
     .map(({ cause, phase, site, state, took }) =>
-      `  ${state} ${phase === "draining" ? "onDrain" : "onStop"} hook after ${seconds(took)}${
-        site === undefined ? "" : `, registered at ${firstLine(site)}`
-      }${cause === undefined ? "" : `: ${firstLine(cause)}`}`
+      printable(
+        `  ${state} ${phase === "draining" ? "onDrain" : "onStop"} hook after ${seconds(took)}${
+          site === undefined ? "" : `, registered at ${firstLine(site)}`
+        }${cause === undefined ? "" : `: ${firstLine(cause)}`}`
+      )
     ),
   ...report.resources.filter(({ state }) => state === "failed" || state === "abandoned")
-    .map(({ cause, kind, name, releaseTook, site, state }) =>
-      `  ${state} ${kind} "${name}" after ${seconds(releaseTook ?? 0)}${askedFor(site)}${
-        // That it did not end in time says the word itself.
-        cause === undefined || state === "abandoned" ? "" : `: ${firstLine(cause)}`}`
-    ),
+    .map((resource) => troubleLine(resource, resource.releaseTook ?? 0)),
   ...report.fibers.map(({ cause, fiber, state }) =>
     state === "running"
       ? `  fiber ${fiber} was left behind and did not end`
@@ -200,7 +236,7 @@ const troubleLines = (report: Shutdown.Report): ReadonlyArray<string> => [
 const reasonOf = (reason: Shutdown.Reason | undefined): string => {
   if (reason === undefined) return "End"
   if (reason.kind === "signal") return reason.signal
-  return reason.kind === "error" ? "Stray error" : `Asked for by ${reason.by}`
+  return reason.kind === "error" ? "Error" : `Asked for by ${reason.by}`
 }
 
 /** `; stopping overran with 4 in flight at serve (/app/service.js:62:3)`. */
@@ -209,7 +245,7 @@ const overrunsOf = ({ phases }: Shutdown.Report): string =>
     `; ${phase} overran${unfinished.length === 0 ? "" : ` with ${unfinishedIn(unfinished)}`}`
   ).join("")
 
-const summary = (report: Shutdown.Report, isCounted: boolean): string => {
+const summary = (report: Shutdown.Report, isCounted: boolean, isStray: boolean): string => {
   const { abandoned, exitCode, failed, held, reason, released, took } = report
   const counts = [
     [released, "released"],
@@ -221,7 +257,9 @@ const summary = (report: Shutdown.Report, isCounted: boolean): string => {
     ? counts.filter(([count], index) => index === 0 || count > 0)
       .map(([count, word]) => `${many(count)} ${word}`).join(", ")
     : "ended"
-  return `${reasonOf(reason)}: ${what} in ${seconds(took)}${overrunsOf(report)}; exit ${exitCode}.`
+  return `${isStray ? "Stray error" : reasonOf(reason)}: ${what} in ${seconds(took)}${
+    overrunsOf(report)
+  }; exit ${exitCode}.`
 }
 
 /** A fiber and those forked in it, deeper ones further in. */
@@ -252,29 +290,32 @@ const fiberLines = (
     return lines
   })
 
-const isSilent = <E>(
-  cause: Cause.Cause<E>,
-  isPrinted: ((error: E) => boolean) | undefined
-): boolean =>
-  Cause.isInterruptedOnly(cause)
-  || isPrinted !== undefined && cause._tag === "Fail" && isPrinted(cause.error)
+/** Whether the cause is this one error and nothing else. */
+const isOnly = (cause: Cause.Cause<unknown>, error: unknown): boolean =>
+  cause._tag === "Fail" && cause.error === error || cause._tag === "Die" && cause.defect === error
 
 const failureOf = (cause: Cause.Cause<unknown>): string =>
   // Its stack would be ours.
   cause._tag === "Die" && cause.defect instanceof Shutdown.ShutdownTimeout
     ? `${cause.defect._tag}: ${cause.defect.message}`
-    : Cause.pretty(cause, { renderErrorCause: true })
+    : prettyOf(cause)
 
 /** What has happened so far. Guarded by the single thread; written only inside `run`. */
 interface Course {
-  /** When the first signal came, by `performance.now`. */
-  firstSignal: number | undefined
+  firstSignal: NodeJS.Signals | undefined
+  /** Whether what was sent with the first signal has been looked at. */
+  isSecondMeant: boolean
   main: FiberId.FiberId | undefined
   lastResort: NodeJS.Timeout | undefined
   hasStray: boolean
+  /** The error the end was asked for by, once it is printed. */
+  told: { readonly error: unknown; readonly isStray: boolean } | undefined
   hasEnded: boolean
   outputLost: boolean
 }
+
+/** Guarded by the single thread; of the whole process, in however many copies this module is loaded. */
+const taken = GlobalValue.globalValue("holdfast/Main/taken", () => ({ isTaken: false }))
 
 /** setTimeout's own limit, 24.8 days: what is longer, it takes for 1 ms. */
 const longestTimer = 2 ** 31 - 1
@@ -306,13 +347,15 @@ const grace = 1000
  *
  * **Details** — All that the program needs is provided before. A program that ends by itself has the fibers it left behind
  *   interrupted and waited for. Exit codes: 0 success, or all let go at the program's own request; 129/130/143 all let go after
- *   SIGHUP/SIGINT/SIGTERM, or forced by it; 1 failure (a hook's too), stray error, or anything that did not end by its bound;
- *   or what `exitCode` says, such as 75 for "drained".
+ *   SIGHUP/SIGINT/SIGTERM, or forced by it; 1 failure (a hook's or a release's too, even if that is only reported), stray
+ *   error, or anything that did not end by its bound; or what `exitCode` says, such as 75 for "drained". A `process.exit` of
+ *   your own lets go of nothing: it is told with what is held, and its 0 becomes 1 once the end has been asked for.
  *   There is a ledger already: a `Ledger.layer` of your own inside takes over what is built on it, and Main does not see that.
  * **Interruption** — The first signal asks for the end: readiness goes, hooks run, what is marked by `Shutdown.drains` or
  *   `inFlight` finishes; then the program is interrupted, or at once where there is nothing of that kind. A later SIGINT forces
  *   the exit and names who still holds; a later SIGTERM or SIGHUP is told to wait.
- * **Errors** — printed; exit code 1. Throws, at once, a `RangeError` for an option that is not a duration.
+ * **Errors** — printed; exit code 1. Throws, at once, a `RangeError` for an option that is not a duration, and an `Error` in a
+ *   process that has a program already.
  * **Cost** — signal handlers, one fiber, and the ledger's 3 µs an acquire.
  *
  * **Example** (a service under Kubernetes, which sends requests for some seconds more)
@@ -354,6 +397,11 @@ const grace = 1000
  * @since 0.1.0
  */
 export const run = <A, E>(program: Effect.Effect<A, E>, options: Options<A, E> = {}): void => {
+  if (taken.isTaken) {
+    throw new Error(
+      "Main.run: this process has a program already. Run this one inside it: `Shutdown.run`, or a fiber of it."
+    )
+  }
   const write = options.print ?? ((line: string) => process.stderr.write(`${line}\n`))
   const print = (line: string): void => {
     try {
@@ -362,6 +410,14 @@ export const run = <A, E>(program: Effect.Effect<A, E>, options: Options<A, E> =
       if (told instanceof Promise) told.catch(() => {})
     } catch {
       // INVARIANT Main-5: there is nobody left to tell.
+    }
+  }
+  /** What is printed must not depend on it. */
+  const guarded = (what: string, tell: () => void): void => {
+    try {
+      tell()
+    } catch (thrown) {
+      print(`${what} cannot be shown: ${stackOf(thrown)}`)
     }
   }
   const misfit = Shutdown.shortfall(options.shutdown ?? {})
@@ -380,29 +436,29 @@ export const run = <A, E>(program: Effect.Effect<A, E>, options: Options<A, E> =
   const shutdown = Effect.runSync(Shutdown.Shutdown)
   const course: Course = {
     firstSignal: undefined,
+    isSecondMeant: false,
     main: undefined,
     lastResort: undefined,
     hasStray: false,
+    told: undefined,
     hasEnded: false,
     outputLost: false
   }
 
   const nothingHeld = (): string =>
     shutdown.unsafePhase() === "running" ? "Nothing is held." : "Nothing is held any more."
-  const printHolders = (): void => {
-    if (ledger === undefined) return print("No ledger: who holds what is not known.")
-    const snapshot = ledger.unsafeSnapshot()
-    print(snapshot.live.length === 0 ? nothingHeld() : "Still held:")
-    holderLines(snapshot).forEach((line) => print(line))
-  }
+  const printHolders = (): void =>
+    guarded("The holders", () => {
+      if (ledger === undefined) return print("No ledger: who holds what is not known.")
+      const snapshot = ledger.unsafeSnapshot()
+      print(snapshot.live.length === 0 ? nothingHeld() : "Still held:")
+      holderLines(snapshot).forEach((line) => print(printable(line)))
+    })
   const forced = (why: string, code: number): never => {
     print(`${why}: forced exit.`)
-    try {
-      printHolders()
-    } finally {
-      // INVARIANT Main-2: also where the holders cannot be told.
-      process.exit(code)
-    }
+    printHolders()
+    course.hasEnded = true
+    return process.exit(code)
   }
   /** INVARIANT Main-2: should even the shutdown itself be held up. */
   const bound = (): void => {
@@ -417,18 +473,30 @@ export const run = <A, E>(program: Effect.Effect<A, E>, options: Options<A, E> =
   }
 
   const onSignal = (signal: NodeJS.Signals): void => {
-    const now = performance.now()
-    // INVARIANT Main-1: one Ctrl-C under npm is two SIGINTs, a supervisor may send two kinds at once.
-    const { firstSignal = now } = course
-    const isFirst = course.firstSignal === undefined
-    if (!isFirst && now - firstSignal < forceAfter) return
-    course.firstSignal = firstSignal
-    if (course.hasEnded) return process.exit()
+    const { firstSignal, isSecondMeant } = course
+    const isFirst = firstSignal === undefined
     const how = forceOn.length === 0
       ? ""
       : ` (${forceOn.join(" or ")} ${
-        isFirst && forceOn.includes(signal) ? "once more " : ""
+        !isSecondMeant && forceOn.includes(signal) ? "once more " : ""
       }to force)`
+    // INVARIANT Main-1: one Ctrl-C under npm is two SIGINTs, a supervisor may send two kinds at once.
+    if (!isFirst && !isSecondMeant) {
+      if (signal !== firstSignal) {
+        print(`${signal}: came with ${firstSignal}, and is ignored${how}.`)
+      }
+      return
+    }
+    course.firstSignal ??= signal
+    // By a clock alone, one that came with the first and could not be looked at for so long would be a later one. Between
+    // these two steps of the loop Node looks at every signal that has come.
+    if (isFirst) {
+      after(forceAfter, () =>
+        setImmediate(() => {
+          course.isSecondMeant = true
+        }))
+    }
+    if (course.hasEnded) return process.exit()
     if (begin({ kind: "signal", signal })) {
       print(`${signal}: process ${process.pid} is letting go${how}.`)
     } else if (!isFirst && forceOn.includes(signal)) {
@@ -440,6 +508,7 @@ export const run = <A, E>(program: Effect.Effect<A, E>, options: Options<A, E> =
   const onStray = (error: unknown): void => {
     course.hasStray = true
     print(`Stray error: ${stackOf(error)}`)
+    if (Option.isNone(shutdown.unsafeReason())) course.told = { error, isStray: true }
     if (!course.hasEnded) begin({ kind: "error", error })
     // It may come after the program's own end.
     else if (process.exitCode === 0) process.exitCode = 1
@@ -447,29 +516,38 @@ export const run = <A, E>(program: Effect.Effect<A, E>, options: Options<A, E> =
   /** INVARIANT Main-6. */
   const dump = (signal: NodeJS.Signals): void => {
     print(`${signal}: process ${process.pid}, in phase ${shutdown.unsafePhase()}.`)
-    try {
-      printHolders()
-    } catch (thrown) {
-      print(`The holders cannot be shown: ${stackOf(thrown)}`)
-    }
-    const { unfinished } = shutdown.unsafeReport()
-    if (unfinished.length > 0) print("Marked:")
-    unfinished.forEach((one) => print(`  ${unfinishedIn([one])}, for ${seconds(one.longest)}`))
+    printHolders()
+    guarded("What is marked", () => {
+      const { unfinished } = shutdown.unsafeReport()
+      if (unfinished.length > 0) print("Marked:")
+      capped(unfinished.map((one) => `  ${unfinishedIn([one])}, for ${seconds(one.longest)}`))
+        .forEach((line) => print(printable(line)))
+    })
     Effect.runFork(Effect.withFiberRuntime<void>((self) => {
       const roots = Fiber.unsafeRoots().filter((fiber) => fiber !== self && fiber !== runner)
       return Effect.forEach(roots, (fiber) => fiberLines(fiber, course.main)).pipe(
-        Effect.map((lines) => ["Fibers:", ...lines.flat()].forEach((line) => print(line))),
+        Effect.map((lines) =>
+          ["Fibers:", ...capped(lines.flat())].forEach((line) => print(printable(line)))
+        ),
         Effect.catchAllCause((cause) =>
-          Effect.sync(() => print(`The fibers cannot be shown: ${Cause.pretty(cause)}`))
+          Effect.sync(() => print(`The fibers cannot be shown: ${prettyOf(cause)}`))
         )
       )
     }))
   }
+  /** INVARIANT Main-3: nobody but us tells what a program asked for its end for. */
+  const tellReason = (): void => {
+    const reason = Option.getOrUndefined(shutdown.unsafeReason())
+    if (reason?.kind !== "error" || course.told !== undefined) return
+    course.told = { error: reason.error, isStray: false }
+    print(`Asked to end for an error: ${stackOf(reason.error)}`)
+  }
   const onPhaseEnd = ({ duration, overran, phase, unfinished }: Shutdown.PhaseReport): void => {
     bound()
+    tellReason()
     if (!overran || phase === "releasing") return
     const what = unfinishedIn(unfinished)
-    print(`Still ${phase} after ${seconds(duration)}: ${what}; going on without.`)
+    print(printable(`Still ${phase} after ${seconds(duration)}: ${what}; going on without.`))
   }
 
   const onOutputError = (error: NodeJS.ErrnoException): void => {
@@ -496,11 +574,22 @@ export const run = <A, E>(program: Effect.Effect<A, E>, options: Options<A, E> =
     const trouble = troubleLines(report)
     // INVARIANT Main-3: an end that was asked for is summed up; one that came by itself only if something went wrong.
     if (report.reason !== undefined || trouble.length > 0 || report.overran) {
-      print(summary(report, ledger !== undefined))
+      print(printable(summary(report, ledger !== undefined, course.told?.isStray === true)))
     }
-    capped(trouble).forEach((line) => print(line))
+    capped(trouble).forEach(print)
     if (report.resources.some(({ state }) => ["acquiring", "held", "releasing"].includes(state))) {
       printHolders()
+    }
+  }
+  /** INVARIANT Main-3: an interruption that was asked for is no news; anything beside it is. */
+  const isSilent = (cause: Cause.Cause<E>, reason: Shutdown.Reason | undefined): boolean => {
+    if (reason !== undefined && Cause.isInterruptedOnly(cause)) return true
+    if (course.told !== undefined && isOnly(cause, course.told.error)) return true
+    try {
+      return cause._tag === "Fail" && options.isPrinted?.(cause.error) === true
+    } catch (thrown) {
+      print(`isPrinted: ${stackOf(thrown)}`)
+      return false
     }
   }
   const end = ({ exit, report }: Shutdown.Ended<A, E>): void => {
@@ -508,14 +597,8 @@ export const run = <A, E>(program: Effect.Effect<A, E>, options: Options<A, E> =
     clearInterval(alive)
     clearInterval(overdue)
     clearTimeout(course.lastResort)
-    try {
-      // INVARIANT Main-3: an interruption that was asked for is no news; anything beside it is.
-      if (Exit.isFailure(exit) && !isSilent(exit.cause, options.isPrinted)) {
-        print(failureOf(exit.cause))
-      }
-    } catch (thrown) {
-      print(`The failure cannot be shown: ${stackOf(thrown)}`)
-    }
+    tellReason()
+    if (Exit.isFailure(exit) && !isSilent(exit.cause, report.reason)) print(failureOf(exit.cause))
     const fallback = course.hasStray ? 1 : defaultCode(exit, report)
     const asked = codeOfExit(exit, { ...report, exitCode: fallback })
     const exitCode = asked === 0 && course.outputLost ? 1 : asked
@@ -527,6 +610,17 @@ export const run = <A, E>(program: Effect.Effect<A, E>, options: Options<A, E> =
     after(grace, () => process.exit())
   }
 
+  /** INVARIANT Main-3: nobody lets go of anything after a `process.exit` that is not ours. */
+  const onExit = (code: number): void => {
+    if (course.hasEnded) return
+    print(`process.exit(${code}) was called in phase ${shutdown.unsafePhase()}.`)
+    printHolders()
+    if (code === 0 && Option.isSome(shutdown.unsafeReason())) process.exitCode = 1
+  }
+
+  taken.isTaken = true
+  // Before what closes the terminal.
+  process.on("exit", onExit)
   // INVARIANT Main-5: Node before nodejs/node#58200 aborts at its exit when it cannot restore a terminal that is gone.
   const terminals = [0, 1, 2].filter((fd) => isatty(fd))
   process.on("exit", () =>
@@ -544,7 +638,7 @@ export const run = <A, E>(program: Effect.Effect<A, E>, options: Options<A, E> =
   const overdue = ledger !== undefined && Duration.isFinite(leakAfter)
     ? every(
       Duration.toMillis(leakAfter) / 4,
-      () => capped(ledger.unsafeOverdue(leakAfter)).forEach(print)
+      () => capped(ledger.unsafeOverdue(leakAfter)).forEach((line) => print(printable(line)))
     )
     : undefined
   const signals = options.signals ?? ["SIGINT", "SIGTERM", "SIGHUP"]
@@ -559,15 +653,25 @@ export const run = <A, E>(program: Effect.Effect<A, E>, options: Options<A, E> =
     course.main = self.id()
     return program
   })
+  // MASK: a program may interrupt all that `Fiber.roots` gives, and this is among it. The flag, for a masked region hears of
+  // it at its end; `Shutdown.run` forks interruptibly the program and all that may wait in it.
+  const masked = Runtime.disableRuntimeFlag(Runtime.defaultRuntime, RuntimeFlags.Interruption)
   // Last: it runs at once up to its first yield, and a signal may come in that time.
-  const runner = Effect.runFork(Effect.provideService(
-    shutdown.run(named, { ...options.shutdown, fibers: "all", onPhaseEnd }),
-    Ledger.Ledger,
-    ledger
-  ))
+  const runner = Runtime.runFork(
+    masked,
+    Effect.provideService(
+      shutdown.run(named, { ...options.shutdown, fibers: "all", onPhaseEnd }),
+      Ledger.Ledger,
+      ledger
+    )
+  )
   runner.addObserver((exit) => {
     if (Exit.isSuccess(exit)) return end(exit.value)
-    print(`Main-2: the shutdown itself failed. ${Cause.pretty(exit.cause)}`)
+    print(`Main-2: the shutdown itself failed. ${prettyOf(exit.cause)}`)
+    guarded(
+      "What went wrong before",
+      () => capped(ledger === undefined ? [] : troubleIn(ledger.unsafeSnapshot())).forEach(print)
+    )
     forced("Broken", 1)
   })
 }

@@ -83,6 +83,13 @@ const rows: ReadonlyArray<Expected> = [
   },
   { ...slow, title: "slow release, SIGINT 0 5", signals: [[0, "SIGINT"], [5, "SIGINT"]], end: 130 },
   {
+    title: "a release that computes for 0.7 s, SIGINT 0 5",
+    program: "computingRelease",
+    signals: [[0, "SIGINT"], [5, "SIGINT"]],
+    end: 130,
+    released: ["search-index", "slow-upload", "outer-db"]
+  },
+  {
     ...slow,
     title: "slow release, SIGTERM 0 50",
     signals: [[0, "SIGTERM"], [50, "SIGTERM"]],
@@ -98,7 +105,8 @@ const rows: ReadonlyArray<Expected> = [
     ...slow,
     title: "slow release, SIGTERM 0, SIGINT 200",
     signals: [[0, "SIGTERM"], [200, "SIGINT"]],
-    end: 143
+    end: 143,
+    told: [/^SIGINT: came with SIGTERM, and is ignored/m]
   },
   {
     ...cutShort,

@@ -102,11 +102,38 @@ describe.concurrent("Main", () => {
     }
   })
 
+  it("Main-1: two SIGINTs at once are one, however late a release that computes lets the second be looked at", async () => {
+    const twice = (child: ChildProcess) => {
+      child.kill("SIGINT")
+      setTimeout(() => child.kill("SIGINT"), 5)
+    }
+    const once = await runProgram("computes", twice)
+    expect(once).toMatchObject({ code: 130, out: ["+slow", "+index", "ready", "-index", "-slow"] })
+    expect(once.err).not.toContain("forced")
+    const later = await runProgram("computes patient", (child) => {
+      twice(child)
+      setTimeout(() => child.kill("SIGINT"), 1200)
+    })
+    expect(later).toMatchObject({ code: 130, out: ["+slow", "+index", "ready", "-index"] })
+    expect(later.err).toContain("Second signal (SIGINT): forced exit.")
+  })
+
+  it("Main-1: another signal that comes with the first is ignored, and told so", async () => {
+    const ended = await runProgram("slowRelease", (child) => {
+      child.kill("SIGTERM")
+      setTimeout(() => child.kill("SIGINT"), 100)
+    })
+    expect(ended).toMatchObject({ code: 143, out: ["+slow", "ready", "-slow"] })
+    expect(ended.err).toContain(
+      "SIGINT: came with SIGTERM, and is ignored (SIGINT once more to force).\n"
+    )
+  })
+
   it("Main-1: a later SIGTERM or SIGHUP is told to wait, unless it is in `forceOn`", async () => {
     const twice = (child: ChildProcess) => {
       child.kill("SIGTERM")
-      setTimeout(() => child.kill("SIGTERM"), 550)
-      setTimeout(() => child.kill("SIGHUP"), 600)
+      setTimeout(() => child.kill("SIGTERM"), 900)
+      setTimeout(() => child.kill("SIGHUP"), 1000)
     }
     const waited = await runProgram("untilHup patient", twice)
     expect(waited).toMatchObject({ code: 143, out: ["+slow", "ready", "-slow"] })
@@ -223,7 +250,7 @@ describe.concurrent("Main", () => {
     const ended = await runProgram("crowd", (child) => child.kill("SIGTERM"))
     const lines = ended.err.split("\n")
     const [culprit, alike, ...more] = lines.slice(lines.indexOf("Still held:") + 1)
-    expect(culprit).toMatch(/^ {2}releasing resource "culprit" for 1\.\d s of #\d+, asked for at/)
+    expect(culprit).toMatch(/^ {2}releasing resource "culprit" for \d\.\d s of #\d+, asked for at/)
     expect(alike).toMatch(
       /^ {2}3,000 x held resource "connection" for up to \d\.\d s, asked for at/
     )
@@ -314,6 +341,116 @@ describe.concurrent("Main", () => {
       )
       expect(ended.err).toMatch(/^ {2}abandoned resource "hung" after 0\.\d s, asked for at/m)
     }
+  })
+
+  it("Main-3: a release that failed makes the code 1, also where it is only reported", async () => {
+    const ended = await runProgram("failureReported waits", (child) => child.kill("SIGTERM"))
+    expect(ended.code).toBe(1)
+    expect(ended.err).toMatch(/^SIGTERM: 0 released, 1 failed in \d\.\d s; exit 1\.$/m)
+    expect(ended.err).toMatch(/^ {2}failed resource "broken" .*: release broke$/m)
+  })
+
+  it("Main-3: an error that cannot be printed is told as far as it goes, and hides nothing else", async () => {
+    const failed = await runProgram("circularFailure")
+    expect(failed).toMatchObject({ code: 1, out: ["+a", "-a"] })
+    expect(failed.err).toMatch(/^Error: no end\n {4}at circular/)
+    const unreadable = await runProgram("unreadable")
+    expect(unreadable).toMatchObject({ code: 1, out: ["+a", "-a"] })
+    expect(unreadable.err).toBe("something that cannot be shown\n")
+    const released = await runProgram("circularRelease", (child) => child.kill("SIGTERM"))
+    expect(released).toMatchObject({ code: 1, out: ["+outer", "+broken", "ready", "-outer"] })
+    expect(released.err).toMatch(/^Error: no end\n {4}at circular/m)
+    expect(released.err).toMatch(
+      /^SIGTERM: 1 released, 1 failed in .*\n {2}failed resource "broken" .*: no end$/m
+    )
+    const hook = await runProgram("circularHook", (child) => child.kill("SIGTERM"))
+    expect(hook).toMatchObject({ code: 1, out: ["+a", "ready", "-a"] })
+    expect(hook.err).toMatch(/^SIGTERM: 1 released in .*\n {2}failed onStop hook .*: no end$/m)
+    expect((await runProgram("isPrintedThrows")).err).toMatch(
+      /^isPrinted: Error: not mine\n(.*\n)+Error: no luck\n/
+    )
+  })
+
+  it("Main-2, Main-3: should the shutdown itself fail, what went wrong before is told all the same", async () => {
+    const ended = await runProgram("brokenShutdown", (child) => {
+      child.kill("SIGUSR2")
+      setTimeout(() => child.kill("SIGTERM"), 300)
+    })
+    expect(ended.code).toBe(1)
+    expect(ended.err).toMatch(
+      /^What is marked cannot be shown: Error: no report\n(.*\n)+Fibers:\n/m
+    )
+    expect(ended.err).toMatch(/^Main-2: the shutdown itself failed\. Error: no report$/m)
+    expect(ended.err).toMatch(/^ {2}abandoned resource "hung" after 0\.\d s, asked for at/m)
+    expect(ended.err).toMatch(/\nBroken: forced exit\.\nNothing is held any more\.\n$/)
+  })
+
+  it("a second `Main.run` in the process is refused, and the first knows nothing of it", async () => {
+    const ended = await runProgram("twice", (child) => child.kill("SIGTERM"))
+    expect(ended).toMatchObject({
+      code: 143,
+      out: [
+        "+a",
+        "refused: Main.run: this process has a program already. Run this one inside it: `Shutdown.run`, or a fiber of it.",
+        "ready",
+        "-a"
+      ]
+    })
+    expect(ended.err.trim().split("\n")).toHaveLength(2)
+  })
+
+  it("Main-3: a `process.exit` of the program's own is told with its holders; after a request it is no success", async () => {
+    const early = await runProgram("exits")
+    expect(early.code).toBe(0)
+    expect(early.err).toMatch(
+      /^process\.exit\(0\) was called in phase running\.\nStill held:\n {2}held resource "a".*\n$/
+    )
+    const rude = await runProgram("releaseExits", (child) => child.kill("SIGTERM"))
+    expect(rude).toMatchObject({ code: 1, out: ["+outer", "+rude", "ready"] })
+    expect(rude.err).toMatch(
+      /\nprocess\.exit\(0\) was called in phase releasing\.\nStill held:\n {2}releasing resource "rude".*\n {2}held resource "outer".*\n$/
+    )
+    const seven = await runProgram("releaseExits seven", (child) => child.kill("SIGTERM"))
+    expect(seven.code).toBe(7)
+    expect(seven.err).toContain("process.exit(7) was called in phase releasing.")
+  })
+
+  it("Main-3: the error that a program asks for its end by is printed, once", async () => {
+    for (const name of ["asksForError", "asksForError fails"]) {
+      const ended = await runProgram(name)
+      expect(ended).toMatchObject({ code: 1, out: ["+a", "ready", "-a"] })
+      expect(ended.err.match(/the queue is gone/g)).toHaveLength(1)
+      expect(ended.err).toMatch(/^Asked to end for an error: Error: the queue is gone\n {4}at/)
+      expect(ended.err).toMatch(/\nError: \d released in \d\.\d s; exit 1\.\n$/)
+    }
+  })
+
+  it("Main-6: of many fibers not all are told", async () => {
+    const { err } = await runProgram("manyFibers", (child) => {
+      child.kill("SIGUSR2")
+      setTimeout(() => child.kill("SIGTERM"), 300)
+    })
+    const [dumped] = err.split("SIGTERM")
+    expect(dumped).toMatch(/\nFibers:\n( {2}.*\n){51}$/)
+    expect(dumped).toMatch(/ {2}… and 151 more\n$/)
+  })
+
+  it("Main-3, Main-6: no name forges a line or moves the cursor of a terminal", async () => {
+    const { err } = await runProgram("forges", (child) => {
+      child.kill("SIGUSR2")
+      setTimeout(() => child.kill("SIGTERM"), 300)
+    })
+    const name = "resource \"\\u{1b}[31mred SIGTERM: 5 released; exit 0.\""
+    expect(err).toContain(`  held ${name} for`)
+    expect(err).toContain(`  failed ${name} after`)
+    expect(err).not.toMatch(/^SIGTERM: 5/m)
+    expect(err).not.toContain("\u001b")
+  })
+
+  it("a program that interrupts every fiber there is ends like one that is interrupted, and says so", async () => {
+    const ended = await runProgram("interruptsAll")
+    expect(ended).toMatchObject({ code: 1, out: ["+a", "ready", "-a"] })
+    expect(ended.err).toBe("All fibers interrupted without errors.\n")
   })
 
   it("Main-3: without a ledger the end is still summed up", async () => {

@@ -1,5 +1,5 @@
 // One program per argument, run by Main.run in a child process; test/Main.test.ts drives it with real signals.
-import { Deferred, Effect, Exit } from "effect"
+import { Deferred, Effect, Exit, Fiber } from "effect"
 import { Ledger, Managed, Shutdown } from "holdfast"
 import * as Main from "holdfast/Main"
 import * as fs from "node:fs"
@@ -14,6 +14,18 @@ const held = (name, release = Effect.void, options = {}) =>
   })
 const ready = Effect.sync(() => say("ready"))
 const waiting = Effect.zipRight(ready, Effect.never)
+// Without a pause: nothing else of the process runs, and no signal is looked at.
+const computing = (millis) =>
+  Effect.sync(() => {
+    for (const until = performance.now() + millis; performance.now() < until;);
+  })
+/** An error that is its own cause: what prints causes never ends with it. */
+const circular = (message) => {
+  const error = new Error(message)
+  error.cause = error
+  return error
+}
+const withA = (body) => Effect.scoped(Effect.zipRight(held("a"), body))
 
 const programs = {
   clean: Effect.scoped(Effect.zipRight(held("a"), waiting)),
@@ -203,6 +215,70 @@ const programs = {
     setTimeout(() => { throw new Error("late stray") }, 100)
   }),
   printRejects: Effect.scoped(Effect.zipRight(held("a"), waiting)),
+  // The release that computes comes first.
+  computes: Effect.scoped(Effect.gen(function*() {
+    yield* held("slow", Effect.sleep(process.argv[3] === "patient" ? "10 seconds" : "50 millis"), { releaseDeadline: Infinity })
+    yield* held("index", computing(700))
+    yield* waiting
+  })),
+  circularFailure: withA(Effect.suspend(() => Effect.fail(circular("no end")))),
+  circularRelease: Effect.scoped(Effect.gen(function*() {
+    yield* held("outer")
+    yield* held("broken", Effect.suspend(() => Effect.die(circular("no end"))))
+    yield* waiting
+  })),
+  circularHook: withA(Effect.zipRight(Shutdown.onStop(Effect.suspend(() => Effect.fail(circular("no end")))), waiting)),
+  unreadable: withA(Effect.suspend(() =>
+    Effect.fail(Object.defineProperty(new Error("hidden"), "message", { get: () => { throw new Error("no message") } }))
+  )),
+  isPrintedThrows: withA(Effect.fail(new Error("no luck"))),
+  // As if the shutdown were broken.
+  brokenShutdown: Effect.scoped(Effect.gen(function*() {
+    yield* held("hung", Effect.never, { releaseDeadline: "300 millis" })
+    const shutdown = yield* Shutdown.Shutdown
+    shutdown.unsafeReport = () => {
+      throw circular("no report")
+    }
+    yield* waiting
+  })),
+  failureReported: Effect.scoped(Effect.zipRight(
+    held("broken", Effect.die(new Error("release broke")), { onReleaseFailure: "report" }),
+    process.argv[3] === "waits" ? waiting : ready
+  )),
+  twice: withA(Effect.gen(function*() {
+    try {
+      Main.run(Effect.void)
+    } catch (refusal) {
+      say(`refused: ${refusal.message}`)
+    }
+    yield* waiting
+  })),
+  exits: withA(Effect.zipRight(ready, Effect.sync(() => process.exit(0)))),
+  releaseExits: Effect.scoped(Effect.gen(function*() {
+    yield* held("outer")
+    yield* held("rude", Effect.sync(() => process.exit(process.argv[3] === "seven" ? 7 : 0)))
+    yield* waiting
+  })),
+  asksForError: withA(Effect.gen(function*() {
+    yield* ready
+    const error = new Error("the queue is gone")
+    yield* Shutdown.request({ kind: "error", error })
+    yield* process.argv[3] === "fails" ? Effect.uninterruptible(Effect.fail(error)) : Effect.never
+  })),
+  manyFibers: Effect.gen(function*() {
+    for (let n = 0; n < 200; n++) yield* Effect.fork(Effect.never)
+    yield* Effect.sleep("20 millis")
+    yield* waiting
+  }),
+  forges: Effect.scoped(Effect.gen(function*() {
+    yield* held("\u001b[31mred\nSIGTERM: 5 released; exit 0.", Effect.die(new Error("\u001b[2J")), { onReleaseFailure: "report" })
+    yield* waiting
+  })),
+  interruptsAll: withA(Effect.gen(function*() {
+    yield* ready
+    for (const fiber of Fiber.unsafeRoots()) fiber.unsafeInterruptAsFork(fiber.id())
+    yield* Effect.never
+  })),
   codeIsNone: Effect.void,
   leftHandle: Effect.sync(() => void setInterval(() => {}, 1000)),
   ownCode: Effect.succeed(7)
@@ -219,7 +295,8 @@ Main.run(programs[process.argv[2]], {
   ...is("leaks") ? { ledger: { leakAfter: "200 millis" } } : {},
   ...is("forceOnTerm") ? { forceOn: ["SIGINT", "SIGTERM"] } : {},
   ...is("printRejects") ? { print: async (line) => { process.stderr.write(`${line}\n`); throw new Error("print") } } : {},
-  ...is("noLedger") ? { ledger: false } : {},
+  ...is("noLedger") || process.argv.includes("noLedger") ? { ledger: false } : {},
+  ...is("isPrintedThrows") ? { isPrinted: () => { throw new Error("not mine") } } : {},
   exitCode: (exit, _, report) => {
     if (is("codeThrows")) throw new Error("no code for this")
     if (is("codeIsNone")) return 1.5

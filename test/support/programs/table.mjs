@@ -89,6 +89,10 @@ const openStream = (listening) =>
     http.get({ host: "127.0.0.1", port: listening.address().port }, (response) =>
       response.once("data", () => resume(Effect.void)))
   })
+// It cannot wait, so nothing else of the process runs meanwhile.
+const computing = Effect.sync(() => {
+  for (const until = Date.now() + 700; Date.now() < until;);
+})
 const good = Array.from({ length: 1000 }, (_, n) => `good-${n}`)
 
 const programs = {
@@ -100,6 +104,9 @@ const programs = {
   unboundedRelease: inside(held("hung-queue", Effect.never, Effect.void, Infinity)),
   hungAcquire: inside(held("hung-vault", Effect.void, Effect.zipRight(ready, Effect.never))),
   slowRelease: inside(slowUpload),
+  computingRelease: inside(
+    Effect.zipRight(held("slow-upload", Effect.sleep("200 millis")), held("search-index", computing))
+  ),
   failingRelease: inside(held("broken-cache", Effect.die(new Error("the flush broke")))),
   stray: inside(held("user-cache"), Effect.zipRight(throwLater, waiting)),
   rejection: inside(held("user-cache"), Effect.zipRight(rejectLater, waiting)),
