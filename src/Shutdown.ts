@@ -17,8 +17,9 @@
  *   what is left, whatever its own deadline: the ones after it still run.
  * - Shutdown-5 A hook whose scope is open at the request runs once, and its scope stays open until it has ended or its phase
  *   has; one whose scope has closed before never runs.
- * - Shutdown-6 (L3) When the program has ended, in whatever way, the fibers it left behind are interrupted and waited for, so
- *   that what they hold is let go; a release under way is waited for, never cut.
+ * - Shutdown-6 (L3) What overran stopping is interrupted and waited for, for half of `releaseTimeout` at most, before the main
+ *   fiber lets go of what it uses. When that has ended, in whatever way, the fibers it left behind are interrupted and waited
+ *   for, so that what they hold is let go; a release under way is waited for, never cut.
  * - Shutdown-7 (L5) The report names what failed, was abandoned or is still held, from the very step of the request on, each
  *   phase that overran and by what line's work, and each fiber that is left; a release only by its resource.
  *
@@ -324,6 +325,7 @@ interface Stretch {
 interface Region {
   readonly what: Unfinished["what"]
   readonly site: Ledger.Site | undefined
+  readonly fiber?: AnyFiber | undefined
   readonly startedAt: number
 }
 
@@ -694,11 +696,11 @@ class Course implements Service {
     began?: () => void
   ): Effect.Effect<A, E, R> {
     return Effect.acquireUseRelease(
-      Effect.sync((): Region => {
-        const region = { what, site, startedAt: this.now() }
+      Effect.withFiberRuntime<Region>((fiber) => {
+        const region = { what, site, fiber, startedAt: this.now() }
         among.add(region)
         began?.()
-        return region
+        return Effect.succeed(region)
       }),
       () => effect,
       (region) =>
@@ -976,7 +978,10 @@ class Course implements Service {
     ).pipe(Effect.tap(() => this.cutHooks()))
   }
 
-  /** INVARIANT Shutdown-6: the main fiber, then those it left behind; a hung main fiber leaves them a tenth of the time. */
+  /**
+   * INVARIANT Shutdown-6: what overran, then the main fiber, then those it left behind. What overran leaves the main fiber half
+   * of the time, and that leaves the others a tenth.
+   */
   releasing(
     main: Watching<unknown, unknown>,
     bounds: Bounds,
@@ -994,7 +999,9 @@ class Course implements Service {
       )
       // INVARIANT Shutdown-4: no release takes what the ones after it need.
       this.budget.begin({ by, now: () => this.now() })
-      if (main.exit === undefined) main.fiber.unsafeInterruptAsFork(self.id())
+      const interruptMain = Effect.sync(() => {
+        if (main.exit === undefined) main.fiber.unsafeInterruptAsFork(self.id())
+      })
       const ended = (): boolean => main.exit !== undefined && left.isOver()
       const sweep = (everyone: boolean, at: number): Effect.Effect<boolean> =>
         Effect.suspend(() =>
@@ -1007,10 +1014,38 @@ class Course implements Service {
             : this.until(ended, at)
         )
       const alone = by === Infinity ? Infinity : by - (by - from) / 10
-      return this.until(() => main.exit !== undefined, alone).pipe(
+      return this.cutWork(main, self.id(), by === Infinity ? Infinity : (from + by) / 2).pipe(
+        Effect.zipRight(interruptMain),
+        Effect.zipRight(this.until(() => main.exit !== undefined, alone)),
         Effect.zipRight(sweep(false, alone)),
         Effect.flatMap((inTime) => inTime ? Effect.succeed(true) : sweep(true, by))
       )
+    })
+  }
+
+  /**
+   * INVARIANT Shutdown-6: what the phases before have waited for in vain is interrupted, and waited for until `at`, before the
+   * main fiber lets go of what it uses.
+   */
+  cutWork(
+    main: Watching<unknown, unknown>,
+    by: FiberId.FiberId,
+    at: number
+  ): Effect.Effect<boolean> {
+    return Effect.suspend(() => {
+      const marked = [...this.flying, ...this.drainers, ...this.started].map(({ fiber }) => fiber)
+      const pending = new Set<AnyFiber>()
+      for (const fiber of new Set(marked)) {
+        // A release is never cut.
+        if (fiber === undefined || fiber === main.fiber || Deadline.isBounded(fiber)) continue
+        pending.add(fiber)
+        fiber.addObserver(() => {
+          pending.delete(fiber)
+          this.poke()
+        })
+        fiber.unsafeInterruptAsFork(by)
+      }
+      return this.until(() => pending.size === 0, at)
     })
   }
 
@@ -1159,9 +1194,10 @@ export class Shutdown extends Context.Reference<Shutdown>()("holdfast/Shutdown",
  * This is what `Main.run` does for a process; use it for what comes and goes inside one.
  *
  * **Details** — Draining: not ready any more; the `onDrain` hooks run, for `drainTimeout`, and `drainDelay` passes. Stopping:
- *   the `onStop` hooks run and what is marked by `drains` or `inFlight` finishes, for `stopTimeout`. Releasing: the main fiber is
- *   interrupted, then the fibers it left behind (`forkDaemon`), for `releaseTimeout`. A program that ends by itself goes straight
- *   there. To ask from outside: `unsafeMake`, and its `run` and `request`.
+ *   the `onStop` hooks run and what is marked by `drains` or `inFlight` finishes, for `stopTimeout`. Releasing: what has not
+ *   finished is interrupted, then the main fiber, then the fibers it left behind (`forkDaemon`: they may use what it holds, and it
+ *   what they hold; mark those that must end first), each waited for, for `releaseTimeout`. A program that ends by itself goes
+ *   straight there. To ask from outside: `unsafeMake`, and its `run` and `request`.
  * **Interruption** — is a request; the run ends when the program has. **Errors** — none: the program's exit is the answer, a
  *   `ShutdownTimeout` defect if it did not end.
  * **Cost** — a fork, and a look at the ledger at the end.

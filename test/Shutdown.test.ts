@@ -8,6 +8,7 @@ import {
   Exit,
   Fiber,
   Option,
+  type Scope,
   Stream,
   TestClock
 } from "effect"
@@ -524,6 +525,74 @@ describe("Shutdown.run", () => {
       const { report } = yield* Effect.provide(Shutdown.run(program), Ledger.layer())
       expect(report).toMatchObject({ released: 1, failed: 1 })
       expect(report.resources.map(({ name }) => name).toSorted()).toEqual(["a", "broken"])
+    }))
+
+  it.effect("Shutdown-6: what overran is interrupted and has ended before the main fiber lets go of what it uses", () =>
+    Effect.gen(function*() {
+      const forms: Record<
+        string,
+        (work: Effect.Effect<never>) => Effect.Effect<unknown, never, Scope.Scope>
+      > = {
+        "in flight in a daemon": (work) => Effect.forkDaemon(Shutdown.inFlight(work)),
+        "in flight in a fork": (work) => Effect.fork(Shutdown.inFlight(work)),
+        "in flight, deeper": (work) =>
+          Effect.forkDaemon(Shutdown.inFlight(Effect.flatMap(Effect.fork(work), Fiber.join))),
+        "drains in a fork": (work) => Effect.fork(Shutdown.drains(work)),
+        "a hook to drain": Shutdown.onDrain,
+        "a hook to stop": Shutdown.onStop
+      }
+      for (const [form, mark] of Object.entries(forms)) {
+        const { lines, held, say } = journal()
+        const work = Effect.onInterrupt(
+          Effect.never,
+          () => Effect.zipRight(Effect.sleep("1 second"), say("rolled back"))
+        )
+        const program = Effect.scoped(
+          Effect.zipRight(held("db"), Effect.zipRight(mark(work), Effect.never))
+        )
+        const { ended, shutdown } = yield* launch(program)
+        yield* shutdown.request(why)
+        yield* pass("11 seconds")
+        const { exit, report } = yield* ended
+        expect([form, ...lines]).toEqual([form, "+db", "rolled back", "-db"])
+        expect(report.fibers).toEqual([])
+        expect(Exit.isInterrupted(exit)).toBe(true)
+      }
+    }))
+
+  it.effect("Shutdown-6: what does not end when it is cut leaves the main fiber half of the time", () =>
+    Effect.gen(function*() {
+      const { lines, held } = journal()
+      const program = Effect.scoped(Effect.gen(function*() {
+        yield* held("db", Effect.sleep("3 seconds"))
+        yield* Effect.forkDaemon(Shutdown.inFlight(Effect.uninterruptible(Effect.never)))
+        return yield* Effect.never
+      }))
+      const { ended, shutdown } = yield* launch(program)
+      yield* shutdown.request(why)
+      yield* pass("17900 millis")
+      expect(lines).toEqual(["+db"])
+      yield* pass("100 millis")
+      expect(lines).toEqual(["+db", "-db"])
+      yield* pass("2 seconds")
+      const { report } = yield* ended
+      expect(report.took).toBe(20_000)
+      expect(report.fibers).toHaveLength(1)
+    }))
+
+  it.effect("Shutdown-6: a release that is marked is not cut", () =>
+    Effect.gen(function*() {
+      const { lines, held } = journal()
+      const flush = Shutdown.inFlight(Effect.sleep("3 seconds"))
+      const program = Effect.zipRight(
+        Effect.forkDaemon(Managed.use(held("log", flush), () => Shutdown.requested)),
+        Effect.never
+      )
+      const { ended, shutdown } = yield* launch(program, { stopTimeout: "1 second" })
+      yield* shutdown.request(why)
+      yield* pass("10 seconds")
+      expect((yield* ended).report.took).toBe(3000)
+      expect(lines).toEqual(["+log", "-log"])
     }))
 
   it.effect("Shutdown-6: what a program leaves behind lets go, however the program ends", () =>
