@@ -124,8 +124,7 @@ const programs = {
     const quiet = (name) => Managed.make({ name, acquire: Effect.void, release: () => Effect.void })
     for (let n = 0; n < 3000; n++) yield* quiet("connection")
     for (let n = 0; n < 60; n++) yield* quiet(`own ${n}`)
-    yield* held("culprit", Effect.never, { releaseDeadline: Infinity })
-    yield* waiting
+    yield* Managed.make({ name: "culprit", acquire: waiting, release: () => Effect.void })
   })),
   // As a server calls back: by no runtime of the program.
   callback: Effect.scoped(Effect.gen(function*() {
