@@ -560,44 +560,36 @@ class Ring<A> {
 
 // Deadlocks.
 
-/** A wait, and who holds what it is for. */
-interface Wait {
-  readonly waiter: Kept
-  readonly holders: ReadonlyArray<Kept>
-}
+const isServed = (waiter: Kept, letsGo: (holder: Entry) => boolean): boolean =>
+  waiter.served === undefined ? waiter.inTheWay().some(letsGo) : waiter.served(letsGo)
 
-const isServed = ({ holders, waiter }: Wait, letsGo: (holder: Entry) => boolean): boolean =>
-  waiter.served === undefined ? holders.some(letsGo) : waiter.served(letsGo)
-
-const waitsAmong = (live: Iterable<Kept>): Map<number, Wait> => {
-  const waits = new Map<number, Wait>()
+/** By the fiber that waits: a thousand who wait for a thousand are a million pairs, so who holds is asked for when needed. */
+const waitsAmong = (live: Iterable<Kept>): Map<number, Kept> => {
+  const waits = new Map<number, Kept>()
   for (const waiter of live) {
-    const holders = waiter.inTheWay()
-    if (waiter.asker !== undefined && holders.length > 0) {
-      waits.set(waiter.asker, { waiter, holders })
-    }
+    if (waiter.asker !== undefined && waiter.inTheWay(1).length > 0) waits.set(waiter.asker, waiter)
   }
   return waits
 }
 
 /** The waits, by fiber, that nobody can end: not even if all who are not among them let go of what they hold. */
-const stuckWaits = (live: Iterable<Kept>): ReadonlyMap<number, Wait> => {
+const stuckWaits = (live: Iterable<Kept>): ReadonlyMap<number, Kept> => {
   const waits = waitsAmong(live)
   // Whoever would be served goes on by and by, and lets go; then those are looked at again who asked for that.
   const askersOf = new Map<number, Array<number>>()
   const unsettled = Array.from(waits.keys()).toReversed()
   for (let asker = unsettled.pop(); asker !== undefined; asker = unsettled.pop()) {
-    const wait = waits.get(asker)
-    if (wait === undefined) continue
+    const waiter = waits.get(asker)
+    if (waiter === undefined) continue
     const letsGo = (holder: Entry): boolean => {
-      const of = holder instanceof Kept && wait.waiter.isBeside(holder) ? holder.asker : undefined
+      const of = holder instanceof Kept && waiter.isBeside(holder) ? holder.asker : undefined
       if (of === undefined || !waits.has(of)) return true
       const known = askersOf.get(of)
       if (known === undefined) askersOf.set(of, [asker])
       else known.push(asker)
       return false
     }
-    if (!isServed(wait, letsGo)) continue
+    if (!isServed(waiter, letsGo)) continue
     waits.delete(asker)
     for (const again of askersOf.get(asker) ?? []) unsettled.push(again)
   }
@@ -605,11 +597,9 @@ const stuckWaits = (live: Iterable<Kept>): ReadonlyMap<number, Wait> => {
 }
 
 /** Whom of its holders a stuck wait is shown to wait for: one that is stuck as well, and another fiber if there is one. */
-const stuckHolder = (
-  { holders, waiter }: Wait,
-  stuck: ReadonlyMap<number, Wait>
-): Kept | undefined => {
+const stuckHolder = (waiter: Kept, stuck: ReadonlyMap<number, Kept>): Kept | undefined => {
   const isStuck = ({ asker }: Kept) => asker !== undefined && stuck.has(asker)
+  const holders = waiter.inTheWay()
   return holders.find((holder) => isStuck(holder) && holder.asker !== waiter.asker)
     ?? holders.find(isStuck)
 }
@@ -626,10 +616,10 @@ const deadlocksAmong = (live: Iterable<Kept>): ReadonlyArray<Deadlock> => {
     let at: number | undefined = start
     while (at !== undefined && !seen.has(at)) {
       seen.add(at)
-      const wait: Wait | undefined = stuck.get(at)
-      const holder: Kept | undefined = wait && stuckHolder(wait, stuck)
-      if (wait === undefined || holder === undefined) break
-      path.push({ asker: at, waiter: wait.waiter.id, holder: holder.id })
+      const waiter: Kept | undefined = stuck.get(at)
+      const holder: Kept | undefined = waiter && stuckHolder(waiter, stuck)
+      if (waiter === undefined || holder === undefined) break
+      path.push({ asker: at, waiter: waiter.id, holder: holder.id })
       at = holder.asker
     }
     // Back on this very path: a circle. On an older one: that one has been reported.

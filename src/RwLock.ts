@@ -119,7 +119,7 @@ interface State {
   /** How a bracket ends that has no entry of its own in `inside`. */
   readonly ending: Record<Mode, Handover.Ending>
   /** Who is inside, as far as recorded; written only by internal/hold.ts. */
-  holds: Set<Hold.Hold> | undefined
+  holds: Hold.Holds | undefined
 }
 
 // What a waiter `need`s, as the queue carries it.
@@ -259,7 +259,7 @@ const recorded = <M>(
     amount: 1,
     site,
     // Whoever waits is a writer or behind one: all who are inside must leave.
-    isServedIf: (_, letsGo) => Hold.keptBy(self.state, letsGo) === 0
+    isServedIf: (_, letsGo) => Hold.keepAtMost(self.state, 0, letsGo)
   })
 }
 

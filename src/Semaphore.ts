@@ -49,7 +49,7 @@ export interface Semaphore {
   /** @internal Gives one permit back. */
   readonly endingOfOne: Handover.Ending
   /** @internal Written only by internal/hold.ts. */
-  holds: Set<Hold.Hold> | undefined
+  holds: Hold.Holds | undefined
 }
 
 /**
@@ -274,14 +274,17 @@ const isServedIf = (
   waiting: Hold.Hold,
   letsGo: (hold: Hold.Hold) => boolean
 ): boolean => {
-  const available = self.permits - Hold.keptBy(self, letsGo)
   let need = waiting.amount
   for (let before = waiting.waiter?.previous; before !== undefined; before = before.previous) {
     const { watch } = before
-    if (watch instanceof Hold.Hold) return need <= available && letsGo(watch)
+    // First of all, for it is one look: most of a long line stands or falls with the one before.
+    if (watch instanceof Hold.Hold) {
+      if (!letsGo(watch)) return false
+      break
+    }
     need = Math.max(need, before.need)
   }
-  return need <= available
+  return Hold.keepAtMost(self, self.permits - need, letsGo)
 }
 
 /** @internal One who asks for permits, as the ledger is told. */

@@ -239,7 +239,7 @@ class Instance<out A, out E> {
   /** What the ledger knows of the acquire. */
   entry: Ledger.Entry | undefined = undefined
   /** Who has it, as far as recorded; written only by internal/hold.ts. */
-  holds: Set<Hold.Hold> | undefined = undefined
+  holds: Hold.Holds | undefined = undefined
   letGo: (() => void) | undefined = undefined
   idleSince = 0
   timer: Fiber.RuntimeFiber<void> | undefined = undefined

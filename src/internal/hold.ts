@@ -41,9 +41,14 @@ export interface Recorder {
   unsafeReleased(entry: Entry): void
 }
 
-/** What is held. Guarded by the single thread; the set is made when somebody is recorded, and written only by this file. */
+/** Those who have a thing, and how much of it they have together. Guarded by the single thread; written only by this file. */
+export class Holds extends Set<Hold> {
+  amount = 0
+}
+
+/** What is held. Guarded by the single thread; the set is made when somebody is recorded. */
 export interface Thing {
-  holds: Set<Hold> | undefined
+  holds: Holds | undefined
 }
 
 /** What is asked for. */
@@ -84,7 +89,7 @@ export class Hold implements WaitQueue.Watch {
     this.entry = recorder.unsafeAcquiring(kind, name, {
       site,
       attributes,
-      blockedBy: () => Array.from(inTheWay(), ({ entry }) => entry),
+      blockedBy: () => entriesOf(inTheWay()),
       isServedIf: isServedIf && ((letsGo) => isServedIf(this, (hold) => letsGo(hold.entry)))
     })
   }
@@ -96,8 +101,9 @@ export class Hold implements WaitQueue.Watch {
   granted(): void {
     if (this.state !== "waiting") return
     this.state = "held"
-    this.thing.holds ??= new Set()
+    this.thing.holds ??= new Holds()
     this.thing.holds.add(this)
+    this.thing.holds.amount += this.amount
     this.recorder.unsafeHeld(this.entry)
   }
 
@@ -106,14 +112,33 @@ export class Hold implements WaitQueue.Watch {
     this.state = "ended"
     if (was === "waiting") this.recorder.unsafeGaveUp(this.entry, cause)
     if (was !== "held") return
-    this.thing.holds?.delete(this)
+    if (this.thing.holds?.delete(this) === true) this.thing.holds.amount -= this.amount
     this.recorder.unsafeReleased(this.entry)
   }
 }
 
-/** How much the recorded holders keep who do not let go. */
-export const keptBy = (thing: Thing, letsGo: (hold: Hold) => boolean): number => {
+/** One by one: of many holders only the first are looked at. */
+function* entriesOf(holds: Iterable<{ readonly entry: Entry }>): Iterable<Entry> {
+  for (const { entry } of holds) yield entry
+}
+
+/** Whether the recorded holders who do not let go keep no more than that. It looks at as few of them as will tell. */
+export const keepAtMost = (
+  thing: Thing,
+  most: number,
+  letsGo: (hold: Hold) => boolean
+): boolean => {
+  const { holds } = thing
+  if (holds === undefined) return most >= 0
   let kept = 0
-  for (const hold of thing.holds ?? []) if (!letsGo(hold)) kept += hold.amount
-  return kept
+  let unknown = holds.amount
+  for (const hold of holds) {
+    // Whatever the others do.
+    if (kept + unknown <= most) return true
+    unknown -= hold.amount
+    if (letsGo(hold)) continue
+    kept += hold.amount
+    if (kept > most) return false
+  }
+  return kept <= most
 }

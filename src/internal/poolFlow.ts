@@ -77,9 +77,13 @@ const recorded = <A, E>(shelf: Shelf<A, E>, site: Site | undefined): Hold.Hold |
     name: shelf.name,
     amount: 1,
     site,
-    inTheWay: () => Array.from(inTheWayOf(shelf)).flatMap(({ holds }) => Array.from(holds ?? [])),
+    inTheWay: () => holdsOf(inTheWayOf(shelf)),
     isServedIf: (_, letsGo) => mayBeServed(shelf, letsGo)
   })
+}
+
+function* holdsOf(shelves: Iterable<Shelf<any, any>>): Iterable<Hold.Hold> {
+  for (const { holds } of shelves) if (holds !== undefined) yield* holds
 }
 
 const lend = <A, E>(

@@ -184,7 +184,7 @@ export interface Shelf<A, E> {
   checking: number
   closing: number
   /** Who has its items, as far as recorded; written only by internal/hold.ts. */
-  holds: Set<Hold.Hold> | undefined
+  holds: Hold.Holds | undefined
   generation: number
   /** Waits before the next refill, after a failed one. */
   backoff: Fiber.RuntimeFiber<void> | undefined
@@ -457,7 +457,7 @@ export const mayBeServed = <A, E>(
   for (const other of inTheWayOf(shelf)) {
     // What the pool itself does ends.
     if (other.creating.size + other.checking + other.closing > 0) return true
-    if (Hold.keptBy(other, letsGo) < other.lent.size + other.overdue.size) return true
+    if (Hold.keepAtMost(other, other.lent.size + other.overdue.size - 1, letsGo)) return true
   }
   return false
 }

@@ -1,5 +1,6 @@
 import { describe, expect, it } from "@effect/vitest"
 import { Cause, Duration, Effect, Exit, Fiber, TestClock } from "effect"
+import * as fc from "effect/FastCheck"
 import * as Hold from "../../src/internal/hold.ts"
 import * as WaitQueue from "../../src/internal/waitQueue.ts"
 
@@ -172,14 +173,55 @@ describe("waitQueue", () => {
       yield* Fiber.interrupt(first)
       expect(told.slice(-2)).toEqual(["1 gave back", "3 has"])
       expect(Array.from(thing.holds ?? [])).toEqual([c])
-      expect(Hold.keptBy(thing, () => false)).toBe(1)
-      expect(Hold.keptBy(thing, () => true)).toBe(0)
+      expect(thing.holds?.amount).toBe(1)
       for (const hold of [a, b, c]) {
         hold.left()
         hold.left()
         hold.granted()
       }
       expect(told.slice(-2)).toEqual(["3 has", "3 gave back"])
-      expect(thing.holds?.size).toBe(0)
+      expect([thing.holds?.size, thing.holds?.amount]).toEqual([0, 0])
     }))
+})
+
+describe("hold.keepAtMost", () => {
+  const recorder: Hold.Recorder = {
+    unsafeAcquiring: () => ({ id: 0 }),
+    unsafeHeld: () => {},
+    unsafeGaveUp: () => {},
+    unsafeReleased: () => {}
+  }
+  const thingOf = (amounts: ReadonlyArray<number>) => {
+    const thing: Hold.Thing = { holds: undefined }
+    const holds = amounts.map((amount) =>
+      new Hold.Hold(recorder, thing, { kind: "k", name: "n", amount, site: undefined })
+    )
+    for (const hold of holds) hold.granted()
+    return { thing, holds }
+  }
+
+  it("says what a sum over all would say", () => {
+    fc.assert(fc.property(
+      fc.array(fc.tuple(fc.integer({ min: 1, max: 4 }), fc.boolean()), { maxLength: 8 }),
+      fc.integer({ min: -1, max: 20 }),
+      (given, most) => {
+        const { holds, thing } = thingOf(given.map(([amount]) => amount))
+        const stays = new Set(holds.filter((_, i) => given[i]![1]))
+        const kept = Array.from(stays).reduce((sum, { amount }) => sum + amount, 0)
+        expect(Hold.keepAtMost(thing, most, (hold) => !stays.has(hold))).toBe(kept <= most)
+      }
+    ))
+  })
+
+  it("looks at no more than it takes: 10,000 who wait for 10,000 are not as many pairs", () => {
+    const { thing } = thingOf(Array.from({ length: 10_000 }, () => 1))
+    let looks = 0
+    const letsGo = (answer: boolean) => () => {
+      looks++
+      return answer
+    }
+    expect(Hold.keepAtMost(thing, 9_999, letsGo(true))).toBe(true)
+    expect(Hold.keepAtMost(thing, 0, letsGo(false))).toBe(false)
+    expect(looks).toBe(2)
+  })
 })
