@@ -117,7 +117,7 @@ export class Hold implements WaitQueue.Watch {
   }
 }
 
-/** One by one: of many holders only the first are looked at. */
+// One by one: of many holders only the first are looked at.
 function* entriesOf(holds: Iterable<{ readonly entry: Entry }>): Iterable<Entry> {
   for (const { entry } of holds) yield entry
 }
