@@ -53,6 +53,43 @@ const column = (name: string): string =>
 const text = (id: string): string => `document.getElementById("${id}").textContent`
 const frames = "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
 
+/** Whether the page is dark, and the least contrast between a text in it and what lies behind that. */
+const contrast = `(() => {
+  const draw = document.createElementNS("http://www.w3.org/1999/xhtml", "canvas")
+    .getContext("2d", { willReadFrequently: true })
+  // However a color is written, the canvas has its bytes.
+  const over = (color, below) => {
+    draw.fillStyle = "rgb(" + below.join(" ") + ")"
+    draw.fillRect(0, 0, 1, 1)
+    draw.fillStyle = color
+    draw.fillRect(0, 0, 1, 1)
+    return Array.from(draw.getImageData(0, 0, 1, 1).data.slice(0, 3))
+  }
+  const luminance = (bytes) => {
+    const [r, g, b] = bytes.map((byte) => byte / 255)
+      .map((part) => part <= 0.03928 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4)
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b
+  }
+  const isSvg = document.documentElement.tagName === "svg"
+  const canvasColor = isSvg
+    ? over(getComputedStyle(document.querySelector("rect") ?? document.documentElement).fill, [255, 255, 255])
+    : over(getComputedStyle(document.body).backgroundColor, [255, 255, 255])
+  const behind = (element) => {
+    if (element === null || isSvg) return canvasColor
+    return over(getComputedStyle(element).backgroundColor, behind(element.parentElement))
+  }
+  const texts = Array.from(document.querySelectorAll("body *, svg text")).filter((element) =>
+    element.getClientRects().length > 0
+    && Array.from(element.childNodes).some((node) => node.nodeType === 3 && node.data.trim() !== ""))
+  const least = Math.min(...texts.map((element) => {
+    const style = getComputedStyle(element)
+    const back = behind(element)
+    const [one, other] = [luminance(over(isSvg ? style.fill : style.color, back)), luminance(back)]
+    return (Math.max(one, other) + 0.05) / (Math.min(one, other) + 0.05)
+  }))
+  return [luminance(canvasColor) < 0.2, least]
+})()`
+
 describe.skipIf(executable === undefined)("the page in Chromium", () => {
   const folder = fs.mkdtempSync(path.join(os.tmpdir(), "hf-view-"))
   const write = (name: string, content: string): string => {
@@ -214,6 +251,30 @@ describe.skipIf(executable === undefined)("the page in Chromium", () => {
     expect(await page.evaluate("document.querySelectorAll(\"*\").length")).toBeLessThan(2000)
     expect(page.errors).toEqual([])
   })
+
+  for (const scheme of ["light", "dark"]) {
+    it.each([10, 1000, 20_000])(
+      `all that is said can be read: ${scheme}, %i entries`,
+      async (many) => {
+        await size(1440, 900)
+        await page.send("Emulation.setEmulatedMedia", {
+          features: [{ name: "prefers-color-scheme", value: scheme }]
+        })
+        const ended = Array.from({ length: many }, (_, i) => entryOf(i + 1))
+        const live = ended.filter(({ state }) => state === "held")
+        await page.open(write("scheme.html", View.html({ ...snapshot, live, ended })))
+        await click("#body button")
+        const [isDark, least] = await page.evaluate<readonly [boolean, number]>(contrast)
+        expect(isDark).toBe(scheme === "dark")
+        // WCAG 2, level AA.
+        expect(least).toBeGreaterThanOrEqual(4.5)
+        await page.open(write("scheme.svg", View.svg({ ...snapshot, live, ended })))
+        expect((await page.evaluate<readonly [boolean, number]>(contrast))[1])
+          .toBeGreaterThanOrEqual(4.5)
+        expect(page.errors).toEqual([])
+      }
+    )
+  }
 
   it("the timeline is XML that a browser draws, whatever the names", async () => {
     const url = write("timeline.svg", View.svg(snapshot, { rows: 1000 }))
