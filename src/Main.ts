@@ -297,7 +297,7 @@ const isOnly = (cause: Cause.Cause<unknown>, error: unknown): boolean =>
 const failureOf = (cause: Cause.Cause<unknown>): string =>
   // Its stack would be ours.
   cause._tag === "Die" && cause.defect instanceof Shutdown.ShutdownTimeout
-    ? `${cause.defect._tag}: ${cause.defect.message}`
+    ? printable(`${cause.defect._tag}: ${cause.defect.message}`)
     : prettyOf(cause)
 
 /** What has happened so far. Guarded by the single thread; written only inside `run`. */
