@@ -22,6 +22,8 @@
  *   for, so that what they hold is let go; a release under way is waited for, never cut.
  * - Shutdown-7 (L5) The report names what failed, was abandoned or is still held, from the very step of the request on, each
  *   phase that overran and by what line's work, and each fiber that is left; a release only by its resource.
+ * - Shutdown-8 What asks a run for its end asks those inside of it, in the same step and for the same reason. They are waited
+ *   for like what is in flight, take no longer than that may, and what they report shows in the report of the outer one.
  *
  * COST (2026-11) one fiber beside the program and a look at `Fiber.roots` at the end: 0.2 ms for a run of nothing; 10,000
  * resources are let go of, and reported, in 0.1 s.
@@ -282,7 +284,7 @@ export interface Service {
     effect: Effect.Effect<A, E, R>,
     site?: Ledger.Site
   ) => Effect.Effect<A, E, R>
-  /** The phase; its `changes` begin with the current one and end after `exited`. */
+  /** The phase; its `changes` begin with the current one and end after `exited`, for who is not interrupted before. */
   readonly phase: Subscribable.Subscribable<Phase>
   /** Whether new work is welcome: false from the request on. */
   readonly isReady: Effect.Effect<boolean>
@@ -480,7 +482,7 @@ class Watched {
         // Who waited in vain held nothing.
         .filter(({ endedAt, heldAt }) => heldAt !== undefined || endedAt === undefined)
         .map((entry) => resourceOf(entry, takenAt))
-        .toSorted((one, other) => (other.releaseTook ?? 0) - (one.releaseTook ?? 0))
+        .toSorted(slowestFirst)
     }
   }
 }
@@ -499,6 +501,9 @@ const resourceOf = (entry: Ledger.Entry, now: number): ResourceReport => {
     cause
   }
 }
+
+const slowestFirst = (one: ResourceReport, other: ResourceReport): number =>
+  (other.releaseTook ?? 0) - (one.releaseTook ?? 0)
 
 /** What hangs comes first. */
 const urgency: ReadonlyArray<Ledger.State> = ["releasing", "acquiring", "held"]
@@ -579,6 +584,26 @@ class LeftBehind {
   }
 }
 
+/** The timers of every course, which no program has left behind. */
+const timers = new WeakSet<AnyFiber>()
+
+/** A report, and what a run inside had to tell besides. One ledger has told of the resources of both. */
+const withInner = (outer: Report, inner: Report, isOneLedger: boolean): Report => {
+  const told = new Set(outer.fibers.map(({ fiber }) => fiber))
+  const { abandoned, failed, held, released, resources } = isOneLedger ? nothing : inner
+  return {
+    ...outer,
+    released: outer.released + released,
+    failed: outer.failed + failed,
+    abandoned: outer.abandoned + abandoned,
+    held: outer.held + held,
+    resources: [...outer.resources, ...resources].toSorted(slowestFirst),
+    hooks: [...outer.hooks, ...inner.hooks],
+    fibers: [...outer.fibers, ...inner.fibers.filter(({ fiber }) => !told.has(fiber))],
+    overran: outer.overran || inner.overran
+  }
+}
+
 /** All that is known of one end. Guarded by the single thread: every writer is synchronous. */
 class Course implements Service {
   readonly budget: Deadline.Budget
@@ -591,7 +616,11 @@ class Course implements Service {
   endsByItself = false
   /** When it was asked for, or the program ended by itself. */
   begunAt: number | undefined
+  budgets: Millis = millisIn({})
   ledger: Ledger.Service | undefined
+  /** The run that this one is inside of; and those inside of this one that go on, or went on at the request. */
+  outer: Course | undefined
+  readonly inside = new Set<Course>()
   watched: Watched | undefined
   /** How it was at the start. */
   abandoned: Abandoned | undefined
@@ -601,8 +630,6 @@ class Course implements Service {
   readonly started: Array<Hook> = []
   readonly listeners = new Set<(phase: Phase) => void>()
   readonly watchers = new Set<() => void>()
-  /** The fibers of this very course, which nobody has left behind. */
-  readonly own = new WeakSet<AnyFiber>()
   readonly asked = Deferred.unsafeMake<Reason>(FiberId.none)
 
   constructor(budget: Deadline.Budget) {
@@ -641,7 +668,7 @@ class Course implements Service {
     const resources = this.watched?.report() ?? nothing
     const phases = this.stretches.map((stretch) => phaseOf(stretch, now))
     const hooks = this.started.map((hook) => hookOf(hook, now))
-    return {
+    const own: Report = {
       reason: this.why,
       took: this.begunAt === undefined ? 0 : (this.stretches.at(-1)?.endedAt ?? now) - this.begunAt,
       phases,
@@ -652,6 +679,10 @@ class Course implements Service {
       overran: resources.abandoned > 0 || phases.some(({ overran }) => overran),
       exitCode: undefined
     }
+    return Array.from(this.inside).reduce(
+      (outer, inner) => withInner(outer, inner.unsafeReport(), this.ledger === inner.ledger),
+      own
+    )
   }
 
   // What is written.
@@ -667,6 +698,7 @@ class Course implements Service {
     this.endsByItself = this.drainers.size > 0
     // INVARIANT Shutdown-3: whoever is woken below finds it not ready.
     if (this.unsafePhase() === "running") this.enter("draining")
+    for (const inner of this.inside) inner.unsafeRequest(reason)
     Deferred.unsafeDone(this.asked, Effect.succeed(reason))
     this.poke()
     return true
@@ -835,7 +867,7 @@ class Course implements Service {
         forget()
         resume(Effect.succeed(true))
       }
-      if (timer !== undefined) this.own.add(timer)
+      if (timer !== undefined) timers.add(timer)
       this.watchers.add(look)
       timer?.addObserver(() => {
         if (this.watchers.delete(look)) resume(Effect.succeed(false))
@@ -847,22 +879,51 @@ class Course implements Service {
 
   run = <A, E, R>(
     program: Effect.Effect<A, E, R>,
-    options: Options = {}
+    options: Options = {},
+    site: Ledger.Site | undefined = Ledger.unsafeSite()
   ): Effect.Effect<Ended<A, E>, never, R> =>
+    Effect.flatMap(Shutdown, (outer) =>
+      outer instanceof Course && outer !== this && !this.isRunning
+        ? outer.around(this, this.lead(program, options), site)
+        : this.lead(program, options))
+
+  /** INVARIANT Shutdown-8: another run goes on inside of this one. */
+  around<A, R>(
+    inner: Course,
+    run: Effect.Effect<A, never, R>,
+    site: Ledger.Site | undefined
+  ): Effect.Effect<A, never, R> {
+    const entered = Effect.sync(() => {
+      inner.outer = this
+      this.inside.add(inner)
+      if (this.why !== undefined) inner.unsafeRequest(this.why)
+    })
+    const left = Effect.sync(() => {
+      // What ended before is told to whoever ran it, and to nobody else.
+      if (this.begunAt === undefined) this.inside.delete(inner)
+    })
+    return this.inFlight(Effect.acquireUseRelease(entered, () => run, () => left), site)
+  }
+
+  lead<A, E, R>(
+    program: Effect.Effect<A, E, R>,
+    options: Options
+  ): Effect.Effect<Ended<A, E>, never, R> {
     // MASK: whoever interrupts the run asks for the end and gets it, phase by phase; only the wait for it is restored, and
     // every wait after that has a bound.
-    Effect.uninterruptibleMask((restore) => {
+    return Effect.uninterruptibleMask((restore) => {
       // Now: at the end is too late to say that an option is wrong.
-      const budgets = millisIn(options)
+      this.budgets = millisIn(options)
       return Effect.flatMap(this.launch(program, options), (main) =>
         Effect.zipRight(
           Effect.onInterrupt(
             restore(this.until(() => this.why !== undefined || main.exit !== undefined, Infinity)),
             () => this.request({ kind: "request", by: "interruption" })
           ).pipe(Effect.exit),
-          this.wind(main, options, budgets)
+          this.wind(main, options)
         ))
     })
+  }
 
   /** Forks the program, with this shutdown in its context. */
   launch<A, E, R>(
@@ -909,19 +970,31 @@ class Course implements Service {
     return this.begunAt = this.now()
   }
 
+  bounds(): Bounds {
+    const from = this.began()
+    const total = Math.min(this.budgets.total, (this.outer?.innerEndsBy() ?? Infinity) - from)
+    return boundsOf({ ...this.budgets, total: Math.max(0, total) }, from)
+  }
+
+  /** INVARIANT Shutdown-8: by when a run inside of this one must have ended. */
+  innerEndsBy(): number {
+    if (this.budget.limit !== undefined) return Deadline.shareOf(this.budget.limit)
+    if (this.begunAt === undefined) return Infinity
+    const { stopTimeout, workEndsBy } = this.bounds()
+    return Math.min(workEndsBy, this.begunAt + stopTimeout)
+  }
+
   /** From the request, or the program's own end, to the end of all. */
   wind<A, E>(
     main: Watching<A, E>,
-    options: Options,
-    budgets: Millis
+    options: Options
   ): Effect.Effect<Ended<A, E>> {
     return Effect.suspend(() => {
-      const bounds = boundsOf(budgets, this.began())
+      const bounds = this.bounds()
       const told = (phase: Phase, overran: boolean): void => {
         const stretch = this.stretches.find((one) => one.phase === phase)
         if (stretch === undefined) return
-        stretch.overran = overran
-        if (overran) stretch.unfinished = this.unfinishedIn(phase, main)
+        if (overran) this.overran(stretch, this.unfinishedIn(phase, main))
         options.onPhaseEnd?.(phaseOf(stretch, this.now()))
       }
       told("running", false)
@@ -942,6 +1015,14 @@ class Course implements Service {
           return { exit: main.exit ?? this.timedOut(), report: this.unsafeReport() }
         }))
     })
+  }
+
+  /** What a run inside another went on without, that one went on without as well. */
+  overran(stretch: Stretch, unfinished: ReadonlyArray<Unfinished>): void {
+    stretch.overran = true
+    stretch.unfinished = [...stretch.unfinished, ...unfinished]
+    const around = this.outer?.begunAt === undefined ? undefined : this.outer.stretches.at(-1)
+    if (around !== undefined && unfinished.length > 0) this.outer?.overran(around, unfinished)
   }
 
   inPhase(
@@ -992,7 +1073,7 @@ class Course implements Service {
       const by = Math.min(bounds.endsBy, from + bounds.releaseTimeout)
       const left = this.left = new LeftBehind(
         (fiber) =>
-          fiber !== main.fiber && fiber !== self && !this.own.has(fiber)
+          fiber !== main.fiber && fiber !== self && !timers.has(fiber)
           && (options.fibers === "all" || belongsTo(fiber, this)),
         self.id(),
         () => this.poke()
@@ -1159,7 +1240,9 @@ const belongsTo = (fiber: AnyFiber, shutdown: Service): boolean =>
  * @category constructors
  * @since 0.1.0
  */
-export const unsafeMake = (): Service => new Course(new Deadline.Budget())
+export const unsafeMake = (): Service => make()
+
+const make = (): Course => new Course(new Deadline.Budget())
 
 /**
  * The shutdown in force. The default is one of the whole process, which only your own `request` ever asks for.
@@ -1197,7 +1280,8 @@ export class Shutdown extends Context.Reference<Shutdown>()("holdfast/Shutdown",
  *   the `onStop` hooks run and what is marked by `drains` or `inFlight` finishes, for `stopTimeout`. Releasing: what has not
  *   finished is interrupted, then the main fiber, then the fibers it left behind (`forkDaemon`: they may use what it holds, and it
  *   what they hold; mark those that must end first), each waited for, for `releaseTimeout`. A program that ends by itself goes
- *   straight there. To ask from outside: `unsafeMake`, and its `run` and `request`.
+ *   straight there. To ask from outside: `unsafeMake`, and its `run` and `request`. Inside of another run (`Main.run`) it is
+ *   asked for its end when that is, has that one's `stopTimeout` for all of it, and ends before that interrupts its program.
  * **Interruption** — is a request; the run ends when the program has. **Errors** — none: the program's exit is the answer, a
  *   `ShutdownTimeout` defect if it did not end.
  * **Cost** — a fork, and a look at the ledger at the end.
@@ -1227,7 +1311,10 @@ export class Shutdown extends Context.Reference<Shutdown>()("holdfast/Shutdown",
 export const run = <A, E, R>(
   program: Effect.Effect<A, E, R>,
   options: Options = {}
-): Effect.Effect<Ended<A, E>, never, R> => Effect.suspend(() => unsafeMake().run(program, options))
+): Effect.Effect<Ended<A, E>, never, R> => {
+  const site = Ledger.unsafeSite()
+  return Effect.suspend(() => make().run(program, options, site))
+}
 
 /**
  * Waits until the end is asked for, and says why.
@@ -1316,6 +1403,9 @@ export const inFlight = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect
 /**
  * The phase now, and its changes: a stream that begins with the current phase and ends after `exited`.
  *
+ * **Details** — A reader in the program is interrupted with it in `releasing`, and sees no more. `exited` is for readers that
+ *   outlive it: outside of what `run` runs, and under `Main.run`, whose program is the whole process, nobody. What has to be
+ *   done last there is the release of the outermost resource.
  * **Interruption** — Waiting for a change: at once. **Errors** — none. **Cost** — a listener for each reader.
  *
  * @category getters

@@ -34,12 +34,33 @@ const programs: Record<
       yield* Shutdown.onDrain(turn)
       yield* Shutdown.onStop(Managed.use(held(probe, "hook"), () => turn))
       yield* Shutdown.drains(Effect.zipRight(request, turn))
+    }),
+  "goes on without what is in flight": (probe) =>
+    Effect.gen(function*() {
+      yield* held(probe, "r")
+      yield* Effect.forkDaemon(
+        Shutdown.inFlight(Managed.use(held(probe, "flying"), () => Effect.never))
+      )
+      yield* Shutdown.onStop(Managed.use(held(probe, "hook"), () => Effect.never))
+      yield* turn
+      return yield* Effect.zipRight(request, Effect.never)
+    }),
+  "has another run inside": (probe) =>
+    Effect.gen(function*() {
+      yield* held(probe, "r")
+      yield* Effect.fork(Shutdown.run(Effect.scoped(Effect.gen(function*() {
+        yield* held(probe, "in")
+        yield* Effect.forkDaemon(Managed.use(held(probe, "daemon"), () => Effect.never))
+        yield* Shutdown.inFlight(Effect.sleep("1 minute"))
+      }))))
+      yield* turn
+      return yield* Effect.zipRight(request, Effect.never)
     })
 }
 
 const all: Explore.Options = { fail: ["R0", "R1", "R2", "R3", "R4"] }
 
-describe("Shutdown-4, Shutdown-5, Shutdown-6: a run interrupted at every point lets go of everything", () => {
+describe("Shutdown-4, Shutdown-5, Shutdown-6, Shutdown-8: a run interrupted at every point lets go of everything", () => {
   for (const [name, program] of Object.entries(programs)) {
     it(name, async () => {
       const verdict = await Explore.interruptions({

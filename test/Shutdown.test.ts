@@ -7,7 +7,9 @@ import {
   Effect,
   Exit,
   Fiber,
+  Layer,
   Option,
+  Runtime,
   type Scope,
   Stream,
   TestClock
@@ -816,5 +818,177 @@ describe("Shutdown.run", () => {
       yield* pass("1 second")
       const { exit, report } = yield* ended
       expect([exit, report.reason, lines]).toEqual([Exit.succeed(7), why, ["+daemon", "-daemon"]])
+    }))
+})
+
+describe("Shutdown.run inside of another", () => {
+  /** `body` in a run of its own, in a scope of the outer that holds "db". */
+  const inside = <A, E>(
+    held: (name: string) => Effect.Effect<unknown, never, Scope.Scope>,
+    body: Effect.Effect<A, E>,
+    options?: Shutdown.Options
+  ) =>
+    Effect.scoped(Effect.gen(function*() {
+      yield* held("db")
+      yield* Shutdown.run(body, options)
+      return yield* Effect.never
+    }))
+
+  it.effect("Shutdown-8: it is asked for its end in the same step, for the same reason, and ends before the outer lets go", () =>
+    Effect.gen(function*() {
+      for (const depth of [1, 2]) {
+        const { lines, held, say } = journal()
+        let isReady = () => false
+        const innermost = Effect.scoped(Effect.gen(function*() {
+          const runtime = yield* Effect.runtime()
+          isReady = () => Runtime.runSync(runtime, Shutdown.isReady)
+          yield* Managed.make({
+            name: "in",
+            acquire: Effect.void,
+            release: (_, __, reason) => say(JSON.stringify(reason))
+          })
+          yield* Effect.fork(Shutdown.inFlight(Effect.delay(say("answered"), "2 seconds")))
+          return yield* Effect.never
+        }))
+        const program = depth === 1
+          ? inside(held, innermost)
+          : inside(held, inside((name) => held(`${name} 2`), innermost))
+        const { ended, shutdown } = yield* launch(program)
+        expect(isReady()).toBe(true)
+        const reason = { kind: "signal", signal: "SIGTERM" } as const
+        yield* Effect.sync(() => {
+          shutdown.unsafeRequest(reason)
+          expect(isReady()).toBe(false)
+        })
+        yield* pass("2 seconds")
+        const { report } = yield* ended
+        expect(lines.filter((line) => !line.startsWith("+"))).toEqual([
+          "answered",
+          JSON.stringify({ kind: "shutdown", reason }),
+          ...depth === 1 ? ["-db"] : ["-db 2", "-db"]
+        ])
+        expect(report).toMatchObject({ took: 2000, overran: false })
+      }
+    }))
+
+  it.effect("Shutdown-8: it takes no longer than the outer's stopTimeout, and what it cut is the outer's too", () =>
+    Effect.gen(function*() {
+      const { lines, held, say } = journal()
+      const body = Effect.scoped(Effect.gen(function*() {
+        yield* held("in")
+        yield* Shutdown.onStop(Effect.never)
+        yield* Effect.fork(
+          Effect.onInterrupt(Shutdown.inFlight(Effect.never), () => say("rolled back"))
+        )
+        yield* Effect.addFinalizer(() => Effect.never)
+        return yield* Effect.never
+      }))
+      const shutdown = Shutdown.unsafeMake()
+      const fiber = yield* Effect.fork(
+        Effect.provide(shutdown.run(inside(held, body)), Ledger.layer())
+      )
+      yield* settle
+      yield* shutdown.request(why)
+      const { unfinished } = shutdown.unsafeReport()
+      expect(unfinished.map(({ count, what }) => [count, what])).toEqual([[1, "inFlight"]])
+      expect(unfinished[0]!.site).toContain("Shutdown.test.ts")
+      // Of the outer's 10 s, half for its releases.
+      yield* pass("5 seconds")
+      expect(lines).toEqual(["+db", "+in", "rolled back"])
+      yield* pass("5 seconds")
+      expect(lines).toEqual(["+db", "+in", "rolled back", "-db"])
+      const { report } = yield* Fiber.join(fiber)
+      expect(report).toMatchObject({ took: 10_000, overran: true })
+      expect(phasesOf(report).slice(1)).toEqual([
+        "draining 0",
+        "stopping 10000 overran",
+        "releasing 0",
+        "exited 0"
+      ])
+      expect(report.phases[2]!.unfinished.map(({ count, what }) => [count, what])).toEqual([
+        [1, "inFlight"],
+        [1, "onStop"]
+      ])
+      expect(report.hooks.map(({ state }) => state)).toEqual(["abandoned"])
+    }))
+
+  it.effect("Shutdown-8: what it abandoned, left or saw fail stands in the outer's report, whatever its ledger", () =>
+    Effect.gen(function*() {
+      for (const own of [true, false]) {
+        const { held } = journal()
+        const body = Effect.scoped(Effect.gen(function*() {
+          yield* held("good", Effect.sleep("1 second"))
+          yield* held("hung", Effect.never, "2 seconds")
+          yield* Effect.forkDaemon(Effect.uninterruptible(Effect.never))
+          yield* Shutdown.onDrain(Effect.fail("no"))
+          return yield* Effect.never
+        }))
+        const program = inside(held, body)
+        const shutdown = Shutdown.unsafeMake()
+        const fiber = yield* Effect.fork(
+          Effect.provide(
+            shutdown.run(own ? Effect.provide(program, Ledger.layer()) : program),
+            own ? Layer.empty : Ledger.layer()
+          )
+        )
+        yield* settle
+        yield* shutdown.request(why)
+        yield* pass("20 seconds")
+        const { report } = yield* Fiber.join(fiber)
+        expect(report).toMatchObject({ abandoned: 1, held: 0, overran: true })
+        expect(report.resources.slice(0, 2).map(({ name, state }) => [name, state])).toEqual([
+          ["hung", "abandoned"],
+          ["good", "released"]
+        ])
+        expect(report.fibers.map(({ state }) => state)).toEqual(["running"])
+        expect(report.hooks.map(({ state }) => state)).toEqual(["failed"])
+      }
+    }))
+
+  it.effect("Shutdown-8: one that ended before is nobody else's; one that begins after the request is asked at once", () =>
+    Effect.gen(function*() {
+      const { lines, say } = journal()
+      const failing = Effect.zipRight(Shutdown.onDrain(Effect.fail("no")), Shutdown.request(why))
+      const late = Effect.zipRight(Shutdown.run(Effect.never), say("late one ended"))
+      const program = Effect.gen(function*() {
+        const first = yield* Shutdown.run(Effect.scoped(failing))
+        expect(first.report.hooks).toHaveLength(1)
+        yield* Effect.forkDaemon(Effect.zipRight(Shutdown.requested, late))
+        return yield* Shutdown.inFlight(Effect.sleep("1 second"))
+      })
+      const { ended, shutdown } = yield* launch(program)
+      expect(shutdown.unsafePhase()).toBe("running")
+      yield* shutdown.request(why)
+      yield* settle
+      expect(lines).toEqual(["late one ended"])
+      yield* pass("1 second")
+      expect((yield* ended).report).toMatchObject({ hooks: [], fibers: [], overran: false })
+    }))
+
+  it.effect("Shutdown-8: one in a fiber that was left behind has its time too", () =>
+    Effect.gen(function*() {
+      const { lines, held } = journal()
+      const slow = Effect.scoped(
+        Effect.zipRight(held("in", Effect.sleep("3 seconds")), Effect.never)
+      )
+      const { ended } = yield* launch(
+        Effect.zipRight(Effect.forkDaemon(Shutdown.run(slow)), Effect.sleep("1 second"))
+      )
+      yield* pass("10 seconds")
+      const { report } = yield* ended
+      expect(lines).toEqual(["+in", "-in"])
+      expect(report).toMatchObject({ took: 3000, overran: false, fibers: [] })
+    }))
+
+  it.effect("Shutdown-8: its own request ends it alone", () =>
+    Effect.gen(function*() {
+      const program = Effect.zipRight(
+        Shutdown.run(Effect.zipRight(Shutdown.request(why), Effect.never)),
+        Effect.zip(Shutdown.isReady, Shutdown.report)
+      )
+      const { exit } = yield* Shutdown.run(program)
+      expect(Exit.map(exit, ([ready, { reason }]) => [ready, reason])).toEqual(
+        Exit.succeed([true, undefined])
+      )
     }))
 })

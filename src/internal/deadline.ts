@@ -92,7 +92,7 @@ export class Budget {
 }
 
 /** In milliseconds of one clock. */
-interface Limit {
+export interface Limit {
   readonly by: number
   readonly now: () => number
 }
@@ -107,9 +107,11 @@ const latestOf = (work: Work, limit: Limit): number => {
   if (work.latest !== undefined) return work.latest
   const outer = workOf(work.caller)
   const by = outer === undefined ? limit.by : latestOf(outer, limit)
-  const now = limit.now()
-  return work.latest = now + 0.8 * (by - now)
+  return work.latest = shareOf({ ...limit, by })
 }
+
+/** By when what begins now must have ended. */
+export const shareOf = ({ by, now }: Limit): number => now() + 0.8 * (by - now())
 
 /** A root fiber with the FiberRefs of its caller, interruptible, that has run up to its first wait. */
 const start = <A, E, R>(

@@ -1,6 +1,6 @@
 /** `Managed` in every form, for the explorer: cut at every point it must let go, in bounded time, of all it has opened. */
-import { Effect, type Scope } from "effect"
-import { Ledger, Managed } from "holdfast"
+import { type Duration, Effect, type Scope } from "effect"
+import { Ledger, Managed, Shutdown } from "holdfast"
 import type { Explore, Probe } from "holdfast/Testing"
 import { alone, type Own } from "./own.ts"
 
@@ -148,39 +148,61 @@ const instant = withAndWithout("Managed.use and in a scope, releases of one step
   invariant: ({ open }) => open === 0
 })
 
+interface Hung {
+  outer: number
+  killed: number
+  entered: number
+}
+
 /** A release that hangs is abandoned, and the one outside it runs. */
-const hung = withAndWithout("Managed.use, a release that hangs", {
-  setup: Effect.sync(() => ({ outer: 0, killed: 0, entered: 0 })),
-  body: (state) => {
-    const outer = Managed.make({
-      name: "outer",
-      acquire: Effect.sync(() => {
-        state.outer++
-      }),
-      release: () =>
-        Effect.zipRight(
-          turn,
+const hungIn = (
+  name: string,
+  releaseDeadline: Duration.DurationInput,
+  run: (program: Effect.Effect<unknown>) => Effect.Effect<unknown>
+) =>
+  withAndWithout<Hung>(name, {
+    setup: Effect.sync(() => ({ outer: 0, killed: 0, entered: 0 })),
+    body: (state) => {
+      const outer = Managed.make({
+        name: "outer",
+        acquire: Effect.sync(() => {
+          state.outer++
+        }),
+        release: () =>
+          Effect.zipRight(
+            turn,
+            Effect.sync(() => {
+              state.outer--
+            })
+          )
+      })
+      const stuck = Managed.make({
+        name: "stuck",
+        acquire: Effect.sync(() => {
+          state.entered++
+        }),
+        release: () => Effect.never,
+        releaseDeadline,
+        onOverrun: () =>
           Effect.sync(() => {
-            state.outer--
+            state.killed++
           })
-        )
-    })
-    const stuck = Managed.make({
-      name: "stuck",
-      acquire: Effect.sync(() => {
-        state.entered++
-      }),
-      release: () => Effect.never,
-      releaseDeadline: "1 second",
-      onOverrun: () =>
-        Effect.sync(() => {
-          state.killed++
-        })
-    })
-    return Effect.exit(Managed.use(outer, () => Managed.use(stuck, () => turn)))
-  },
-  invariant: ({ entered, killed, outer }) => outer === 0 && killed === entered
-})
+      })
+      return run(Managed.use(outer, () => Managed.use(stuck, () => turn)))
+    },
+    invariant: ({ entered, killed, outer }) => outer === 0 && killed === entered
+  })
+
+const hung = hungIn("Managed.use, a release that hangs", "1 second", Effect.exit)
+
+const request = Shutdown.request({ kind: "request", by: "itself" })
+
+/** Without a deadline of its own it has that of the shutdown, whether it begins before the end or in it. */
+const hungInTheEnd = hungIn(
+  "Shutdown.run, a release that hangs without a deadline",
+  Infinity,
+  (program) => Shutdown.run(Effect.zipRight(Effect.forkDaemon(request), program))
+)
 
 const form = (name: string): ReadonlyArray<Own> => {
   const body = (_: void, probe: Probe.Probe) => forms[name]!(probe)
@@ -192,5 +214,6 @@ const form = (name: string): ReadonlyArray<Own> => {
 export const managed: ReadonlyArray<Own> = [
   ...Object.keys(forms).flatMap(form),
   ...instant,
-  ...hung
+  ...hung,
+  ...hungInTheEnd
 ]
