@@ -19,20 +19,23 @@
  * - ExitStack-8 `enterAll` enters all or none.
  * - ExitStack-9 Nobody waits for himself. A close asked for by one of the stack's own releases changes nothing and returns at
  *   once; one asked for by an acquire does not wait for that one, which is then refused and given back.
+ * - ExitStack-10 (L4) An end waits 5 seconds for what is being acquired, then names it in its exit and goes on. Where its owner
+ *   ends (`use`, the scope of `make`), what fibers that were forked there acquire is interrupted first.
  *
  * COST (2026-11, `npm run bench -- ExitStack`) `use` no more than `acquireUseRelease`; a `Managed` entered and released about
  * 4 µs, a fifth of `acquireRelease` in a scope; a scoped effect 2 to 3 times that one: its scope is its own, its close bounded.
- * NOT DONE a close that cuts an acquire in flight: it belongs to another fiber. A stack without an owner: what `popAll`
- * returns belongs to a scope, or an interrupt right after it would lose everything. ExitStack-9 for a fiber that the acquire
- * or the release has forked and waits for: whether somebody waits for a fiber nobody knows.
+ * NOT DONE a close that cuts the acquire of a fiber that lives longer: what else that does is not the stack's, and whether
+ * what masks will ever end, or who waits for a fiber (so ExitStack-9 is not for those it forks), nobody knows. A stack without
+ * an owner: what `popAll` returns belongs to a scope, or an interrupt right after it would lose everything.
  * SOURCES Python's `AsyncExitStack` (test/ExitStack.parity.test.ts runs one table on both), tc39's `move()`, cats-effect.
  *
  * @since 0.1.0
  */
 import * as Cause from "effect/Cause"
 import type * as Context from "effect/Context"
+import * as Data from "effect/Data"
 import * as Deferred from "effect/Deferred"
-import type * as Duration from "effect/Duration"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Exit from "effect/Exit"
@@ -168,12 +171,47 @@ export interface ExitStack<in A = never, in E = never> {
    *   once, since the stack is closing anyway; an acquire for the stack waits for all but itself, and is then refused with
    *   `OwnerClosed` and given back (`enterAll` is one acquire). Inside is what runs in the fiber of the acquire or the release;
    *   one that it forks waits like anybody else, so do not wait for that.
+   *   What others are acquiring for it is waited for before the first release, 5 seconds at most (`EnterTimeout` in the exit),
+   *   and is not interrupted.
    * **Interruption** — the unwinding runs to its end; who waits for another's close stops waiting. **Errors** — none.
    * **Cost** — that of the releases.
    */
   readonly close: (
     exit: Exit.Exit<unknown, unknown>
   ) => Effect.Effect<Exit.Exit<unknown, unknown>>
+}
+
+/**
+ * A stack has ended while something was still being acquired for it, and did not wait any longer: a defect in the cause of its
+ * exit. What is acquired after that is released at once.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class EnterTimeout extends Data.TaggedError("EnterTimeout")<{
+  /** Its name. */
+  readonly stack: string
+  /** What it did not wait for: the names, joined by `, ` for one `enterAll`, and the line that asked, as far as it is known. */
+  readonly entering: ReadonlyArray<{
+    readonly resource: string
+    readonly site: string | undefined
+  }>
+  readonly deadline: Duration.Duration
+  /** How long they were in fact waited for: less than `deadline` where the end of the program could not wait that long. */
+  readonly elapsed: Duration.Duration
+}> {
+  override get message(): string {
+    const all = this.entering.map(({ resource, site }) =>
+      site === undefined
+        ? `"${resource}"`
+        : `"${resource}" (asked for at ${site.split("\n", 1)[0]})`
+    )
+    return `The exit stack "${this.stack}" waited ${
+      Duration.format(Duration.min(this.elapsed, this.deadline))
+    } at its end for what was still being acquired, and went on without ${all.join(", ")}: `
+      + "what that uses of the stack is released by now, and what it acquires goes at once. "
+      + "Bound the acquire, let it be interrupted (`restore`), or wait for it before the stack ends."
+  }
 }
 
 /** From the exit as it is to the exit as it becomes. Never fails and never waits for longer than a release may. */
@@ -383,9 +421,24 @@ const waitingForThis = (): ReadonlySet<unknown> => {
   return fibers
 }
 
+/** Those that a fiber has forked later than `since`, and those have forked, that are interrupted when it ends. */
+const descendantsOf = (
+  fiber: Fiber.Fiber<unknown, unknown>,
+  since: number
+): Effect.Effect<ReadonlyArray<AnyFiber>> =>
+  Effect.flatMap(fiber.children, (all) => {
+    const children = all.filter((child) => child.id().id > since)
+    return Effect.map(
+      Effect.forEach(children, (child) => descendantsOf(child, since)),
+      (theirs) => [...children, ...theirs.flat()]
+    )
+  })
+
 /** One acquire in flight. Guarded by the single thread. */
 interface Entering {
-  readonly fiber: unknown
+  readonly what: string
+  readonly site: Ledger.Site | undefined
+  readonly fiber: AnyFiber | undefined
   /** Of `enterAll`: the stack of its members, each of which may have a fiber of its own. */
   part: { readonly entering: ReadonlyArray<Entering>; refusing: boolean } | undefined
   /** It came too late, and is given back. */
@@ -400,6 +453,9 @@ const isBy = ({ fiber, part }: Entering, fibers: ReadonlySet<unknown>): boolean 
 
 const scopedName = "scoped effect"
 
+/** How long an end waits for acquires in flight. */
+const enterDeadline = releaseDeadlineOf()
+
 const nameOf = (resource: Effect.Effect<any, any, any>): string =>
   Managed.asManaged(resource)?.name ?? scopedName
 
@@ -409,6 +465,8 @@ class ExitStackImpl<in out A, in out E> implements ExitStack<A, E> {
   readonly name: string
   /** In whose name it enters. */
   readonly owner: string | undefined
+  /** No fiber that was forked before it has a higher id. */
+  readonly born = FiberId.unsafeMake().id
   // All guarded by the single thread; written only by this class.
   steps: Array<Step<A, E>> = []
   /** Closed, closing, or emptied: nothing more comes in. */
@@ -454,6 +512,7 @@ class ExitStackImpl<in out A, in out E> implements ExitStack<A, E> {
     )
     return this.take(
       managed.name,
+      site,
       (restore) =>
         Effect.map(managed.openInMask(restore, site), (opened) => ({
           value: opened.value,
@@ -478,7 +537,7 @@ class ExitStackImpl<in out A, in out E> implements ExitStack<A, E> {
     >
     const site = Ledger.unsafeSite()
     const names = resources.map((resource) => nameOf(resource)).join(", ")
-    const taken = this.take(names, (restore, entering) => {
+    const taken = this.take(names, site, (restore, entering) => {
       // All of them on a stack of their own, which is laid on this one when it is complete.
       const part = new ExitStackImpl<A, E>(this.name)
       entering.part = part
@@ -535,13 +594,14 @@ class ExitStackImpl<in out A, in out E> implements ExitStack<A, E> {
   close(exit: Exit.Exit<unknown, unknown>): Effect.Effect<Exit.Exit<unknown, unknown>> {
     // MASK: from the first release to the last, or an interrupt would lose the rest; who waits for another's close may go.
     return Effect.uninterruptibleMask((restore) =>
-      this.isEnding ? restore(this.join(exit)) : this.endInMask(exit)
+      this.isEnding ? restore(this.join(exit)) : this.endInMask(exit, "hand")
     )
   }
 
   /** Acquires, and registers in the step in which that has succeeded. */
   take<B, E2, R>(
     what: string,
+    site: Ledger.Site | undefined,
     open: (
       restore: Managed.Restore,
       entering: Entering
@@ -550,7 +610,8 @@ class ExitStackImpl<in out A, in out E> implements ExitStack<A, E> {
     // MASK: nothing may fall between the acquire and its registration; waiting is restored by what is acquired.
     return this.inItsName(Effect.uninterruptibleMask((restore) => {
       if (this.refusing) return this.refused(what)
-      const entering: Entering = { fiber: currentFiber(), part: undefined, isOver: false }
+      const fiber = currentFiber()
+      const entering: Entering = { what, site, fiber, part: undefined, isOver: false }
       this.entering.push(entering)
       return Effect.matchCauseEffect(open(restore, entering), {
         onFailure: (cause) => {
@@ -602,9 +663,14 @@ class ExitStackImpl<in out A, in out E> implements ExitStack<A, E> {
   /** INVARIANT ExitStack-9: the acquires of these are not waited for; they are refused, and nothing more is opened by them. */
   excuse(fibers: ReadonlySet<unknown>): void {
     for (const entering of this.entering.filter((one) => isBy(one, fibers))) {
-      if (entering.part !== undefined) entering.part.refusing = true
-      this.leave(entering)
+      this.dismiss(entering)
     }
+  }
+
+  /** It is not waited for, and opens nothing more. */
+  dismiss(entering: Entering): void {
+    if (entering.part !== undefined) entering.part.refusing = true
+    this.leave(entering)
   }
 
   /** Whether one of these runs a release of this stack. */
@@ -642,7 +708,10 @@ class ExitStackImpl<in out A, in out E> implements ExitStack<A, E> {
   }
 
   /** Unwinds it. Whoever is not the first only waits for that, and keeps the exit it came with. */
-  endInMask<B, F>(exit: Exit.Exit<B, F>): Effect.Effect<Exit.Exit<A | B, E | F>> {
+  endInMask<B, F>(
+    exit: Exit.Exit<B, F>,
+    by: "owner" | "hand"
+  ): Effect.Effect<Exit.Exit<A | B, E | F>> {
     if (this.isEnding) return Effect.as(this.join(exit), exit)
     this.isEnding = true
     this.refusing = true
@@ -650,13 +719,49 @@ class ExitStackImpl<in out A, in out E> implements ExitStack<A, E> {
     return this.entering.length === 0
       ? this.unwind(exit)
       : Effect.flatMap(
-        Effect.async<void>((resume) => {
-          // The last of them may have left before this fiber came to wait.
-          if (this.entering.length === 0) resume(Effect.void)
-          else this.wake = () => resume(Effect.void)
-        }),
-        () => this.unwind(exit)
+        this.settle(by === "owner" ? currentFiber() : undefined),
+        (late) => this.unwind(late === undefined ? exit : withFailure(exit, late))
       )
+  }
+
+  /** INVARIANT ExitStack-10: waits for the acquires in flight, and says which of them it has left behind. */
+  settle(owner: AnyFiber | undefined): Effect.Effect<Cause.Cause<never> | undefined> {
+    const quiet = Effect.async<void>((resume) => {
+      // The last of them may have left before this fiber came to wait.
+      if (this.entering.length === 0) resume(Effect.void)
+      else this.wake = () => resume(Effect.void)
+    })
+    const work = owner === undefined ? quiet : Effect.zipRight(this.cut(owner), quiet)
+    return Effect.flatMap(outcomeWithin(work, enterDeadline), (outcome) => {
+      if (Either.isRight(outcome)) return Effect.succeed(undefined)
+      // What is being given back is bounded by the deadlines of its releases.
+      return Effect.as(quiet, this.leaveBehind(outcome.left))
+    })
+  }
+
+  /** The acquires that would be cut anyhow as soon as the owner's fiber ends are cut now; what they can, they give up. */
+  cut(owner: AnyFiber): Effect.Effect<void> {
+    return Effect.map(descendantsOf(owner, this.born), (descendants) => {
+      const mayBeCut = new Set<unknown>(descendants)
+      for (const { fiber } of this.entering) {
+        if (mayBeCut.has(fiber)) fiber?.unsafeInterruptAsFork(owner.id())
+      }
+    })
+  }
+
+  /** Nobody waits any longer for what is still being acquired; it opens nothing more, and gives back what comes. */
+  leaveBehind(elapsed: Duration.Duration): Cause.Cause<never> | undefined {
+    const late = this.entering.filter(({ isOver }) => !isOver)
+    if (late.length === 0) return undefined
+    for (const entering of late) this.dismiss(entering)
+    return Cause.die(
+      new EnterTimeout({
+        stack: this.name,
+        entering: late.map(({ site, what }) => ({ resource: what, site: site?.text })),
+        deadline: enterDeadline,
+        elapsed
+      })
+    )
   }
 
   unwind<B, F>(exit: Exit.Exit<B, F>): Effect.Effect<Exit.Exit<A | B, E | F>> {
@@ -686,7 +791,7 @@ class ExitStackImpl<in out A, in out E> implements ExitStack<A, E> {
     return Scope.addFinalizerExit(scope, (exit) =>
       // MASK: as in `close`; a raw `Scope.close` is interruptible between its finalizers.
       Effect.uninterruptible(Effect.suspend(() =>
-        Effect.flatMap(this.endInMask(exit), (final) => {
+        Effect.flatMap(this.endInMask(exit, "owner"), (final) => {
           const news = newsIn(exit, final)
           return news === undefined ? Effect.void : Effect.failCause(news)
         })
@@ -731,7 +836,8 @@ const unsafeMake = <A, E>(options: Options | undefined): ExitStackImpl<A, E> =>
 /**
  * A stack that its scope unwinds, with the scope's exit.
  *
- * **Interruption** — never waits. Its close waits for what is being entered and for the releases, each of which is bounded.
+ * **Interruption** — never waits. Its close interrupts and waits for what is being entered, as the end of `use` does, and waits
+ *   for the releases; all of it is bounded.
  * **Errors** — none. In a scope that is closed it is a closed stack. What the unwinding failed with is in the exit of the
  *   scope's close; the scope's own exit nothing changes.
  * **Cost** — one finalizer.
@@ -781,9 +887,12 @@ export const make = (
  *   closed, emptied by `popAll` or unwinding refuses with `OwnerClosed`, where Python's takes on; a second closer waits for the
  *   first, or does nothing from inside a release; what `popAll` hands over is never without an owner; acquire and registration
  *   are one step; no release is cut.
+ *   What is still being acquired when the body ends may use what is about to be released. So fibers that are entering and that
+ *   the body has forked (they, and those they forked, but no daemon) are interrupted: nothing they enter could come in any more.
+ *   All that is in flight is then waited for, 5 seconds at most, and fewer where the end of the program has less left.
  * **Interruption** — the body is cut; then the stack is unwound to its end, each step bounded by its deadline.
  * **Errors** — those of the body; what handlers and releases failed with is appended to the cause, or replaces it where a
- *   handler returned another exit.
+ *   handler returned another exit; before all that the defect `EnterTimeout`, if an acquire was left behind.
  * **Cost** — that of `Effect.acquireUseRelease`, and of what is entered. **Source** — Python's `async with AsyncExitStack() as stack`.
  *
  * **Example** (a handler translates the failure, another makes do with it)
@@ -812,7 +921,7 @@ export const use = <A, E, R, A2 = never, E2 = never>(
   Effect.uninterruptibleMask((restore) => {
     const stack = unsafeMake<A2, E2>(options)
     return Effect.matchCauseEffect(restore(Effect.suspend(() => body(stack))), {
-      onFailure: (cause) => Effect.flatten(stack.endInMask(Exit.failCause(cause))),
-      onSuccess: (value) => Effect.flatten(stack.endInMask(Exit.succeed(value)))
+      onFailure: (cause) => Effect.flatten(stack.endInMask(Exit.failCause(cause), "owner")),
+      onSuccess: (value) => Effect.flatten(stack.endInMask(Exit.succeed(value), "owner"))
     })
   })

@@ -58,6 +58,8 @@ const showCause = (cause: Cause.Cause<unknown>): string =>
 const textOf = (error: unknown): string =>
   error instanceof Managed.ReleaseTimeout
     ? `ReleaseTimeout ${error.resource}`
+    : error instanceof ExitStack.EnterTimeout
+    ? `EnterTimeout ${error.entering.map(({ resource }) => resource).join(" and ")}`
     : error instanceof Managed.OwnerClosed
     ? `OwnerClosed ${error.owner} ${error.resource}`
     : error instanceof Error
@@ -667,7 +669,7 @@ describe("closing", () => {
           const entering = yield* Effect.fork(ends(enters(stack)))
           yield* Effect.yieldNow()
           const closing = yield* Effect.fork(stack.close(Exit.void))
-          yield* TestClock.adjust("1 minute")
+          yield* TestClock.adjust("4 seconds")
           expect(log).toEqual(["+a"])
           yield* Deferred.succeed(gate, undefined)
           yield* TestClock.adjust("1 second")
@@ -703,6 +705,198 @@ describe("closing", () => {
         yield* kept.close(Exit.void)
       }))
       expect(log.at(-1)).toBe("-a ok undefined")
+    }))
+})
+
+describe("acquires that do not end", () => {
+  const hung = Managed.make({ name: "hung", acquire: Effect.never, release: () => Effect.void })
+
+  const patient = Managed.make({
+    name: "patient",
+    acquire: (restore) => restore(Effect.never),
+    release: () => Effect.void
+  })
+
+  /** Open as soon as the gate is; nobody can cut it. */
+  const gated = (log: Array<string>, gate: Deferred.Deferred<void>) =>
+    Effect.gen(function*() {
+      yield* Effect.uninterruptible(Deferred.await(gate))
+      return yield* traced(log, "late")
+    })
+
+  for (const [way, end] of [["returns", Effect.void], ["fails", Effect.fail("boom")]] as const) {
+    it.effect(`ExitStack-10: a stack that ${way} waits 5 seconds for them, then names them and goes on`, () =>
+      Effect.gen(function*() {
+        const log: Array<string> = []
+        const gate = yield* Deferred.make<void>()
+        const late: Array<Fiber.Fiber<string>> = []
+        const program = ExitStack.use((stack) =>
+          Effect.gen(function*() {
+            yield* stack.enter(traced(log, "a"))
+            yield* stack.push(watch(log, "b"))
+            for (
+              const enter of [
+                Effect.asVoid(stack.enter(gated(log, gate), { name: "one" })),
+                Effect.asVoid(stack.enterAll([gated(log, gate), traced(log, "never opened")])),
+                stack.enter(hung)
+              ]
+            ) late.push(yield* Effect.forkDaemon(ends(enter)))
+            yield* Effect.yieldNow()
+            yield* end
+          })
+        )
+        const fiber = yield* Effect.fork(ends(program))
+        yield* TestClock.adjust("4999 millis")
+        expect(log).toEqual(["+a"])
+        yield* TestClock.adjust("1 millis")
+        const all = "die EnterTimeout one and scoped effect, never opened and hung"
+        const seen = way === "fails" ? `fail boom + ${all}` : all
+        expect(yield* Fiber.join(fiber)).toBe(seen)
+        expect(log).toEqual(["+a", `b saw ${seen}`, `-a ${seen}`])
+        log.length = 0
+        // What comes now is given back.
+        yield* Deferred.succeed(gate, undefined)
+        expect(yield* Fiber.join(late[0]!)).toBe("fail OwnerClosed exit stack one")
+        expect(yield* Fiber.join(late[1]!)).toMatch(/^fail OwnerClosed exit stack /)
+        expect(log.map((line) => line.slice(0, 5)).toSorted())
+          .toEqual(["+late", "+late", "-late", "-late"])
+      }))
+  }
+
+  it.effect("ExitStack-10: one that was given up, and is still there, keeps nothing for ever", () =>
+    Effect.gen(function*() {
+      const log: Array<string> = []
+      const fiber = yield* Effect.fork(ends(ExitStack.use((stack) =>
+        Effect.gen(function*() {
+          yield* stack.enter(traced(log, "a"))
+          yield* stack.enter(hung).pipe(Effect.disconnect, Effect.timeoutOption(100))
+        })
+      )))
+      yield* TestClock.adjust("100 millis")
+      expect(log).toEqual(["+a"])
+      yield* TestClock.adjust("5 seconds")
+      expect(yield* Fiber.join(fiber)).toBe("die EnterTimeout hung")
+      expect(log).toEqual(["+a", "-a die EnterTimeout hung"])
+    }))
+
+  it.effect("ExitStack-10: all who close it get the same exit, and the close of a scope fails with it", () =>
+    Effect.gen(function*() {
+      const scope = yield* Scope.make()
+      const stack = yield* Scope.extend(ExitStack.make(), scope)
+      yield* Effect.forkDaemon(stack.enter(hung))
+      yield* Effect.yieldNow()
+      const closing = yield* Effect.fork(ends(Scope.close(scope, Exit.fail("boom"))))
+      yield* Effect.yieldNow()
+      const other = yield* Effect.fork(stack.close(Exit.void))
+      yield* TestClock.adjust("5 seconds")
+      expect(yield* Fiber.join(closing)).toBe("die EnterTimeout hung")
+      expect(show(yield* Fiber.join(other))).toBe("fail boom + die EnterTimeout hung")
+    }))
+
+  it.effect("ExitStack-10: it says whose stack it is, what is late, who asked, and what to do", () =>
+    Effect.gen(function*() {
+      const fiber = yield* Effect.fork(ExitStack.use((stack) =>
+        Effect.gen(function*() {
+          yield* Effect.forkDaemon(stack.enter(hung))
+          yield* Effect.yieldNow()
+        }), { name: "files" }))
+      yield* TestClock.adjust("5 seconds")
+      const exit = yield* Fiber.await(fiber)
+      expect(Exit.isFailure(exit) && Cause.pretty(exit.cause)).toMatch(
+        /The exit stack "files" waited 5s .+ without "hung" \(asked for at .*ExitStack\.test\.ts:.+\): .+ Bound the acquire/
+      )
+    }).pipe(Effect.provide(Ledger.layer())))
+
+  it.effect("ExitStack-7, ExitStack-10: what came in time is given back to its end, however long that takes", () =>
+    Effect.gen(function*() {
+      const log: Array<string> = []
+      const slow = Managed.make({
+        name: "slow",
+        acquire: Effect.sleep("4 seconds"),
+        release: () =>
+          Effect.zipRight(Effect.sleep("40 seconds"), Effect.sync(() => log.push("-slow"))),
+        releaseDeadline: "1 minute"
+      })
+      const fiber = yield* Effect.fork(ends(ExitStack.use((stack) =>
+        Effect.gen(function*() {
+          yield* stack.enter(traced(log, "a"))
+          yield* Effect.forkDaemon(stack.enter(slow))
+          yield* Effect.forkDaemon(stack.enter(hung))
+          yield* Effect.yieldNow()
+        })
+      )))
+      yield* TestClock.adjust("44 seconds")
+      expect(yield* Fiber.join(fiber)).toBe("die EnterTimeout hung")
+      expect(log).toEqual(["+a", "-slow", "-a die EnterTimeout hung"])
+    }))
+
+  const children: Record<string, (stack: Stack) => Effect.Effect<unknown, unknown>> = {
+    "enter": (stack) => stack.enter(patient),
+    "a scoped effect": (stack) => stack.enter(Effect.never),
+    "enterAll": (stack) => stack.enterAll([traced([], "b"), patient], { concurrency: 2 }),
+    "enter, with a timeout": (stack) => Effect.timeoutOption(stack.enter(patient), "1 minute"),
+    "enter, by a child of it": (stack) =>
+      Effect.flatMap(Effect.fork(stack.enter(patient)), Fiber.join)
+  }
+
+  for (const [way, enters] of Object.entries(children)) {
+    for (const owner of ["use", "make"] as const) {
+      it.effect(`ExitStack-10: by a child of its own fiber they are cut at once: ${way}, ${owner}`, () =>
+        Effect.gen(function*() {
+          const log: Array<string> = []
+          const body = (stack: Stack) =>
+            Effect.gen(function*() {
+              yield* stack.enter(traced(log, "a"))
+              const child = yield* Effect.fork(enters(stack))
+              yield* Effect.repeatN(Effect.yieldNow(), 9)
+              return child
+            })
+          const program = owner === "use"
+            ? ExitStack.use(body)
+            : Effect.scoped(Effect.flatMap(ExitStack.make(), body))
+          const child = yield* program
+          expect(show(yield* Fiber.await(child))).toMatch(/^interrupt/)
+          expect(log.map((line) => line.slice(0, 5))).toEqual(["+a", "-a ok"])
+        }))
+    }
+  }
+
+  it.effect("ExitStack-10: what the stack's owner has not forked since is never cut, nor anything by hand", () =>
+    Effect.gen(function*() {
+      const slow = Managed.make({
+        name: "slow",
+        acquire: (restore) => restore(Effect.sleep("1 second")),
+        release: () => Effect.void
+      })
+      const fiber = yield* Effect.fork(Effect.gen(function*() {
+        const given = yield* Deferred.make<Stack>()
+        // A child of the same fiber, which lives longer than the stack.
+        const worker = yield* Effect.fork(ends(
+          Effect.flatMap(
+            Deferred.await(given),
+            (stack) => Effect.raceFirst(stack.enter(slow), Effect.never)
+          )
+        ))
+        const daemon = yield* ExitStack.use((stack) =>
+          Effect.gen(function*() {
+            yield* Deferred.succeed(given, stack)
+            const daemon = yield* Effect.forkDaemon(ends(stack.enter(slow)))
+            yield* Effect.repeatN(Effect.yieldNow(), 9)
+            return daemon
+          })
+        )
+        const byHand = yield* Effect.scoped(Effect.gen(function*() {
+          const stack = yield* ExitStack.make()
+          const child = yield* Effect.fork(ends(stack.enter(slow)))
+          yield* Effect.yieldNow()
+          yield* stack.close(Exit.void)
+          return child
+        }))
+        return yield* Fiber.join(Fiber.all([worker, daemon, byHand]))
+      }))
+      yield* TestClock.adjust("2 seconds")
+      const refused = "fail OwnerClosed exit stack slow"
+      expect(yield* Fiber.join(fiber)).toEqual([refused, refused, refused])
     }))
 })
 
