@@ -15,7 +15,7 @@ const faults: Explore.Faults = [
   "release is slow"
 ]
 
-describe("ExitStack-1, ExitStack-2, ExitStack-5, ExitStack-6, ExitStack-7, ExitStack-8, ExitStack-9: interrupted at every point", () => {
+describe("ExitStack-1, ExitStack-2, ExitStack-5, ExitStack-6, ExitStack-7, ExitStack-8, ExitStack-9, ExitStack-10: interrupted at every point", () => {
   for (const { interruptions, name } of exitStacks) {
     it(`${name}, with each fault`, async () => {
       const verdict = await interruptions({ faults })

@@ -487,7 +487,7 @@ export const mutants: ReadonlyArray<Mutant> = [
     "ExitStack.ts",
     "    if (this.entering.length === 0) this.wake?.()\n",
     "",
-    "ExitStack.enter beside"
+    "ExitStack.use, children that hang"
   ),
   mutant(
     "an acquire that fails stays in flight for ever",
@@ -581,5 +581,26 @@ export const mutants: ReadonlyArray<Mutant> = [
     "    if (this.isReleasedBy(fibers)) return Effect.succeed(exit)\n",
     "",
     "ExitStack.close, by its own release"
+  ),
+  mutant(
+    "an end waits for ever for an acquire that hangs",
+    "ExitStack.ts",
+    "    return Effect.flatMap(outcomeWithin(work, enterDeadline), (outcome) => {",
+    "    return Effect.flatMap(Effect.map(Effect.exit(work), Either.right), (outcome) => {",
+    "ExitStack.use, hung for ever"
+  ),
+  mutant(
+    "what the owner's children acquire is waited for, not cut",
+    "ExitStack.ts",
+    "if (mayBeCut.has(fiber)) ",
+    "if (false) ",
+    "ExitStack.use, children that hang"
+  ),
+  mutant(
+    "what comes after the end has gone on stays",
+    "ExitStack.ts",
+    "          if (this.refusing) return this.tooLate(what, steps, entering)\n",
+    "",
+    "ExitStack.use, an acquire that outlasts it"
   )
 ]

@@ -1,8 +1,8 @@
 /**
- * Exit stacks as subjects: entered alone and together, with handlers, closed by one and by two, and handed over. The explorer
- * finds nothing in them, at any grade.
+ * Exit stacks as subjects: entered alone and together, with handlers, closed by one and by two, handed over, and ended while an
+ * acquire hangs. The explorer finds nothing in them, at any grade.
  */
-import { Effect, Exit, Fiber, Ref, Scope } from "effect"
+import { Cause, Chunk, Clock, Effect, Exit, Fiber, Ref, Scope } from "effect"
 import { Managed } from "holdfast"
 import * as ExitStack from "holdfast/ExitStack"
 import { Explore, type Probe } from "holdfast/Testing"
@@ -67,12 +67,28 @@ const pushing = (
 
 const turn = Effect.yieldNow()
 
+/** The stack has said that it would not wait any longer for some acquire. */
+const leftBehind = (exit: Exit.Exit<unknown, unknown>): boolean =>
+  Exit.isFailure(exit) &&
+  Chunk.some(Cause.defects(exit.cause), (defect) => defect instanceof ExitStack.EnterTimeout)
+
 interface Guarded {
   open: boolean
   usedAfterRelease: number
+  wasTold: boolean
 }
 
-const guarded = (state: Guarded) =>
+/** Tells of its end. */
+const telling = (stack: ExitStack.ExitStack<unknown, unknown>, state: { wasTold: boolean }) =>
+  stack.push((exit) =>
+    Effect.sync(() => {
+      state.wasTold ||= leftBehind(exit)
+    }), patient)
+
+const hung = (acquire: (restore: Managed.Restore) => Effect.Effect<never>) =>
+  Managed.make({ name: "hung", acquire, release: () => Effect.void })
+
+const guarded = (state: { open: boolean }) =>
   Managed.make({
     name: "guarded",
     acquire: Effect.sync(() => {
@@ -210,11 +226,12 @@ export const exitStacks: ReadonlyArray<Own> = [
   }),
   beside<Guarded>({
     name: "ExitStack.enter beside its close",
-    setup: Effect.sync(() => ({ open: false, usedAfterRelease: 0 })),
+    setup: Effect.sync(() => ({ open: false, usedAfterRelease: 0, wasTold: false })),
     body: (state, probe) =>
       Effect.gen(function*() {
         const stack = yield* ExitStack.make()
         yield* stack.enter(guarded(state))
+        yield* telling(stack, state)
         const uses = Effect.sync(() => {
           if (!state.open) state.usedAfterRelease++
         })
@@ -234,8 +251,65 @@ export const exitStacks: ReadonlyArray<Own> = [
         yield* Fiber.join(entering)
         yield* Fiber.join(other)
       }),
-    // What came first is let go last, and not before it is known what came of the others.
-    invariant: ({ usedAfterRelease }) => usedAfterRelease === 0
+    // What came first is let go last, and not before it is known what came of the others, or that they take too long.
+    invariant: ({ usedAfterRelease, wasTold }) => usedAfterRelease === 0 || wasTold
+  }),
+  beside<{ open: boolean; endedAt: number; waited: number }>({
+    name: "ExitStack.use, children that hang",
+    setup: Effect.sync(() => ({ open: false, endedAt: 0, waited: 0 })),
+    body: (state, probe) =>
+      ExitStack.use((stack) =>
+        Effect.gen(function*() {
+          yield* stack.enter(resource(probe, "a"))
+          yield* stack.callback(
+            Effect.map(Clock.currentTimeMillis, (now) => {
+              state.waited = now - state.endedAt
+            }),
+            patient
+          )
+          const never = hung((restore) => restore(Effect.never))
+          yield* Effect.fork(stack.enter(never))
+          yield* Effect.fork(Effect.timeout(
+            stack.enterAll([guarded(state), never], { concurrency: 2 }),
+            "1 minute"
+          ))
+          yield* Effect.sleep(2)
+        }).pipe(Effect.ensuring(Effect.map(Clock.currentTimeMillis, (now) => {
+          state.endedAt = now
+        })))
+      ),
+    // They are interrupted, so nobody has to wait.
+    invariant: ({ open, waited }) => !open && waited === 0
+  }),
+  beside({
+    name: "ExitStack.use, hung for ever",
+    body: (_, probe) =>
+      Effect.exit(ExitStack.use((stack) =>
+        Effect.gen(function*() {
+          yield* stack.enter(resource(probe, "a"))
+          yield* Effect.forkDaemon(stack.enter(hung(() => Effect.never)))
+          yield* turn
+        })
+      ))
+  }),
+  beside({
+    name: "ExitStack.use, an acquire that outlasts it",
+    body: (_, probe) =>
+      Effect.exit(ExitStack.use((stack) =>
+        Effect.gen(function*() {
+          yield* stack.enter(resource(probe, "a", 1))
+          const late = (name: string) =>
+            Managed.make({
+              name,
+              acquire: probe.acquire(name, { acquireTakes: "10 seconds" }),
+              release: (handle) => probe.release(handle, { releaseTakes: 1 }),
+              ...patient
+            })
+          yield* Effect.timeoutOption(Effect.disconnect(stack.enter(late("b"))), 1)
+          yield* Effect.forkDaemon(stack.enterAll([late("c"), resource(probe, "d")]))
+          yield* turn
+        })
+      ))
   }),
   alone({
     name: "ExitStack.enter after its close",
