@@ -97,8 +97,8 @@ const codeOf = (signal: string): number =>
 const defaultCode = (exit: Exit.Exit<unknown, unknown>, report: Shutdown.Report): number => {
   const hookFailed = report.hooks.some(({ state }) => state === "failed")
   const leftFailed = report.fibers.length > 0
-  // However little it bothers its owner (`onReleaseFailure: "report"`), a release that failed has not let go.
-  const releaseFailed = report.failed > 0
+  // However little it bothers its owner (`onReleaseFailure: "report"`), such a release has not let go.
+  const releaseFailed = report.failed > 0 || report.reported > 0
   if (report.overran || hookFailed || leftFailed || releaseFailed) return 1
   if (report.reason?.kind === "error") return 1
   if (Exit.isSuccess(exit)) return 0
@@ -246,7 +246,7 @@ const overrunsOf = ({ phases }: Shutdown.Report): string =>
   ).join("")
 
 const summary = (report: Shutdown.Report, isCounted: boolean, isStray: boolean): string => {
-  const { abandoned, exitCode, failed, held, reason, released, took } = report
+  const { abandoned, exitCode, failed, held, reason, released, reported, took } = report
   const counts = [
     [released, "released"],
     [failed, "failed"],
@@ -257,9 +257,12 @@ const summary = (report: Shutdown.Report, isCounted: boolean, isStray: boolean):
     ? counts.filter(([count], index) => index === 0 || count > 0)
       .map(([count, word]) => `${many(count)} ${word}`).join(", ")
     : "ended"
+  // A ledger that is not the program's knows nothing of them.
+  const unknown = Math.max(0, reported - failed - abandoned)
+  const more = unknown === 0 ? "" : `; ${many(unknown)} not released, as was reported`
   return `${isStray ? "Stray error" : reasonOf(reason)}: ${what} in ${seconds(took)}${
     overrunsOf(report)
-  }; exit ${exitCode}.`
+  }${more}; exit ${exitCode}.`
 }
 
 /** A fiber and those forked in it, deeper ones further in. */
@@ -573,7 +576,8 @@ export const run = <A, E>(program: Effect.Effect<A, E>, options: Options<A, E> =
   const printEnd = (report: Shutdown.Report): void => {
     const trouble = troubleLines(report)
     // INVARIANT Main-3: an end that was asked for is summed up; one that came by itself only if something went wrong.
-    if (report.reason !== undefined || trouble.length > 0 || report.overran) {
+    const wentWrong = trouble.length > 0 || report.overran || report.reported > 0
+    if (report.reason !== undefined || wentWrong) {
       print(printable(summary(report, ledger !== undefined, course.told?.isStray === true)))
     }
     capped(trouble).forEach(print)

@@ -580,20 +580,20 @@ class Single<A, E, R, R2> extends Base<A, E, R | R2> {
   }
 
   failed(
-    { recorded }: Hold<A, R | R2>,
+    hold: Hold<A, R | R2>,
     cause: Cause.Cause<unknown>,
     exit: Exit.Exit<unknown, unknown>
   ): Effect.Effect<void> {
-    recorded?.ledger.unsafeReleased(recorded.entry, cause)
+    hold.recorded?.ledger.unsafeReleased(hold.recorded.entry, cause)
     const failure = interruptsAsDefects(asDefects(cause), exit, this.whose)
-    return this.tell(`${this.whose} failed.`, failure)
+    return this.tell(hold, `${this.whose} failed.`, failure)
   }
 
   /** INVARIANT Managed-3: it has been abandoned; now the hard way. */
   overran(hold: Hold<A, R | R2>, elapsed: Duration.Duration): Effect.Effect<void> {
     const abandon = (cause: Cause.Cause<never>): Effect.Effect<void> => {
       hold.recorded?.ledger.unsafeAbandoned(hold.recorded.entry, cause)
-      return this.tell(`${this.whose} was abandoned.`, cause)
+      return this.tell(hold, `${this.whose} was abandoned.`, cause)
     }
     const cause = Cause.die(this.timeout("release", this.deadline, elapsed, hold.site))
     const { onOverrun } = this.options
@@ -623,11 +623,15 @@ class Single<A, E, R, R2> extends Base<A, E, R | R2> {
     return new ReleaseTimeout({ resource: name, kind, deadline, elapsed, site: site?.text, step })
   }
 
-  tell(what: string, cause: Cause.Cause<never>): Effect.Effect<void> {
-    return this.options.onReleaseFailure === "report"
-      // A logger that throws is no reason to fail either.
-      ? Effect.catchAllCause(Effect.logWarning(what, cause), () => Effect.void)
-      : Effect.failCause(cause)
+  tell(
+    { context }: Hold<A, R | R2>,
+    what: string,
+    cause: Cause.Cause<never>
+  ): Effect.Effect<void> {
+    if (this.options.onReleaseFailure !== "report") return Effect.failCause(cause)
+    Context.get(context, Shutdown.Shutdown).unsafeReported()
+    // A logger that throws is no reason to fail either.
+    return Effect.catchAllCause(Effect.logWarning(what, cause), () => Effect.void)
   }
 }
 

@@ -212,6 +212,8 @@ export interface Report {
   readonly failed: number
   readonly abandoned: number
   readonly held: number
+  /** Releases since then that went wrong and were only reported (`onReleaseFailure`): counted without a ledger, too. */
+  readonly reported: number
   /** The slowest release first. */
   readonly resources: ReadonlyArray<ResourceReport>
   readonly hooks: ReadonlyArray<HookReport>
@@ -310,6 +312,8 @@ export interface Service {
   readonly unsafePhase: () => Phase
   readonly unsafeDrainers: () => number
   readonly unsafeReport: () => Report
+  /** Counts a release that failed or was abandoned and of which its owner does not hear. */
+  readonly unsafeReported: () => void
 }
 
 type AnyFiber = Fiber.RuntimeFiber<unknown, unknown>
@@ -597,6 +601,7 @@ const withInner = (outer: Report, inner: Report, isOneLedger: boolean): Report =
     failed: outer.failed + failed,
     abandoned: outer.abandoned + abandoned,
     held: outer.held + held,
+    reported: outer.reported + inner.reported,
     resources: [...outer.resources, ...resources].toSorted(slowestFirst),
     hooks: [...outer.hooks, ...inner.hooks],
     fibers: [...outer.fibers, ...inner.fibers.filter(({ fiber }) => !told.has(fiber))],
@@ -622,6 +627,8 @@ class Course implements Service {
   outer: Course | undefined
   readonly inside = new Set<Course>()
   watched: Watched | undefined
+  /** Since its start, and those before the request. */
+  reported = { soFar: 0, before: 0 }
   /** How it was at the start. */
   abandoned: Abandoned | undefined
   left: LeftBehind | undefined
@@ -673,6 +680,7 @@ class Course implements Service {
       took: this.begunAt === undefined ? 0 : (this.stretches.at(-1)?.endedAt ?? now) - this.begunAt,
       phases,
       ...resources,
+      reported: this.reported.soFar - this.reported.before,
       hooks,
       unfinished: grouped([...this.flying, ...this.drainers], now),
       fibers: this.left?.report() ?? [],
@@ -686,6 +694,10 @@ class Course implements Service {
   }
 
   // What is written.
+
+  unsafeReported = (): void => {
+    this.reported.soFar++
+  }
 
   request = (reason: Reason): Effect.Effect<boolean> =>
     Effect.sync(() => this.unsafeRequest(reason))
@@ -964,6 +976,8 @@ class Course implements Service {
   /** From now on it is told what ends: since when. */
   began(): number {
     if (this.begunAt !== undefined) return this.begunAt
+    // One that ends by itself has let go before anybody knows.
+    if (this.why !== undefined) this.reported.before = this.reported.soFar
     if (this.ledger !== undefined) {
       this.watched = new Watched(this.ledger, this.why === undefined ? this.abandoned : undefined)
     }
@@ -1281,7 +1295,8 @@ export class Shutdown extends Context.Reference<Shutdown>()("holdfast/Shutdown",
  *   finished is interrupted, then the main fiber, then the fibers it left behind (`forkDaemon`: they may use what it holds, and it
  *   what they hold; mark those that must end first), each waited for, for `releaseTimeout`. A program that ends by itself goes
  *   straight there. To ask from outside: `unsafeMake`, and its `run` and `request`. Inside of another run (`Main.run`) it is
- *   asked for its end when that is, has that one's `stopTimeout` for all of it, and ends before that interrupts its program.
+ *   asked for its end when that is, has that one's `stopTimeout` for all of it, and ends before that interrupts its program. One
+ *   that is ending already keeps its own times.
  * **Interruption** — is a request; the run ends when the program has. **Errors** — none: the program's exit is the answer, a
  *   `ShutdownTimeout` defect if it did not end.
  * **Cost** — a fork, and a look at the ledger at the end.

@@ -133,8 +133,8 @@ const rows: ReadonlyArray<Expected> = [
     program: "unboundedRelease",
     signals: [[0, "SIGTERM"]],
     end: 1,
-    released: [],
-    named: ["outer-db", "hung-queue"]
+    released: ["outer-db"],
+    named: ["hung-queue"]
   },
   {
     title: "hung release without deadline, SIGINT 0 700: forced",

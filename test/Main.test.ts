@@ -349,6 +349,30 @@ describe.concurrent("Main", () => {
     expect(ended.code).toBe(1)
     expect(ended.err).toMatch(/^SIGTERM: 0 released, 1 failed in \d\.\d s; exit 1\.$/m)
     expect(ended.err).toMatch(/^ {2}failed resource "broken" .*: release broke$/m)
+    const alone = await runProgram("failureReported")
+    expect(alone.code).toBe(1)
+    expect(alone.err).toMatch(/^End: .* in \d\.\d s; 1 not released, as was reported; exit 1\.$/m)
+  })
+
+  it("Main-3: a release that went wrong and is only reported makes the code 1, whatever the ledger knows", async () => {
+    const sigterm = (child: ChildProcess) => child.kill("SIGTERM")
+    for (
+      const [name, what] of [
+        ["reported waits noLedger", "ended"],
+        ["failureReported waits noLedger", "ended"],
+        ["ownLedger", "0 released"]
+      ] as const
+    ) {
+      const ended = await runProgram(name, sigterm)
+      expect(ended.code).toBe(1)
+      expect(ended.err).toMatch(
+        new RegExp(
+          `^SIGTERM: ${what} in \\d\\.\\d s; 1 not released, as was reported; exit 1\\.$`,
+          "m"
+        )
+      )
+    }
+    expect((await runProgram("failureReported noLedger")).code).toBe(1)
   })
 
   it("Main-3: an error that cannot be printed is told as far as it goes, and hides nothing else", async () => {

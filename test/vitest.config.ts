@@ -1,4 +1,5 @@
 import { defineConfig } from "vitest/config"
+import LongestFirst from "./support/longestFirst.ts"
 
 const conditions = ["@holdfast/source"]
 // Where `.ci/run` wants the counts of the run.
@@ -11,6 +12,7 @@ export default defineConfig({
     // `X.slow.test.ts` (whole commands, child processes killed and resumed) runs in `npm test`, not in `npm run check`.
     include: ["test/**/*.test.ts"],
     globalSetup: ["test/support/globalSetup.ts"],
+    sequence: { sequencer: LongestFirst },
     // Two files at once is what two cores carry; real servers and child processes need room.
     maxWorkers: 2,
     // Within a file that runs child processes side by side, each row of two.

@@ -358,8 +358,8 @@ export const mutants: ReadonlyArray<Mutant> = [
   mutant(
     "a release that waits is not waited for",
     "internal/deadline.ts",
-    "      const ended = work.unsafePoll()",
-    "      const ended = work.unsafePoll() ?? { _tag: \"Success\", value: undefined } as never",
+    "      const ended = fiber.unsafePoll()",
+    "      const ended = fiber.unsafePoll() ?? { _tag: \"Success\", value: undefined } as never",
     "Managed.use, a release that hangs"
   ),
   mutant(
@@ -368,6 +368,13 @@ export const mutants: ReadonlyArray<Mutant> = [
     "start(clock.sleep(wait), ",
     "start(Effect.never, ",
     "Managed.use, a release that hangs"
+  ),
+  mutant(
+    "a release without a deadline has none in a shutdown either",
+    "internal/deadline.ts",
+    "now() + 0.8 * (by - now())",
+    "Infinity",
+    "Shutdown.run, a release that hangs without a deadline"
   ),
   mutant(
     "any release is taken for one that cannot wait",

@@ -244,6 +244,13 @@ const programs = {
     held("broken", Effect.die(new Error("release broke")), { onReleaseFailure: "report" }),
     process.argv[3] === "waits" ? waiting : ready
   )),
+  ownLedger: Effect.provide(
+    Effect.scoped(Effect.zipRight(
+      held("hung", Effect.never, { releaseDeadline: "300 millis", onReleaseFailure: "report" }),
+      waiting
+    )),
+    Ledger.layer()
+  ),
   twice: withA(Effect.gen(function*() {
     try {
       Main.run(Effect.void)
