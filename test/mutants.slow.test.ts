@@ -25,11 +25,14 @@ afterAll(() => {
 
 /** `import { A, type B } from "effect"`, module by module: whoever imports the index loads all of effect. */
 const byModule = (text: string): string =>
-  text.replace(/^import \{([^}]*)\} from "effect"$/gm, (_, names: string) =>
-    names.split(",").map((name) => {
-      const [, type = "", module] = /^\s*(type )?(\w+)\s*$/.exec(name) ?? []
-      return `import ${type}* as ${module} from "effect/${module}"`
-    }).join("\n"))
+  text.replace(
+    /^import \{([^}]*)\} from "effect"$/gm,
+    (_, names: string) =>
+      names.split(",").map((name) => {
+        const [, type = "", module] = /^\s*(type )?(\w+)\s*$/.exec(name) ?? []
+        return `import ${type}* as ${module} from "effect/${module}"`
+      }).join("\n")
+  )
 
 /** `holdfast` and `holdfast/X` are the sources; those of the mutated file are its mutant. Effect is what `bundleEffect` made. */
 const sources = (mutant: Mutant | undefined): Plugin => ({
