@@ -151,9 +151,9 @@ describe.concurrent("Main", () => {
     const ended = await runProgram("hungRelease", (child) => child.kill("SIGTERM"))
     expect(ended.out).toEqual(["+outer", "+hung", "ready", "-outer"])
     expect(ended.err).toMatch(/The release of resource "hung" .*did not end within 300ms/)
-    expect(ended.err).toMatch(/SIGTERM: 1 released, 1 abandoned in 0\.\d s; exit 1\./)
+    expect(ended.err).toMatch(/SIGTERM: 1 released, 1 abandoned in \d+\.\d s; exit 1\./)
     expect(ended.err).toMatch(
-      /abandoned resource "hung" after 0\.\d s, asked for at .*main\.mjs:\d+/
+      /abandoned resource "hung" after \d+\.\d s, asked for at .*main\.mjs:\d+/
     )
     expect(ended.code).toBe(1)
   })
@@ -213,12 +213,12 @@ describe.concurrent("Main", () => {
     const ended = await runProgram("hooks", (child) => child.kill("SIGTERM"))
     expect(ended.out).toEqual(["+a", "ready", "ready false", "stop", "-a"])
     expect(ended.err).toMatch(
-      /^Still stopping after 0\.6 s: 1 onStop hook at .*main\.mjs:\d+:\d+; going on without\.$/m
+      /^Still stopping after \d+\.\d s: 1 onStop hook at .*main\.mjs:\d+:\d+; going on without\.$/m
     )
     expect(ended.err).toMatch(
-      /failed onStop hook after 0\.\d s, registered at .*main\.mjs:\d+:\d+: .*no such room/
+      /failed onStop hook after \d+\.\d s, registered at .*main\.mjs:\d+:\d+: .*no such room/
     )
-    expect(ended.err).toMatch(/abandoned onStop hook after 0\.\d s, registered at .*main\.mjs:\d+/)
+    expect(ended.err).toMatch(/abandoned onStop hook after \d+\.\d s, registered at .*main\.mjs:\d+/)
     expect(ended.code).toBe(1)
   })
 
@@ -273,14 +273,14 @@ describe.concurrent("Main", () => {
     const flying = `3 in flight at .*main\\.mjs:${lineOf("// IN FLIGHT")}:\\d+\\)?`
     const draining = `1 draining at .*main\\.mjs:${lineOf("// DRAINS")}:\\d+\\)?`
     expect(ended.err).toMatch(
-      new RegExp(`Marked:\n  ${flying}, for 0\\.\\d s\n  ${draining}, for 0\\.\\d s\n`)
+      new RegExp(`Marked:\n  ${flying}, for \\d+\\.\\d s\n  ${draining}, for \\d+\\.\\d s\n`)
     )
     expect(ended.err).toMatch(
-      new RegExp(`^Still stopping after 0\\.6 s: ${flying}, ${draining}; going on without\\.$`, "m")
+      new RegExp(`^Still stopping after \\d+\\.\\d s: ${flying}, ${draining}; going on without\\.$`, "m")
     )
     expect(ended.err).toMatch(
       new RegExp(
-        `^SIGTERM: 1 released in 0\\.\\d s; stopping overran with ${flying}, ${draining}; exit 1\\.$`,
+        `^SIGTERM: 1 released in \\d+\\.\\d s; stopping overran with ${flying}, ${draining}; exit 1\\.$`,
         "m"
       )
     )
@@ -340,7 +340,7 @@ describe.concurrent("Main", () => {
       expect(ended.err).toMatch(
         new RegExp(`^${why}: 0 released, 1 abandoned in .* s; exit 1\\.$`, "m")
       )
-      expect(ended.err).toMatch(/^ {2}abandoned resource "hung" after 0\.\d s, asked for at/m)
+      expect(ended.err).toMatch(/^ {2}abandoned resource "hung" after \d+\.\d s, asked for at/m)
     }
   })
 
@@ -406,7 +406,7 @@ describe.concurrent("Main", () => {
       /^What is marked cannot be shown: Error: no report\n(.*\n)+Fibers:\n/m
     )
     expect(ended.err).toMatch(/^Main-2: the shutdown itself failed\. Error: no report$/m)
-    expect(ended.err).toMatch(/^ {2}abandoned resource "hung" after 0\.\d s, asked for at/m)
+    expect(ended.err).toMatch(/^ {2}abandoned resource "hung" after \d+\.\d s, asked for at/m)
     expect(ended.err).toMatch(/\nBroken: forced exit\.\nNothing is held any more\.\n$/)
   })
 
@@ -480,7 +480,7 @@ describe.concurrent("Main", () => {
 
   it("Main-3: without a ledger the end is still summed up", async () => {
     const ended = await runProgram("noLedger", (child) => child.kill("SIGTERM"))
-    expect(ended.err).toMatch(/SIGTERM: ended in 0\.\d s; exit 143\.\n$/)
+    expect(ended.err).toMatch(/SIGTERM: ended in \d+\.\d s; exit 143\.\n$/)
   })
 
   it("Main-4: a stray throw or rejection releases and ends 1", async () => {
