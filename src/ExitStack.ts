@@ -465,9 +465,9 @@ class ExitStackImpl<in out A, in out E> implements ExitStack<A, E> {
   readonly name: string
   /** In whose name it enters. */
   readonly owner: string | undefined
-  /** No fiber that was forked before it has a higher id. */
-  readonly born = FiberId.unsafeMake().id
   // All guarded by the single thread; written only by this class.
+  /** No fiber from before `enter` was first called has a higher id. Not asked for earlier: it takes time. */
+  since: number | undefined = undefined
   steps: Array<Step<A, E>> = []
   /** Closed, closing, or emptied: nothing more comes in. */
   refusing = false
@@ -501,6 +501,7 @@ class ExitStackImpl<in out A, in out E> implements ExitStack<A, E> {
     options?: EnterOptions<A, E>
   ): Effect.Effect<B, E2 | Managed.OwnerClosed, Exclude<R, Scope.Scope>> {
     const site = Ledger.unsafeSite()
+    this.since ??= FiberId.unsafeMake().id
     const managed = Managed.asManaged(resource) ?? Managed.fromScoped(
       {
         name: options?.name ?? scopedName,
@@ -536,10 +537,12 @@ class ExitStackImpl<in out A, in out E> implements ExitStack<A, E> {
       Effect.Effect.Context<T[number]>
     >
     const site = Ledger.unsafeSite()
+    this.since ??= FiberId.unsafeMake().id
     const names = resources.map((resource) => nameOf(resource)).join(", ")
     const taken = this.take(names, site, (restore, entering) => {
       // All of them on a stack of their own, which is laid on this one when it is complete.
       const part = new ExitStackImpl<A, E>(this.name)
+      part.since = this.since
       entering.part = part
       const entered = Parallel.forEach(
         resources,
@@ -741,7 +744,7 @@ class ExitStackImpl<in out A, in out E> implements ExitStack<A, E> {
 
   /** The acquires that would be cut anyhow as soon as the owner's fiber ends are cut now; what they can, they give up. */
   cut(owner: AnyFiber): Effect.Effect<void> {
-    return Effect.map(descendantsOf(owner, this.born), (descendants) => {
+    return Effect.map(descendantsOf(owner, this.since ?? Infinity), (descendants) => {
       const mayBeCut = new Set<unknown>(descendants)
       for (const { fiber } of this.entering) {
         if (mayBeCut.has(fiber)) fiber?.unsafeInterruptAsFork(owner.id())
@@ -888,7 +891,7 @@ export const make = (
  *   first, or does nothing from inside a release; what `popAll` hands over is never without an owner; acquire and registration
  *   are one step; no release is cut.
  *   What is still being acquired when the body ends may use what is about to be released. So fibers that are entering and that
- *   the body has forked (they, and those they forked, but no daemon) are interrupted: nothing they enter could come in any more.
+ *   the body has forked since it first called `enter` (and those they forked, but no daemon) are interrupted: nothing comes in.
  *   All that is in flight is then waited for, 5 seconds at most, and fewer where the end of the program has less left.
  * **Interruption** — the body is cut; then the stack is unwound to its end, each step bounded by its deadline.
  * **Errors** — those of the body; what handlers and releases failed with is appended to the cause, or replaces it where a
