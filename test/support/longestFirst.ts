@@ -4,25 +4,25 @@
  */
 import { BaseSequencer, type TestSpecification } from "vitest/node"
 
-/** Ten seconds of work and more, the longest first (2026-11-20). */
+/** Ten seconds of work and more (2026-11-20), the longest first, except that what mostly waits runs beside what computes most. */
 const long = [
-  "cli/mirror.slow",
   "mutants.slow",
+  "Postgres/Embedded",
+  "Lock/Postgres",
+  "cli/mirror.slow",
   "cli/mirror.hostile.slow",
   "Main",
   "Main.table.slow",
   "Testing/ours",
   "ExitStack.interruption",
   "Pool.interruption",
-  "Postgres/Embedded",
   "Managed.interruption.slow",
   "cli/view.slow",
   "Pool.laws",
-  "Testing",
   "Lock/File",
+  "Testing",
   "Files",
-  "Shared.laws",
-  "Lock/Postgres"
+  "Shared.laws"
 ]
 const place = ({ moduleId }: TestSpecification): number => {
   const at = long.findIndex((name) => moduleId.endsWith(`/test/${name}.test.ts`))
