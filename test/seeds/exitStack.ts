@@ -72,11 +72,25 @@ const leftBehind = (exit: Exit.Exit<unknown, unknown>): boolean =>
   Exit.isFailure(exit) &&
   Chunk.some(Cause.defects(exit.cause), (defect) => defect instanceof ExitStack.EnterTimeout)
 
-interface Guarded {
-  open: boolean
-  usedAfterRelease: number
+/** Whether an acquire took longer than a stack waits, and whether the stack has said so. */
+interface Told {
+  wasSlow: boolean
   wasTold: boolean
 }
+
+interface Guarded extends Told {
+  open: boolean
+  usedAfterRelease: number
+}
+
+const timed = <A, E, R>(state: Told, acquire: Effect.Effect<A, E, R>) =>
+  Effect.flatMap(Clock.currentTimeMillis, (began) =>
+    Effect.ensuring(
+      acquire,
+      Effect.map(Clock.currentTimeMillis, (ended) => {
+        state.wasSlow ||= ended - began >= 5000
+      })
+    ))
 
 /** Tells of its end. */
 const telling = (stack: ExitStack.ExitStack<unknown, unknown>, state: { wasTold: boolean }) =>
@@ -226,7 +240,12 @@ export const exitStacks: ReadonlyArray<Own> = [
   }),
   beside<Guarded>({
     name: "ExitStack.enter beside its close",
-    setup: Effect.sync(() => ({ open: false, usedAfterRelease: 0, wasTold: false })),
+    setup: Effect.sync(() => ({
+      open: false,
+      usedAfterRelease: 0,
+      wasSlow: false,
+      wasTold: false
+    })),
     body: (state, probe) =>
       Effect.gen(function*() {
         const stack = yield* ExitStack.make()
@@ -238,13 +257,14 @@ export const exitStacks: ReadonlyArray<Own> = [
         const entering = yield* Effect.forkScoped(
           Effect.exit(stack.enter(Managed.make({
             name: "b",
-            acquire: () => Effect.zipLeft(probe.acquire("b", { acquireTakes: 2 }), uses),
+            acquire: () =>
+              Effect.zipLeft(timed(state, probe.acquire("b", { acquireTakes: 2 })), uses),
             release: (handle) => Effect.zipRight(uses, probe.release(handle)),
             ...patient
           })))
         )
         const other = yield* Effect.forkScoped(
-          Effect.exit(stack.enter(scoped(probe, "c", 1), patient))
+          Effect.exit(stack.enter(timed(state, scoped(probe, "c", 1)), patient))
         )
         yield* turn
         yield* stack.close(Exit.void)
@@ -252,7 +272,8 @@ export const exitStacks: ReadonlyArray<Own> = [
         yield* Fiber.join(other)
       }),
     // What came first is let go last, and not before it is known what came of the others, or that they take too long.
-    invariant: ({ usedAfterRelease, wasTold }) => usedAfterRelease === 0 || wasTold
+    invariant: ({ usedAfterRelease, wasSlow, wasTold }) =>
+      (usedAfterRelease === 0 || wasTold) && (wasSlow || !wasTold)
   }),
   beside<{ open: boolean; endedAt: number; waited: number }>({
     name: "ExitStack.use, children that hang",
@@ -333,23 +354,36 @@ export const exitStacks: ReadonlyArray<Own> = [
         yield* Fiber.join(entering)
       })
   }),
-  beside({
+  beside<Told>({
     name: "ExitStack.close, by what is acquired",
-    body: (_, probe) =>
+    setup: Effect.sync(() => ({ wasSlow: false, wasTold: false })),
+    body: (state, probe) =>
       Effect.gen(function*() {
         const stack = yield* ExitStack.make()
         yield* stack.enter(resource(probe, "a", 1))
+        yield* telling(stack, state)
         const closing = Managed.make({
           name: "b",
           acquire: () =>
-            Effect.zipRight(stack.close(Exit.void), probe.acquire("b", { acquireTakes: 1 })),
+            Effect.zipRight(
+              stack.close(Exit.void),
+              timed(state, probe.acquire("b", { acquireTakes: 1 }))
+            ),
           release: (handle) => probe.release(handle),
           ...patient
         })
+        const opening = Managed.make({
+          name: "c",
+          acquire: timed(state, probe.acquire("c", { acquireTakes: 1 })),
+          release: (handle) => probe.release(handle, { releaseTakes: 1 }),
+          ...patient
+        })
         const other = yield* Effect.forkScoped(Effect.exit(stack.enter(closing)))
-        yield* Effect.exit(stack.enterAll([resource(probe, "c", 1), closing], { concurrency: 2 }))
+        yield* Effect.exit(stack.enterAll([opening, closing], { concurrency: 2 }))
         yield* Fiber.join(other)
-      })
+      }),
+    // None waits for himself, nor for one that does.
+    invariant: ({ wasSlow, wasTold }) => wasSlow || !wasTold
   }),
   beside({
     name: "ExitStack.close, by its own release",
