@@ -72,7 +72,7 @@ const leftBehind = (exit: Exit.Exit<unknown, unknown>): boolean =>
   Exit.isFailure(exit) &&
   Chunk.some(Cause.defects(exit.cause), (defect) => defect instanceof ExitStack.EnterTimeout)
 
-/** Whether an acquire took longer than a stack waits, and whether the stack has said so. */
+/** Whether anything took longer than a stack waits for an acquire, and whether the stack has said so. */
 interface Told {
   wasSlow: boolean
   wasTold: boolean
@@ -83,10 +83,10 @@ interface Guarded extends Told {
   usedAfterRelease: number
 }
 
-const timed = <A, E, R>(state: Told, acquire: Effect.Effect<A, E, R>) =>
+const timed = <A, E, R>(state: Told, step: Effect.Effect<A, E, R>) =>
   Effect.flatMap(Clock.currentTimeMillis, (began) =>
     Effect.ensuring(
-      acquire,
+      step,
       Effect.map(Clock.currentTimeMillis, (ended) => {
         state.wasSlow ||= ended - began >= 5000
       })
@@ -360,26 +360,19 @@ export const exitStacks: ReadonlyArray<Own> = [
     body: (state, probe) =>
       Effect.gen(function*() {
         const stack = yield* ExitStack.make()
-        yield* stack.enter(resource(probe, "a", 1))
+        const slowly = (name: string, before: Effect.Effect<unknown>) =>
+          Managed.make({
+            name,
+            acquire: () =>
+              Effect.zipRight(before, timed(state, probe.acquire(name, { acquireTakes: 1 }))),
+            release: (handle) => timed(state, probe.release(handle, { releaseTakes: 1 })),
+            ...patient
+          })
+        yield* stack.enter(slowly("a", Effect.void))
         yield* telling(stack, state)
-        const closing = Managed.make({
-          name: "b",
-          acquire: () =>
-            Effect.zipRight(
-              stack.close(Exit.void),
-              timed(state, probe.acquire("b", { acquireTakes: 1 }))
-            ),
-          release: (handle) => probe.release(handle),
-          ...patient
-        })
-        const opening = Managed.make({
-          name: "c",
-          acquire: timed(state, probe.acquire("c", { acquireTakes: 1 })),
-          release: (handle) => probe.release(handle, { releaseTakes: 1 }),
-          ...patient
-        })
+        const closing = slowly("b", Effect.suspend(() => stack.close(Exit.void)))
         const other = yield* Effect.forkScoped(Effect.exit(stack.enter(closing)))
-        yield* Effect.exit(stack.enterAll([opening, closing], { concurrency: 2 }))
+        yield* Effect.exit(stack.enterAll([slowly("c", Effect.void), closing], { concurrency: 2 }))
         yield* Fiber.join(other)
       }),
     // None waits for himself, nor for one that does.
