@@ -807,13 +807,15 @@ export function use<A, E, R, B, E2, R2>(
   f: (resource: A) => Effect.Effect<B, E2, R2>
 ): Effect.Effect<B, E | E2, R | R2>
 export function use<A, E, R, B, E2, R2>(
-  ...args: readonly [Use<A, B, E2, R2>] | readonly [Managed<A, E, R>, Use<A, B, E2, R2>]
+  of: Managed<A, E, R> | Use<A, B, E2, R2>,
+  f?: Use<A, B, E2, R2>
 ) {
-  // Not `dual`: of what stands between the user's line and this, each frame would be captured too.
+  // Not `dual`, nor `...args`: of what stands between the user's line and this, each frame and value is captured too.
   const site = Ledger.unsafeSite(2)
-  return args.length === 2
-    ? useAt(site, args[0], args[1])
-    : (self: Managed<A, E, R>) => useAt(site, self, args[0])
+  return typeof of === "function"
+    ? (self: Managed<A, E, R>) => useAt(site, self, of)
+    // By the overloads there are two.
+    : useAt(site, of, f as Use<A, B, E2, R2>)
 }
 
 const useAt = <A, E, R, B, E2, R2>(
@@ -875,12 +877,14 @@ export function useOption<A, E, R, B, E2, R2>(
   f: (resource: A) => Effect.Effect<B, E2, R2>
 ): Effect.Effect<Option.Option<B>, E | E2, R | R2>
 export function useOption<A, E, R, B, E2, R2>(
-  ...args: readonly [Use<A, B, E2, R2>] | readonly [Managed<A, E, R>, Use<A, B, E2, R2>]
+  of: Managed<A, E, R> | Use<A, B, E2, R2>,
+  f?: Use<A, B, E2, R2>
 ) {
   const site = Ledger.unsafeSite(2)
-  return args.length === 2
-    ? useOptionAt(site, args[0], args[1])
-    : (self: Managed<A, E, R>) => useOptionAt(site, self, args[0])
+  return typeof of === "function"
+    ? (self: Managed<A, E, R>) => useOptionAt(site, self, of)
+    // By the overloads there are two.
+    : useOptionAt(site, of, f as Use<A, B, E2, R2>)
 }
 
 const useOptionAt = <A, E, R, B, E2, R2>(
