@@ -486,6 +486,36 @@ describe("ownership that moves", () => {
       expect(log).toEqual(["+a", "-a fail boom"])
     }))
 
+  it.effect("ExitStack-7: who has what a stack had waits for what was being acquired for that one, which may use it", () =>
+    Effect.gen(function*() {
+      const log: Array<string> = []
+      const slow = Managed.make({
+        name: "slow",
+        acquire: Effect.zipRight(Effect.sleep("1 second"), Effect.sync(() => log.push("+slow"))),
+        release: () => Effect.sync(() => log.push("-slow"))
+      })
+      const given = yield* Effect.fork(ExitStack.use((stack) =>
+        Effect.gen(function*() {
+          yield* stack.enter(traced(log, "a"))
+          const entering = yield* Effect.forkDaemon(ends(stack.enter(slow)))
+          yield* Effect.yieldNow()
+          yield* Effect.scoped(Effect.asVoid(stack.popAll))
+          log.push("closed")
+          return entering
+        })
+      ))
+      yield* TestClock.adjust("1 second")
+      const entering = yield* Fiber.join(given)
+      expect(yield* Fiber.join(entering)).toBe("fail OwnerClosed exit stack slow")
+      expect(log.map((line) => line.slice(0, 5))).toEqual([
+        "+a",
+        "+slow",
+        "-slow",
+        "-a ok",
+        "close"
+      ])
+    }))
+
   it.effect("ExitStack-6: a scope's close that is interrupted loses nothing of what moved to it", () =>
     Effect.gen(function*() {
       const log: Array<string> = []
@@ -838,6 +868,28 @@ describe("acquires that do not end", () => {
     "enter, by a child of it": (stack) =>
       Effect.flatMap(Effect.fork(stack.enter(patient)), Fiber.join)
   }
+
+  it.effect("ExitStack-10: also if a child is the first to call `enter`, as the second thing it does", () =>
+    Effect.gen(function*() {
+      const entering = (stack: Stack) =>
+        Effect.zipRight(Effect.yieldNow(), Effect.suspend(() => stack.enter(patient)))
+      const body = (stack: Stack) =>
+        Effect.gen(function*() {
+          const forked = [yield* Effect.fork(entering(stack)), yield* Effect.fork(entering(stack))]
+          yield* Effect.repeatN(Effect.yieldNow(), 9)
+          return forked
+        })
+      for (
+        const program of [
+          ExitStack.use(body),
+          Effect.scoped(Effect.flatMap(ExitStack.make(), body))
+        ]
+      ) {
+        for (const child of yield* program) {
+          expect(show(yield* Fiber.await(child))).toMatch(/^interrupt/)
+        }
+      }
+    }))
 
   for (const [way, enters] of Object.entries(children)) {
     for (const owner of ["use", "make"] as const) {
