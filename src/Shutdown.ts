@@ -22,8 +22,9 @@
  *   for, so that what they hold is let go; a release under way is waited for, never cut.
  * - Shutdown-7 (L5) The report names what failed, was abandoned or is still held, from the very step of the request on, each
  *   phase that overran and by what line's work, and each fiber that is left; a release only by its resource.
- * - Shutdown-8 What asks a run for its end asks those inside of it, in the same step and for the same reason. They are waited
- *   for like what is in flight, take no longer than that may, and what they report shows in the report of the outer one.
+ * - Shutdown-8 What asks a run for its end asks those inside of it, in the same step and for the same reason, but for one that
+ *   runs in a release, or masked: nobody cuts that. All are waited for like what is in flight, their ends take no longer than
+ *   that may, and what they report shows in the report of the outer one.
  *
  * COST (2026-11) one fiber beside the program and a look at `Fiber.roots` at the end: 0.2 ms for a run of nothing; 10,000
  * resources are let go of, and reported, in 0.1 s.
@@ -44,6 +45,7 @@ import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as FiberId from "effect/FiberId"
 import * as Option from "effect/Option"
+import * as RuntimeFlags from "effect/RuntimeFlags"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as Subscribable from "effect/Subscribable"
@@ -626,6 +628,8 @@ class Course implements Service {
   /** The run that this one is inside of; and those inside of this one that go on, or went on at the request. */
   outer: Course | undefined
   readonly inside = new Set<Course>()
+  /** It runs in a release, or masked: what asks the outer one for its end does not ask this one. */
+  isShielded = false
   watched: Watched | undefined
   /** Since its start, and those before the request. */
   reported = { soFar: 0, before: 0 }
@@ -710,7 +714,7 @@ class Course implements Service {
     this.endsByItself = this.drainers.size > 0
     // INVARIANT Shutdown-3: whoever is woken below finds it not ready.
     if (this.unsafePhase() === "running") this.enter("draining")
-    for (const inner of this.inside) inner.unsafeRequest(reason)
+    for (const inner of this.inside) if (!inner.isShielded) inner.unsafeRequest(reason)
     Deferred.unsafeDone(this.asked, Effect.succeed(reason))
     this.poke()
     return true
@@ -908,13 +912,16 @@ class Course implements Service {
     const entered = Effect.sync(() => {
       inner.outer = this
       this.inside.add(inner)
-      if (this.why !== undefined) inner.unsafeRequest(this.why)
+      if (this.why !== undefined && !inner.isShielded) inner.unsafeRequest(this.why)
     })
     const left = Effect.sync(() => {
       // What ended before is told to whoever ran it, and to nobody else.
       if (this.begunAt === undefined) this.inside.delete(inner)
     })
-    return this.inFlight(Effect.acquireUseRelease(entered, () => run, () => left), site)
+    return Effect.withFiberRuntime((caller, { runtimeFlags }) => {
+      inner.isShielded = !RuntimeFlags.interruptible(runtimeFlags) || Deadline.isWork(caller)
+      return this.inFlight(Effect.acquireUseRelease(entered, () => run, () => left), site)
+    })
   }
 
   lead<A, E, R>(
@@ -1295,8 +1302,9 @@ export class Shutdown extends Context.Reference<Shutdown>()("holdfast/Shutdown",
  *   finished is interrupted, then the main fiber, then the fibers it left behind (`forkDaemon`: they may use what it holds, and it
  *   what they hold; mark those that must end first), each waited for, for `releaseTimeout`. A program that ends by itself goes
  *   straight there. To ask from outside: `unsafeMake`, and its `run` and `request`. Inside of another run (`Main.run`) it is
- *   asked for its end when that is, has that one's `stopTimeout` for all of it, and ends before that interrupts its program. One
- *   that is ending already keeps its own times.
+ *   asked for its end when that is, has that one's `stopTimeout` for all of it, and ends before that interrupts its program;
+ *   but one that runs in a release, or masked (also in a fiber forked there), is only bounded once it ends. One that is ending
+ *   already keeps its own times.
  * **Interruption** — is a request; the run ends when the program has. **Errors** — none: the program's exit is the answer, a
  *   `ShutdownTimeout` defect if it did not end.
  * **Cost** — a fork, and a look at the ledger at the end.

@@ -980,6 +980,43 @@ describe("Shutdown.run inside of another", () => {
       expect(report).toMatchObject({ took: 3000, overran: false, fibers: [] })
     }))
 
+  it.effect("Shutdown-8: one in a release, or masked, is not asked for its end: begun before the request or after", () =>
+    Effect.gen(function*() {
+      const { lines, held, say } = journal()
+      const flush = Shutdown.run(Effect.delay(say("flushed"), "2 seconds"))
+      const shielded = {
+        "a release that begins after it": Managed.use(held("upload", flush), () => Effect.never),
+        "a release under way": Managed.use(held("upload", flush), () => Effect.void),
+        "a plain finalizer": Effect.ensuring(Effect.never, flush),
+        "masked, in flight": Shutdown.inFlight(Effect.uninterruptible(flush)),
+        "masked, begun after it": Effect.uninterruptible(
+          Effect.zipRight(Shutdown.requested, flush)
+        )
+      }
+      for (const [what, program] of Object.entries(shielded)) {
+        const { ended, shutdown } = yield* launch(program)
+        yield* pass("1 second")
+        yield* shutdown.request(why)
+        yield* pass("3 seconds")
+        const { report } = yield* ended
+        expect([what, lines.splice(0).filter((line) => line !== "+upload")]).toEqual([
+          what,
+          what.startsWith("a release") ? ["flushed", "-upload"] : ["flushed"]
+        ])
+        expect(report).toMatchObject({ reported: 0, overran: false, unfinished: [] })
+      }
+    }))
+
+  it.effect("Shutdown-8: one in a release that does not end is bounded by the release", () =>
+    Effect.gen(function*() {
+      const { held } = journal()
+      const hung = Managed.use(held("upload", Shutdown.run(Effect.never)), () => Effect.never)
+      const { ended, shutdown } = yield* launch(hung)
+      yield* shutdown.request(why)
+      yield* pass("5 seconds")
+      expect((yield* ended).report).toMatchObject({ took: 5000 })
+    }))
+
   it.effect("Shutdown-8: its own request ends it alone", () =>
     Effect.gen(function*() {
       const program = Effect.zipRight(

@@ -73,6 +73,10 @@ const deepest = 16
 const workOf = (fiber: Fibers): Work | undefined =>
   bounded.get(fiber) ?? starts.findLast(({ id }) => id === fiber.id())
 
+/** Whether a fiber is ours or will be: also while its first step is on the stack, before it waits. */
+export const isWork = (fiber: Fibers): boolean =>
+  bounded.has(fiber) || workOf(fiber) !== undefined
+
 /** The fiber that can do nothing until this one, which is work of ours, has ended or is abandoned; none of any other fiber. */
 export const callerOf = (fiber: Fibers): Fibers | undefined => workOf(fiber)?.caller
 
