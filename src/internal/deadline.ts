@@ -7,7 +7,8 @@
  * should bound, and in a fiber that is already interrupted it fires at once. The work runs interruptibly, because the only
  * one who may interrupt it is this file, at the deadline: the caller's interruption never reaches it, so a deadline never
  * skips a good release. When a program ends, a budget (Shutdown.ts) bounds all that waits here besides: each piece of work gets
- * four fifths of what is then left, so that something is left for every later one.
+ * four fifths of what is then left, so that something is left for every later one; inside of it there is nothing later, and what
+ * nests there leaves only the time to note how it ended.
  *
  * INVARIANTS
  * - Deadline-1 The caller gets an answer no later than the deadline, even if the work ignores interruption. The time counts
@@ -16,7 +17,7 @@
  *   caller is interrupted meanwhile.
  * - Deadline-3 However deep such work nests, the stack stays shallow.
  * - Deadline-4 From the instant in which a budget begins, work that waits takes at most four fifths of what is left of it, also
- *   if it has begun before; work that its own fiber waits for, four fifths of its share.
+ *   if it has begun before; work that its own fiber waits for, the same of its share, or all but 50 ms if that is more.
  *
  * COST (2026-11) work that never waits 2 µs, one fork; work that waits one fork more. Time is the `Clock`'s, so `TestClock`
  * drives it.
@@ -74,8 +75,7 @@ const workOf = (fiber: Fibers): Work | undefined =>
   bounded.get(fiber) ?? starts.findLast(({ id }) => id === fiber.id())
 
 /** Whether a fiber is ours or will be: also while its first step is on the stack, before it waits. */
-export const isWork = (fiber: Fibers): boolean =>
-  bounded.has(fiber) || workOf(fiber) !== undefined
+export const isWork = (fiber: Fibers): boolean => bounded.has(fiber) || workOf(fiber) !== undefined
 
 /** The fiber that can do nothing until this one, which is work of ours, has ended or is abandoned; none of any other fiber. */
 export const callerOf = (fiber: Fibers): Fibers | undefined => workOf(fiber)?.caller
@@ -110,9 +110,13 @@ export class BudgetInForce extends Context.Reference<BudgetInForce>()("holdfast/
 const latestOf = (work: Work, limit: Limit): number => {
   if (work.latest !== undefined) return work.latest
   const outer = workOf(work.caller)
-  const by = outer === undefined ? limit.by : latestOf(outer, limit)
-  return work.latest = shareOf({ ...limit, by })
+  if (outer === undefined) return work.latest = shareOf(limit)
+  const by = latestOf(outer, limit)
+  return work.latest = by - Math.min(0.2 * Math.max(0, by - limit.now()), toNote)
 }
+
+/** Milliseconds that work has left when what it waits for inside of it is ended: to note that. */
+const toNote = 50
 
 /** By when what begins now must have ended. */
 export const shareOf = ({ by, now }: Limit): number => now() + 0.8 * (by - now())

@@ -171,8 +171,28 @@ describe("deadline", () => {
         const fiber = yield* Effect.fork(inIt(nested(3)))
         yield* Effect.yieldNow()
         if (when === "before") yield* begin(10)
-        yield* TestClock.adjust(Duration.millis(5120)) // 10 s x 0.8 x 0.8 x 0.8
-        expect(yield* Fiber.join(fiber)).toEqual([5120, 2, 3])
+        yield* TestClock.adjust(Duration.millis(7900)) // 10 s x 0.8 - 50 ms - 50 ms
+        expect(yield* Fiber.join(fiber)).toEqual([7900, 2, 3])
+      }))
+
+    it.effect(`Deadline-4: ten deep there is still half of it, begun ${when} the budget; of a little each leaves a fifth`, () =>
+      Effect.gen(function*() {
+        for (const [seconds, ends] of [[3, 1900], [0.1, 40.96]] as const) {
+          const { begin, inIt } = yield* budgetOf
+          const nested = (left: number): Effect.Effect<unknown> =>
+            left === 0
+              ? Effect.never
+              : Effect.map(outcomeWithin(nested(left - 1), Duration.infinity), (outcome) =>
+                Either.isLeft(outcome) ? Duration.toMillis(outcome.left) : outcome.right)
+          const fiber = yield* Effect.fork(inIt(nested(seconds === 3 ? 11 : 4)))
+          if (when === "after") yield* begin(seconds)
+          yield* Effect.yieldNow()
+          if (when === "before") yield* begin(seconds)
+          yield* TestClock.adjust(Duration.millis(ends - 1))
+          expect(fiber.unsafePoll()).toBe(null)
+          yield* TestClock.adjust(Duration.millis(2))
+          yield* Fiber.join(fiber)
+        }
       }))
   }
 
