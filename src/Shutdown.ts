@@ -214,7 +214,10 @@ export interface Report {
   readonly failed: number
   readonly abandoned: number
   readonly held: number
-  /** Releases since then that went wrong and were only reported (`onReleaseFailure`): counted without a ledger, too. */
+  /**
+   * Releases since then, or since its start if it ended by itself, that went wrong and were only reported
+   * (`onReleaseFailure`): counted without a ledger, too.
+   */
   readonly reported: number
   /** The slowest release first. */
   readonly resources: ReadonlyArray<ResourceReport>
@@ -446,50 +449,77 @@ interface Abandoned {
   readonly since: number
 }
 
-/** What the ledger said when the end began, and what it has lost from its history since. */
-class Watched {
-  readonly #ledger: Ledger.Service
-  readonly #before: Ledger.Totals
-  readonly #since: number
+/** What is to be told of one ledger. */
+interface Seen {
+  readonly ledger: Ledger.Service
+  readonly before: Ledger.Totals
+  readonly since: number
   /** From when on, and after how many, what was abandoned counts. */
-  readonly #abandoned: Abandoned
+  readonly abandoned: Abandoned
+  readonly troubled: ReadonlyMap<number, Ledger.Entry>
+}
+
+/** What the ledger said when the end began, and what it has lost from its history since. */
+class Watched implements Seen {
+  readonly ledger: Ledger.Service
+  readonly before: Ledger.Totals
+  readonly since: number
+  readonly abandoned: Abandoned
   // Guarded by the single thread.
-  readonly #troubled = new Map<number, Ledger.Entry>()
+  readonly troubled = new Map<number, Ledger.Entry>()
   readonly stop: () => void
 
   constructor(ledger: Ledger.Service, abandoned: Abandoned | undefined) {
     const { takenAt, total } = ledger.unsafeSnapshot()
-    this.#abandoned = abandoned ?? { count: total.abandoned, since: takenAt }
-    this.#ledger = ledger
-    this.#before = total
-    this.#since = takenAt
+    this.abandoned = abandoned ?? { count: total.abandoned, since: takenAt }
+    this.ledger = ledger
+    this.before = total
+    this.since = takenAt
     this.stop = ledger.unsafeListen(({ entry }) => {
       if (entry.state === "abandoned" || entry.state === "failed") {
-        this.#troubled.set(entry.id, entry)
+        this.troubled.set(entry.id, entry)
       }
     })
   }
+}
 
-  report(): Pick<Report, "abandoned" | "failed" | "held" | "released" | "resources"> {
-    const { ended, live, takenAt, total } = this.#ledger.unsafeSnapshot()
-    const entries = new Map(this.#troubled)
-    for (const entry of ended) {
-      const since = entry.state === "abandoned" ? this.#abandoned.since : this.#since
-      if ((entry.endedAt ?? 0) >= since) entries.set(entry.id, entry)
-    }
-    for (const entry of live) entries.set(entry.id, entry)
-    const failed = total.failed - this.#before.failed
-    return {
-      released: total.released - this.#before.released - failed,
-      failed,
-      abandoned: total.abandoned - this.#abandoned.count,
-      held: live.filter(({ state }) => state !== "acquiring").length,
-      resources: Array.from(entries.values())
-        // Who waited in vain held nothing.
-        .filter(({ endedAt, heldAt }) => heldAt !== undefined || endedAt === undefined)
-        .map((entry) => resourceOf(entry, takenAt))
-        .toSorted(slowestFirst)
-    }
+/** Several runs have seen one ledger: what it has come to is told once, since the first of them. */
+const seenOnce = (all: Iterable<Seen>): ReadonlyArray<Seen> => {
+  const ledgers = new Map<Ledger.Service, Seen>()
+  for (const one of all) {
+    const other = ledgers.get(one.ledger)
+    ledgers.set(one.ledger, other === undefined ? one : seenByBoth(other, one))
+  }
+  return Array.from(ledgers.values())
+}
+
+const seenByBoth = (one: Seen, other: Seen): Seen => ({
+  ...(one.since <= other.since ? one : other),
+  abandoned: one.abandoned.since <= other.abandoned.since ? one.abandoned : other.abandoned,
+  // The first of them may have ended, and listens no more.
+  troubled: new Map([...one.troubled, ...other.troubled])
+})
+
+const ledgerReportOf = (
+  { abandoned, before, ledger, since, troubled }: Seen
+): Pick<Report, "abandoned" | "failed" | "held" | "released" | "resources"> => {
+  const { ended, live, takenAt, total } = ledger.unsafeSnapshot()
+  const entries = new Map(troubled)
+  for (const entry of ended) {
+    const from = entry.state === "abandoned" ? abandoned.since : since
+    if ((entry.endedAt ?? 0) >= from) entries.set(entry.id, entry)
+  }
+  for (const entry of live) entries.set(entry.id, entry)
+  const failed = total.failed - before.failed
+  return {
+    released: total.released - before.released - failed,
+    failed,
+    abandoned: total.abandoned - abandoned.count,
+    held: live.filter(({ state }) => state !== "acquiring").length,
+    resources: Array.from(entries.values())
+      // Who waited in vain held nothing.
+      .filter(({ endedAt, heldAt }) => heldAt !== undefined || endedAt === undefined)
+      .map((entry) => resourceOf(entry, takenAt))
   }
 }
 
@@ -513,8 +543,6 @@ const slowestFirst = (one: ResourceReport, other: ResourceReport): number =>
 
 /** What hangs comes first. */
 const urgency: ReadonlyArray<Ledger.State> = ["releasing", "acquiring", "held"]
-
-const nothing = { released: 0, failed: 0, abandoned: 0, held: 0, resources: [] }
 
 /** Whether nobody waits for a fiber: a release that was abandoned, or what has timed one. */
 const isLeft = (fiber: AnyFiber): boolean =>
@@ -593,21 +621,27 @@ class LeftBehind {
 /** The timers of every course, which no program has left behind. */
 const timers = new WeakSet<AnyFiber>()
 
-/** A report, and what a run inside had to tell besides. One ledger has told of the resources of both. */
-const withInner = (outer: Report, inner: Report, isOneLedger: boolean): Report => {
-  const told = new Set(outer.fibers.map(({ fiber }) => fiber))
-  const { abandoned, failed, held, released, resources } = isOneLedger ? nothing : inner
+/** What a run, with those inside of it, has to tell to the one around it. */
+interface Told {
+  readonly seen: ReadonlyArray<Seen>
+  readonly reported: number
+  readonly hooks: ReadonlyArray<HookReport>
+  readonly fibers: ReadonlyArray<FiberReport>
+  /** Whether a phase did. */
+  readonly overran: boolean
+}
+
+const toldNothing: Told = { seen: [], reported: 0, hooks: [], fibers: [], overran: false }
+
+const toldByBoth = (one: Told, other: Told): Told => {
+  const fibers = new Set(one.fibers.map(({ fiber }) => fiber))
   return {
-    ...outer,
-    released: outer.released + released,
-    failed: outer.failed + failed,
-    abandoned: outer.abandoned + abandoned,
-    held: outer.held + held,
-    reported: outer.reported + inner.reported,
-    resources: [...outer.resources, ...resources].toSorted(slowestFirst),
-    hooks: [...outer.hooks, ...inner.hooks],
-    fibers: [...outer.fibers, ...inner.fibers.filter(({ fiber }) => !told.has(fiber))],
-    overran: outer.overran || inner.overran
+    seen: seenOnce([...one.seen, ...other.seen]),
+    reported: one.reported + other.reported,
+    hooks: [...one.hooks, ...other.hooks],
+    // The sweep of a whole process finds those of a run inside as well.
+    fibers: [...one.fibers, ...other.fibers.filter(({ fiber }) => !fibers.has(fiber))],
+    overran: one.overran || other.overran
   }
 }
 
@@ -625,9 +659,12 @@ class Course implements Service {
   begunAt: number | undefined
   budgets: Millis = millisIn({})
   ledger: Ledger.Service | undefined
-  /** The run that this one is inside of; and those inside of this one that go on, or went on at the request. */
+  /** The run that this one is inside of; those inside of this one that go on; and what those told that have ended since the end began. */
   outer: Course | undefined
   readonly inside = new Set<Course>()
+  toldInside = toldNothing
+  /** What those inside went on without, until it is told. */
+  lost: ReadonlyArray<Unfinished> = []
   /** It runs in a release, or masked: what asks the outer one for its end does not ask this one. */
   isShielded = false
   watched: Watched | undefined
@@ -676,25 +713,39 @@ class Course implements Service {
 
   unsafeReport = (): Report => {
     const now = this.now()
-    const resources = this.watched?.report() ?? nothing
-    const phases = this.stretches.map((stretch) => phaseOf(stretch, now))
-    const hooks = this.started.map((hook) => hookOf(hook, now))
-    const own: Report = {
+    const { fibers, hooks, overran, reported, seen } = this.told(now)
+    const ledgers = seen.map(ledgerReportOf)
+    const sum = (count: "abandoned" | "failed" | "held" | "released"): number =>
+      ledgers.reduce((total, ledger) => total + ledger[count], 0)
+    return {
       reason: this.why,
       took: this.begunAt === undefined ? 0 : (this.stretches.at(-1)?.endedAt ?? now) - this.begunAt,
-      phases,
-      ...resources,
-      reported: this.reported.soFar - this.reported.before,
+      phases: this.stretches.map((stretch) => phaseOf(stretch, now)),
+      released: sum("released"),
+      failed: sum("failed"),
+      abandoned: sum("abandoned"),
+      held: sum("held"),
+      reported,
+      resources: ledgers.flatMap(({ resources }) => resources).toSorted(slowestFirst),
       hooks,
       unfinished: grouped([...this.flying, ...this.drainers], now),
-      fibers: this.left?.report() ?? [],
-      overran: resources.abandoned > 0 || phases.some(({ overran }) => overran),
+      fibers,
+      overran: overran || sum("abandoned") > 0,
       exitCode: undefined
     }
-    return Array.from(this.inside).reduce(
-      (outer, inner) => withInner(outer, inner.unsafeReport(), this.ledger === inner.ledger),
-      own
-    )
+  }
+
+  /** INVARIANT Shutdown-8. */
+  told(now: number): Told {
+    const own: Told = {
+      seen: this.watched === undefined ? [] : [this.watched],
+      reported: this.reported.soFar - this.reported.before,
+      hooks: this.started.map((hook) => hookOf(hook, now)),
+      fibers: this.left?.report() ?? [],
+      overran: this.stretches.some(({ overran }) => overran)
+    }
+    return Array.from(this.inside, (inner) => inner.told(inner.now()))
+      .reduce(toldByBoth, toldByBoth(own, this.toldInside))
   }
 
   // What is written.
@@ -915,8 +966,10 @@ class Course implements Service {
       if (this.why !== undefined && !inner.isShielded) inner.unsafeRequest(this.why)
     })
     const left = Effect.sync(() => {
+      this.inside.delete(inner)
       // What ended before is told to whoever ran it, and to nobody else.
-      if (this.begunAt === undefined) this.inside.delete(inner)
+      if (this.begunAt === undefined) return
+      this.toldInside = toldByBoth(this.toldInside, inner.told(inner.now()))
     })
     return Effect.withFiberRuntime((caller, { runtimeFlags }) => {
       inner.isShielded = !RuntimeFlags.interruptible(runtimeFlags) || Deadline.isWork(caller)
@@ -1015,7 +1068,11 @@ class Course implements Service {
       const told = (phase: Phase, overran: boolean): void => {
         const stretch = this.stretches.find((one) => one.phase === phase)
         if (stretch === undefined) return
-        if (overran) this.overran(stretch, this.unfinishedIn(phase, main))
+        const unfinished = overran ? this.unfinishedIn(phase, main) : []
+        stretch.overran = overran
+        stretch.unfinished = unfinished
+        this.outer?.lose(unfinished)
+        if (phase === "stopping" || phase === "releasing") this.tellLost(stretch)
         options.onPhaseEnd?.(phaseOf(stretch, this.now()))
       }
       told("running", false)
@@ -1038,12 +1095,20 @@ class Course implements Service {
     })
   }
 
-  /** What a run inside another went on without, that one went on without as well. */
-  overran(stretch: Stretch, unfinished: ReadonlyArray<Unfinished>): void {
+  /** What a run inside of this one went on without, this one went on without as well. */
+  lose(unfinished: ReadonlyArray<Unfinished>): void {
+    if (this.begunAt === undefined || unfinished.length === 0) return
+    this.lost = [...this.lost, ...unfinished]
+    this.outer?.lose(unfinished)
+  }
+
+  /** Whatever phase that was in: it is stopping that has waited for it, if there was that. */
+  tellLost(now: Stretch): void {
+    if (this.lost.length === 0) return
+    const stretch = this.stretches.find(({ phase }) => phase === "stopping") ?? now
     stretch.overran = true
-    stretch.unfinished = [...stretch.unfinished, ...unfinished]
-    const around = this.outer?.begunAt === undefined ? undefined : this.outer.stretches.at(-1)
-    if (around !== undefined && unfinished.length > 0) this.outer?.overran(around, unfinished)
+    stretch.unfinished = [...stretch.unfinished, ...this.lost]
+    this.lost = []
   }
 
   inPhase(
@@ -1116,7 +1181,10 @@ class Course implements Service {
             : this.until(ended, at)
         )
       const alone = by === Infinity ? Infinity : by - (by - from) / 10
-      return this.cutWork(main, self.id(), by === Infinity ? Infinity : (from + by) / 2).pipe(
+      const isOurs = (fiber: AnyFiber): boolean =>
+        options.fibers === "all" || belongsInside(fiber, this)
+      const cutBy = by === Infinity ? Infinity : (from + by) / 2
+      return this.cutWork(main, self.id(), cutBy, isOurs).pipe(
         Effect.zipRight(interruptMain),
         Effect.zipRight(this.until(() => main.exit !== undefined, alone)),
         Effect.zipRight(sweep(false, alone)),
@@ -1132,10 +1200,15 @@ class Course implements Service {
   cutWork(
     main: Watching<unknown, unknown>,
     by: FiberId.FiberId,
-    at: number
+    at: number,
+    isOurs: (fiber: AnyFiber) => boolean
   ): Effect.Effect<boolean> {
     return Effect.suspend(() => {
-      const marked = [...this.flying, ...this.drainers, ...this.started].map(({ fiber }) => fiber)
+      const hooks = this.started.map(({ fiber }) => fiber)
+      // Somebody else's fiber has been waited for, which is all that its mark asks for.
+      const work = [...this.flying, ...this.drainers].map(({ fiber }) => fiber)
+        .filter((fiber) => fiber !== undefined && isOurs(fiber))
+      const marked = [...work, ...hooks]
       const pending = new Set<AnyFiber>()
       for (const fiber of new Set(marked)) {
         // A release is never cut.
@@ -1251,8 +1324,16 @@ const hookOf = (hook: Hook, now: number): HookReport => ({
 })
 
 /** Everything that is forked in a program inherits its context. */
-const belongsTo = (fiber: AnyFiber, shutdown: Service): boolean =>
-  fiber.currentContext.unsafeMap.get(Shutdown.key) === shutdown
+const belongsTo = (fiber: AnyFiber, shutdown: Service): boolean => courseOf(fiber) === shutdown
+
+const courseOf = (fiber: AnyFiber): unknown => fiber.currentContext.unsafeMap.get(Shutdown.key)
+
+/** Also to a run inside. */
+const belongsInside = (fiber: AnyFiber, shutdown: Course): boolean => {
+  let course = courseOf(fiber)
+  while (course instanceof Course && course !== shutdown) course = course.outer
+  return course === shutdown
+}
 
 /**
  * A shutdown that nobody has asked for yet, and that has no program yet. Whoever asks it for the end need not be in the

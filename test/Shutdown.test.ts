@@ -582,6 +582,44 @@ describe("Shutdown.run", () => {
       expect(report.fibers).toHaveLength(1)
     }))
 
+  it.effect("Shutdown-6: somebody else's fiber that is marked is waited for, not cut", () =>
+    Effect.gen(function*() {
+      const { lines, say } = journal()
+      const { ended, shutdown } = yield* launch(Effect.never, { stopTimeout: "1 second" })
+      const work = shutdown.inFlight(Effect.delay(say("worked"), "2 seconds"))
+      yield* Effect.forkDaemon(Effect.onInterrupt(work, () => say("cut")))
+      yield* settle
+      yield* shutdown.request(why)
+      yield* pass("1 second")
+      const { report } = yield* ended
+      yield* pass("1 second")
+      expect(lines).toEqual(["worked"])
+      expect(phasesOf(report).slice(2)).toEqual([
+        "stopping 1000 overran",
+        "releasing 0",
+        "exited 0"
+      ])
+    }))
+
+  it.effect("Shutdown-6: what marks itself inside of a run inside of it is cut like its own", () =>
+    Effect.gen(function*() {
+      const { lines, say } = journal()
+      const shutdown = Shutdown.unsafeMake()
+      const work = Effect.onInterrupt(shutdown.inFlight(Effect.never), () => say("cut"))
+      // Masked, so that it is not asked for its end itself.
+      const inner = Effect.uninterruptible(Shutdown.run(work))
+      const fiber = yield* Effect.fork(
+        shutdown.run(Effect.zipRight(Effect.forkDaemon(inner), Effect.never), {
+          stopTimeout: "1 second"
+        })
+      )
+      yield* settle
+      yield* shutdown.request(why)
+      yield* pass("1 second")
+      yield* Fiber.join(fiber)
+      expect(lines).toEqual(["cut"])
+    }))
+
   it.effect("Shutdown-6: a release that is marked is not cut", () =>
     Effect.gen(function*() {
       const { lines, held } = journal()
@@ -978,6 +1016,91 @@ describe("Shutdown.run inside of another", () => {
       const { report } = yield* ended
       expect(lines).toEqual(["+in", "-in"])
       expect(report).toMatchObject({ took: 3000, overran: false, fibers: [] })
+    }))
+
+  it.effect("Shutdown-8: of each ledger it is told once, whoever of the runs sees it", () =>
+    Effect.gen(function*() {
+      const broken = Managed.make({
+        name: "broken",
+        acquire: Effect.void,
+        release: () => Effect.die("no")
+      })
+      const run = (program: Effect.Effect<unknown>): Effect.Effect<unknown> => Shutdown.run(program)
+      const inner = run(Managed.use(broken, () => Effect.never))
+      const own = (program: Effect.Effect<unknown>) => Effect.provide(program, Ledger.layer())
+      const both = Effect.all([inner, inner], { concurrency: "unbounded", discard: true })
+      const all = {
+        "one for all three": [1, run(inner)],
+        "one for the outer two, one for the inner": [1, run(own(inner))],
+        "one for the inner two": [1, own(run(inner))],
+        "one for two side by side": [2, own(both)],
+        "one for each": [1, own(run(own(inner)))]
+      } as const
+      for (const [what, [failed, program]] of Object.entries(all)) {
+        const shutdown = Shutdown.unsafeMake()
+        const running = shutdown.run(program)
+        const fiber = yield* Effect.fork(
+          what.startsWith("one for the inner") || what.startsWith("one for two")
+            ? running
+            : Effect.provide(running, Ledger.layer())
+        )
+        yield* settle
+        yield* shutdown.request(why)
+        const { report } = yield* Fiber.join(fiber)
+        expect([what, report.failed, report.resources.map(({ state }) => state)]).toEqual([
+          what,
+          failed,
+          Array.from({ length: failed }, () => "failed")
+        ])
+      }
+    }))
+
+  it.effect("Shutdown-8: what it went on without is stopping's, not that of the phase the outer is in", () =>
+    Effect.gen(function*() {
+      const inner = Shutdown.run(Shutdown.inFlight(Effect.never), { stopTimeout: "1 second" })
+      const ended: Array<unknown> = []
+      const { ended: end, shutdown } = yield* launch(
+        Effect.zipRight(Effect.fork(inner), Effect.never),
+        {
+          drainDelay: "3 seconds",
+          onPhaseEnd: ({ overran, phase, unfinished }) => {
+            ended.push([phase, overran, unfinished.map(({ count, what }) => `${count} ${what}`)])
+          }
+        }
+      )
+      yield* shutdown.request(why)
+      yield* pass("2 seconds")
+      expect(shutdown.unsafeReport()).toMatchObject({ overran: true })
+      yield* pass("1 second")
+      yield* end
+      expect(ended).toEqual([
+        ["running", false, []],
+        ["draining", false, []],
+        ["stopping", true, ["1 inFlight"]],
+        ["releasing", false, []]
+      ])
+    }))
+
+  it.effect("Shutdown-8: what has ended since the request is told, and kept no longer than that", () =>
+    Effect.gen(function*() {
+      const failing = (work: Duration.DurationInput) =>
+        Shutdown.run(Effect.scoped(Effect.gen(function*() {
+          yield* Shutdown.onDrain(Effect.fail("no"))
+          yield* Effect.fork(Shutdown.inFlight(Effect.sleep(work)))
+          return yield* Effect.never
+        })))
+      const { ended, shutdown } = yield* launch(
+        Effect.all([failing(0), failing(0), failing("2 seconds")], { concurrency: "unbounded" })
+      )
+      yield* shutdown.request(why)
+      yield* pass("1 second")
+      const failed = ["failed", "failed", "failed"]
+      expect(shutdown.unsafeReport().hooks.map(({ state }) => state)).toEqual(failed)
+      // What a run is made of is nobody's but its own.
+      expect(shutdown).toHaveProperty("inside.size", 1)
+      yield* pass("1 second")
+      expect((yield* ended).report.hooks.map(({ state }) => state)).toEqual(failed)
+      expect(shutdown).toHaveProperty("inside.size", 0)
     }))
 
   it.effect("Shutdown-8: one in a release, or masked, is not asked for its end: begun before the request or after", () =>
