@@ -22,8 +22,9 @@
  *
  * EXIT CODES 0 success, also after a signal if the program ended by itself, and all let go at its own request; 129/130/143
  * (128 + the signal) all let go after SIGHUP/SIGINT/SIGTERM, or forced by it; 1 failure, a release's too (which
- * `onReleaseFailure: "report"` keeps from its owner only), stray error, anything that did not end by its bound, or a
- * `process.exit(0)` after the request; 75 (EX_TEMPFAIL) where a program that drained says so by `exitCode`.
+ * `onReleaseFailure: "report"` keeps from its owner only; since the request, or since its start if it ended by itself), stray
+ * error, anything that did not end by its bound, or a `process.exit(0)` after the request; 75 (EX_TEMPFAIL) where a program
+ * that drained says so by `exitCode`.
  * NOT DONE a start without signals and lines for hosts that have their own: `Shutdown.run` is that.
  * SOURCES sysexits.h; cats-effect (fiber dump on a signal; force by a repeated SIGINT only: #1992); close-with-grace.
  *

@@ -187,7 +187,8 @@ export interface Settings<in A, out R2 = never> {
     | undefined
   /**
    * How long the release may take, counted from its first wait. Default 5 seconds; `Infinity` for no bound of its own: while a
-   * program is made to let go, any release has four fifths of what is left of its `releaseTimeout`.
+   * program is made to let go, any release has four fifths of what is left of its `releaseTimeout`; one inside of another's (a
+   * resource made of others) all but 50 ms of what that has.
    */
   readonly releaseDeadline?: Duration.DurationInput | undefined
   /**

@@ -17,9 +17,9 @@
  *   what is left, whatever its own deadline: the ones after it still run.
  * - Shutdown-5 A hook whose scope is open at the request runs once, and its scope stays open until it has ended or its phase
  *   has; one whose scope has closed before never runs.
- * - Shutdown-6 (L3) What overran stopping is interrupted and waited for, for half of `releaseTimeout` at most, before the main
- *   fiber lets go of what it uses. When that has ended, in whatever way, the fibers it left behind are interrupted and waited
- *   for, so that what they hold is let go; a release under way is waited for, never cut.
+ * - Shutdown-6 (L3) What overran stopping and is the program's is interrupted and waited for, for half of `releaseTimeout` at
+ *   most, before the main fiber lets go of what it uses. When that has ended, in whatever way, the fibers it left behind are
+ *   interrupted and waited for, so that what they hold is let go; a release under way is waited for, never cut.
  * - Shutdown-7 (L5) The report names what failed, was abandoned or is still held, from the very step of the request on, each
  *   phase that overran and by what line's work, and each fiber that is left; a release only by its resource.
  * - Shutdown-8 What asks a run for its end asks those inside of it, in the same step and for the same reason, but for one that
@@ -1384,8 +1384,8 @@ export class Shutdown extends Context.Reference<Shutdown>()("holdfast/Shutdown",
  *   what they hold; mark those that must end first), each waited for, for `releaseTimeout`. A program that ends by itself goes
  *   straight there. To ask from outside: `unsafeMake`, and its `run` and `request`. Inside of another run (`Main.run`) it is
  *   asked for its end when that is, has that one's `stopTimeout` for all of it, and ends before that interrupts its program;
- *   but one that runs in a release, or masked (also in a fiber forked there), is only bounded once it ends. One that is ending
- *   already keeps its own times.
+ *   but one that runs in a release, or masked (also in a fiber forked there), is only bounded once it ends. With a `stopTimeout`
+ *   of 0 outside its releases have no time. One that is ending already keeps its own times.
  * **Interruption** — is a request; the run ends when the program has. **Errors** — none: the program's exit is the answer, a
  *   `ShutdownTimeout` defect if it did not end.
  * **Cost** — a fork, and a look at the ledger at the end.
