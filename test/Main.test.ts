@@ -218,7 +218,9 @@ describe.concurrent("Main", () => {
     expect(ended.err).toMatch(
       /failed onStop hook after \d+\.\d s, registered at .*main\.mjs:\d+:\d+: .*no such room/
     )
-    expect(ended.err).toMatch(/abandoned onStop hook after \d+\.\d s, registered at .*main\.mjs:\d+/)
+    expect(ended.err).toMatch(
+      /abandoned onStop hook after \d+\.\d s, registered at .*main\.mjs:\d+/
+    )
     expect(ended.code).toBe(1)
   })
 
@@ -276,7 +278,10 @@ describe.concurrent("Main", () => {
       new RegExp(`Marked:\n  ${flying}, for \\d+\\.\\d s\n  ${draining}, for \\d+\\.\\d s\n`)
     )
     expect(ended.err).toMatch(
-      new RegExp(`^Still stopping after \\d+\\.\\d s: ${flying}, ${draining}; going on without\\.$`, "m")
+      new RegExp(
+        `^Still stopping after \\d+\\.\\d s: ${flying}, ${draining}; going on without\\.$`,
+        "m"
+      )
     )
     expect(ended.err).toMatch(
       new RegExp(
