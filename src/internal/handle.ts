@@ -1,0 +1,17 @@
+/**
+ * handle: what every handle of ours has besides its own fields: `pipe`, and a short form for logs and `console.log`.
+ *
+ * DESIGN. A class, because handles are classes with hot methods. Each handle adds its own TypeId with variance; `toJSON` names
+ * it and its counters, never the values it holds.
+ *
+ * COST none per handle: everything stands on the prototype.
+ */
+import * as Inspectable from "effect/Inspectable"
+import { type Pipeable, pipeArguments } from "effect/Pipeable"
+
+export abstract class Handle extends Inspectable.Class implements Pipeable {
+  pipe() {
+    // Effect's own signature of `pipe` is a list of overloads over `arguments`.
+    return pipeArguments(this, arguments)
+  }
+}
