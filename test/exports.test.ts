@@ -10,11 +10,9 @@ import { gzipSync } from "node:zlib"
 
 const src = path.resolve(import.meta.dirname, "../src")
 
-// The command is a program, not a module; the lower-case files of Testing and of Ledger are machinery.
+// A lower-case file or folder is machinery, not a public module.
 const modules = fs.readdirSync(src, { recursive: true, encoding: "utf8" })
-  .filter((file) =>
-    file.endsWith(".ts") && !/^(internal|cli)\b|^(Testing|Ledger)\/[a-z]/.test(file)
-  )
+  .filter((file) => file.endsWith(".ts") && !/(^|\/)[a-z]/.test(file))
   .map((file) => file.slice(0, -".ts".length))
   .toSorted()
 
@@ -45,6 +43,14 @@ const namesOf = (module: string): Names => {
     const isType = kind === "interface" || kind === "type"
     const list = isType ? types : doc.includes("@internal") ? internals : values
     if (!(isType && doc.includes("@internal"))) list.add(name)
+  }
+  // Names that a public module gives on from its rooms.
+  for (const [, kind, names = ""] of text.matchAll(/^export (type )?\{([^}]*)\} from/gm)) {
+    for (const name of names.split(",")) {
+      const given = name.trim().replace(/^.* as /, "")
+      const list = kind === undefined && !given.startsWith("type ") ? values : types
+      if (given !== "") list.add(given.replace(/^type /, ""))
+    }
   }
   return { values: [...values].toSorted(), types: [...types].toSorted(), internals: [...internals] }
 }

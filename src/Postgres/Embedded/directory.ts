@@ -1,0 +1,269 @@
+/**
+ * Postgres/Embedded/directory: the data directory, the run directory, and what a killed process left in either.
+ *
+ * DESIGN. `initdb` works beside the data directory and its result is renamed into place, so that the directory is whole or absent
+ * (Embedded-2). Each run directory names its maker, so that what a killed process left differs from what is in use.
+ */
+import * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
+import { createHash } from "node:crypto"
+import * as fsp from "node:fs/promises"
+import * as os from "node:os"
+import * as path from "node:path"
+import { EmbeddedFailed, type Failure } from "./errors.ts"
+import { type Account, accountFor, canReach, exists, files, give, removeTree } from "./files.ts"
+import { type Launch, processesOn, readPidFile, runToEnd, stopProcesses } from "./processes.ts"
+
+export const port = 5432
+const socketName = `.s.PGSQL.${port}`
+const runPrefix = "hf-pg-"
+/** The shortest limit on a socket's path among our platforms (macOS: 104 with the closing zero). */
+const maxSocketPath = 103
+const sharedPlace = "/var/lib/holdfast"
+
+/** Guarded by the single thread: data directories in use by this process (Embedded-3). */
+const inUse = new Set<string>()
+
+export const reserve = (
+  asked: string,
+  directory: string
+): Effect.Effect<void, EmbeddedFailed, Scope.Scope> =>
+  Effect.acquireRelease(
+    Effect.suspend(() => {
+      if (inUse.has(directory)) {
+        const reason = "this process already runs a server on it; share that one"
+        return Effect.fail(
+          new EmbeddedFailed({ step: "prepare", dataDirectory: asked, reason, log: "" })
+        )
+      }
+      inUse.add(directory)
+      return Effect.void
+    }),
+    () => Effect.sync(() => inUse.delete(directory))
+  )
+
+interface Place {
+  /** The real directory. */
+  readonly directory: string
+  readonly isCluster: boolean
+  readonly account: Account
+}
+
+const followed = async (asked: string): Promise<string> => {
+  const parent = await fsp.realpath(path.dirname(asked))
+  const named = path.join(parent, path.basename(asked))
+  const target = await fsp.readlink(named).catch(() => undefined)
+  return target === undefined ? named : path.resolve(parent, target)
+}
+
+/** Claims a directory that no other `dataDirectory` points to: a name in use belongs to one that was moved or unlinked. */
+const claimShared = async (directory: string): Promise<string> => {
+  await fsp.mkdir(sharedPlace, { recursive: true })
+  await fsp.chmod(sharedPlace, 0o755)
+  const name = createHash("sha256").update(directory).digest("hex").slice(0, 16)
+  for (let n = 1;; n++) {
+    const candidate = path.join(sharedPlace, n === 1 ? name : `${name}-${n}`)
+    const free = await fsp.mkdir(candidate, { mode: 0o700 }).then(
+      () => true,
+      // an empty one was claimed by a process that was killed before it could link to it
+      async () => (await fsp.readdir(candidate)).length === 0
+    )
+    if (free) return candidate
+  }
+}
+
+export const locate = async (dataDirectory: string): Promise<Place> => {
+  const asked = path.resolve(dataDirectory)
+  await fsp.mkdir(path.dirname(asked), { recursive: true })
+  const directory = await followed(asked)
+  await fsp.mkdir(path.dirname(directory), { recursive: true })
+  const isCluster = await exists(path.join(directory, "PG_VERSION"))
+  const account = await accountFor(isCluster ? directory : undefined)
+  const inside = await fsp.readdir(directory).catch((cause: NodeJS.ErrnoException) => {
+    if (cause.code !== "ENOENT") throw cause
+    return []
+  })
+  if (!isCluster && inside.length > 0) {
+    throw new Error("the directory is not empty and holds no Postgres data; name another one")
+  }
+  if (isCluster || await canReach(path.dirname(directory), account)) {
+    return { directory, isCluster, account }
+  }
+  const shared = await claimShared(directory)
+  await fsp.rmdir(directory).catch(() => {})
+  await fsp.symlink(shared, directory)
+  return { directory: shared, isCluster, account }
+}
+
+/** `initdb` in a sibling, renamed into place when whole (Embedded-2). */
+export const initialize = (
+  launch: Omit<Launch, "step" | "file" | "args">,
+  binaries: string,
+  place: Place,
+  durable: boolean,
+  until: number
+): Effect.Effect<void, Failure> =>
+  Effect.scoped(Effect.gen(function*() {
+    const { account, directory } = place
+    const parent = path.dirname(directory)
+    const prefix = `${path.basename(directory)}.initdb-`
+    const here = <A>(run: () => Promise<A>) => files(launch.dataDirectory, "initdb", run)
+    yield* here(async () => {
+      for (const name of await fsp.readdir(parent)) {
+        if (name.startsWith(prefix)) await removeTree(path.join(parent, name))
+      }
+    })
+    const fresh = yield* Effect.acquireRelease(
+      here(() => fsp.mkdtemp(path.join(parent, prefix))),
+      (directory) => Effect.promise(() => removeTree(directory))
+    )
+    yield* here(() => give(fresh, account))
+    const flags = [
+      "-A",
+      "trust",
+      "--auth-host=reject",
+      "-U",
+      "postgres",
+      "-E",
+      "UTF8",
+      "--locale=C",
+      "--no-instructions"
+    ]
+    yield* runToEnd({
+      ...launch,
+      step: "initdb",
+      file: path.join(binaries, "bin", "initdb"),
+      args: ["-D", fresh, ...flags, ...durable ? [] : ["--no-sync"]]
+    }, until)
+    yield* here(async () => {
+      await fsp.rename(fresh, directory)
+      if (durable) await syncDirectory(parent)
+    })
+  }))
+
+const syncDirectory = async (directory: string): Promise<void> => {
+  const handle = await fsp.open(directory, "r")
+  try {
+    await handle.sync()
+  } finally {
+    await handle.close()
+  }
+}
+
+/** Stops the server that a killed process left on the directory, and removes what it left in the file system. */
+export const stopOrphan = (asked: string, directory: string): Effect.Effect<void, EmbeddedFailed> =>
+  Effect.gen(function*() {
+    const record = yield* Effect.promise(() => readPidFile(directory))
+    if (!(yield* stopProcesses(directory))) {
+      const reason = `the server left by an earlier process does not stop (pid ${
+        record?.pid ?? "unknown"
+      })`
+      return yield* Effect.fail(
+        new EmbeddedFailed({ step: "orphan", dataDirectory: asked, reason, log: "" })
+      )
+    }
+    yield* files(asked, "orphan", async () => {
+      // A stale record would keep the server from starting if its pid is some other program's now.
+      await fsp.rm(path.join(directory, "postmaster.pid"), { force: true })
+      const left = record?.socketDirectory ?? ""
+      if (path.basename(left).startsWith(runPrefix)) await removeTree(left)
+    })
+  })
+
+/** Who made a run directory, so that what a killed process left can be told from what is in use. */
+interface Owner {
+  readonly pid: number
+  /** With the pid it names one process, and only within its pid namespace. Empty where there is no /proc. */
+  readonly startedAt: string
+  readonly namespace: string
+  /** The data it serves; none if the data is inside. */
+  readonly directory: string | undefined
+}
+
+const ownerFile = "owner.json"
+
+const startOf = async (pid: number): Promise<string> => {
+  const stat = await fsp.readFile(`/proc/${pid}/stat`, "utf8").catch(() => "")
+  return stat.slice(stat.lastIndexOf(")") + 2).split(" ")[19] ?? ""
+}
+
+const namespaceOf = (): Promise<string> => fsp.readlink("/proc/self/ns/pid").catch(() => "")
+
+const signRunDirectory = async (run: string, directory: string | undefined): Promise<void> => {
+  const { pid } = process
+  const owner: Owner = {
+    pid,
+    startedAt: await startOf(pid),
+    namespace: await namespaceOf(),
+    directory
+  }
+  await fsp.writeFile(path.join(run, ownerFile), JSON.stringify(owner))
+}
+
+const isGone = async ({ namespace, pid, startedAt }: Owner): Promise<boolean> => {
+  if (namespace !== await namespaceOf()) return false
+  try {
+    process.kill(pid, 0)
+    return startedAt !== await startOf(pid)
+  } catch (cause) {
+    return (cause as NodeJS.ErrnoException).code === "ESRCH"
+  }
+}
+
+/** The run directories of processes that are gone, as far as they are ours or our account's. */
+const abandoned = async (
+  base: string,
+  account: Account
+): Promise<ReadonlyArray<readonly [string, Owner]>> => {
+  const found: Array<readonly [string, Owner]> = []
+  for (const name of await fsp.readdir(base).catch(() => [])) {
+    if (!name.startsWith(runPrefix)) continue
+    const run = path.join(base, name)
+    try {
+      const { uid } = await fsp.lstat(run)
+      if (uid !== process.getuid?.() && uid !== account?.uid) continue
+      const owner: Owner = JSON.parse(await fsp.readFile(path.join(run, ownerFile), "utf8"))
+      if (await isGone(owner)) found.push([run, owner])
+    } catch {
+      // gone meanwhile, or not signed yet
+    }
+  }
+  return found
+}
+
+/** Removes what killed processes left: temporary servers with their data, and run directories that serve nothing any more. */
+export const sweep = (account: Account): Effect.Effect<void> =>
+  Effect.gen(function*() {
+    const bases = new Set([
+      yield* Effect.promise(() => fsp.realpath(os.tmpdir()).catch(() => "/tmp")),
+      "/tmp"
+    ])
+    for (const base of bases) {
+      for (const [run, owner] of yield* Effect.promise(() => abandoned(base, account))) {
+        const { directory } = owner
+        // A server on kept data is stopped by the next owner of that data, and by nobody else.
+        const isFree = directory === undefined
+          ? yield* stopProcesses(path.join(run, "data"))
+          : yield* Effect.promise(async () => (await processesOn(directory)).length === 0)
+        if (isFree) yield* Effect.promise(() => removeTree(run).catch(() => {}))
+      }
+    }
+  })
+
+export const runDirectory = (
+  asked: string,
+  kept: string | undefined,
+  account: Account
+): Effect.Effect<string, EmbeddedFailed, Scope.Scope> =>
+  Effect.acquireRelease(
+    files(asked, "prepare", async () => {
+      const wanted = await fsp.realpath(os.tmpdir())
+      const longest = path.join(wanted, `${runPrefix}XXXXXX`, `${socketName}.lock`).length
+      const fits = longest <= maxSocketPath && await canReach(wanted, account)
+      const directory = await fsp.mkdtemp(path.join(fits ? wanted : "/tmp", runPrefix))
+      await signRunDirectory(directory, kept)
+      await give(directory, account)
+      return directory
+    }),
+    (directory) => Effect.promise(() => removeTree(directory))
+  )
