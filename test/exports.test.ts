@@ -10,9 +10,9 @@ import { gzipSync } from "node:zlib"
 
 const src = path.resolve(import.meta.dirname, "../src")
 
-// A lower-case file or folder is machinery, not a public module.
+// A lower-case file or folder is machinery, not a public module; `index` is the package itself.
 const modules = fs.readdirSync(src, { recursive: true, encoding: "utf8" })
-  .filter((file) => file.endsWith(".ts") && !/(^|\/)[a-z]/.test(file))
+  .filter((file) => file.endsWith(".ts") && (file === "index.ts" || !/(^|\/)[a-z]/.test(file)))
   .map((file) => file.slice(0, -".ts".length))
   .toSorted()
 
