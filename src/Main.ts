@@ -47,7 +47,7 @@ import process from "node:process"
 import { isatty } from "node:tty"
 import { inspect } from "node:util"
 import * as Ledger from "./Ledger.ts"
-import { printable } from "./Ledger/reading.ts"
+import { printable } from "./Ledger/words.ts"
 import * as Shutdown from "./Shutdown.ts"
 
 /**

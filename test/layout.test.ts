@@ -22,6 +22,13 @@ const cores = [
   "Batch"
 ]
 
+/** Modules in a core's folder that are adapters, with their own folders; all others there belong to the core. */
+const adapters = /^(Ledger\/View|Lock\/(Postgres|Redis|File)|Batch\/(Postgres|Cluster))(\/|$)/
+
+/** Where the core that a module belongs to stands in the list; -1 for any other module. */
+const rankOf = (name: string): number =>
+  adapters.test(name) ? -1 : cores.indexOf(name.split("/", 1)[0]!)
+
 const root = path.resolve(import.meta.dirname, "..")
 const read = (file: string) => fs.readFileSync(path.join(root, file), "utf8")
 const filesUnder = (folder: string): ReadonlyArray<string> =>
@@ -77,10 +84,10 @@ const mayImport = (from: Module, specifier: string): boolean => {
   if (to?.startsWith("Testing")) return /^(Testing|cli\/explore$)/.test(from.name)
   if (from.name.startsWith("internal/")) return to?.startsWith("internal/") ?? false
   if (from.name === "index") return to !== undefined && cores.includes(to)
-  if (cores.includes(from.name)) {
+  const rank = rankOf(from.name)
+  if (rank >= 0) {
     return to !== undefined
-      && (to.startsWith("internal/")
-        || (cores.includes(to) && cores.indexOf(to) < cores.indexOf(from.name)))
+      && (to.startsWith("internal/") || (rankOf(to) >= 0 && rankOf(to) <= rank))
   }
   // Adapters, the command, Testing: any public module, and what the package declares.
   if (to !== undefined) {

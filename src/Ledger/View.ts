@@ -3,8 +3,8 @@
  *
  * DESIGN. Each view is a pure function of a `Ledger.Snapshot` that gives a string: the same snapshot gives the same bytes,
  * nothing is read (no clock, no locale, no network), and nothing in a snapshot is trusted: names, lines, causes and attributes
- * are what a program put there. What the views share is in reading.ts; each has a file of its own beside this one: tree.ts
- * (text), document.ts (JSON), timeline.ts (SVG), page.ts (HTML) with pageStyle.ts and pageScript.ts.
+ * are what a program put there. Folder View: tree.ts (text), document.ts (JSON), timeline.ts
+ * (SVG), page.ts (HTML) with pageStyle.ts and pageScript.ts; reading.ts is what they share.
  *
  * INVARIANTS
  * - View-1 A view is a function of the snapshot alone, and always ends: empty, huge, with times missing, infinite or backwards.
@@ -23,10 +23,10 @@
 import * as Data from "effect/Data"
 import * as Either from "effect/Either"
 import type * as Ledger from "../Ledger.ts"
-import * as Document from "./document.ts"
-import * as Page from "./page.ts"
-import * as Timeline from "./timeline.ts"
-import * as Tree from "./tree.ts"
+import * as Document from "./View/document.ts"
+import * as Page from "./View/page.ts"
+import * as Timeline from "./View/timeline.ts"
+import * as Tree from "./View/tree.ts"
 
 /**
  * A text is not the JSON of a ledger, or not of a version that is known here.

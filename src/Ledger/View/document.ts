@@ -7,7 +7,7 @@
 import * as Either from "effect/Either"
 import * as ParseResult from "effect/ParseResult"
 import * as Schema from "effect/Schema"
-import type * as Ledger from "../Ledger.ts"
+import type * as Ledger from "../../Ledger.ts"
 
 /** What `json` writes. A change that older readers would misread gets a new number. */
 export const version = 1

@@ -4,7 +4,7 @@
  * DESIGN. Nothing here trusts the clock: a time may be missing, infinite or before the one it follows. It is put in order
  * once, in `phasesOf` and `spanOf`; whoever draws gets spans that never run backwards.
  */
-import type * as Ledger from "../Ledger.ts"
+import type * as Ledger from "../../Ledger.ts"
 
 const bySecond = 1000
 const byMinute = 60 * bySecond
@@ -41,18 +41,6 @@ const isTime = (millis: number): boolean => Math.abs(millis) <= 8.64e15
 /** An instant of the ledger's clock, in UTC. */
 export const instant = (millis: number): string =>
   isTime(millis) ? new Date(millis).toISOString() : "an unknown time"
-
-/** Controls, changes of direction, half characters and what XML has no place for. */
-const unprintable =
-  // oxlint-disable-next-line no-control-regex
-  /[\u0000-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufffe\uffff]|\p{Surrogate}/gu
-
-/** INVARIANT View-3: on one line, safe to print; what may not be printed shows as its code. */
-export const printable = (text: string): string =>
-  text.replace(
-    unprintable,
-    (found) => found === "\n" || found === "\t" ? " " : `\\u{${found.codePointAt(0)!.toString(16)}}`
-  )
 
 /** At most `most` characters. */
 export const clipped = (text: string, most: number): string => {

@@ -1,7 +1,8 @@
 /**
  * tree: a snapshot as text for a terminal: what is wrong first, then who holds what under whom, what was released last, the sums.
  */
-import type * as Ledger from "../Ledger.ts"
+import type * as Ledger from "../../Ledger.ts"
+import { printable } from "../words.ts"
 import {
   ageOf,
   andMore,
@@ -11,7 +12,6 @@ import {
   duration,
   instant,
   largest,
-  printable,
   shortSite,
   verdictOf
 } from "./reading.ts"

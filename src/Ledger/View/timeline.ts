@@ -5,7 +5,8 @@
  * cross, a triangle, or an arrow if it goes on), then by colour. Colours are CSS variables with a dark set, so one file serves
  * both. The area on top is the load of *all* entries, whatever has a row.
  */
-import type * as Ledger from "../Ledger.ts"
+import type * as Ledger from "../../Ledger.ts"
+import { printable } from "../words.ts"
 import {
   andMore,
   count,
@@ -15,7 +16,6 @@ import {
   loadOf,
   type Phases,
   phasesOf,
-  printable,
   shortSite,
   type Span,
   spanOf,

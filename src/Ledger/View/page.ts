@@ -7,7 +7,7 @@
  * The policy names script and style by hash, and allows no request at all.
  */
 import { createHash } from "node:crypto"
-import type * as Ledger from "../Ledger.ts"
+import type * as Ledger from "../../Ledger.ts"
 import { plainAttributes } from "./document.ts"
 import { script } from "./pageScript.ts"
 import { style } from "./pageStyle.ts"
