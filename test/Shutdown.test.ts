@@ -625,7 +625,8 @@ describe("Shutdown.run", () => {
       const { lines, held } = journal()
       const flush = Shutdown.inFlight(Effect.sleep("3 seconds"))
       const program = Effect.zipRight(
-        Effect.forkDaemon(Managed.use(held("log", flush), () => Shutdown.requested)),
+        // Its release is under way at the request.
+        Effect.forkDaemon(Managed.use(held("log", flush), () => Effect.void)),
         Effect.never
       )
       const { ended, shutdown } = yield* launch(program, { stopTimeout: "1 second" })

@@ -7,6 +7,7 @@ import { BaseSequencer, type TestSpecification } from "vitest/node"
 /** Ten seconds of work and more (2026-11-20), the longest first, except that what mostly waits runs beside what computes most. */
 const long = [
   "mutants.slow",
+  "mutants.byTests.slow",
   "Postgres/Embedded",
   "Lock/Postgres",
   "cli/mirror.slow",

@@ -1,0 +1,159 @@
+/**
+ * Mutation, found by tests: each mutant is one change of a copy of this package, and the tests it names must fail there. On the
+ * unchanged copy all of them must pass. (What the explorer finds stands in mutants.slow.test.ts.)
+ *
+ * A copy is a folder of its own with package.json, tsconfig.json, `src`, `dist` and the tests, so `holdfast` means the copy there, also in the
+ * child processes of Main's tests. One vitest runs the tests of all copies of a module.
+ *
+ * To add a mutant: a row in test/mutants/byTests/<Module>.ts. To add a module: such a file, and its name in `rows` below. The rows
+ * of one module alone: `vitest run … test/mutants.byTests.slow.test.ts -t Lock`.
+ */
+import * as esbuild from "esbuild"
+import { execFile } from "node:child_process"
+import * as fs from "node:fs"
+import * as os from "node:os"
+import * as path from "node:path"
+import { promisify } from "node:util"
+import { afterAll, beforeAll, describe, expect, it } from "vitest"
+import { mutants as Batch } from "./mutants/byTests/Batch.ts"
+import { mutants as Lock } from "./mutants/byTests/Lock.ts"
+import { mutants as Main } from "./mutants/byTests/Main.ts"
+import { type Mutant } from "./mutants/byTests/mutant.ts"
+import { mutants as Shutdown } from "./mutants/byTests/Shutdown.ts"
+
+const rows = { Batch, Lock, Main, Shutdown }
+
+const root = path.join(import.meta.dirname, "..")
+const exec = promisify(execFile)
+
+const mutated = ({ file, from, to, what }: Mutant): string => {
+  const parts = fs.readFileSync(path.join(root, "src", file), "utf8").split(from)
+  if (parts.length === 2) return parts.join(to)
+  throw new Error(`"${what}" fits ${parts.length - 1} places of ${file}, not one`)
+}
+
+/** As the build writes it, without types. */
+const compiled = (source: string): string =>
+  esbuild.transformSync(source, { loader: "ts", format: "esm", target: "es2022" }).code
+    .replace(/((?:from|import\() ?"\.[^"]+)\.ts"/g, "$1.js\"")
+
+const testFolder = path.join(root, "test")
+const contracts = fs.readdirSync(testFolder).filter((name) => name.endsWith(".contract.ts"))
+
+/** Copies to `folder` what the tests in `file` need, with one mutant or none. */
+const copy = (folder: string, file: string, mutant: Mutant | undefined): void => {
+  // What runs child processes runs them on `dist`.
+  const built = file.startsWith("Main") ? ["dist"] : []
+  const tests = [file, "support", ...contracts].map((name) => path.join("test", name))
+  for (const name of ["package.json", "tsconfig.json", "src", ...built, ...tests]) {
+    fs.cpSync(path.join(root, name), path.join(folder, name), { recursive: true })
+  }
+  if (mutant === undefined) return
+  const source = mutated(mutant)
+  fs.writeFileSync(path.join(folder, "src", mutant.file), source)
+  if (built.length === 0) return
+  const script = path.join(folder, "dist", mutant.file.replace(/\.ts$/, ".js"))
+  fs.writeFileSync(script, compiled(source))
+}
+
+interface Result {
+  /** Why the file itself did not load, if it did not. */
+  readonly message: string
+  readonly passed: ReadonlyArray<string>
+  readonly failed: ReadonlyArray<string>
+}
+
+interface JsonReport {
+  readonly testResults: ReadonlyArray<{
+    readonly name: string
+    readonly message: string
+    readonly assertionResults: ReadonlyArray<{ readonly title: string; readonly status: string }>
+  }>
+}
+
+/** Runs the tests of all copies below `work`; `titles` by the folder of the copy. */
+const runTests = async (
+  work: string,
+  titles: Readonly<Record<string, ReadonlyArray<string>>>
+): Promise<ReadonlyMap<string, Result>> => {
+  const out = path.join(work, "results.json")
+  const resolve = { conditions: ["@holdfast/source"] }
+  const config = {
+    root: work,
+    resolve,
+    ssr: { resolve },
+    test: {
+      include: ["*/test/**/*.test.ts"],
+      setupFiles: [path.join(testFolder, "mutants/byTests/setup.ts")],
+      provide: { copies: work, titles },
+      reporters: [["json", { outputFile: out }]],
+      maxWorkers: 2,
+      minWorkers: 1,
+      testTimeout: 30_000
+    }
+  }
+  const configFile = path.join(work, "vitest.config.mjs")
+  fs.writeFileSync(configFile, `export default ${JSON.stringify(config)}`)
+  const vitest = path.join(root, "node_modules/vitest/vitest.mjs")
+  await exec(process.execPath, [vitest, "run", "--config", configFile], {
+    cwd: work,
+    timeout: 280_000,
+    maxBuffer: 1 << 28
+  }).catch((error: unknown) => {
+    // Its tests fail, as they should; without a report vitest itself did.
+    if (!fs.existsSync(out)) throw error
+  })
+  const { testResults } = JSON.parse(fs.readFileSync(out, "utf8")) as JsonReport
+  return new Map(testResults.map(({ assertionResults, message, name }) => {
+    const titlesOf = (status: string) =>
+      assertionResults.filter((one) => one.status === status).map(({ title }) => title)
+    const result = { message, passed: titlesOf("passed"), failed: titlesOf("failed") }
+    return [path.relative(work, name).split(path.sep)[0]!, result]
+  }))
+}
+
+for (const [module, mutants] of Object.entries(rows)) {
+  const files = Array.from(new Set(mutants.map(({ tests }) => tests)))
+  describe.runIf(mutants.length > 0)(`mutants of ${module}`, () => {
+    let work = ""
+    let results: ReadonlyMap<string, Result> = new Map()
+    beforeAll(async () => {
+      work = fs.realpathSync(fs.mkdtempSync(path.join(os.tmpdir(), "hf-mutants-")))
+      fs.symlinkSync(path.join(root, "node_modules"), path.join(work, "node_modules"))
+      const titles: Record<string, ReadonlyArray<string>> = {}
+      for (const [index, file] of files.entries()) {
+        copy(path.join(work, `unchanged-${index}`), file, undefined)
+        titles[`unchanged-${index}`] = mutants.filter(({ tests }) => tests === file)
+          .map(({ title }) => title)
+      }
+      for (const [index, mutant] of mutants.entries()) {
+        copy(path.join(work, `mutant-${index}`), mutant.tests, mutant)
+        titles[`mutant-${index}`] = [mutant.title]
+      }
+      results = await runTests(work, titles)
+    }, 300_000)
+    afterAll(() => {
+      fs.rmSync(work, { recursive: true, force: true })
+    })
+
+    for (const [index, file] of files.entries()) {
+      it(`${file}: each named test passes on the sources as they are`, () => {
+        const { failed = [], message, passed = [] } = results.get(`unchanged-${index}`) ?? {}
+        expect({ failed, message }).toEqual({ failed: [], message: "" })
+        const missing = mutants.filter(({ tests, title }) =>
+          tests === file && !passed.some((one) => one.includes(title))
+        )
+        expect(missing.map(({ title }) => title)).toEqual([])
+      })
+    }
+
+    for (const [index, { file, what }] of mutants.entries()) {
+      it(`${file}: ${what}`, () => {
+        const { failed, message } = results.get(`mutant-${index}`) ?? {}
+        // A copy that does not load has been found by nobody.
+        expect(message).toBe("")
+        expect(failed).not.toEqual([])
+      })
+    }
+  })
+}

@@ -1,0 +1,112 @@
+/** Mutants of Main, found by test/Main.test.ts; test/mutants.byTests.slow.test.ts says how to add one. */
+import { type Mutant } from "./mutant.ts"
+
+const mutant = (what: string, file: string, from: string, to: string, title: string): Mutant => ({
+  what,
+  file,
+  from,
+  to,
+  tests: "Main.test.ts",
+  title
+})
+
+export const mutants: ReadonlyArray<Mutant> = [
+  mutant(
+    "the second signal of one Ctrl-C forces the exit",
+    "Main.ts",
+    "    if (!isFirst && !isSecondMeant) {\n",
+    "    if (false) {\n",
+    "Main-1: the same signal twice at once"
+  ),
+  mutant(
+    "a later SIGTERM forces the exit",
+    "Main.ts",
+    "    } else if (!isFirst && forceOn.includes(signal)) {",
+    "    } else if (!isFirst) {",
+    "Main-1: a later SIGTERM or SIGHUP"
+  ),
+  mutant(
+    "the code after a signal is 0",
+    "Main.ts",
+    "codeOf(report.reason.signal) : 0",
+    "0 : 0",
+    "Main-1, Main-3: SIGINT releases"
+  ),
+  mutant(
+    "a phase that overran is reported at the end only",
+    "Main.ts",
+    "    if (!overran || phase === \"releasing\") return\n",
+    "    if (true) return\n",
+    "Main-2, Main-3: hooks run in their phases"
+  ),
+  mutant(
+    "a release that is only reported leaves the code 0",
+    "Main.ts",
+    "report.failed > 0 || report.reported > 0",
+    "report.failed > 0",
+    "Main-3: a release that went wrong and is only reported"
+  ),
+  mutant(
+    "an error that cannot be shown is thrown",
+    "Main.ts",
+    "  } catch {\n    return [...Cause.failures(cause), ...Cause.defects(cause)].map(stackOf).join(\"\\n\")\n  }",
+    "  } finally {}",
+    "Main-3: an error that cannot be printed"
+  ),
+  mutant(
+    "a process.exit of the program's own is not reported",
+    "Main.ts",
+    "  process.on(\"exit\", onExit)\n",
+    "",
+    "Main-3: a `process.exit`"
+  ),
+  mutant(
+    "the error of a request is printed twice",
+    "Main.ts",
+    "    if (course.told !== undefined && isOnly(cause, course.told.error)) return true\n",
+    "",
+    "Main-3: the error that a program asks for its end by"
+  ),
+  mutant(
+    "names are printed raw in a list of holders",
+    "Main.ts",
+    "      holderLines(snapshot).forEach((line) => print(printable(line)))",
+    "      holderLines(snapshot).forEach((line) => print(line))",
+    "Main-3, Main-6: no name forges a line"
+  ),
+  mutant(
+    "names are printed raw at the end",
+    "Main.ts",
+    "  printable(\n    `  ${state} ${kind} \"${name}\"",
+    "  String(\n    `  ${state} ${kind} \"${name}\"",
+    "Main-3, Main-6: no name forges a line"
+  ),
+  mutant(
+    "a stray error leaves the code as it was",
+    "Main.ts",
+    "    const fallback = course.hasStray ? 1 : defaultCode(exit, report)",
+    "    const fallback = defaultCode(exit, report)",
+    "Main-4: a stray throw while letting go"
+  ),
+  mutant(
+    "lost output leaves the code 0",
+    "Main.ts",
+    "    const exitCode = asked === 0 && course.outputLost ? 1 : asked",
+    "    const exitCode = asked",
+    "Main-5: output that is lost"
+  ),
+  mutant(
+    "a dump prints every fiber",
+    "Main.ts",
+    "          [\"Fibers:\", ...capped(lines.flat())]",
+    "          [\"Fibers:\", ...lines.flat()]",
+    "Main-6: of many fibers"
+  ),
+  mutant(
+    "a handle that the program forgot keeps the process",
+    "Main.ts",
+    "    after(grace, () => process.exit())",
+    "    void 0",
+    "a forgotten handle"
+  )
+]

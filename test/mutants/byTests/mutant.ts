@@ -1,0 +1,14 @@
+/** One change of the sources that tests must find. */
+export interface Mutant {
+  /** What the change takes away. */
+  readonly what: string
+  /** The file that is changed, below `src`. */
+  readonly file: string
+  /** Occurs in the file exactly once. */
+  readonly from: string
+  readonly to: string
+  /** The file of the tests, below `test`. */
+  readonly tests: string
+  /** A part of the title of each test that runs; one of them must fail. Choose one that is quick. */
+  readonly title: string
+}

@@ -1,0 +1,22 @@
+/** Runs in each worker before the tests of one copy: skips those that are not for its mutant. */
+import * as path from "node:path"
+import { beforeEach, expect, inject, vi } from "vitest"
+
+const folder = path.relative(inject("copies"), expect.getState().testPath ?? "").split(path.sep)[0]!
+const titles = inject("titles")[folder] ?? []
+
+// A test that its mutant makes hang has found it.
+if (folder.startsWith("mutant-")) vi.setConfig({ testTimeout: 6000, hookTimeout: 1000 })
+
+beforeEach(({ skip, task }) => {
+  if (!titles.some((title) => task.name.includes(title))) skip()
+})
+
+declare module "vitest" {
+  export interface ProvidedContext {
+    /** The folder that holds the copies. */
+    readonly copies: string
+    /** Parts of the titles of the tests to run, by the folder of the copy. */
+    readonly titles: Readonly<Record<string, ReadonlyArray<string>>>
+  }
+}
