@@ -51,6 +51,8 @@ import { isInstant, outcomeWithin, releaseDeadlineOf } from "./internal/deadline
 import { asyncDispose, disposal } from "./internal/disposable.ts"
 import { asDefects, effectOf, interruptsAsDefects, withFailure } from "./internal/exit.ts"
 import * as Generators from "./internal/generator.ts"
+import { ownerClosed } from "./internal/handover.ts"
+import { isClosed } from "./internal/runtime.ts"
 import * as Workers from "./internal/workers.ts"
 import * as Ledger from "./Ledger.ts"
 import * as Shutdown from "./Shutdown.ts"
@@ -151,23 +153,7 @@ export class ReleaseTimeout extends Data.TaggedError("ReleaseTimeout")<{
   }
 }
 
-/**
- * The owner has been closed: nothing more is acquired into it.
- *
- * @category errors
- * @since 0.1.0
- */
-export class OwnerClosed extends Data.TaggedError("OwnerClosed")<{
-  /** Who is closed: the name of a stack, or `"scope"`. */
-  readonly owner: string
-  /** What was asked for. */
-  readonly resource: string
-}> {
-  override get message(): string {
-    return `"${this.resource}" was not acquired: its owner "${this.owner}" is closed. `
-      + "Acquire it before its owner closes, or in an owner that lives longer."
-  }
-}
+export { OwnerClosed } from "./internal/handover.ts"
 
 /**
  * What every constructor takes.
@@ -283,15 +269,6 @@ const endedWith = <B, E2>(
 
 // Into a scope.
 
-/** A scope says so only in its state; one that is not effect's own is found out when it runs what it is given. */
-const isClosed = (scope: Scope.Scope): boolean => {
-  const { state } = scope as { readonly state?: { readonly _tag: string } }
-  return state?._tag === "Closed"
-}
-
-const refused = (resource: string): Effect.Effect<never> =>
-  Effect.die(new OwnerClosed({ owner: "scope", resource }))
-
 const register = <A>(
   scope: Scope.Scope,
   { close, value }: Opened<A>,
@@ -307,7 +284,7 @@ const register = <A>(
   return Effect.flatMap(
     Scope.addFinalizerExit(scope, finalizer),
     // INVARIANT Managed-5: it closed while this was being acquired, so this has been released already.
-    () => isOver ? refused(resource) : Effect.succeed(value)
+    () => isOver ? ownerClosed(resource) : Effect.succeed(value)
   )
 }
 
@@ -319,7 +296,7 @@ const intoScope = <A, E, R>(
   Effect.uninterruptibleMask((restore) =>
     Effect.flatMap(Effect.scope, (scope) =>
       isClosed(scope)
-        ? refused(managed.name)
+        ? ownerClosed(managed.name)
         : Effect.flatMap(
           managed.openInMask(restore, site),
           (opened) => register(scope, opened, managed.name)

@@ -436,7 +436,7 @@ export const lock = <M>(self: Mutex<M>): Effect.Effect<void, M, Scope.Scope> => 
       return Effect.fail(reentry(name, asker))
     }
     const hold = recorded(slot, name, site)
-    const kept = Handover.holdInScope(`"${name}"`, Effect.sync(() => giveBack(slot, hold)))
+    const kept = Handover.holdInScope(name, Effect.sync(() => giveBack(slot, hold)))
     if (!isFree) return Effect.zipRight(Semaphore.waitInMask(slot.line, 1, restore, hold), kept)
     hold?.granted()
     return kept

@@ -52,6 +52,8 @@ import * as Schedule from "effect/Schedule"
 import * as Scope from "effect/Scope"
 import { exitWithin } from "./internal/deadline.ts"
 import { prettyOf } from "./internal/exit.ts"
+import * as Handover from "./internal/handover.ts"
+import * as Rule from "./internal/options.ts"
 import * as Flow from "./internal/poolFlow.ts"
 import * as State from "./internal/poolState.ts"
 import * as Ledger from "./Ledger.ts"
@@ -341,9 +343,36 @@ const makeMeter = (prefix: string, pool: string): State.Meter => {
 const millisOf = (duration: Duration.DurationInput | undefined): number =>
   duration === undefined ? Infinity : Duration.toMillis(duration)
 
-const positive = (name: string, value: number, least: number): void => {
-  if (value !== Infinity && (!Number.isSafeInteger(value) || value < least)) {
-    throw new RangeError(`Pool: ${name} must be a whole number, ${least} or more; got ${value}.`)
+/** What `make` of a pool accepts; its own bounds come with each kind of pool. */
+const rules: Rule.Rules = {
+  name: Rule.text,
+  acquire: Rule.anything,
+  minIdle: Rule.integer(0),
+  maxWaiters: Rule.integer(0),
+  maxConnecting: Rule.integer(1),
+  reuse: Rule.oneOf("lifo", "fifo"),
+  acquireTimeout: Rule.duration,
+  createTimeout: Rule.duration,
+  createRetry: Rule.anything,
+  createOnAbandon: Rule.oneOf("keep", "interrupt"),
+  validate: Rule.callback,
+  validateTimeout: Rule.positiveDuration,
+  validateAfterIdle: Rule.duration,
+  keepAlive: Rule.duration,
+  reset: Rule.callback,
+  resetTimeout: Rule.positiveDuration,
+  invalidateOn: Rule.callback,
+  maxLifetime: Rule.duration,
+  maxLifetimeJitter: Rule.number(0, 1),
+  maxUses: Rule.integer(0),
+  idleTimeout: Rule.duration,
+  leakDetection: Rule.duration,
+  releaseDeadline: Rule.duration,
+  shutdownTimeout: Rule.duration,
+  onShutdownTimeout: Rule.oneOf("interrupt", "abandon"),
+  metrics: {
+    expected: "true, false or a prefix",
+    accepts: (value) => ["boolean", "string"].includes(typeof value)
   }
 }
 
@@ -375,8 +404,14 @@ const defaultRetry = Schedule.jittered(
   Schedule.union(Schedule.exponential("250 millis", 1.5), Schedule.spaced("10 seconds"))
 )
 
+/** A duration of 0 means none, as in HikariCP and pg-pool. */
+const unlessZero = (duration: Duration.DurationInput | undefined): number =>
+  millisOf(duration) || Infinity
+
 /** @internal */
 export const makeEngine = <A, E, R2, R3>(
+  where: string,
+  bounds: Rule.Rules,
   settings: Settings<A, R2, R3>,
   max: number,
   maxTotal: number
@@ -384,16 +419,16 @@ export const makeEngine = <A, E, R2, R3>(
   Effect.gen(function*() {
     const name = settings.name ?? "pool"
     const minIdle = settings.minIdle ?? 0
-    positive("max", max, 1)
-    positive("maxTotal", maxTotal, 1)
-    positive("minIdle", minIdle, 0)
-    positive("maxWaiters", settings.maxWaiters ?? Infinity, 0)
-    positive("maxConnecting", settings.maxConnecting ?? Infinity, 1)
-    positive("maxUses", settings.maxUses ?? Infinity, 1)
-    if (minIdle > max) throw new RangeError(`Pool: minIdle ${minIdle} is more than max ${max}.`)
-    if (settings.keepAlive !== undefined && settings.validate === undefined) {
+    Rule.check(where, settings, { ...bounds, ...rules })
+    if (minIdle > max) {
       throw new RangeError(
-        "Pool: keepAlive needs `validate`: it is what is done to keep an item alive."
+        `${where}: \`minIdle\` ${minIdle} is more than ${max}, the most there may be.`
+      )
+    }
+    const keepAlive = unlessZero(settings.keepAlive)
+    if (keepAlive !== Infinity && settings.validate === undefined) {
+      throw new RangeError(
+        `${where}: \`keepAlive\` needs \`validate\`: it keeps an item alive by checking it.`
       )
     }
     const runtime = yield* Effect.runtime<R2 | R3>()
@@ -404,9 +439,9 @@ export const makeEngine = <A, E, R2, R3>(
     const uninterrupted = Runtime.disableRuntimeFlag(runtime, RuntimeFlags.Interruption)
     const validateTimeout = Duration.decode(settings.validateTimeout ?? defaultTimeout)
     const resetTimeout = Duration.decode(settings.resetTimeout ?? defaultTimeout)
-    const leakAfter = millisOf(settings.leakDetection)
-    const maxLifetime = millisOf(settings.maxLifetime)
-    const idleTimeout = millisOf(settings.idleTimeout)
+    const leakAfter = unlessZero(settings.leakDetection)
+    const maxLifetime = unlessZero(settings.maxLifetime)
+    const idleTimeout = unlessZero(settings.idleTimeout)
     const { metrics } = settings
     const meter = metrics === undefined || metrics === false
       ? undefined
@@ -420,8 +455,8 @@ export const makeEngine = <A, E, R2, R3>(
       maxConnecting: settings.maxConnecting ?? Infinity,
       fifo: settings.reuse === "fifo",
       interruptAbandoned: settings.createOnAbandon === "interrupt",
-      acquireTimeout: millisOf(settings.acquireTimeout),
-      createTimeout: millisOf(settings.createTimeout),
+      acquireTimeout: unlessZero(settings.acquireTimeout),
+      createTimeout: unlessZero(settings.createTimeout),
       care: {
         check: (item) =>
           validate === undefined
@@ -443,11 +478,11 @@ export const makeEngine = <A, E, R2, R3>(
       checks: validate !== undefined,
       resets: reset !== undefined,
       validateAfterIdle: Duration.toMillis(settings.validateAfterIdle ?? "500 millis"),
-      keepAlive: millisOf(settings.keepAlive),
+      keepAlive,
       invalidateOn: settings.invalidateOn,
       maxLifetime,
       jitter: settings.maxLifetimeJitter ?? 0.1,
-      maxUses: settings.maxUses ?? Infinity,
+      maxUses: settings.maxUses || Infinity,
       idleTimeout,
       leakAfter,
       retry: settings.createRetry ?? defaultRetry,
@@ -565,7 +600,13 @@ export function make<A, E, R, R2 = never, R3 = never>(
   // MASK: the pool and its closing are one step; nothing waits.
   return Effect.uninterruptible(Effect.gen(function*() {
     const context = yield* Effect.context<Exclude<R, Scope.Scope>>()
-    const engine = yield* makeEngine<A, E, R2, R3>(options, options.max, Infinity)
+    const engine = yield* makeEngine<A, E, R2, R3>(
+      "Pool.make",
+      { max: Rule.integer(1) },
+      options,
+      options.max,
+      Infinity
+    )
     yield* Effect.addFinalizer(() => Flow.closeEngine(engine))
     const open = opening(engine.name, options.acquire, options.releaseDeadline, site)
     const shelf = Flow.unsafeAddShelf(engine, engine.name, Effect.provide(open, context), () => {})
@@ -707,14 +748,15 @@ export const tryUse: {
  * An item for as long as the scope lives.
  *
  * **Interruption** — Waiting: as `use`. Holding: the scope gives it back.
- * **Errors** — as `use`. **Cost** — that of a finalizer in a scope on top of `use`, about 5 µs.
+ * **Errors** — as `use`. In a scope that is closed it dies with `Managed.OwnerClosed`.
+ * **Cost** — that of a finalizer in a scope on top of `use`, about 5 µs.
  *
  * @category operations
  * @since 0.1.0
  */
 export const get = <A, E>(self: Pool<A, E>): Effect.Effect<A, E, Scope.Scope> => {
   const site = Flow.siteOf(self.shelf.engine)
-  return Effect.flatMap(Effect.scope, (scope) => Flow.getIn(scope, () => self.shelf, site))
+  return Flow.takeInScope(() => self.name, () => self.shelf, site, Flow.ownInScope)
 }
 
 /**
@@ -727,14 +769,7 @@ export const get = <A, E>(self: Pool<A, E>): Effect.Effect<A, E, Scope.Scope> =>
  */
 export const lease = <A, E>(self: Pool<A, E>): Effect.Effect<Lease<A>, E, Scope.Scope> => {
   const site = Flow.siteOf(self.shelf.engine)
-  return Effect.flatMap(Effect.scope, (scope) =>
-    // MASK: as `get`.
-    Effect.uninterruptibleMask((restore) =>
-      Effect.flatMap(
-        Flow.takeInMask(() => self.shelf, site, restore),
-        (item) => leaseIn(scope, item)
-      )
-    ))
+  return Flow.takeInScope(() => self.name, () => self.shelf, site, leaseIn)
 }
 
 const leaseIn = <A, E>(scope: Scope.Scope, item: State.Item<A, E>): Effect.Effect<Lease<A>> => {
@@ -750,7 +785,7 @@ const leaseIn = <A, E>(scope: Scope.Scope, item: State.Item<A, E>): Effect.Effec
   return Effect.flatMap(
     Scope.fork(scope, ExecutionStrategy.sequential),
     (own) =>
-      Effect.as(Scope.addFinalizerExit(own, end), {
+      Effect.as(Handover.ownInScope(own, item.shelf.name, end), {
         value: item.value,
         // MASK: a release that was begun is done; nothing waits.
         release: Effect.uninterruptible(Scope.close(own, Exit.void)),

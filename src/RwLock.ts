@@ -436,7 +436,7 @@ const hold = <M>(self: RwLock<M>, mode: Mode): Effect.Effect<void, M, Scope.Scop
   return Effect.uninterruptibleMask((restore) =>
     enterInMask(self, mode, askerOf(reentry), restore, site, (hold) =>
       Handover.holdInScope(
-        `"${name}"`,
+        name,
         Effect.sync(() => {
           hold?.left()
           letOut(state, mode)

@@ -475,7 +475,7 @@ export const take = (
     const isFree = unsafeTryTake(self, permits)
     const hold = recorded(self, permits, site)
     const kept = Handover.holdInScope(
-      `"${self.name}"`,
+      self.name,
       Effect.sync(() => giveBack(self, permits, hold))
     )
     if (!isFree) return Effect.zipRight(waitInMask(self, permits, restore, hold), kept)

@@ -535,7 +535,7 @@ const getCell = <A, E>(
     takeInMask(cellOf(), restore, site, (instance, value, hold) =>
       Effect.as(
         Handover.holdInScope(
-          `"${instance.cell.name}"`,
+          instance.cell.name,
           Effect.suspend(() => leave(instance, hold, Exit.void))
         ),
         value

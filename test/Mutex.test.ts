@@ -162,7 +162,7 @@ describe("Mutex", () => {
       yield* ledger!.assertEmpty
       const exit = yield* Effect.exit(Scope.extend(Mutex.lock(mutex), scope))
       expect(Exit.isFailure(exit) && Cause.pretty(exit.cause)).toContain(
-        "Handover-2: \"door\" was taken for a scope that is already closed"
+        "\"door\" was not acquired: its owner \"scope\" is closed"
       )
       expect(yield* Mutex.stats(mutex)).toEqual(isFree)
     }).pipe(Effect.provide(Ledger.layer())))

@@ -58,6 +58,9 @@ const quiet = { idle: 0, used: 0, creating: 0, closing: 0, pending: 0 }
 const failureOf = <A, E>(exit: Exit.Exit<A, E>): E | undefined =>
   Exit.isFailure(exit) ? Option.getOrUndefined(Cause.failureOption(exit.cause)) : undefined
 
+const diedOf = (exit: Exit.Exit<unknown, unknown>): unknown =>
+  Exit.isFailure(exit) ? Option.getOrUndefined(Cause.dieOption(exit.cause)) : undefined
+
 /** A holder that gives back when told. */
 const hold = <A, E>(pool: Pool.Pool<A, E>) =>
   Effect.gen(function*() {
@@ -1000,6 +1003,29 @@ describe("Pool, watching", () => {
       void Layer
     }))
 
+  it.scoped("Pool-3: get and lease in a scope that is closed die and acquire nothing; no item has two users", () =>
+    Effect.gen(function*() {
+      const { acquire, state } = source()
+      const pool = yield* Pool.make({ name: "db", acquire, max: 1 })
+      for (const take of [Effect.asVoid(Pool.get(pool)), Effect.asVoid(Pool.lease(pool))]) {
+        const closed = yield* Scope.make()
+        yield* Scope.close(closed, Exit.void)
+        const before = state.made
+        const late = yield* Effect.exit(Scope.extend(take, closed))
+        expect(diedOf(late)).toMatchObject({ _tag: "OwnerClosed", owner: "scope", resource: "db" })
+        expect(state.made).toBe(before)
+
+        const scope = yield* Scope.make()
+        const holder = yield* hold(pool)
+        const waiter = yield* Effect.fork(Effect.exit(Scope.extend(take, scope)))
+        yield* settle
+        yield* Scope.close(scope, Exit.void)
+        yield* holder.release
+        expect(diedOf(yield* Fiber.join(waiter))).toMatchObject({ _tag: "OwnerClosed" })
+        expect(numbers(pool)).toEqual({ ...quiet, idle: 1 })
+      }
+    }))
+
   it.scoped("a body that throws instead of failing gives its item back", () =>
     Effect.gen(function*() {
       const pool = yield* Pool.make({ acquire: source().acquire, max: 1 })
@@ -1016,13 +1042,50 @@ describe("Pool, watching", () => {
       Effect.runSyncExit(Effect.scoped(Pool.make({ acquire: Effect.void, max: 1, ...options })))
     for (
       const [options, complaint] of [
-        [{ max: 0 }, "max must be a whole number"],
-        [{ minIdle: 2 }, "minIdle 2 is more than max 1"],
-        [{ keepAlive: "1 second" }, "keepAlive needs `validate`"]
+        [{ max: 0 }, "Pool.make: `max` must be an integer, 1 or more"],
+        [{ max: NaN }, "`max` must be"],
+        [{ maxTotal: 1 }, "Pool.make has no option `maxTotal`"],
+        [{ minIdle: 2 }, "`minIdle` 2 is more than 1"],
+        [{ minIdle: -1 }, "`minIdle` must be"],
+        [{ maxUses: 0.5 }, "`maxUses` must be"],
+        [{ maxWaiters: -1 }, "`maxWaiters` must be"],
+        [{ maxLifetime: "-1 second" }, "`maxLifetime` must be a duration"],
+        [{ maxLifetimeJitter: 1.5 }, "`maxLifetimeJitter` must be a number from 0 to 1"],
+        [{ maxLifetimeJitter: NaN }, "`maxLifetimeJitter` must be"],
+        [{ idleTimeout: NaN }, "`idleTimeout` must be"],
+        [{ validateTimeout: 0 }, "`validateTimeout` must be a duration above 0"],
+        [{ reuse: "random" }, "`reuse` must be one of"],
+        [{ acquireTimout: "1 second" }, "Pool.make has no option `acquireTimout`"],
+        [{ keepAlive: "1 second" }, "`keepAlive` needs `validate`"]
       ] as const
     ) {
       const exit = make(options)
       expect(Exit.isFailure(exit) && Cause.pretty(exit.cause)).toContain(complaint)
     }
   })
+
+  it.scoped("an option of 0 that bounds the life of an item or a wait is off", () =>
+    Effect.gen(function*() {
+      const { acquire, state } = source()
+      const pool = yield* Pool.make({
+        acquire: Effect.delay(acquire, "1 second"),
+        max: 1,
+        minIdle: 1,
+        maxLifetime: 0,
+        idleTimeout: 0,
+        keepAlive: 0,
+        maxUses: 0,
+        leakDetection: 0,
+        acquireTimeout: 0,
+        createTimeout: 0
+      })
+      const first = yield* hold(pool)
+      const second = yield* hold(pool)
+      yield* TestClock.adjust("1 hour")
+      yield* first.release
+      yield* second.release
+      yield* TestClock.adjust("1 hour")
+      expect(state).toMatchObject({ made: 1, live: 1 })
+      expect(Pool.unsafeStats(pool)).toMatchObject({ idle: 1, timeouts: 0, leaks: 0 })
+    }))
 })

@@ -183,7 +183,7 @@ describe("RwLock", () => {
         yield* ledger!.assertEmpty
         expect(yield* RwLock.stats(lock)).toEqual(nobody)
         const exit = yield* Effect.exit(Scope.extend(hold, scope))
-        expect(Exit.isFailure(exit) && Cause.pretty(exit.cause)).toContain("Handover-2")
+        expect(Exit.isFailure(exit) && Cause.pretty(exit.cause)).toContain("OwnerClosed")
         expect(yield* RwLock.stats(lock)).toEqual(nobody)
       }
     }).pipe(Effect.provide(Ledger.layer())))

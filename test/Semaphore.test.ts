@@ -222,7 +222,7 @@ describe("Semaphore", () => {
       expect(Semaphore.unsafeStats(semaphore).free).toBe(2)
       yield* ledger!.assertEmpty
       const exit = yield* Effect.exit(Scope.extend(Semaphore.take(semaphore), scope))
-      expect(Exit.isFailure(exit) && Cause.pretty(exit.cause)).toContain("Handover-2")
+      expect(Exit.isFailure(exit) && Cause.pretty(exit.cause)).toContain("OwnerClosed")
       expect(Semaphore.unsafeStats(semaphore).free).toBe(2)
     }).pipe(Effect.provide(Ledger.layer())))
 

@@ -406,7 +406,7 @@ describe("Shared", () => {
         const closed = yield* Scope.make()
         yield* Scope.close(closed, Exit.void)
         const exit = yield* Effect.exit(Scope.extend(Shared.get(shared), closed))
-        expect(Exit.isFailure(exit) && Cause.pretty(exit.cause)).toContain("Handover-2")
+        expect(Exit.isFailure(exit) && Cause.pretty(exit.cause)).toContain("OwnerClosed")
         expect([log, yield* Shared.refCount(shared)]).toEqual([["+1", "-1"], 0])
       }).pipe(Effect.provide(Layer.scoped(Line, Shared.make({ name: "line", acquire }))))
     }))

@@ -20,6 +20,7 @@ import { dual } from "effect/Function"
 import * as MutableHashMap from "effect/MutableHashMap"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
+import * as Rule from "../internal/options.ts"
 import * as Ledger from "../Ledger.ts"
 import * as Pool from "../Pool.ts"
 
@@ -57,6 +58,8 @@ export interface KeyedPool<in out K, in out A, out E = never> {
   /** @internal The shelf of this key, a new one if need be. To be asked in the step that takes from it. */
   shelfOf(key: K): Pool.Machine.Shelf<A, E>
 }
+
+const nameOf = (pool: string, key: unknown): string => `${pool}[${String(key)}]`
 
 /**
  * Makes a keyed pool in this scope. Nothing is opened until a key is asked for.
@@ -116,13 +119,19 @@ export function make<K, A, E, R, R2 = never, R3 = never>(
   // MASK: the pool and its closing are one step; nothing waits.
   return Effect.uninterruptible(Effect.gen(function*() {
     const context = yield* Effect.context<Exclude<R, Scope.Scope>>()
-    const engine = yield* Pool.makeEngine<A, E, R2, R3>(options, maxPerKey, maxTotal)
+    const engine = yield* Pool.makeEngine<A, E, R2, R3>(
+      "KeyedPool.make",
+      { maxPerKey: Rule.integer(1), maxTotal: Rule.integer(1) },
+      options,
+      maxPerKey,
+      maxTotal
+    )
     const shelves = MutableHashMap.empty<K, Pool.Machine.Shelf<A, E | Pool.PoolError>>()
     yield* Effect.addFinalizer(() => Pool.Machine.closeEngine(engine))
     const shelfOf = (key: K): Pool.Machine.Shelf<A, E | Pool.PoolError> => {
       const known = MutableHashMap.get(shelves, key)
       if (Option.isSome(known)) return known.value
-      const name = `${engine.name}[${String(key)}]`
+      const name = nameOf(engine.name, key)
       const open = Pool.opening(name, Effect.suspend(() => acquire(key)), releaseDeadline, site)
       const shelf = Pool.Machine.unsafeAddShelf(engine, name, Effect.provide(open, context), () => {
         MutableHashMap.remove(shelves, key)
@@ -184,9 +193,11 @@ export const get: {
   2,
   <K, A, E>(self: KeyedPool<K, A, E>, key: K): Effect.Effect<A, E, Scope.Scope> => {
     const site = Pool.Machine.siteOf(self.engine)
-    return Effect.flatMap(
-      Effect.scope,
-      (scope) => Pool.Machine.getIn(scope, () => self.shelfOf(key), site)
+    return Pool.Machine.takeInScope(
+      () => nameOf(self.name, key),
+      () => self.shelfOf(key),
+      site,
+      Pool.Machine.ownInScope
     )
   }
 )

@@ -18,8 +18,9 @@ import * as FiberId from "effect/FiberId"
 import * as Option from "effect/Option"
 import * as Random from "effect/Random"
 import * as Schedule from "effect/Schedule"
-import * as Scope from "effect/Scope"
+import type * as Scope from "effect/Scope"
 import { exitWithin } from "./deadline.ts"
+import * as Handover from "./handover.ts"
 import * as Hold from "./hold.ts"
 import {
   append,
@@ -64,6 +65,7 @@ import type {
   Shelf,
   Site
 } from "./poolState.ts"
+import { isClosed } from "./runtime.ts"
 import * as CapturedSite from "./site.ts"
 import * as WaitQueue from "./waitQueue.ts"
 
@@ -817,19 +819,28 @@ export const siteOf = <A, E>(engine: Engine<A, E>): Site | undefined =>
     ? engine.siteInForce(userFrames)
     : new CapturedSite.Site(new Error(), Infinity)
 
-/** */
-export const getIn = <A, E>(
-  scope: Scope.Scope,
+/** Takes an item and gives it to the scope of the context: `own` registers the end of the lending with it. */
+export const takeInScope = <A, E, B>(
+  resourceOf: () => string,
   shelfOf: () => Shelf<A, E>,
-  site: Site | undefined
-): Effect.Effect<A, E> =>
+  site: Site | undefined,
+  own: (scope: Scope.Scope, item: Item<A, E>) => Effect.Effect<B>
+): Effect.Effect<B, E, Scope.Scope> =>
   // MASK: the taking and its finalizer are one step; the wait is restored.
   Effect.uninterruptibleMask((restore) =>
-    Effect.flatMap(takeInMask(shelfOf, site, restore), (item) =>
-      Effect.as(
-        Scope.addFinalizerExit(scope, (exit) => Effect.sync(() => giveBack(item, exit))),
-        item.value
-      ))
+    Effect.flatMap(Effect.scope, (scope) =>
+      isClosed(scope)
+        ? Handover.ownerClosed(resourceOf())
+        : Effect.flatMap(
+          takeInMask(shelfOf, site, restore),
+          (item) => own(scope, item)
+        ))
+  )
+
+export const ownInScope = <A, E>(scope: Scope.Scope, item: Item<A, E>): Effect.Effect<A> =>
+  Effect.as(
+    Handover.ownInScope(scope, item.shelf.name, (exit) => Effect.sync(() => giveBack(item, exit))),
+    item.value
   )
 
 /** Has the next idle item checked if that is what keeps it from being lent at once. */

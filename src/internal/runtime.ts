@@ -5,9 +5,16 @@
  */
 import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
+import type * as Scope from "effect/Scope"
 
 export type AnyFiber = Fiber.RuntimeFiber<unknown, unknown>
 
 /** The fiber that runs right now; undefined outside of any. */
 export const currentFiber = (): AnyFiber | undefined =>
   Option.getOrUndefined(Fiber.getCurrentFiber())
+
+/** Whether a scope is closed. A scope that is not Effect's own does not say: false. */
+export const isClosed = (scope: Scope.Scope): boolean => {
+  const { state } = scope as { readonly state?: { readonly _tag: string } }
+  return state?._tag === "Closed"
+}

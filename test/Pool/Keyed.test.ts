@@ -150,6 +150,40 @@ describe("KeyedPool", () => {
       expect(made).toBe(3)
     }))
 
+  it.scoped("Pool-3: get in a scope that is closed dies and acquires nothing; no item has two users", () =>
+    Effect.gen(function*() {
+      const { acquire, state } = source()
+      const pool = yield* KeyedPool.make({ acquire, maxPerKey: 1 })
+      const closed = yield* Scope.make()
+      yield* Scope.close(closed, Exit.void)
+      const refused = { _tag: "OwnerClosed", owner: "scope", resource: "pool[a]" }
+      expect(yield* Effect.flip(Effect.sandbox(Scope.extend(KeyedPool.get(pool, "a"), closed))))
+        .toMatchObject({ defect: refused })
+      expect(state.made).toEqual([])
+
+      const scope = yield* Scope.make()
+      const holder = yield* hold(pool, "a")
+      const waiter = yield* Effect.fork(
+        Effect.flip(Effect.sandbox(Scope.extend(KeyedPool.get(pool, "a"), scope)))
+      )
+      yield* settle
+      yield* Scope.close(scope, Exit.void)
+      yield* holder.release
+      expect(yield* Fiber.join(waiter)).toMatchObject({ defect: refused })
+      expect(yield* KeyedPool.stats(pool)).toMatchObject({ idle: 1, used: 0 })
+    }))
+
+  it("options that cannot be are refused by name", () => {
+    const make = (options: object) => () =>
+      Effect.runSync(Effect.scoped(
+        KeyedPool.make({ acquire: () => Effect.void, maxPerKey: 1, ...options })
+      ))
+    expect(make({ maxPerKey: 0 })).toThrow("KeyedPool.make: `maxPerKey` must be an integer, 1 or")
+    expect(make({ maxTotal: NaN })).toThrow("KeyedPool.make: `maxTotal` must be")
+    expect(make({ max: 1 })).toThrow("KeyedPool.make has no option `max`")
+    expect(make({ maxLifetime: "-1 second" })).toThrow("`maxLifetime` must be a duration")
+  })
+
   it("KeyedPool-1, KeyedPool-2, KeyedPool-3: hold in 1,000 random schedules", async () => {
     const step = fc.oneof(
       { weight: 3, arbitrary: fc.record({ ask: fc.constantFrom("a", "b", "c", "d") }) },

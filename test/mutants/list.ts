@@ -458,8 +458,8 @@ export const mutants: ReadonlyArray<Mutant> = [
   mutant(
     "an item is registered with its scope one step late",
     "internal/poolFlow.ts",
-    "    Effect.flatMap(takeInMask(shelfOf, site, restore), (item) =>\n      Effect.as(",
-    "    Effect.flatMap(Effect.zipLeft(takeInMask(shelfOf, site, restore), restore(Effect.yieldNow())), (item) =>\n      Effect.as(",
+    "          takeInMask(shelfOf, site, restore),\n          (item) => own(",
+    "          Effect.zipLeft(takeInMask(shelfOf, site, restore), restore(Effect.yieldNow())),\n          (item) => own(",
     "Pool.get"
   ),
   // Exit stacks.
