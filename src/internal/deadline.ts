@@ -33,6 +33,7 @@ import type * as FiberId from "effect/FiberId"
 import type * as Option from "effect/Option"
 import * as Runtime from "effect/Runtime"
 import * as RuntimeFlags from "effect/RuntimeFlags"
+import { isSleeper } from "./timers.ts"
 
 const defaultReleaseDeadline = Duration.seconds(5)
 
@@ -65,7 +66,7 @@ interface Work {
 const bounded = new WeakMap<object, Work | undefined>()
 
 /** Whether a fiber is ours: work that only its deadline may cut, or was cut by that, or a timer. Shutdown.ts asks. */
-export const isBounded = (fiber: object): boolean => bounded.has(fiber)
+export const isBounded = (fiber: object): boolean => bounded.has(fiber) || isSleeper(fiber)
 
 // Guarded by the single thread: those that are on the stack right now, the innermost last.
 const starts: Array<Work> = []
