@@ -1,37 +1,39 @@
 /**
- * Shared: one instance for all its users, counted. And `KeyedShared`: one instance per key.
+ * Shared: one instance for all its users, released after the last of them. `makeKeyed`: one instance per key.
  *
- * DESIGN. An instance lives in a fiber of its own, which opens it, waits, and releases it; users only count themselves in
- * and out. So no user's interruption reaches the acquire of the others, and there is one place that lets go. What marks an
- * instance (replaced, cut, ending) is on the instance, never on the key: nothing an old one does can touch its successor.
- * A successor waits for the release of whatever was there before it, unless that is still in use after an `invalidate`.
+ * DESIGN. A `Shared` is a keyed one with a single key. Each instance has a fiber of its own, which opens it, waits for the
+ * last user, and releases it; users only enter and leave. So the interruption of a user never reaches the acquire of the
+ * others. The state of an instance stands on the instance, never on its key, so an old instance cannot touch its successor.
+ * A successor opens after the release of its predecessors, except of those still in use after an `invalidate`.
  *
  * INVARIANTS
  * - Shared-1 (L1, L10) All users at one time have the same instance; it is released once, after the last of them has ended.
- * - Shared-2 (L2) An interrupted user interrupts nobody else. The acquire is cut when the last who awaits it has left.
- * - Shared-3 A failed acquire fails everyone who awaits it, and is not remembered: the next user acquires anew.
- * - Shared-4 The last user out starts `idleTimeToLive`; without it, it releases, and waits for that.
- * - Shared-5 After `invalidate` nobody new gets the old instance; its users keep it to their end; the new one is not
- *   touched by the end of the old.
- * - Shared-6 (L7) After the owner's scope began to close: `SharedClosed`, before anything is acquired. Those who awaited an
- *   acquire fail with it too; users keep what they have, and the close waits for them, then releases.
- * - Shared-7 (L4, L5) A release is bounded and recorded by `Managed`. Its failure reaches the user that waited for it, or
+ * - Shared-2 (L2) An interrupted user interrupts nobody else. The acquire is interrupted when its last waiter has left.
+ * - Shared-3 A failed acquire fails all who wait for it, and is not remembered: the next user acquires anew.
+ * - Shared-4 The last user to leave starts `idleTimeToLive`; without it, that user releases, and waits for the release.
+ * - Shared-5 After `invalidate` no new user gets the old instance; its users keep it to their end; its end does not touch
+ *   the new one.
+ * - Shared-6 (L7) After the owner's scope began to close, a use fails with `SharedClosed` before anything is acquired, and so
+ *   do those who wait for an acquire. Users keep what they have; the close waits for them, then releases. If the closing
+ *   fiber is itself a user, the close does not wait for that instance: it dies with `SharedClosedByHolder`.
+ * - Shared-7 (L4, L5) `Managed` bounds and records a release. Its failure reaches the user that waited for it, or
  *   else the owner of the scope.
- * - Shared-8 (L9) With a ledger in force, who awaits an acquire is `acquiring` there, blocked by that acquire, and who has the
- *   instance is `held`. An acquire that uses itself is a deadlock there.
- * - KeyedShared-1 A key without users and without an instance leaves nothing behind.
- * - KeyedShared-2 Never more than `capacity` instances, those being opened or released included. A newcomer takes the place
- *   of the instance that was idle longest, or fails with `SharedFull`.
+ * - Shared-8 (L9) With a ledger in force, a user that waits for an acquire is `acquiring` there, blocked by that acquire; one
+ *   that has the instance is `held`. An acquire that uses itself is a deadlock there.
+ * - KeyedShared-1 A key without users and without an instance occupies no memory.
+ * - KeyedShared-2 Never more than `capacity` instances, those being opened or released included. A newcomer replaces the
+ *   instance that was idle longest, or fails with `SharedFull`.
  *
- * COST about 1.2 µs for a use of a living instance; about 60 µs for one that opens and releases it; one parked fiber an
+ * COST about 1.2 µs for a use of an open instance; about 60 µs for one that opens and releases it; one parked fiber per
  * instance. `idleTimeToLive` forks a timer once per such time, not per use.
- * NOT DONE refusal of an acquire that uses itself, and of a scope closed from inside a use: both wait for ever.
- * SOURCES effect#8389 (first caller owns the lookup), effect#7516 (old entry's cleanup removes its replacement).
+ * NOT DONE an acquire that uses itself is not refused: it waits until the ledger reports it. No `layerConfig`: an acquire is
+ * no configuration.
+ * SOURCES effect#8389 (first caller owns the lookup), effect#7516 (old entry's cleanup removes its replacement), RcMap
+ * (`touch`, `idleTimeToLive` per key).
  *
  * @since 0.1.0
  */
 import * as Cause from "effect/Cause"
-import type * as Clock from "effect/Clock"
 import type * as Context from "effect/Context"
 import * as Data from "effect/Data"
 import * as Duration from "effect/Duration"
@@ -41,24 +43,27 @@ import * as Fiber from "effect/Fiber"
 import * as FiberId from "effect/FiberId"
 import { dual } from "effect/Function"
 import * as Inspectable from "effect/Inspectable"
+import * as Layer from "effect/Layer"
 import * as MutableHashMap from "effect/MutableHashMap"
 import * as Option from "effect/Option"
-import * as Runtime from "effect/Runtime"
+import type { Pipeable } from "effect/Pipeable"
 import type * as Scope from "effect/Scope"
-import { withFailure } from "./internal/exit.ts"
+import type * as Types from "effect/Types"
+import { Handle } from "./internal/handle.ts"
 import * as Handover from "./internal/handover.ts"
-import * as Hold from "./internal/hold.ts"
+import * as Rules from "./internal/options.ts"
 import * as Ledger from "./Ledger.ts"
 import * as Managed from "./Managed.ts"
+import * as Instances from "./Shared/instances.ts"
 
 /**
- * The owner's scope has begun to close: nothing is shared any more.
+ * The owner's scope has begun to close; nothing was acquired.
  *
  * @category errors
  * @since 0.1.0
  */
 export class SharedClosed extends Data.TaggedError("SharedClosed")<{
-  /** Its name; a field called `name` would replace the error's own. */
+  /** Its name, with the key; a field called `name` would replace the error's own. */
   readonly shared: string
 }> {
   override get message(): string {
@@ -68,7 +73,7 @@ export class SharedClosed extends Data.TaggedError("SharedClosed")<{
 }
 
 /**
- * Every place is taken by an instance that is in use.
+ * There are `capacity` instances, and all of them are in use.
  *
  * @category errors
  * @since 0.1.0
@@ -84,83 +89,117 @@ export class SharedFull extends Data.TaggedError("SharedFull")<{
 }
 
 /**
+ * A fiber that uses an instance closed the owner's scope, and would have waited for itself. A defect in the exit of the close;
+ * the instance is released when its last user leaves.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class SharedClosedByHolder extends Data.TaggedError("SharedClosedByHolder")<{
+  readonly shared: string
+  /** The fiber's name, such as `#12`. */
+  readonly fiber: string
+  /** The line that asked for the instance, if a ledger in force records lines. */
+  readonly site: string | undefined
+}> {
+  override get message(): string {
+    const where = this.site === undefined ? "" : ` since ${this.site.split("\n", 1)[0]}`
+    return `Fiber ${this.fiber} closes the scope of shared "${this.shared}" while it uses an instance${where}: `
+      + "it would wait for itself. The close does not wait for this instance; end the use before the scope."
+  }
+}
+
+/**
+ * @category symbols
+ * @since 0.1.0
+ */
+export const TypeId: unique symbol = Symbol.for("holdfast/Shared")
+
+/**
+ * @category symbols
+ * @since 0.1.0
+ */
+export type TypeId = typeof TypeId
+
+/**
+ * One instance per key. Keys are compared as `Equal` does: data by value, other objects by identity.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface KeyedShared<in out K, out A, out E = never>
+  extends Pipeable, Inspectable.Inspectable
+{
+  readonly [TypeId]: {
+    readonly _K: Types.Invariant<K>
+    readonly _A: Types.Covariant<A>
+    readonly _E: Types.Covariant<E>
+  }
+  readonly name: string
+}
+
+/**
  * One instance for all its users.
  *
  * @category models
  * @since 0.1.0
  */
-export interface Shared<out A, out E = never> {
-  readonly name: string
-  /** @internal */
-  readonly cell: Cell<A, E>
-}
+export interface Shared<out A, out E = never> extends KeyedShared<undefined, A, E> {}
 
 /**
- * One instance per key; the keys are compared as `Equal` does (data by value, other objects by identity).
+ * The options of `makeKeyed`.
  *
  * @category models
  * @since 0.1.0
  */
-export interface KeyedShared<in out K, out A, out E = never> {
-  readonly name: string
-  /** @internal Guarded by the single thread; written only by this file. */
-  readonly cells: MutableHashMap.MutableHashMap<K, Cell<A, E>>
-  /** @internal */
-  readonly makeCell: (key: K) => Cell<A, E>
-}
-
-/**
- * What both kinds take.
- *
- * @category models
- * @since 0.1.0
- */
-export interface CommonOptions {
+export interface KeyedOptions<K, A, E, R> {
   /** Shown by the ledger and in errors. */
   readonly name: string
-  /** How long an instance without users is kept. Default: not at all; `Duration.infinity`: until the owner's scope closes. */
-  readonly idleTimeToLive?: Duration.DurationInput | undefined
+  /** Runs interruptibly in a fiber and a scope of its own; a `Managed` is used as it is. */
+  readonly acquire: (key: K) => Effect.Effect<A, E, R>
+  /**
+   * How long an instance without users stays open; a function is called once per instance. Default 0: no time;
+   * `Duration.infinity`: until the owner's scope closes.
+   */
+  readonly idleTimeToLive?:
+    | Duration.DurationInput
+    | ((key: K, value: A) => Duration.DurationInput)
+    | undefined
   /** How long the release may take, all that was acquired together. Default 5 seconds; a `Managed` brings its own. */
   readonly releaseDeadline?: Duration.DurationInput | undefined
-}
-
-/**
- * What `make` takes.
- *
- * @category models
- * @since 0.1.0
- */
-export interface Options<A, E, R> extends CommonOptions {
-  /** Runs interruptibly in a fiber and a scope of its own; a `Managed` is taken as it is. */
-  readonly acquire: Effect.Effect<A, E, R>
-}
-
-/**
- * What `makeKeyed` takes.
- *
- * @category models
- * @since 0.1.0
- */
-export interface KeyedOptions<K, A, E, R> extends CommonOptions {
-  /** As in `make`. */
-  readonly acquire: (key: K) => Effect.Effect<A, E, R>
-  /** At most so many instances at a time. Default: no bound. */
+  /** The most instances at a time, those being opened or released included. Default: no bound. */
   readonly capacity?: number | undefined
 }
 
 /**
- * Which instance `invalidate` means: without `only` the present one, whatever it is.
+ * The options of `make`, as in `makeKeyed`.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Options<A, E, R>
+  extends Omit<KeyedOptions<never, A, E, R>, "acquire" | "idleTimeToLive" | "capacity">
+{
+  readonly acquire: Effect.Effect<A, E, R>
+  readonly idleTimeToLive?:
+    | Duration.DurationInput
+    | ((value: A) => Duration.DurationInput)
+    | undefined
+}
+
+/**
+ * Which instance `invalidate` means. Default: the present one, whatever it is.
  *
  * @category models
  * @since 0.1.0
  */
 export interface InvalidateOptions<A> {
-  /** Only if this is still the one: what replaced it meanwhile stays. */
+  /** Only if this value is still the present one. */
   readonly only?: A
 }
 
 /**
- * Where an instance stands.
+ * The present instance of a key, and the number of former ones.
  *
  * @category models
  * @since 0.1.0
@@ -168,491 +207,106 @@ export interface InvalidateOptions<A> {
 export interface Stats {
   /** `"none"`: the next user acquires. */
   readonly state: "none" | "opening" | "open" | "closed"
-  /** Who has it or awaits it. */
+  /** How many have it or wait for its acquire. */
   readonly users: number
   /** Instances that are not the present one any more, but still in use or being released. */
   readonly former: number
 }
 
-/** What all instances of one `make` have in common. All guarded by the single thread; written only by this file. */
-interface House {
+/** Stands for a type parameter; never called. */
+const same = <T>(value: T): T => value
+
+type Group<K, A, E> = Instances.Group<K, A, E | SharedClosed | SharedFull>
+
+class SharedHandle<K, A, E> extends Handle implements KeyedShared<K, A, E> {
+  readonly [TypeId] = { _K: same<K>, _A: same<never>, _E: same<never> }
   readonly name: string
-  readonly clock: Clock.Clock
-  /** In milliseconds. */
-  readonly timeToLive: number
-  /** Starts a fiber that is nobody's child, soon: never in the step that asks for it. */
-  readonly fork: <A, E>(effect: Effect.Effect<A, E>) => Fiber.RuntimeFiber<A, E>
-  isClosed: boolean
-  /** Everything whose fiber has not ended. */
-  readonly live: Set<Instance<unknown, unknown>>
-  /** Of those, the ones on their way out: cut while opening, or being released. */
-  readonly ending: Set<Instance<unknown, unknown>>
-  /** Of those, the ones without users, the longest idle first. Kept only where there is a `capacity`. */
-  readonly idle: Set<Instance<unknown, unknown>>
-  /** What went wrong in releases that nobody waited for, the first few; the owner gets them. */
-  readonly failures: Array<Cause.Cause<never>>
-}
+  readonly group: Group<K, A, E>
 
-const maxFailures = 16
+  constructor(name: string, group: Group<K, A, E>) {
+    super()
+    this.name = name
+    this.group = group
+  }
 
-const keepFailure = (house: House, cause: Cause.Cause<unknown>): void => {
-  const defects = Cause.keepDefects(cause)
-  if (Option.isSome(defects) && house.failures.length < maxFailures) {
-    house.failures.push(defects.value)
+  toJSON() {
+    const { group: { isClosed, live }, name } = this
+    return { _id: "Shared", name, isClosed, instances: live.size }
   }
 }
 
-/** The place of one instance after the other. Guarded by the single thread; written only by this file. */
-interface Cell<out A, out E> {
-  readonly house: House
-  readonly name: string
-  readonly open: Open<A, E, never>
-  /** How many instances the house may have, and what a newcomer is told when there is no place. */
-  readonly limit: { readonly capacity: number; readonly refusal: () => E } | undefined
-  /** Nothing is left here. */
-  readonly vanish: () => void
-  current: Instance<A, E> | undefined
-  readonly live: Set<Instance<unknown, unknown>>
+/** Every handle is a `SharedHandle`; `E` has `SharedFull` where there is a capacity. */
+const groupOf = <K, A, E>(self: KeyedShared<K, A, E>): Instances.Group<K, A, E | SharedClosed> =>
+  (self as unknown as { readonly group: Instances.Group<K, A, E | SharedClosed> }).group
+
+// Constructors.
+
+const rules: Rules.Rules = {
+  name: Rules.text,
+  acquire: Rules.anything,
+  idleTimeToLive: {
+    expected: `${Rules.duration.expected}, or a function that returns one`,
+    accepts: (value) => typeof value === "function" || Rules.duration.accepts(value)
+  },
+  releaseDeadline: Rules.duration
 }
 
-/** One who awaits an acquire. */
-interface Waiter {
-  readonly hold: Hold.Hold | undefined
-  /** Nothing, as long as its fiber has not come to wait. */
-  wake: () => void
-}
+const keyedRules: Rules.Rules = { ...rules, capacity: Rules.integer(1) }
 
-/** One acquire and what came of it. Guarded by the single thread; written only by this file. */
-class Instance<out A, out E> {
-  readonly cell: Cell<A, E>
-  readonly fiber: Fiber.RuntimeFiber<void, E>
-  state: "opening" | "open" | "ending" | "ended" = "opening"
-  /** Who has it or awaits it. */
-  users = 0
-  /** It is not for newcomers any more. */
-  isDoomed = false
-  /** Somebody waits for the release and takes its failure. */
-  isJoined = false
-  /** What the users get; none while it opens. */
-  outcome: Exit.Exit<A, E | SharedClosed> | undefined = undefined
-  readonly waiters = new Set<Waiter>()
-  /** What the ledger knows of the acquire. */
-  entry: Ledger.Entry | undefined = undefined
-  /** Who has it, as far as recorded; written only by internal/hold.ts. */
-  holds: Hold.Holds | undefined = undefined
-  letGo: (() => void) | undefined = undefined
-  idleSince = 0
-  timer: Fiber.RuntimeFiber<void> | undefined = undefined
-
-  /** In the step that asks for it; the instances in `after` end before it opens. */
-  constructor(
-    cell: Cell<A, E>,
-    after: ReadonlyArray<Instance<unknown, unknown>>,
-    site: Ledger.Site | undefined
-  ) {
-    this.cell = cell
-    cell.current = this
-    cell.live.add(this)
-    cell.house.live.add(this)
-    this.fiber = cell.house.fork(this.life(after, site))
-    this.fiber.addObserver((exit) => this.ended(exit))
-  }
-
-  /** Interruptible up to the acquire, whatever the flags of the fiber that called `make`. */
-  life(
-    after: ReadonlyArray<Instance<unknown, unknown>>,
-    site: Ledger.Site | undefined
-  ): Effect.Effect<void, E> {
-    const asked = (entry: Ledger.Entry): void => {
-      this.entry = entry
-    }
-    return Effect.interruptible(
-      // MASK: from the acquire to the release nobody cuts this fiber; only the waits before are restored, and what the
-      // acquire itself restores.
-      Effect.uninterruptibleMask((restore) =>
-        Effect.flatMap(
-          restore(
-            Effect.forEach(after, (instance) => Fiber.await(instance.fiber), { discard: true })
-          ),
-          () =>
-            Effect.flatMap(
-              this.cell.open(restore, site, asked),
-              ({ close, value }) => Effect.zipRight(this.opened(value), close(Exit.void))
-            )
-        )
-      )
+const makeGroup = <K, A, E, R>(
+  options: KeyedOptions<K, A, E, R>,
+  nameOf: (key: K) => string
+): Effect.Effect<SharedHandle<K, A, E>, never, Exclude<R, Scope.Scope> | Scope.Scope> =>
+  Effect.gen(function*() {
+    const { acquire, capacity = Infinity, idleTimeToLive = 0, name, releaseDeadline } = options
+    const runtime = yield* Effect.runtime<Exclude<R, Scope.Scope>>()
+    const group = new Instances.Group<K, A, E | SharedClosed | SharedFull>(
+      {
+        nameOf,
+        capacity,
+        // suspend: an `acquire` that throws is a failed acquire.
+        open: ({ key, name }, restore, site, asked) =>
+          Effect.suspend(() => {
+            const resource = acquire(key)
+            const known = Managed.asManaged(resource)
+            if (known !== undefined) {
+              return Ledger.withOwner(known.openInMask(restore, site, asked), name)
+            }
+            const settings = { name, kind: "shared", releaseDeadline }
+            return Managed.fromScoped(settings, resource, undefined)
+              .openInMask(restore, site, asked)
+          }).pipe(Effect.provide(runtime.context)),
+        timeToLive: (key, value) => {
+          if (typeof idleTimeToLive !== "function") return Duration.toMillis(idleTimeToLive)
+          const given = idleTimeToLive(key, value)
+          Rules.check(`Shared "${nameOf(key)}"`, { idleTimeToLive: given }, rules)
+          return Duration.toMillis(given)
+        },
+        closed: (shared) => Cause.fail(new SharedClosed({ shared })),
+        full: () => Cause.fail(new SharedFull({ shared: name, capacity })),
+        closedByHolder: (shared, { fiber, site }) =>
+          Cause.die(
+            new SharedClosedByHolder({
+              shared,
+              fiber: fiber === undefined ? "none" : FiberId.threadName(fiber.id()),
+              site: site?.text
+            })
+          )
+      },
+      runtime,
+      yield* Effect.clock
     )
-  }
-
-  /** Tells the users, and waits until it shall be released. */
-  opened(value: A): Effect.Effect<void> {
-    return Effect.async((resume) => {
-      this.state = "open"
-      this.letGo = () => resume(Effect.void)
-      this.tell(Exit.succeed(value))
-      this.settle()
-    })
-  }
-
-  tell(outcome: Exit.Exit<A, E | SharedClosed>): void {
-    if (this.outcome !== undefined) return
-    this.outcome = outcome
-    for (const { hold, wake } of this.waiters) {
-      if (Exit.isSuccess(outcome)) hold?.granted()
-      else hold?.left(outcome.cause)
-      wake()
-    }
-    this.waiters.clear()
-  }
-
-  ended(exit: Exit.Exit<void, E>): void {
-    const { cell } = this
-    this.doom()
-    cell.house.live.delete(this)
-    cell.house.ending.delete(this)
-    cell.live.delete(this)
-    vanishIfEmpty(cell)
-    const wasOpening = this.state === "opening"
-    this.state = "ended"
-    if (Exit.isSuccess(exit)) return
-    // What nobody waits for is the owner's to hear: the end of a release, or of an acquire that was cut.
-    const isHeard = wasOpening ? this.users > 0 && this.outcome === undefined : this.isJoined
-    if (!isHeard) keepFailure(cell.house, exit.cause)
-    if (wasOpening) this.tell(Exit.failCause(exit.cause))
-  }
-
-  countIn(): void {
-    if (++this.users === 1) this.cell.house.idle.delete(this)
-  }
-
-  countOut(): void {
-    this.users--
-    this.settle()
-  }
-
-  /** From now on newcomers get another one. */
-  doom(): void {
-    this.isDoomed = true
-    if (this.cell.current === this) this.cell.current = undefined
-  }
-
-  /** What follows when nobody has it and nobody awaits it. */
-  settle(): void {
-    if (this.users > 0) return
-    if (this.state === "opening") this.cut()
-    else if (this.state === "open") {
-      if (this.isDoomed || this.cell.house.timeToLive <= 0) this.end()
-      else this.beIdle()
-    }
-  }
-
-  cut(): void {
-    this.doom()
-    this.cell.house.ending.add(this)
-    this.fiber.unsafeInterruptAsFork(FiberId.none)
-  }
-
-  end(): void {
-    const { house } = this.cell
-    this.doom()
-    this.state = "ending"
-    house.ending.add(this)
-    house.idle.delete(this)
-    this.timer?.unsafeInterruptAsFork(FiberId.none)
-    this.letGo?.()
-  }
-
-  beIdle(): void {
-    const { house, limit } = this.cell
-    if (limit !== undefined) house.idle.add(this)
-    if (house.timeToLive === Number.POSITIVE_INFINITY) return
-    this.idleSince = house.clock.unsafeCurrentTimeMillis()
-    // One timer at a time, and none per use: it looks at `idleSince` when it fires.
-    if (this.timer === undefined) this.startTimer(house.timeToLive)
-  }
-
-  startTimer(millis: number): void {
-    const { house } = this.cell
-    this.timer = house.fork(Effect.sleep(millis))
-    this.timer.addObserver(() => {
-      this.timer = undefined
-      if (this.state !== "open" || this.users > 0) return
-      const rest = this.idleSince + house.timeToLive - house.clock.unsafeCurrentTimeMillis()
-      if (rest > 0) this.startTimer(rest)
-      else this.end()
-    })
-  }
-}
-
-const vanishIfEmpty = (cell: Cell<unknown, unknown>): void => {
-  if (cell.live.size === 0 && cell.current === undefined) cell.vanish()
-}
-
-/** Whether there is a place for a newcomer. If all are taken, the longest idle instance is sent away for it. */
-const makePlace = (house: House, capacity: number): boolean => {
-  if (house.live.size - house.ending.size < capacity) return true
-  const [longest] = house.idle
-  longest?.end()
-  return longest !== undefined
-}
-
-/** Counts the caller in, who must be counted out; or says why not. */
-const enter = <A, E>(
-  cell: Cell<A, E>,
-  site: Ledger.Site | undefined
-): Instance<A, E> | Effect.Effect<never, E | SharedClosed> => {
-  const { house, limit } = cell
-  if (house.isClosed) {
-    vanishIfEmpty(cell)
-    return Effect.fail(new SharedClosed({ shared: cell.name }))
-  }
-  let instance = cell.current
-  if (instance === undefined) {
-    if (limit !== undefined && !makePlace(house, limit.capacity)) {
-      vanishIfEmpty(cell)
-      return Effect.failSync(limit.refusal)
-    }
-    // A house that is full opens when all that are on their way out have gone; else only this place has to be empty.
-    const isFull = limit !== undefined && house.live.size >= limit.capacity
-    const after = isFull
-      ? Array.from(house.ending)
-      : Array.from(cell.live).filter((former) => house.ending.has(former))
-    instance = new Instance(cell, after, site)
-  }
-  instance.countIn()
-  return instance
-}
-
-/** One user, as the ledger in force is told. */
-const recorded = <A, E>(
-  instance: Instance<A, E>,
-  site: Ledger.Site | undefined
-): Hold.Hold | undefined => {
-  const ledger = Ledger.unsafeInForce()
-  return ledger && new Hold.Hold(ledger, instance, {
-    kind: "shared use",
-    name: instance.cell.name,
-    amount: 1,
-    site,
-    inTheWay: () => instance.entry === undefined ? [] : [{ entry: instance.entry }]
+    yield* Effect.addFinalizer(() => Effect.suspend(() => group.close()))
+    return new SharedHandle(name, group)
   })
-}
-
-/** Waits until the instance is open. Whoever does not get it is counted out. To be called in the step that counted in. */
-const awaitOpen = <A, E>(
-  instance: Instance<A, E>,
-  restore: Managed.Restore,
-  hold: Hold.Hold | undefined
-): Effect.Effect<A, E | SharedClosed> => {
-  const waiter: Waiter = { hold, wake: () => {} }
-  instance.waiters.add(waiter)
-  const told = Effect.async<void>((resume) => {
-    waiter.wake = () => resume(Effect.void)
-    if (instance.outcome !== undefined) waiter.wake()
-  })
-  return Effect.matchCauseEffect(restore(told), {
-    onFailure: (cause) => {
-      instance.waiters.delete(waiter)
-      return leave(instance, hold, Exit.failCause(cause))
-    },
-    onSuccess: () => {
-      const outcome = instance.outcome ?? Exit.die(new Error("Shared-2 broken: told of nothing"))
-      return Exit.isSuccess(outcome) ? outcome : leave(instance, hold, outcome)
-    }
-  })
-}
-
-/** Counts a user out, and lets it end as `exit` says. The one who is the last waits for the release, and hears of it. */
-const leave = <A, E>(
-  instance: Instance<unknown, unknown>,
-  hold: Hold.Hold | undefined,
-  exit: Exit.Exit<A, E>
-): Effect.Effect<A, E> => {
-  hold?.left(Exit.isFailure(exit) ? exit.cause : undefined)
-  instance.countOut()
-  if (instance.state !== "ending" || instance.isJoined) return exit
-  instance.isJoined = true
-  return Effect.flatMap(Fiber.await(instance.fiber), (released) => {
-    if (Exit.isSuccess(released)) return exit
-    const cause = Cause.stripFailures(released.cause)
-    return withFailure(exit, cause)
-  })
-}
-
-type Use<A, E, B, E2, R2> = (
-  instance: Instance<A, E>,
-  value: A,
-  hold: Hold.Hold | undefined
-) => Effect.Effect<B, E2, R2>
-
-/** From no user to one that has the value, in a mask. */
-const takeInMask = <A, E, B, E2, R2>(
-  cell: Cell<A, E>,
-  restore: Managed.Restore,
-  site: Ledger.Site | undefined,
-  use: Use<A, E, B, E2, R2>
-): Effect.Effect<B, E | E2 | SharedClosed, R2> => {
-  const instance = enter(cell, site)
-  if (Effect.isEffect(instance)) return instance
-  const hold = recorded(instance, site)
-  const { outcome } = instance
-  if (outcome !== undefined && Exit.isSuccess(outcome)) {
-    hold?.granted()
-    return use(instance, outcome.value, hold)
-  }
-  return Effect.flatMap(
-    awaitOpen(instance, restore, hold),
-    (value) => use(instance, value, hold)
-  )
-}
-
-// The cell is looked up in the step that counts in: a key's cell without anybody in it is cleared away.
-
-const useCell = <A, E, B, E2, R2>(
-  cellOf: () => Cell<A, E>,
-  f: (value: A) => Effect.Effect<B, E2, R2>
-): Effect.Effect<B, E | E2 | SharedClosed, R2> => {
-  const site = Ledger.unsafeSite()
-  // MASK: from counting in to counting out; the wait and the use are restored.
-  return Effect.uninterruptibleMask((restore) =>
-    takeInMask(cellOf(), restore, site, (instance, value, hold) =>
-      Effect.matchCauseEffect(
-        restore(Effect.suspend(() => f(value))),
-        {
-          onFailure: (cause) => leave(instance, hold, Exit.failCause(cause)),
-          onSuccess: (result) => leave(instance, hold, Exit.succeed(result))
-        }
-      ))
-  )
-}
-
-const getCell = <A, E>(
-  cellOf: () => Cell<A, E>
-): Effect.Effect<A, E | SharedClosed, Scope.Scope> => {
-  const site = Ledger.unsafeSite()
-  // MASK: counting in and the finalizer that counts out are one step; the wait is restored.
-  return Effect.uninterruptibleMask((restore) =>
-    takeInMask(cellOf(), restore, site, (instance, value, hold) =>
-      Effect.as(
-        Handover.holdInScope(
-          instance.cell.name,
-          Effect.suspend(() => leave(instance, hold, Exit.void))
-        ),
-        value
-      ))
-  )
-}
-
-const invalidateCell = <A>(
-  cell: Cell<A, unknown>,
-  options: InvalidateOptions<A> | undefined
-): Effect.Effect<boolean> =>
-  Effect.suspend(() => {
-    const instance = cell.current
-    if (instance === undefined) return Effect.succeed(false)
-    if (options !== undefined && "only" in options) {
-      const { outcome } = instance
-      const isIt = outcome !== undefined && Exit.isSuccess(outcome) &&
-        outcome.value === options.only
-      if (!isIt) return Effect.succeed(false)
-    }
-    instance.doom()
-    instance.settle()
-    return instance.state === "ending"
-      ? Effect.as(Fiber.await(instance.fiber), true)
-      : Effect.succeed(true)
-  })
-
-const statsOf = ({ current, house, live }: Cell<unknown, unknown>): Stats => ({
-  state: house.isClosed ? "closed" : current === undefined ? "none" : isOpen(current),
-  users: current?.users ?? 0,
-  former: live.size - (current === undefined ? 0 : 1)
-})
-
-const isOpen = (instance: Instance<unknown, unknown>): "opening" | "open" =>
-  instance.state === "open" ? "open" : "opening"
-
-/** Nothing new; who awaits an acquire is told; who uses one is waited for. */
-const close = (house: House): Effect.Effect<void> =>
-  Effect.suspend(() => {
-    house.isClosed = true
-    const live = Array.from(house.live)
-    for (const instance of live) {
-      instance.doom()
-      if (instance.state === "opening") {
-        instance.tell(Exit.fail(new SharedClosed({ shared: instance.cell.name })))
-        instance.cut()
-      } else instance.settle()
-    }
-    return Effect.zipRight(
-      Effect.forEach(live, ({ fiber }) => Fiber.await(fiber), { discard: true }),
-      Effect.suspend(() => {
-        const [first, ...more] = house.failures
-        return first === undefined
-          ? Effect.void
-          : Effect.failCause(more.reduce(Cause.sequential<never, never>, first))
-      })
-    )
-  })
-
-interface OpenHouse<R> {
-  readonly house: House
-  readonly context: Context.Context<R>
-}
-
-const openHouse = <R>(
-  options: CommonOptions
-): Effect.Effect<OpenHouse<R>, never, R | Scope.Scope> =>
-  Effect.flatMap(Effect.runtime<R>(), (runtime) =>
-    Effect.flatMap(Effect.clock, (clock) => {
-      const house: House = {
-        name: options.name,
-        clock,
-        timeToLive: Duration.toMillis(options.idleTimeToLive ?? Duration.zero),
-        fork: (effect) => Runtime.runFork(runtime, effect, { immediate: false }),
-        isClosed: false,
-        live: new Set(),
-        ending: new Set(),
-        idle: new Set(),
-        failures: []
-      }
-      return Effect.as(
-        Effect.addFinalizer(() => close(house)),
-        { house, context: runtime.context }
-      )
-    }))
-
-/** What the ledger calls these. */
-const kind = "shared"
-
-type Open<A, E, R> = (
-  restore: Managed.Restore,
-  site: Ledger.Site | undefined,
-  asked: (entry: Ledger.Entry) => void
-) => Effect.Effect<Managed.Opened<A>, E, R>
-
-/** How to open and close what `acquire` acquires, in a scope of its own. */
-const openerOf = <A, E, R>(
-  name: string,
-  acquire: Effect.Effect<A, E, R>,
-  { releaseDeadline }: CommonOptions
-): Open<A, E, Exclude<R, Scope.Scope>> => {
-  const known = Managed.asManaged(acquire)
-  if (known !== undefined) {
-    return (restore, site, asked) => Ledger.withOwner(known.openInMask(restore, site, asked), name)
-  }
-  const managed = Managed.fromScoped({ name, kind, releaseDeadline }, acquire, undefined)
-  return (restore, site, asked) => managed.openInMask(restore, site, asked)
-}
 
 /**
- * One instance for all its users, in the scope it is made in. Nothing is acquired before the first user asks.
+ * One instance for all its users, in the scope it is made in. Nothing is acquired before the first use.
  *
- * **Details** — The acquire sees the context of this call, and none of a user's. To offer it to services, hand it to
- *   `Layer.scoped`.
- * **Interruption** — never waits. The owner's close waits for the users, then for the release.
- * **Errors** — none. What releases without an audience failed with is in the exit of the owner's close.
- * **Cost** — one record.
+ * **Details** — The acquire sees the context of this call, and none of a user's.
+ * **Interruption** — The close of the scope waits for the users, then for the release.
+ * **Errors** — The exit of the close has the failures of releases that no user waited for, and `SharedClosedByHolder`. A wrong
+ *   option is a defect.
  *
  * **Example** (acquired once, released after the last user)
  * ```ts run
@@ -682,30 +336,20 @@ const openerOf = <A, E, R>(
 export const make = <A, E, R>(
   options: Options<A, E, R>
 ): Effect.Effect<Shared<A, E>, never, Exclude<R, Scope.Scope> | Scope.Scope> =>
-  Effect.map(
-    openHouse<Exclude<R, Scope.Scope>>(options),
-    ({ context, house }): Shared<A, E> => {
-      const open = openerOf(options.name, options.acquire, options)
-      return {
-        name: options.name,
-        cell: {
-          house,
-          name: options.name,
-          open: (restore, site, asked) => Effect.provide(open(restore, site, asked), context),
-          limit: undefined,
-          vanish: () => {},
-          current: undefined,
-          live: new Set()
-        }
-      }
-    }
-  )
+  Effect.suspend(() => {
+    Rules.check("Shared.make", options, rules)
+    const { acquire, idleTimeToLive: idle } = options
+    const idleTimeToLive = typeof idle === "function"
+      ? (_: undefined, value: A) => idle(value)
+      : idle
+    return makeGroup({ ...options, acquire: () => acquire, idleTimeToLive }, () => options.name)
+  })
 
 /**
- * One instance per key, in the scope it is made in. Nothing is acquired before the first user of a key asks.
+ * One instance per key, in the scope it is made in. Nothing is acquired before the first use of a key.
  *
- * **Details**, **Interruption**, **Errors** — as `make`. With a `capacity` the users can fail with `SharedFull`.
- * **Cost** — one empty map; a key costs one record while it has an instance.
+ * **Details**, **Interruption**, **Errors** — as `make`. With a `capacity` a use can fail with `SharedFull`.
+ * **Cost** — one map; a key has an entry while it has an instance.
  *
  * **Example** (one instance per key)
  * ```ts run
@@ -730,65 +374,115 @@ export const make = <A, E, R>(
  * @since 0.1.0
  */
 export function makeKeyed<K, A, E, R>(
-  options: KeyedOptions<K, A, E, R> & { readonly capacity: number }
-): Effect.Effect<KeyedShared<K, A, E | SharedFull>, never, Exclude<R, Scope.Scope> | Scope.Scope>
-export function makeKeyed<K, A, E, R>(
   options: KeyedOptions<K, A, E, R> & { readonly capacity?: undefined }
 ): Effect.Effect<KeyedShared<K, A, E>, never, Exclude<R, Scope.Scope> | Scope.Scope>
 export function makeKeyed<K, A, E, R>(
   options: KeyedOptions<K, A, E, R>
+): Effect.Effect<KeyedShared<K, A, E | SharedFull>, never, Exclude<R, Scope.Scope> | Scope.Scope>
+export function makeKeyed<K, A, E, R>(
+  options: KeyedOptions<K, A, E, R>
 ): Effect.Effect<KeyedShared<K, A, E | SharedFull>, never, Exclude<R, Scope.Scope> | Scope.Scope> {
-  const { acquire, capacity, name } = options
-  if (capacity !== undefined && !(Number.isSafeInteger(capacity) && capacity >= 1)) {
-    return Effect.die(
-      new RangeError(`KeyedShared-2: capacity must be a whole number, 1 or more; got ${capacity}.`)
+  return Effect.suspend(() => {
+    Rules.check("Shared.makeKeyed", options, keyedRules)
+    return makeGroup(options, (key) => `${options.name}[${Inspectable.toStringUnknown(key, 0)}]`)
+  })
+}
+
+/**
+ * `make` as a layer.
+ *
+ * **Interruption**, **Errors** — as `make`.
+ *
+ * **Example** (a connection as a service, opened by its first user)
+ * ```ts
+ * import { Context, Effect } from "effect"
+ * import { Shared } from "holdfast"
+ *
+ * class Line extends Context.Tag("Line")<Line, Shared.Shared<number>>() {}
+ * const live = Shared.layer(Line, { name: "line", acquire: Effect.succeed(1) })
+ * const program = Effect.flatMap(Line, Shared.use((line) => Effect.log(line)))
+ * export const main = Effect.provide(program, live)
+ * ```
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layer = <I, A, E, R>(
+  tag: Context.Tag<I, Shared<A, E>>,
+  options: Options<A, E, R>
+): Layer.Layer<I, never, Exclude<R, Scope.Scope>> => Layer.scoped(tag, make(options))
+
+/**
+ * `makeKeyed` as a layer.
+ *
+ * **Interruption**, **Errors** — as `makeKeyed`.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export function layerKeyed<I, K, A, E, R>(
+  tag: Context.Tag<I, KeyedShared<K, A, E>>,
+  options: KeyedOptions<K, A, E, R> & { readonly capacity?: undefined }
+): Layer.Layer<I, never, Exclude<R, Scope.Scope>>
+export function layerKeyed<I, K, A, E, R>(
+  tag: Context.Tag<I, KeyedShared<K, A, E | SharedFull>>,
+  options: KeyedOptions<K, A, E, R>
+): Layer.Layer<I, never, Exclude<R, Scope.Scope>>
+export function layerKeyed<I, K, A, E, R>(
+  tag: Context.Tag<I, KeyedShared<K, A, E | SharedFull>>,
+  options: KeyedOptions<K, A, E, R>
+): Layer.Layer<I, never, Exclude<R, Scope.Scope>> {
+  return Layer.scoped(tag, makeKeyed(options))
+}
+
+// Operations.
+
+const useOne = <K, A, E, B, E2, R2>(
+  self: KeyedShared<K, A, E>,
+  key: K,
+  f: (value: A) => Effect.Effect<B, E2, R2>
+): Effect.Effect<B, E | E2 | SharedClosed, R2> => {
+  const site = Ledger.unsafeSite()
+  // MASK: from entering to leaving; the wait and the use are restored.
+  return Effect.uninterruptibleMask((restore) =>
+    Instances.enterInMask(
+      groupOf(self),
+      key,
+      restore,
+      site,
+      (instance, user, value) =>
+        Effect.matchCauseEffect(restore(Effect.suspend(() => f(value))), {
+          onFailure: (cause) => Instances.leave(instance, user, Exit.failCause(cause)),
+          onSuccess: (result) => Instances.leave(instance, user, Exit.succeed(result))
+        })
     )
-  }
-  const limit = capacity === undefined ? undefined : {
-    capacity,
-    refusal: () => new SharedFull({ shared: name, capacity })
-  }
-  return Effect.map(
-    openHouse<Exclude<R, Scope.Scope>>(options),
-    ({ context, house }): KeyedShared<K, A, E | SharedFull> => {
-      const cells = MutableHashMap.empty<K, Cell<A, E | SharedFull>>()
-      const makeCell = (key: K): Cell<A, E | SharedFull> => {
-        const keyed = `${name}[${Inspectable.toStringUnknown(key, 0)}]`
-        return {
-          house,
-          name: keyed,
-          open: (restore, site, asked) =>
-            Effect.provide(
-              // suspend: an `acquire` that throws is a failed acquire.
-              Effect.suspend(() => openerOf(keyed, acquire(key), options)(restore, site, asked)),
-              context
-            ),
-          limit,
-          vanish: () => MutableHashMap.remove(cells, key),
-          current: undefined,
-          live: new Set()
-        }
-      }
-      return { name, cells, makeCell }
-    }
   )
 }
 
-/** The place of a key; `enter`, which every caller goes on to, clears it away if nothing comes of it. */
-const cellOf = <K, A, E>(self: KeyedShared<K, A, E>, key: K): Cell<A, E> => {
-  const known = MutableHashMap.get(self.cells, key)
-  if (Option.isSome(known)) return known.value
-  const cell = self.makeCell(key)
-  MutableHashMap.set(self.cells, key, cell)
-  return cell
+const getOne = <K, A, E>(
+  self: KeyedShared<K, A, E>,
+  key: K
+): Effect.Effect<A, E | SharedClosed, Scope.Scope> => {
+  const site = Ledger.unsafeSite()
+  // MASK: entering and the finalizer that leaves are one step; the wait is restored.
+  return Effect.uninterruptibleMask((restore) =>
+    Instances.enterInMask(groupOf(self), key, restore, site, (instance, user, value) =>
+      Effect.as(
+        Handover.holdInScope(
+          instance.name,
+          Effect.suspend(() => Instances.leave(instance, user, Exit.void))
+        ),
+        value
+      ))
+  )
 }
 
 /**
  * Runs `f` with the instance, acquiring it if there is none: the bracket, without a `Scope` in the context.
  *
- * **Interruption** — Waiting: the others go on waiting; the acquire is cut if nobody else awaits it, and not waited for.
- *   Holding: `f` is cut; the last user out waits for the release unless there is an `idleTimeToLive`.
- * **Errors** — `E` of the acquire, for all who await it; `SharedClosed`; a failed release is appended to the cause.
+ * **Interruption** — Waiting: the other users wait on; the acquire is interrupted, and not waited for, if there are none.
+ *   Holding: `f` is interrupted; the last user waits for the release, unless there is an `idleTimeToLive`.
+ * **Errors** — `E` of the acquire, for all who wait for it; `SharedClosed`; a failed release is appended to the cause.
  * **Cost** — about 1.2 µs if it is open.
  *
  * @category operations
@@ -804,16 +498,14 @@ export const use: {
   ): Effect.Effect<B, E | E2 | SharedClosed, R2>
 } = dual(
   2,
-  <A, E, B, E2, R2>(
-    self: Shared<A, E>,
-    f: (value: A) => Effect.Effect<B, E2, R2>
-  ): Effect.Effect<B, E | E2 | SharedClosed, R2> => useCell(() => self.cell, f)
+  <A, E, B, E2, R2>(self: Shared<A, E>, f: (value: A) => Effect.Effect<B, E2, R2>) =>
+    useOne(self, undefined, f)
 )
 
 /**
  * `use` of one key.
  *
- * **Interruption**, **Errors**, **Cost** — as `use`; `SharedFull` if there is a `capacity` and all are in use.
+ * **Interruption**, **Errors**, **Cost** — as `use`; `SharedFull` if there is a `capacity` and all instances are in use.
  *
  * @category operations
  * @since 0.1.0
@@ -828,19 +520,12 @@ export const useKey: {
     key: K,
     f: (value: A) => Effect.Effect<B, E2, R2>
   ): Effect.Effect<B, E | E2 | SharedClosed, R2>
-} = dual(
-  3,
-  <K, A, E, B, E2, R2>(
-    self: KeyedShared<K, A, E>,
-    key: K,
-    f: (value: A) => Effect.Effect<B, E2, R2>
-  ): Effect.Effect<B, E | E2 | SharedClosed, R2> => useCell(() => cellOf(self, key), f)
-)
+} = dual(3, useOne)
 
 /**
- * The instance, acquired if there is none, and kept until the scope closes.
+ * The instance, acquired if there is none, and held until the scope closes.
  *
- * **Interruption** — as `use`. **Errors** — as `use`; a scope that is closed already is a defect, and nothing is kept.
+ * **Interruption** — as `use`. **Errors** — as `use`; a scope that is closed already is a defect.
  * **Cost** — about 9 µs if it is open.
  *
  * @category operations
@@ -848,12 +533,12 @@ export const useKey: {
  */
 export const get = <A, E>(
   self: Shared<A, E>
-): Effect.Effect<A, E | SharedClosed, Scope.Scope> => getCell(() => self.cell)
+): Effect.Effect<A, E | SharedClosed, Scope.Scope> => getOne(self, undefined)
 
 /**
  * `get` of one key.
  *
- * **Interruption**, **Errors**, **Cost** — as `get`; `SharedFull` if there is a `capacity` and all are in use.
+ * **Interruption**, **Errors**, **Cost** — as `get`; `SharedFull` if there is a `capacity` and all instances are in use.
  *
  * @category operations
  * @since 0.1.0
@@ -866,20 +551,13 @@ export const getKey: {
     self: KeyedShared<K, A, E>,
     key: K
   ): Effect.Effect<A, E | SharedClosed, Scope.Scope>
-} = dual(
-  2,
-  <K, A, E>(
-    self: KeyedShared<K, A, E>,
-    key: K
-  ): Effect.Effect<A, E | SharedClosed, Scope.Scope> => getCell(() => cellOf(self, key))
-)
+} = dual(2, getOne)
 
 /**
- * The next user gets a new instance. Present users keep theirs to their end; if there are none, it is released, and this
- * waits for it. Tells whether there was anything to invalidate.
+ * The next user gets a new instance. Present users keep theirs to their end; without users it is released, and this waits for
+ * the release. `false` if there was nothing to invalidate.
  *
- * **Interruption** — of the wait only; the instance is invalid all the same. **Errors** — none; a failed release is the
- *   owner's to hear. **Cost** — that of the release, if it waits for it.
+ * **Interruption** — Waiting: only the wait ends. **Errors** — A failed release is in the exit of the owner's close.
  *
  * @category operations
  * @since 0.1.0
@@ -887,57 +565,138 @@ export const getKey: {
 export const invalidate = <A, E>(
   self: Shared<A, E>,
   options?: InvalidateOptions<A>
-): Effect.Effect<boolean> => invalidateCell(self.cell, options)
+): Effect.Effect<boolean> => invalidateKey(self, undefined, options)
 
 /**
  * `invalidate` of one key.
  *
- * **Interruption**, **Errors**, **Cost** — as `invalidate`.
+ * **Interruption**, **Errors** — as `invalidate`.
  *
  * @category operations
  * @since 0.1.0
  */
-export const invalidateKey = <K, A, E>(
-  self: KeyedShared<K, A, E>,
-  key: K,
-  options?: InvalidateOptions<A>
-): Effect.Effect<boolean> =>
-  Effect.suspend(() =>
-    Option.match(MutableHashMap.get(self.cells, key), {
-      onNone: () => Effect.succeed(false),
-      onSome: (cell) => invalidateCell(cell, options)
+export const invalidateKey: {
+  <K, A>(
+    key: K,
+    options?: InvalidateOptions<A>
+  ): <E>(self: KeyedShared<K, A, E>) => Effect.Effect<boolean>
+  <K, A, E>(
+    self: KeyedShared<K, A, E>,
+    key: K,
+    options?: InvalidateOptions<A>
+  ): Effect.Effect<boolean>
+} = dual(
+  ([self]) => self instanceof SharedHandle,
+  <K, A, E>(
+    self: KeyedShared<K, A, E>,
+    key: K,
+    options: InvalidateOptions<A> = {}
+  ): Effect.Effect<boolean> =>
+    Effect.suspend(() => {
+      const instance = groupOf(self).present(key)
+      if (instance === undefined) return Effect.succeed(false)
+      if ("only" in options) {
+        const { outcome } = instance
+        const isMeant = outcome !== undefined && Exit.isSuccess(outcome) &&
+          outcome.value === options.only
+        if (!isMeant) return Effect.succeed(false)
+      }
+      instance.isRetired = true
+      instance.settle()
+      return instance.state === "ending"
+        ? Effect.as(Fiber.await(instance.fiber), true)
+        : Effect.succeed(true)
     })
+)
+
+/**
+ * Restarts the `idleTimeToLive` of an instance without users, as a use would. `false` if there is no instance; none is acquired.
+ *
+ * @category operations
+ * @since 0.1.0
+ */
+export const touch = <A, E>(self: Shared<A, E>): Effect.Effect<boolean> => touchKey(self, undefined)
+
+/**
+ * `touch` of one key.
+ *
+ * @category operations
+ * @since 0.1.0
+ */
+export const touchKey: {
+  <K>(key: K): <A, E>(self: KeyedShared<K, A, E>) => Effect.Effect<boolean>
+  <K, A, E>(self: KeyedShared<K, A, E>, key: K): Effect.Effect<boolean>
+} = dual(
+  2,
+  <K, A, E>(self: KeyedShared<K, A, E>, key: K): Effect.Effect<boolean> =>
+    Effect.sync(() => {
+      const instance = groupOf(self).present(key)
+      instance?.settle()
+      return instance !== undefined
+    })
+)
+
+// Getters.
+
+/**
+ * The present instance, and the number of former ones, exact in the step that reads them.
+ *
+ * @category getters
+ * @since 0.1.0
+ */
+export const stats = <A, E>(self: Shared<A, E>): Effect.Effect<Stats> =>
+  Effect.map(
+    statsKey(self, undefined),
+    Option.getOrElse((): Stats => ({
+      state: groupOf(self).isClosed ? "closed" : "none",
+      users: 0,
+      former: 0
+    }))
   )
 
 /**
- * How many have the present instance or await it.
+ * `stats` of one key; none if it has no instance.
  *
  * @category getters
  * @since 0.1.0
  */
-export const refCount = (self: Shared<unknown, unknown>): Effect.Effect<number> =>
-  Effect.sync(() => self.cell.current?.users ?? 0)
+export const statsKey: {
+  <K>(key: K): <A, E>(self: KeyedShared<K, A, E>) => Effect.Effect<Option.Option<Stats>>
+  <K, A, E>(self: KeyedShared<K, A, E>, key: K): Effect.Effect<Option.Option<Stats>>
+} = dual(
+  2,
+  <K, A, E>(self: KeyedShared<K, A, E>, key: K): Effect.Effect<Option.Option<Stats>> =>
+    Effect.sync(() => {
+      const group = groupOf(self)
+      const line = group.lineOf(key)
+      if (line === undefined) return Option.none()
+      const present = group.present(key)
+      const state = present?.outcome === undefined ? "opening" : "open"
+      return Option.some<Stats>({
+        state: group.isClosed ? "closed" : present === undefined ? "none" : state,
+        users: present?.users.size ?? 0,
+        former: line.length - (present === undefined ? 0 : 1)
+      })
+    })
+)
 
 /**
- * Where the present instance stands, exact in the step that reads it.
+ * How many have the present instance or wait for its acquire.
  *
  * @category getters
  * @since 0.1.0
  */
-export const stats = (self: Shared<unknown, unknown>): Effect.Effect<Stats> =>
-  Effect.sync(() => statsOf(self.cell))
+export const refCount = <A, E>(self: Shared<A, E>): Effect.Effect<number> =>
+  Effect.map(stats(self), ({ users }) => users)
 
 /**
- * Where the instance of a key stands; none if nothing is known of the key.
+ * The keys that have an instance, those being opened, idle or released included.
  *
  * @category getters
  * @since 0.1.0
  */
-export const statsKey = <K, A, E>(
-  self: KeyedShared<K, A, E>,
-  key: K
-): Effect.Effect<Option.Option<Stats>> =>
-  Effect.sync(() => Option.map(MutableHashMap.get(self.cells, key), statsOf))
+export const keys = <K, A, E>(self: KeyedShared<K, A, E>): Effect.Effect<ReadonlyArray<K>> =>
+  Effect.sync(() => MutableHashMap.keys(groupOf(self).lines))
 
 /**
  * How many keys have an instance, those being opened, idle or released included.
@@ -946,4 +705,4 @@ export const statsKey = <K, A, E>(
  * @since 0.1.0
  */
 export const size = <K, A, E>(self: KeyedShared<K, A, E>): Effect.Effect<number> =>
-  Effect.sync(() => MutableHashMap.size(self.cells))
+  Effect.sync(() => MutableHashMap.size(groupOf(self).lines))

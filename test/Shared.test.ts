@@ -14,7 +14,7 @@ import {
   ScopedRef,
   TestClock
 } from "effect"
-import { Ledger, Managed } from "holdfast"
+import { Ledger, Managed, Mutex } from "holdfast"
 import * as Shared from "holdfast/Shared"
 
 const settle = Effect.repeatN(Effect.yieldNow(), 30)
@@ -311,6 +311,46 @@ describe("Shared", () => {
       expect(log).toEqual([])
     }))
 
+  it.effect("Shared-6: closed by a fiber that uses it, the close names that fiber and its line instead of waiting for it", () =>
+    Effect.gen(function*() {
+      const { acquire, log } = makeResource()
+      const owner = yield* Scope.make()
+      const shared = yield* Scope.extend(Shared.make({ name: "line", acquire }), owner)
+      const user = yield* Effect.forkDaemon(
+        Shared.use(shared, () => Effect.exit(Scope.close(owner, Exit.void)))
+      )
+      yield* settle
+      const ended = yield* Effect.fromNullable(user.unsafePoll())
+      const closed = yield* ended
+      expect(Exit.isFailure(closed) && Array.from(Cause.defects(closed.cause))).toMatchObject([{
+        _tag: "SharedClosedByHolder",
+        shared: "line",
+        fiber: `#${user.id().id}`,
+        site: expect.stringContaining("Shared.test.ts")
+      }])
+      expect(log).toEqual(["+1", "-1"])
+      expect(yield* Shared.stats(shared)).toEqual({ state: "closed", users: 0, former: 0 })
+    }).pipe(Effect.provide(Ledger.layer())))
+
+  it.effect("Shared-6: closed by a user of one key, the close still waits for the others", () =>
+    Effect.gen(function*() {
+      const owner = yield* Scope.make()
+      const keyed = yield* Scope.extend(
+        Shared.makeKeyed({ name: "line", acquire: (key: string) => Effect.succeed(key) }),
+        owner
+      )
+      const end = yield* Deferred.make<void>()
+      yield* Effect.fork(Shared.useKey(keyed, "b", () => Deferred.await(end)))
+      const user = yield* Effect.forkDaemon(
+        Shared.useKey(keyed, "a", () => Effect.exit(Scope.close(owner, Exit.void)))
+      )
+      yield* settle
+      expect(user.unsafePoll()).toBe(null)
+      yield* Deferred.succeed(end, undefined)
+      const closed = yield* Fiber.join(user)
+      expect(Exit.isFailure(closed) && Cause.pretty(closed.cause)).toContain("\"line[a]\"")
+    }))
+
   it.effect("Shared-7: a release that hangs is abandoned at its deadline, and the user that waited hears of it", () =>
     Effect.gen(function*() {
       const ledger = yield* Ledger.Ledger
@@ -411,6 +451,98 @@ describe("Shared", () => {
       }).pipe(Effect.provide(Layer.scoped(Line, Shared.make({ name: "line", acquire }))))
     }))
 
+  it.effect("Shared-4: `touch` restarts the idle time, as a use would; without an instance it acquires none", () =>
+    Effect.gen(function*() {
+      const { acquire, log } = makeResource()
+      const shared = yield* Shared.make({ name: "line", acquire, idleTimeToLive: "1 minute" })
+      expect(yield* Shared.touch(shared)).toBe(false)
+      yield* Shared.use(shared, () => Effect.void)
+      yield* TestClock.adjust("40 seconds")
+      expect(yield* Shared.touch(shared)).toBe(true)
+      yield* TestClock.adjust("40 seconds")
+      expect(log).toEqual(["+1"])
+      yield* TestClock.adjust("20 seconds")
+      expect(log).toEqual(["+1", "-1"])
+    }).pipe(Effect.scoped))
+
+  it.effect("Shared-4: the idle time may depend on the value; one that is no duration fails its users, and is released", () =>
+    Effect.gen(function*() {
+      const { acquire, log } = makeResource()
+      const shared = yield* Shared.make({
+        name: "line",
+        acquire,
+        idleTimeToLive: (id) => id === 1 ? "1 minute" : id === 2 ? 0 : -1
+      })
+      yield* Shared.use(shared, () => Effect.void)
+      yield* TestClock.adjust("1 minute")
+      yield* Shared.use(shared, () => Effect.void)
+      expect(log).toEqual(["+1", "-1", "+2", "-2"])
+      const exit = yield* Effect.exit(Shared.use(shared, () => Effect.void))
+      expect(Exit.isFailure(exit) && Cause.pretty(exit.cause)).toContain(
+        "Shared \"line\": `idleTimeToLive` must be a duration, 0 or more"
+      )
+      yield* settle
+      expect(log.slice(4)).toEqual(["+3", "-3"])
+    }).pipe(Effect.scoped))
+
+  it.effect("Options-1: a wrong option is a defect that says what to write", () =>
+    Effect.gen(function*() {
+      const textOf = (make: Effect.Effect<unknown, never, Scope.Scope>) =>
+        Effect.map(Effect.exit(make), (exit) => Exit.isFailure(exit) && Cause.pretty(exit.cause))
+      const line = { name: "line", acquire: Effect.void }
+      expect(yield* textOf(Shared.make({ ...line, idleTimeToLive: NaN }))).toContain(
+        "Shared.make: `idleTimeToLive` must be a duration"
+      )
+      expect(yield* textOf(Shared.make({ ...line, ["capacity" as "name"]: "2" }))).toContain(
+        "Shared.make has no option `capacity`"
+      )
+      const keyed = { name: "line", acquire: () => Effect.void, capacity: 0 }
+      expect(yield* textOf(Shared.makeKeyed(keyed))).toContain(
+        "Shared.makeKeyed: `capacity` must be an integer, 1 or more"
+      )
+    }).pipe(Effect.scoped))
+
+  it.effect("a handle is pipeable, shows its name and counters, and is no handle of another sort", () =>
+    Effect.gen(function*() {
+      const shared = yield* Shared.make({ name: "line", acquire: Effect.succeed(1) })
+      const keyed = yield* Shared.makeKeyed({
+        name: "lines",
+        acquire: (key: string) => Effect.succeed(key)
+      })
+      expect(yield* shared.pipe(Shared.use(Effect.succeed))).toBe(1)
+      expect(JSON.parse(JSON.stringify(shared))).toEqual({
+        _id: "Shared",
+        name: "line",
+        isClosed: false,
+        instances: 0
+      })
+      // @ts-expect-error a mutex
+      expect(() => Shared.use(Mutex.unsafeMake(), Effect.succeed)).not.toBe(undefined)
+      // @ts-expect-error one with keys
+      expect(() => Shared.use(keyed, Effect.succeed)).not.toBe(undefined)
+    }).pipe(Effect.scoped))
+
+  it.effect("Shared-1: `layer` and `layerKeyed` offer it to services, and close with them", () =>
+    Effect.gen(function*() {
+      const { acquire, log } = makeResource()
+      class Line extends Context.Tag("Line")<Line, Shared.Shared<number, string>>() {}
+      class Lines
+        extends Context.Tag("Lines")<Lines, Shared.KeyedShared<string, number, string>>()
+      {}
+      const live = Layer.merge(
+        Shared.layer(Line, { name: "line", acquire, idleTimeToLive: Duration.infinity }),
+        Shared.layerKeyed(Lines, { name: "lines", acquire: () => acquire })
+      )
+      yield* Effect.provide(
+        Effect.gen(function*() {
+          expect(yield* Shared.use(yield* Line, Effect.succeed)).toBe(1)
+          expect(yield* Shared.useKey(yield* Lines, "a", Effect.succeed)).toBe(2)
+        }),
+        live
+      )
+      expect(log).toEqual(["+1", "+2", "-2", "-1"])
+    }))
+
   it.live("a plain timeout leaks from Effect's RcRef.get and ScopedRef.set, and not from ours", () =>
     Effect.gen(function*() {
       const leftOpen = <A>(
@@ -508,6 +640,28 @@ describe("KeyedShared", () => {
       })
       expect(yield* Shared.size(keyed)).toBe(0)
       expect(yield* Shared.statsKey(keyed, "a")).toEqual(Option.none())
+    }).pipe(Effect.scoped))
+
+  it.effect("KeyedShared-1: `keys` has what is open or idle, each for a time that may depend on the key; `touchKey` restarts it", () =>
+    Effect.gen(function*() {
+      const { acquire, log } = keyedResource()
+      const keyed = yield* Shared.makeKeyed({
+        name: "line",
+        acquire,
+        idleTimeToLive: (key, value) => key === value && key === "a" ? "1 minute" : "2 minutes"
+      })
+      for (const key of ["a", "b", "c"]) yield* Shared.useKey(keyed, key, () => Effect.void)
+      expect(yield* Shared.keys(keyed)).toEqual(["a", "b", "c"])
+      yield* TestClock.adjust("1 minute")
+      expect(yield* Shared.keys(keyed)).toEqual(["b", "c"])
+      expect([yield* Shared.touchKey(keyed, "c"), yield* Shared.touchKey("a")(keyed)]).toEqual([
+        true,
+        false
+      ])
+      yield* TestClock.adjust("1 minute")
+      expect([log.slice(3), yield* Shared.keys(keyed)]).toEqual([["-a", "-b"], ["c"]])
+      expect(yield* Shared.invalidateKey<string, string>("c", { only: "c" })(keyed)).toBe(true)
+      expect(yield* Shared.keys(keyed)).toEqual([])
     }).pipe(Effect.scoped))
 
   it.effect("KeyedShared-1: nothing is left by a failed acquire, one that throws, and a closed owner", () =>

@@ -129,8 +129,8 @@ describe("exports", () => {
         make resize stats take takeInMask takeWithinInMask tryWithPermits unsafeMake unsafeRelease unsafeStats unsafeTryTake withPermit withPermits
         type Restore Semaphore Stats
       holdfast/Shared
-        SharedClosed SharedFull get getKey invalidate invalidateKey make makeKeyed refCount size stats statsKey use useKey
-        type CommonOptions InvalidateOptions KeyedOptions KeyedShared Options Shared Stats
+        SharedClosed SharedClosedByHolder SharedFull TypeId get getKey invalidate invalidateKey keys layer layerKeyed make makeKeyed refCount size stats statsKey touch touchKey use useKey
+        type InvalidateOptions KeyedOptions KeyedShared Options Shared Stats TypeId
       holdfast/Shutdown
         Shutdown ShutdownTimeout drains inFlight isReady onDrain onStop phase reason report request requested run shortfall unsafeMake
         type Budgets Ended FiberReport HookReport Options Phase PhaseReport Reason Report ResourceReport Service Unfinished

@@ -146,8 +146,8 @@ export const mutants: ReadonlyArray<Mutant> = [
   ),
   mutant(
     "who leaves what is shared stays in the ledger",
-    "Shared.ts",
-    "  hold?.left(Exit.isFailure(exit) ? exit.cause : undefined)\n",
+    "Shared/instances.ts",
+    "  user.hold?.left(Exit.isFailure(exit) ? exit.cause : undefined)\n",
     "",
     "Shared.use"
   ),
@@ -242,34 +242,34 @@ export const mutants: ReadonlyArray<Mutant> = [
   withoutMask(
     "a use of what is shared without its mask",
     "Shared.ts",
-    "(restore) =>\n    takeInMask(cellOf(), restore, site, (instance, value, hold) =>\n      Effect.matchCauseEffect(",
+    "(restore) =>\n    Instances.enterInMask(\n      groupOf(self),",
     "Shared.use"
   ),
   mutant(
-    "who is interrupted while it opens is not counted out",
-    "Shared.ts",
-    "      return leave(instance, hold, Exit.failCause(cause))\n",
-    "      return Effect.failCause(cause)\n",
+    "who is interrupted while it opens stays a user",
+    "Shared/instances.ts",
+    "    onFailure: (cause) => leave(instance, user, Exit.failCause(cause)),\n",
+    "    onFailure: (cause) => Effect.failCause(cause),\n",
     "Shared.use, slow"
   ),
   mutant(
-    "a user who fails is not counted out",
+    "a user that fails stays a user",
     "Shared.ts",
-    "          onFailure: (cause) => leave(instance, hold, Exit.failCause(cause)),\n          onSuccess",
-    "          onFailure: (cause) => Effect.failCause(cause),\n          onSuccess",
+    "onFailure: (cause) => Instances.leave(instance, user, Exit.failCause(cause)),",
+    "onFailure: (cause) => Effect.failCause(cause),",
     "Shared.use"
   ),
   withoutMask(
     "an instance is born interruptible from acquire to release",
-    "Shared.ts",
-    "(restore) =>\n        Effect.flatMap(\n          restore(\n            Effect.forEach(after",
+    "Shared/instances.ts",
+    "(restore) =>\n        Effect.flatMap(restore(awaitAll(after))",
     "Shared.use"
   ),
   mutant(
-    "who is counted out does not look whether it was the last",
-    "Shared.ts",
-    "    this.users--\n    this.settle()",
-    "    this.users--",
+    "the last user to leave does not end the instance",
+    "Shared/instances.ts",
+    "    this.users.delete(user)\n    this.settle()",
+    "    this.users.delete(user)",
     "Shared.use"
   ),
   // Managed.
