@@ -10,6 +10,7 @@ import { Managed } from "holdfast"
 import * as ExitStack from "holdfast/ExitStack"
 import { spawnSync } from "node:child_process"
 import * as path from "node:path"
+import { tool } from "./support/tools.ts"
 
 interface Outcome {
   readonly log: ReadonlyArray<string>
@@ -698,15 +699,11 @@ const differences: Readonly<Record<string, Outcome & { readonly why: string }>> 
 }
 
 const program = path.join(import.meta.dirname, "support/programs/exit_stack.py")
-const { error, stderr, stdout } = spawnSync("python3", [program], {
-  encoding: "utf8",
-  timeout: 60_000
-})
-const isAbsent = error !== undefined && "code" in error && error.code === "ENOENT"
+const interpreter = tool("python3")
+const { error, stderr, stdout } = interpreter === undefined
+  ? { error: undefined, stderr: "", stdout: "" }
+  : spawnSync(interpreter, [program], { encoding: "utf8", timeout: 60_000 })
 const python = stdout ? JSON.parse(stdout) as Readonly<Record<string, Outcome>> : {}
-if (isAbsent) {
-  process.stderr.write("ExitStack.parity: no python3 here; the rows of the table are skipped.\n")
-}
 
 const outcomeOf = async (name: string): Promise<Outcome> => {
   const log: Log = []
@@ -716,7 +713,7 @@ const outcomeOf = async (name: string): Promise<Outcome> => {
 }
 
 describe("AsyncExitStack and ExitStack", () => {
-  it.skipIf(isAbsent)(
+  it.skipIf(interpreter === undefined)(
     "ExitStack-1, ExitStack-3, ExitStack-4: both have the same table",
     () => {
       expect([error, stderr]).toEqual([undefined, ""])
@@ -730,7 +727,7 @@ describe("AsyncExitStack and ExitStack", () => {
     const row = different === undefined
       ? `${title}: alike`
       : `${title}: different, for ${different.why}`
-    it.skipIf(isAbsent)(row, async () => {
+    it.skipIf(interpreter === undefined)(row, async () => {
       const ours = await outcomeOf(name)
       if (different === undefined) return expect(ours).toEqual(python[name])
       const { end, log } = different

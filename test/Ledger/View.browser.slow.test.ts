@@ -1,6 +1,6 @@
 /**
  * The page in a real headless Chromium, opened from a file: it is used as a person would, and its document is read. Skipped,
- * visibly, where there is no Chromium.
+ * with a line on standard error, where there is no Chromium; with `CI=true` that is an error.
  */
 import { afterAll, beforeAll, describe, expect, it } from "@effect/vitest"
 import type { Ledger } from "holdfast"

@@ -2,16 +2,15 @@
  * A real headless Chromium over the DevTools protocol, with nothing but Node: the protocol goes through two pipes, a JSON
  * message at a time, each ended by a zero byte.
  */
-import { type ChildProcess, spawn, spawnSync } from "node:child_process"
+import { type ChildProcess, spawn } from "node:child_process"
 import * as fs from "node:fs"
 import * as os from "node:os"
 import * as path from "node:path"
 import type { Readable, Writable } from "node:stream"
+import { tool } from "./tools.ts"
 
 /** The browser on this machine, if there is one. */
-export const executable = ["chromium", "chromium-browser", "google-chrome"].find((name) =>
-  spawnSync(name, ["--version"]).status === 0
-)
+export const executable = tool("chromium")
 
 export interface Page {
   readonly send: (

@@ -8,6 +8,7 @@ import * as os from "node:os"
 import * as path from "node:path"
 import { fileURLToPath } from "node:url"
 import { stripVTControlCharacters } from "node:util"
+import { tool } from "./tools.ts"
 
 /** `holdfast` is Main.run with Managed, `raw` NodeRuntime.runMain with Effect.acquireRelease. */
 export type Runner = "holdfast" | "raw"
@@ -84,9 +85,10 @@ sys.exit(os.WEXITSTATUS(status))
 
 /** Whether this machine can give a child a terminal. */
 export const hasTerminal = (): boolean =>
-  [["python3", "-c", "import pty"], ["npm", "--version"], ["bash", "-c", "true"]].every((
-    [command, ...args]
-  ) => spawnSync(command!, args).status === 0)
+  tool("python3") !== undefined
+  && [["npm", "--version"], ["bash", "-c", "true"]].every(([command, ...args]) =>
+    spawnSync(command!, args).status === 0
+  )
 
 /** A folder with a package whose `start` is the program. */
 const packageOf = (folder: string, program: ReadonlyArray<string>): void =>
