@@ -35,10 +35,12 @@ const openOrigin = (folder: string) =>
     return origin
   })
 
-const whatNext = (folder: string): ReadonlyArray<string> => [
+const whatNext = (folder: string, code: number): ReadonlyArray<string> => [
   "",
   `The files are in ${folder}. What to try next:`,
-  "  npm start                                  again: everything is there and verified, nothing is fetched",
+  code === 0
+    ? "  npm start                                  again: every file is verified, nothing is fetched"
+    : "  npm start                                  again: files that are there are verified, the others fetched",
   `  rm -r ${folder} && npm start   and press Ctrl-C in the middle: it finishes what it has begun; run it again to resume`,
   "  npm start -- urls.txt --to out             your own list, one URL per line"
 ]
@@ -69,7 +71,7 @@ export const demo = (
         drain: Duration.seconds(25)
       }, voice)
     }))
-    for (const line of whatNext(to)) yield* voice.line(line)
+    for (const line of whatNext(to, code)) yield* voice.line(line)
     return code
   }).pipe(
     Effect.catchAll((error) =>

@@ -38,6 +38,7 @@ import * as LockPostgres from "../Lock/Postgres.ts"
 import * as Postgres from "../Postgres.ts"
 import * as Embedded from "../Postgres/Embedded.ts"
 import * as Shutdown from "../Shutdown.ts"
+import * as MirrorFolder from "./mirrorFolder.ts"
 import * as MirrorPath from "./mirrorPath.ts"
 import * as MirrorStore from "./mirrorStore.ts"
 import * as Progress from "./progress.ts"
@@ -78,17 +79,6 @@ export interface Voice {
   readonly progress: Progress.Sink
 }
 
-/** The folder cannot be written. */
-export class FolderUnusable extends Data.TaggedError("FolderUnusable")<{
-  readonly folder: string
-  readonly cause: unknown
-}> {
-  override get message(): string {
-    const why = this.cause instanceof Error ? this.cause.message : String(this.cause)
-    return `Cannot write into the folder ${this.folder}: ${why}. Give another --to, or its rights to this account.`
-  }
-}
-
 /** The report, or the ledger, cannot be written where it was asked for; found before anything is touched. */
 export class ReportUnusable extends Data.TaggedError("ReportUnusable")<{
   readonly option: "report" | "ledger"
@@ -111,16 +101,6 @@ export class HeldElsewhere extends Data.TaggedError("HeldElsewhere")<{
       onSome: ({ holder }) => holder
     })
     return `The folder ${this.folder} is being mirrored by ${by}. Wait until it has ended, or give another --to.`
-  }
-}
-
-/** A way out of the folder that was there before us, such as a symbolic link. */
-export class OutsideFolder extends Data.TaggedError("OutsideFolder")<{
-  readonly path: string
-  readonly leadsTo: string
-}> {
-  override get message(): string {
-    return `${this.path} leads out of the folder, to ${this.leadsTo}. Remove that link to mirror below it.`
   }
 }
 
@@ -150,23 +130,6 @@ const describeCause = (cause: Cause.Cause<unknown>): string =>
   })
 
 // ------------------------------------------------------------------------------------------- the scope
-
-const openFolder = (to: string) =>
-  Effect.gen(function*() {
-    const fs = yield* FileSystem.FileSystem
-    const absolute = path.resolve(to)
-    const own = path.join(absolute, ".holdfast")
-    const opened = Effect.gen(function*() {
-      yield* fs.makeDirectory(own, { recursive: true })
-      yield* fs.access(absolute, { writable: true })
-      yield* fs.access(own, { writable: true })
-      return yield* fs.realPath(absolute)
-    })
-    return yield* Effect.mapError(
-      opened,
-      (cause) => new FolderUnusable({ folder: absolute, cause })
-    )
-  })
 
 /** Refuses a file that could not be written in the end, or would replace the list or the other file. */
 const checkPlace = (option: "report" | "ledger", { ledger, list, report, to }: Options) =>
@@ -217,18 +180,6 @@ const connectionOf = (folder: string, databaseUrl: Redacted.Redacted | undefined
     )
     : Effect.succeed({ url: Redacted.value(databaseUrl) })
 
-/** A fresh folder for what is being downloaded: whatever lies there was left by a killed run. */
-const openParts = (folder: string) =>
-  Effect.gen(function*() {
-    const fs = yield* FileSystem.FileSystem
-    const parts = path.join(folder, ".holdfast", "parts")
-    const clear = fs.remove(parts, { recursive: true, force: true })
-    return yield* Effect.acquireRelease(
-      Effect.as(Effect.zipRight(clear, fs.makeDirectory(parts)), parts),
-      () => Effect.ignore(clear)
-    ).pipe(Effect.mapError((cause) => new FolderUnusable({ folder: parts, cause })))
-  })
-
 // ------------------------------------------------------------------------------------------- one item
 
 const isUnchanged = (file: string, row: MirrorStore.Row) =>
@@ -246,18 +197,8 @@ const fetchInto = (folder: string, parts: string, place: string, url: string, op
   readonly onBytes: (added: number) => void
 }) =>
   Effect.gen(function*() {
-    const fs = yield* FileSystem.FileSystem
     const destination = path.join(folder, place)
-    const parent = path.dirname(destination)
-    yield* Effect.mapError(
-      fs.makeDirectory(parent, { recursive: true }),
-      Files.toFileError("mkdir", parent)
-    )
-    const real = yield* Effect.mapError(fs.realPath(parent), Files.toFileError("realPath", parent))
-    // INVARIANT Mirror-2: the names are safe by themselves; what was in the folder before us may not be.
-    if (real !== folder && !real.startsWith(folder + path.sep)) {
-      return yield* new OutsideFolder({ path: parent, leadsTo: real })
-    }
+    yield* MirrorFolder.openAbove(folder, destination)
     return yield* Http.download(url, destination, {
       ...options,
       partial: path.join(
@@ -294,7 +235,7 @@ const download = (
     const shutdown = yield* Shutdown.Shutdown
     const store = yield* MirrorStore.open
     const checkpoint = yield* BatchPostgres.checkpoint({ run: `mirror:${folder}` })
-    const parts = yield* openParts(folder)
+    const parts = yield* MirrorFolder.openParts(folder)
     const taken = new Map(
       Array.from(store.rows.values()).flatMap(({ path, url }) => path === null ? [] : [[url, path]])
     )
@@ -377,7 +318,7 @@ const settled = (
 
 const inFolder = (options: Options, list: UrlList.UrlList, course: Course, voice: Voice) =>
   Effect.scoped(Effect.gen(function*() {
-    const folder = yield* openFolder(options.to)
+    const folder = yield* MirrorFolder.open(options.to)
     yield* take(yield* LockFile.make({ namespace: "holdfast" }), folder)
     const connection = yield* connectionOf(folder, options.databaseUrl)
     const services = yield* Layer.build(Layer.merge(
@@ -407,6 +348,7 @@ const codeOf = (error: { readonly _tag: string }): number => {
     case "ListEmpty":
     case "ListBinary":
     case "FolderUnusable":
+    case "LinkRefused":
     case "ReportUnusable":
     case "TableUnusable":
     case "InvalidUrl":

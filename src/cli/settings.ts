@@ -33,22 +33,20 @@ export const count = (
     ? Effect.succeed(value)
     : new BadOption({ option, value: String(value), expected: `a whole number, ${least} or more` })
 
-/** `"25 seconds"`, `"500 millis"`, or a bare number of seconds. */
+const durationExpected = "a duration with its unit, such as \"25 seconds\" or \"500 millis\""
+
+/** `"25 seconds"`, `"500 millis"`. A bare number has no unit: 5 might be seconds or milliseconds. */
 export const duration = (
   option: string,
   value: string
-): Effect.Effect<Duration.Duration, BadOption> => {
-  const text = /^\d+$/.test(value.trim()) ? `${value.trim()} seconds` : value.trim()
-  return Option.match(Duration.decodeUnknown(text), {
-    onNone: () =>
-      new BadOption({
-        option,
-        value,
-        expected: "a duration such as \"25 seconds\" or \"500 millis\""
-      }),
-    onSome: (found) => Effect.succeed(found)
-  })
-}
+): Effect.Effect<Duration.Duration, BadOption> =>
+  Option.match(
+    value.trim().startsWith("-") ? Option.none() : Duration.decodeUnknown(value.trim()),
+    {
+      onNone: () => new BadOption({ option, value: `"${value}"`, expected: durationExpected }),
+      onSome: (found) => Effect.succeed(found)
+    }
+  )
 
 const units: Readonly<Record<string, number>> = {
   "": 1,

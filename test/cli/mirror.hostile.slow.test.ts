@@ -252,6 +252,44 @@ describe("a hostile place", { timeout: 90_000 }, () => {
     expect(fs.readdirSync(path.join(work, "elsewhere"))).toEqual([])
   })
 
+  it("Mirror-2: nothing is made behind a host folder that is a link", async () => {
+    const elsewhere = path.join(work, "elsewhere")
+    fs.mkdirSync(elsewhere)
+    fs.mkdirSync(out)
+    const { host } = new URL(origin)
+    fs.symlinkSync(elsewhere, path.join(out, host.replace(":", "+")))
+    const ended = await mirror(writeList(work, [`${origin}/deep/er/one`]))
+    expect(ended.code, ended.out + ended.err).toBe(1)
+    expect(ended.out).toContain("leads out of the folder")
+    expect(fs.readdirSync(elsewhere)).toEqual([])
+  })
+
+  it("Mirror-2: `.holdfast` that is a link is refused, and nothing behind it is deleted", async () => {
+    const elsewhere = path.join(work, "elsewhere")
+    fs.mkdirSync(path.join(elsewhere, "parts"), { recursive: true })
+    fs.writeFileSync(path.join(elsewhere, "parts", "mine"), "of value")
+    fs.mkdirSync(out)
+    fs.symlinkSync(elsewhere, path.join(out, ".holdfast"))
+    const ended = await run(["mirror", fine(), "--to", out])
+    expect(ended.code, ended.out + ended.err).toBe(2)
+    expect(ended.err).toMatch(/\.holdfast is a symbolic link, to .*elsewhere\. .*Remove the link/)
+    expect(fs.readFileSync(path.join(elsewhere, "parts", "mine"), "utf8")).toBe("of value")
+    expect(fs.readdirSync(elsewhere)).toEqual(["parts"])
+  })
+
+  it("Mirror-2: a link where the database keeps its data is refused; a folder that is a link is used", async () => {
+    const elsewhere = path.join(work, "elsewhere")
+    fs.mkdirSync(path.join(elsewhere, ".holdfast"), { recursive: true })
+    fs.symlinkSync(work, path.join(elsewhere, ".holdfast", "pg"))
+    fs.symlinkSync(elsewhere, out)
+    const refused = await run(["mirror", fine(), "--to", out])
+    expect(refused.code, refused.out + refused.err).toBe(2)
+    expect(refused.err).toContain("pg is a symbolic link")
+    fs.rmSync(path.join(elsewhere, ".holdfast", "pg"))
+    expect((await mirror(fine())).code).toBe(0)
+    expect(filesBelow(elsewhere)).toHaveLength(2)
+  })
+
   it("a wrong database URL: exit 2, a clear line without the password", async () => {
     for (
       const url of [
@@ -317,6 +355,8 @@ describe("a hostile place", { timeout: 90_000 }, () => {
         [["mirror", list, "--to", out, "--concurrency", "0"], "whole number"],
         [["mirror", list, "--to", out, "--concurrency", "many"], "many"],
         [["mirror", list, "--to", out, "--drain", "soon"], "25 seconds"],
+        [["mirror", list, "--to", out, "--timeout", "5"], "a duration with its unit"],
+        [["mirror", list, "--to", out, "--timeout", "-5 seconds"], "a duration with its unit"],
         [["mirror", list, "--to", out, "--max-bytes", "lots"], "10MB"],
         [["mirror", list, "--to", out, "--frobnicate"], "--frobnicate"],
         [["frobnicate"], "mirror"]

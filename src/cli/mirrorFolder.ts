@@ -1,0 +1,125 @@
+/**
+ * mirrorFolder: the folder that a mirror writes to, and the folders below it.
+ *
+ * DESIGN. The folder itself may be a link: that is the user's choice, and its real path is used from then on. Below it the mirror
+ * makes and checks one component at a time, so that nothing is made behind a link before the link was seen. In `.holdfast`, where
+ * the mirror also deletes, it refuses every link but the one that Postgres/Embedded makes for its data.
+ *
+ * INVARIANTS Mirror-2, stated in mirror.ts and kept here.
+ * NOT DONE an account that replaces a folder by a link between the check and the write: Node has no `openat`.
+ */
+import type * as PlatformError from "@effect/platform/Error"
+import * as FileSystem from "@effect/platform/FileSystem"
+import * as Data from "effect/Data"
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import * as path from "node:path"
+import * as Files from "../Files.ts"
+
+/** The folder cannot be written. */
+export class FolderUnusable extends Data.TaggedError("FolderUnusable")<{
+  readonly folder: string
+  readonly cause: unknown
+}> {
+  override get message(): string {
+    const why = this.cause instanceof Error ? this.cause.message : String(this.cause)
+    return `Cannot write into the folder ${this.folder}: ${why}. Give another --to, or its rights to this account.`
+  }
+}
+
+/** A link stands where the mirror keeps, and deletes, files of its own. */
+export class LinkRefused extends Data.TaggedError("LinkRefused")<{
+  readonly path: string
+  readonly leadsTo: string
+}> {
+  override get message(): string {
+    return `${this.path} is a symbolic link, to ${this.leadsTo}. The mirror deletes files there, so it follows no link. `
+      + "Remove the link, or give another --to."
+  }
+}
+
+/** A link below the folder, made by somebody else, leads out of it. */
+export class OutsideFolder extends Data.TaggedError("OutsideFolder")<{
+  readonly path: string
+  readonly leadsTo: string
+}> {
+  override get message(): string {
+    return `${this.path} leads out of the folder, to ${this.leadsTo}. Remove that link to mirror below it.`
+  }
+}
+
+/** Where Postgres/Embedded keeps data that its account could not reach below the folder. */
+const embeddedData = "/var/lib/holdfast/"
+
+/** Makes a directory that may be there already, as a directory or as a link to one. */
+const ensure = (directory: string): Effect.Effect<
+  void,
+  PlatformError.PlatformError,
+  FileSystem.FileSystem
+> =>
+  Effect.flatMap(FileSystem.FileSystem, (fs) =>
+    Effect.catchIf(
+      fs.makeDirectory(directory),
+      (error) => error._tag === "SystemError" && error.reason === "AlreadyExists",
+      () => Effect.void
+    ))
+
+const refuseLink = (file: string, allowed?: string) =>
+  Effect.gen(function*() {
+    const fs = yield* FileSystem.FileSystem
+    const target = yield* Effect.option(fs.readLink(file))
+    if (Option.isNone(target)) return
+    const leadsTo = path.resolve(path.dirname(file), target.value)
+    if (allowed !== undefined && leadsTo.startsWith(allowed)) return
+    return yield* new LinkRefused({ path: file, leadsTo })
+  })
+
+/** Makes the folder and its `.holdfast`, and gives the real path of the folder. */
+export const open = (to: string) =>
+  Effect.gen(function*() {
+    const fs = yield* FileSystem.FileSystem
+    const absolute = path.resolve(to)
+    const usable = <A>(
+      work: Effect.Effect<A, PlatformError.PlatformError, FileSystem.FileSystem>
+    ) => Effect.mapError(work, (cause) => new FolderUnusable({ folder: absolute, cause }))
+    yield* usable(fs.makeDirectory(absolute, { recursive: true }))
+    const folder = yield* usable(fs.realPath(absolute))
+    const own = path.join(folder, ".holdfast")
+    yield* refuseLink(own)
+    yield* usable(ensure(own))
+    yield* refuseLink(path.join(own, "pg"), embeddedData)
+    yield* usable(fs.access(folder, { writable: true }))
+    yield* usable(fs.access(own, { writable: true }))
+    return folder
+  })
+
+/** An empty folder for partial downloads, removed with its scope. What lies there was left by a killed run. */
+export const openParts = (folder: string) =>
+  Effect.gen(function*() {
+    const fs = yield* FileSystem.FileSystem
+    const parts = path.join(folder, ".holdfast", "parts")
+    // Of a link this removes the link.
+    const clear = fs.remove(parts, { recursive: true, force: true })
+    return yield* Effect.acquireRelease(
+      Effect.as(Effect.zipRight(clear, fs.makeDirectory(parts)), parts),
+      () => Effect.ignore(clear)
+    ).pipe(Effect.mapError((cause) => new FolderUnusable({ folder: parts, cause })))
+  })
+
+/** INVARIANT Mirror-2: makes the folders above `file`, outermost first, and stops at one that leads out of `folder`. */
+export const openAbove = (folder: string, file: string) =>
+  Effect.gen(function*() {
+    const fs = yield* FileSystem.FileSystem
+    let above = folder
+    for (const name of path.relative(folder, path.dirname(file)).split(path.sep)) {
+      above = path.join(above, name)
+      yield* Effect.mapError(ensure(above), Files.toFileError("mkdir", above))
+      const real = yield* Effect.mapError(
+        fs.realPath(above),
+        Files.toFileError("realPath", above)
+      )
+      if (real !== folder && !real.startsWith(folder + path.sep)) {
+        return yield* new OutsideFolder({ path: above, leadsTo: real })
+      }
+    }
+  })

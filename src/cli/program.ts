@@ -1,0 +1,223 @@
+/**
+ * program: the command line of `holdfast`, and the process that runs it.
+ *
+ * DESIGN. Importing this file runs the command; ../cli.ts does, and has the exit codes.
+ */
+import * as Args from "@effect/cli/Args"
+import * as Command from "@effect/cli/Command"
+import * as CliOptions from "@effect/cli/Options"
+import * as ValidationError from "@effect/cli/ValidationError"
+import * as NodeContext from "@effect/platform-node/NodeContext"
+import * as Cause from "effect/Cause"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Option from "effect/Option"
+import * as Redacted from "effect/Redacted"
+import process from "node:process"
+import type { WriteStream } from "node:tty"
+import { stripVTControlCharacters } from "node:util"
+import * as Main from "../Main.ts"
+import * as Demo from "./demo.ts"
+import * as Explore from "./explore.ts"
+import * as Mirror from "./mirror.ts"
+import * as Settings from "./settings.ts"
+import * as View from "./view.ts"
+
+const voice: Mirror.Voice = {
+  line: (text) => Effect.sync(() => void process.stdout.write(`${text}\n`)),
+  // Not where the view or the report goes: that may be a file.
+  error: (text) => Effect.sync(() => void process.stderr.write(`${text}\n`)),
+  progress: process.stderr
+}
+
+// Guarded by the single thread: set once, by the command that ran.
+let exitCode = 0
+const exitWith = (program: Effect.Effect<number, Settings.BadOption, NodeContext.NodeContext>) =>
+  program.pipe(
+    Effect.catchAll((error) => Effect.as(voice.error(`holdfast: ${error.message}`), 2)),
+    Effect.map((code) => {
+      exitCode = code
+    })
+  )
+
+const optional = <A>(option: Option.Option<A>): A | undefined => Option.getOrUndefined(option)
+
+const mirror = Command.make("mirror", {
+  list: Args.text({ name: "urls.txt" }).pipe(
+    Args.withDescription("A text file, one URL per line; # starts a comment.")
+  ),
+  to: CliOptions.text("to").pipe(CliOptions.withDescription("The folder to mirror into.")),
+  concurrency: CliOptions.integer("concurrency").pipe(
+    CliOptions.withDescription("Downloads at once. Default 16."),
+    CliOptions.withDefault(Mirror.defaults.concurrency)
+  ),
+  perHost: CliOptions.integer("per-host").pipe(
+    CliOptions.withDescription("Connections to one host. Default 6."),
+    CliOptions.withDefault(Mirror.defaults.perHost)
+  ),
+  retries: CliOptions.integer("retries").pipe(
+    CliOptions.withDescription(
+      "Further attempts at what may pass (503, a cut connection). Default 4."
+    ),
+    CliOptions.withDefault(Mirror.defaults.retries)
+  ),
+  maxBytes: CliOptions.text("max-bytes").pipe(
+    CliOptions.withDescription("The largest file to accept, such as 500MB. Default: any."),
+    CliOptions.optional
+  ),
+  timeout: CliOptions.text("timeout").pipe(
+    CliOptions.withDescription("How long a server may be silent. Default \"30 seconds\"."),
+    CliOptions.withDefault("30 seconds")
+  ),
+  databaseUrl: CliOptions.redacted("database-url").pipe(
+    CliOptions.withDescription(
+      "A Postgres to keep the table in. Default: $DATABASE_URL, else an embedded server."
+    ),
+    CliOptions.optional
+  ),
+  report: CliOptions.text("report").pipe(
+    CliOptions.withDescription("Where to write the report as JSON."),
+    CliOptions.optional
+  ),
+  ledger: CliOptions.text("ledger").pipe(
+    CliOptions.withDescription(
+      "Where to write who held what, and when, as JSON for `holdfast view`."
+    ),
+    CliOptions.optional
+  ),
+  drain: CliOptions.text("drain").pipe(
+    CliOptions.withDescription(
+      "How long a first Ctrl-C lets running downloads go on. Default \"25 seconds\"."
+    ),
+    CliOptions.withDefault("25 seconds")
+  )
+}, (given) =>
+  exitWith(Effect.gen(function*() {
+    const fromEnvironment = process.env["DATABASE_URL"]
+    return yield* Mirror.mirror({
+      list: given.list,
+      to: yield* Settings.folder("to", given.to),
+      concurrency: yield* Settings.count("concurrency", given.concurrency, 1),
+      perHost: yield* Settings.count("per-host", given.perHost, 1),
+      retries: yield* Settings.count("retries", given.retries, 0),
+      maxBytes: Option.isNone(given.maxBytes)
+        ? undefined
+        : yield* Settings.bytes("max-bytes", given.maxBytes.value),
+      timeout: yield* Settings.duration("timeout", given.timeout),
+      databaseUrl: optional(given.databaseUrl)
+        ?? (fromEnvironment === undefined || fromEnvironment === ""
+          ? undefined
+          : Redacted.make(fromEnvironment)),
+      report: optional(given.report),
+      ledger: optional(given.ledger),
+      drain: yield* Settings.duration("drain", given.drain)
+    }, voice)
+  }))).pipe(
+    Command.withDescription(
+      "Downloads every URL of a list once, into files and a table, resumably."
+    )
+  )
+
+const demo = Command.make("demo", {
+  to: CliOptions.text("to").pipe(
+    CliOptions.withDescription("The folder to mirror into. Default holdfast-demo."),
+    CliOptions.withDefault("holdfast-demo")
+  )
+}, ({ to }) => exitWith(Effect.flatMap(Settings.folder("to", to), (to) => Demo.demo(to, voice))))
+  .pipe(
+    Command.withDescription("Mirrors a bundled origin on loopback, to show what `mirror` does.")
+  )
+
+const explore = Command.make("explore", {
+  module: Args.text({ name: "module" }).pipe(
+    Args.withDescription("A module that exports effects, or subjects { name, setup?, body }.")
+  ),
+  mode: CliOptions.choice("mode", ["quick", "full"]).pipe(
+    CliOptions.withDescription("Every point, or one of each class. Default full."),
+    CliOptions.withDefault("full" as const)
+  ),
+  json: CliOptions.boolean("json").pipe(
+    CliOptions.withDescription("One verdict per line, as JSON.")
+  )
+}, (given) => exitWith(Explore.explore(given, voice))).pipe(
+  Command.withDescription("Interrupts what a module exports at every point where production could.")
+)
+
+const view = Command.make("view", {
+  ledger: Args.text({ name: "ledger.json" }).pipe(
+    Args.withDescription("What `holdfast mirror --ledger` wrote.")
+  ),
+  html: CliOptions.boolean("html").pipe(
+    CliOptions.withDescription("One page, to be opened in a browser; it needs nothing else.")
+  ),
+  svg: CliOptions.boolean("svg").pipe(CliOptions.withDescription("A timeline.")),
+  text: CliOptions.boolean("text").pipe(
+    CliOptions.withDescription("Who holds what under whom. The default.")
+  ),
+  output: CliOptions.text("output").pipe(
+    CliOptions.withDescription("The file to write. Default: standard output."),
+    CliOptions.optional
+  )
+}, (given) =>
+  exitWith(View.view({
+    ...given,
+    output: optional(given.output),
+    width: process.stdout.isTTY ? process.stdout.columns : undefined
+  }, voice))).pipe(
+    Command.withDescription("Shows a ledger: who held what, when, and what was not let go.")
+  )
+
+const holdfast = Command.make("holdfast").pipe(
+  Command.withDescription("Resources that always come back."),
+  Command.withSubcommands([mirror, demo, explore, view])
+)
+
+/** Prints help as users type it, `$ holdfast mirror`, and in colours only on a terminal that has them. */
+const print = (stream: WriteStream) => (...texts: ReadonlyArray<unknown>): Effect.Effect<void> =>
+  Effect.sync(() => {
+    const text = texts.join(" ").replace(/^\$ (?!holdfast\b)/gm, "$ holdfast ")
+    const shown = stream.isTTY && stream.hasColors() ? text : stripVTControlCharacters(text)
+    stream.write(`${shown}\n`)
+  })
+
+const withPlainHelp = <A, E, R>(command: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+  Effect.consoleWith((console) =>
+    Effect.withConsole(command, {
+      ...console,
+      log: print(process.stdout),
+      error: print(process.stderr)
+    })
+  )
+
+/** The drain asked for, before the command line is parsed in full: Main needs it from the start. */
+const drainOf = (argv: ReadonlyArray<string>): Duration.Duration => {
+  const at = argv.findIndex((word) => word === "--drain" || word.startsWith("--drain="))
+  const text = at < 0 ? undefined : argv[at]!.split("=")[1] ?? argv[at + 1]
+  const asked = Effect.runSyncExit(Settings.duration("drain", text ?? "25 seconds"))
+  return Exit.isSuccess(asked) ? asked.value : Duration.seconds(25)
+}
+
+const badArguments = (exit: Exit.Exit<unknown, unknown>): boolean =>
+  Exit.isFailure(exit)
+  && Option.exists(Cause.failureOption(exit.cause), ValidationError.isValidationError)
+
+Main.run(
+  Command.run(holdfast, { name: "holdfast", version: "0.1.0" })(process.argv).pipe(
+    Effect.provide(NodeContext.layer),
+    withPlainHelp
+  ),
+  {
+    shutdown: {
+      // The batch's own grace ends first; this is for a drain that hangs.
+      stopTimeout: Duration.sum(drainOf(process.argv), "5 seconds"),
+      releaseTimeout: "15 seconds",
+      total: Duration.sum(drainOf(process.argv), "20 seconds")
+    },
+    // Who writes the ledger down wants the whole run: about four holds a URL.
+    ledger: process.argv.some((word) => /^--ledger(=|$)/.test(word)) ? { history: 100_000 } : {},
+    exitCode: (exit) => Exit.isSuccess(exit) ? exitCode : badArguments(exit) ? 2 : undefined,
+    // The command line's own complaint has been printed already.
+    isPrinted: ValidationError.isValidationError
+  }
+)
