@@ -212,7 +212,7 @@ interface Running<Item, A, E, E2, R> {
   readonly begin: (item: Item, key: string | undefined) => Attempts<A, E, R>
   readonly options: Options<Item, A, E, R, E, R, E2, R>
   readonly concurrency: number
-  readonly crew: Workers.Crew<E | E2>
+  readonly crew: Workers.Group<E | E2>
   readonly stop: Effect.Effect<unknown>
   readonly intake: Intake<Item>
   // Guarded by the single thread: read and written in one synchronous step per item.
@@ -421,7 +421,7 @@ export const run = <
         )
       )
     }
-    const crew = Workers.makeCrew<E | E2 | E3 | E4 | ItemTimeout>()
+    const crew = Workers.makeGroup<E | E2 | E3 | E4 | ItemTimeout>()
     const stopped = Deferred.unsafeMake<void>(FiberId.none)
     const run = supervise<Item, A, E | E2 | E3 | ItemTimeout, E4, R | R2 | R3 | R4 | R5>({
       name: job.name,
@@ -459,7 +459,7 @@ const supervise = <Item, A, E, E2, R>(
   const reportAs = (status: Report["status"]): Report => ({ name, status, ...tally })
   const workers = Workers.run(crew, {
     count: running.concurrency,
-    isDry: intake.isExhausted,
+    hasWork: () => !crew.stopped && !intake.isExhausted(),
     worker: () => worker(running),
     onInterrupted: drain === undefined
       ? stop

@@ -933,7 +933,7 @@ const closeTogether = (
         onSuccess: () => {}
       })
     return Effect.flatMap(
-      Workers.run(Workers.makeCrew<never>(), { count: members.length, worker }),
+      Workers.run(Workers.makeGroup<never>(), { count: members.length, worker }),
       () => causes.length === 0 ? Effect.void : Effect.failCause(causes.reduce(Cause.parallel))
     )
   })
@@ -990,7 +990,7 @@ class All<A, E, R> extends Base<A, E, R> {
       // All guarded by the single thread. `opened` is in the order in which they were open: the release goes back on it.
       const opened: Array<Opened<unknown, E>> = []
       const values: Array<unknown> = Array.from({ length: this.members.length })
-      const crew = Workers.makeCrew<E>()
+      const crew = Workers.makeGroup<E>()
       let next = 0
       const worker = (): Effect.Effect<void, E, R> =>
         Effect.whileLoop({

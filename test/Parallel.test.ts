@@ -1,7 +1,25 @@
 import { describe, expect, it } from "@effect/vitest"
-import { Cause, Deferred, Effect, Exit, Fiber, FiberRef, TestClock } from "effect"
+import {
+  Cause,
+  Context,
+  Deferred,
+  Effect,
+  Exit,
+  Fiber,
+  FiberId,
+  FiberRef,
+  Request,
+  RequestResolver,
+  TestClock
+} from "effect"
 import { Managed, Parallel } from "holdfast"
 import { expectTypeOf } from "vitest"
+
+const wide = { concurrency: "unbounded" } as const
+
+class Item extends Context.Tag("Item")<Item, Effect.Effect<unknown>>() {}
+
+class Get extends Request.TaggedClass("Get")<string, never, { readonly id: number }> {}
 
 /** A resource that knows when somebody uses it after its release. */
 const guarded = () => {
@@ -211,12 +229,98 @@ describe("Parallel", () => {
       expect(doubled).toEqual([2, 4, 6])
     }))
 
-  it.effect("a concurrency below 1 is a defect that says so", () =>
+  it.effect("an option that is not understood is a defect that says what to write", () =>
     Effect.gen(function*() {
-      const exit = yield* Effect.exit(Parallel.forEach([1], Effect.succeed, { concurrency: 0 }))
-      expect(Exit.isFailure(exit) && Cause.pretty(exit.cause)).toContain(
-        "concurrency must be 1 or more"
+      const said = (run: Effect.Effect<unknown>) =>
+        Effect.map(
+          Effect.exit(run),
+          (exit) => Exit.isFailure(exit) ? Cause.pretty(exit.cause) : exit
+        )
+      for (const concurrency of [0, -1, 1.5, Number.NaN]) {
+        expect(yield* said(Parallel.forEach([1, 2], Effect.succeed, { concurrency }))).toContain(
+          `Parallel.forEach: \`concurrency\` must be an integer, 1 or more, or "unbounded" or "inherit"; got ${concurrency}.`
+        )
+      }
+      // @ts-expect-error a wrong name
+      expect(yield* said(Parallel.forEach([1], Effect.succeed, { concurency: 2 }))).toContain(
+        "Parallel.forEach has no option `concurency`."
       )
+      // @ts-expect-error a wrong mode
+      expect(yield* said(Parallel.all([Effect.void], { mode: "both" }))).toContain(
+        `Parallel.all: \`mode\` must be one of "default", "validate", "either"; got "both".`
+      )
+    }))
+
+  it.effect("a fiber dump shows the workers that a caller waits for", () =>
+    Effect.gen(function*() {
+      const blockingOn = (run: Effect.Effect<unknown>) =>
+        Effect.gen(function*() {
+          const started: Array<FiberId.FiberId> = []
+          const item = Effect.zipRight(
+            Effect.flatMap(Effect.fiberId, (id) => Effect.sync(() => started.push(id))),
+            Effect.never
+          )
+          const fiber = yield* Effect.fork(Effect.provideService(run, Item, item))
+          yield* Effect.repeatN(Effect.yieldNow(), 5)
+          const { status } = yield* Fiber.dump(fiber)
+          yield* Fiber.interrupt(fiber)
+          const shown = status._tag === "Suspended"
+            ? FiberId.threadName(status.blockingOn)
+            : status._tag
+          return [shown.split(",").toSorted(), started.map(FiberId.threadName).toSorted()]
+        })
+      for (
+        const run of [
+          Parallel.forEach([1, 2, 3], () => Effect.flatten(Item), { concurrency: 2 }),
+          Parallel.all([Effect.flatten(Item), Effect.flatten(Item)], wide),
+          Parallel.race(Effect.flatten(Item), Effect.flatten(Item))
+        ]
+      ) {
+        const [shown, started] = yield* blockingOn(run as Effect.Effect<unknown>)
+        expect(started).toHaveLength(2)
+        expect(shown).toEqual(started)
+      }
+    }))
+
+  it.effect("Parallel-3: of what an interrupted sibling fails with, its own failure is in the cause, our interrupt is not", () =>
+    Effect.gen(function*() {
+      const slow = Effect.uninterruptible(
+        Effect.zipRight(Effect.repeatN(Effect.yieldNow(), 3), Effect.fail("slow"))
+      )
+      const exit = yield* Effect.exit(
+        Parallel.all([slow, Effect.zipRight(Effect.yieldNow(), Effect.fail("fast"))], wide)
+      )
+      if (Exit.isSuccess(exit)) return expect.fail("should have failed")
+      expect(Array.from(Cause.failures(exit.cause))).toEqual(["slow", "fast"])
+      expect(Cause.isInterrupted(exit.cause)).toBe(false)
+    }))
+
+  it.effect("Parallel-6: requests of interrupted items are abandoned and what was acquired before them is released; raw forEach hangs", () =>
+    Effect.gen(function*() {
+      for (let turns = 0; turns < 40; turns++) {
+        for (const wrap of [<A, E>(self: Effect.Effect<A, E>) => self, Effect.uninterruptible]) {
+          let held = 0
+          const resolver = RequestResolver.makeBatched((requests: ReadonlyArray<Get>) =>
+            Effect.zipRight(
+              Effect.repeatN(Effect.yieldNow(), 5),
+              Effect.forEach(requests, (request) => Request.succeed(request, "found"), {
+                discard: true
+              })
+            )
+          )
+          const item = Effect.acquireUseRelease(
+            Effect.sync(() => held++),
+            () => wrap(Effect.request(new Get({ id: 1 }), resolver)),
+            () => Effect.sync(() => held--)
+          )
+          const fiber = yield* Effect.fork(
+            Parallel.forEach([1, 2, 3], () => item, { concurrency: 2, batching: true })
+          )
+          yield* Effect.repeatN(Effect.yieldNow(), turns)
+          yield* Fiber.interrupt(fiber)
+          expect([turns, held]).toEqual([turns, 0])
+        }
+      }
     }))
 
   it.effect("Parallel-5: a race returns the first success after its losers have ended", () =>
@@ -237,7 +341,7 @@ describe("Parallel", () => {
   it.effect("Parallel-5: fails with all causes when nobody wins; a defect of a loser is kept", () =>
     Effect.gen(function*() {
       const failed = yield* Effect.exit(Parallel.raceAll([Effect.fail("a"), Effect.fail("b")]))
-      expect(Exit.isFailure(failed) && Array.from(Cause.failures(failed.cause))).toEqual(["a", "b"])
+      expect(Exit.isFailure(failed) && Array.from(Cause.failures(failed.cause))).toEqual(["b", "a"])
       const dirty = Effect.onInterrupt(Effect.never, () => Effect.die("release broke"))
       const kept = yield* Effect.exit(
         Parallel.race(dirty, Effect.zipRight(Effect.yieldNow(), Effect.succeed(1)))
@@ -268,6 +372,6 @@ describe("Parallel", () => {
       const exit = fiber.unsafePoll()
       yield* Fiber.interruptFork(fiber)
       if (exit === null || Exit.isSuccess(exit)) return expect.fail("should have died at once")
-      expect(Cause.pretty(exit.cause)).toContain("a race of nobody has no winner")
+      expect(Cause.pretty(exit.cause)).toContain("a race of no effects has no winner")
     }))
 })

@@ -1,161 +1,230 @@
 /**
  * workers: a fixed number of fibers that share one supply of work and one lifetime.
  *
- * DESIGN. The workers are daemon fibers joined by hand. Daemons, because Effect sends a parent's interrupt to its children at
- * once, even while the parent is inside an uninterruptible region, which would make a drain impossible. By hand, because
- * `Effect.forEach`/`all` return while a sibling still runs after a failure, and can hang when they are interrupted just
- * after their fork. Here the caller returns in exactly one place: when no worker is alive.
+ * DESIGN. The workers are daemons, because Effect interrupts the children of an interrupted fiber at once, even inside an
+ * uninterruptible region, and a drain must let them finish. The caller returns in one place: when no worker is alive. Fibers
+ * that a worker forks belong to the caller's fiber scope, as under `Effect.forEach`; with `keepsChildren` they end with their
+ * worker, as under `Effect.race`.
  *
  * INVARIANTS
  * - Workers-1 (L10) When `run` returns, by success, failure, defect or interruption, no worker fiber is alive.
- * - Workers-2 After the first failure, and after `stop`, no new item starts: `crew.stopped` is set in the same step.
- * - Workers-3 (L5) The cause holds every failure that is not an interruption of our own making.
- * - Workers-4 An interrupted caller always returns, however unlucky the moment: nothing but `settled` is waited for, and the
- *   last worker's observer ends it.
+ * - Workers-2 After the first failure, and after `stop`, no new item starts: `group.stopped` is set in the same step.
+ * - Workers-3 (L5) The cause holds every failure except the interruptions that this file caused, by the position of their items.
+ * - Workers-4 An interrupted caller always returns: it waits only for what the workers' observers end.
+ * - Workers-5 Interrupting the workers costs O(workers), however many of them fail. A worker that is forked afterwards, or that
+ *   was forked but not yet enlisted, is interrupted too.
  *
- * - Workers-5 Cutting costs O(workers), however many of them fail; a worker that is forked after the cut, or in between its
- *   fork and its enlistment, is cut too.
- *
- * COST one fork (about 4 µs) per worker, not per item; none once `isDry` says that nothing is left to do.
+ * COST one fork (about 4 µs) per worker, not per item; no fork once `hasWork` says no.
  */
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
 import * as FiberId from "effect/FiberId"
+import { identity } from "effect/Function"
 
-/** The state of one run. `stopped` is what a worker reads before it takes the next item. */
-export interface Crew<E> {
-  // All guarded by the single thread; written only by this file.
+/** The state of one run, written only by this file. A worker reads `stopped` before it takes the next item. */
+export interface Group<E> {
   stopped: boolean
-  /** Everyone has been interrupted, and whoever still comes is. */
+  /** The result is known: the caller need not wait for the workers to end by themselves. */
+  isFinished: boolean
+  /** All workers were interrupted; one that is forked later is interrupted too. */
   isCut: boolean
   /** The caller of `run` was interrupted while it waited. */
   wasInterrupted: boolean
   alive: number
-  readonly causes: Array<Cause.Cause<E>>
-  readonly fibers: Array<Fiber.RuntimeFiber<void, E>>
+  readonly failures: Array<Failure<E>>
+  readonly fibers: Set<Fiber.RuntimeFiber<void, E>>
+  /** Those that have ended, in that sequence. */
+  readonly ended: Array<Fiber.RuntimeFiber<void, E>>
   wake: (() => void) | undefined
   owner: FiberId.FiberId
 }
 
-export const makeCrew = <E>(): Crew<E> => ({
+interface Failure<out E> {
+  readonly cause: Cause.Cause<E>
+  readonly position: number
+}
+
+export const makeGroup = <E>(): Group<E> => ({
   stopped: false,
+  isFinished: false,
   isCut: false,
   wasInterrupted: false,
   alive: 0,
-  causes: [],
-  fibers: [],
+  failures: [],
+  fibers: new Set(),
+  ended: [],
   wake: undefined,
   owner: FiberId.none
 })
 
-/** No new item starts; what runs may go on. */
-export const stop = <E>(crew: Crew<E>): void => {
-  crew.stopped = true
+/** No new item starts; running items continue. */
+export const stop = <E>(group: Group<E>): void => {
+  group.stopped = true
 }
 
 /** No new item starts and every running one is interrupted. Does not wait. */
-export const cut = <E>(crew: Crew<E>): void => {
-  crew.stopped = true
-  // Each of n workers that fails cuts: without this, n² interrupts.
-  if (crew.isCut) return
-  crew.isCut = true
-  for (const fiber of crew.fibers) fiber.unsafeInterruptAsFork(crew.owner)
+export const cut = <E>(group: Group<E>): void => {
+  group.stopped = true
+  // Each of n workers that fails calls this: without the check, n² interrupts.
+  if (group.isCut) return
+  group.isCut = true
+  for (const fiber of group.fibers) fiber.unsafeInterruptAsFork(group.owner)
+}
+
+/** The result is known: `run` interrupts the workers that are left, after each of them has started. */
+export const finish = <E>(group: Group<E>): void => {
+  group.stopped = true
+  group.isFinished = true
+  group.wake?.()
 }
 
 /** After `run` has failed: whether its caller was interrupted, while it waited or before it could begin. */
-export const wasInterrupted = <E>(crew: Crew<E>): boolean =>
-  crew.wasInterrupted || crew.owner === FiberId.none
+export const wasInterrupted = <E>(group: Group<E>): boolean =>
+  group.wasInterrupted || group.owner === FiberId.none
 
-/** Something beside the workers has failed: they are cut, and the run fails with this too. */
-export const fail = <E>(crew: Crew<E>, cause: Cause.Cause<E>): void => {
-  crew.causes.push(cause)
-  cut(crew)
+/** Interrupts the workers; the run fails with this cause too, after those of its items. */
+export const fail = <E>(group: Group<E>, cause: Cause.Cause<E>): void => {
+  group.failures.push({ cause, position: Number.POSITIVE_INFINITY })
+  cut(group)
 }
 
-const settled = <E>(crew: Crew<E>): Effect.Effect<void> =>
-  Effect.async((resume) => {
-    if (crew.alive === 0) resume(Effect.void)
-    else crew.wake = () => resume(Effect.void)
+/** A balanced tree: Effect reads these ids by recursion, and there may be 100,000. */
+const idsOf = (ids: ReadonlyArray<FiberId.FiberId>, from: number, to: number): FiberId.FiberId => {
+  if (to - from <= 1) return ids[from] ?? FiberId.none
+  const middle = (from + to) >> 1
+  return FiberId.combine(idsOf(ids, from, middle), idsOf(ids, middle, to))
+}
+
+/** A fiber dump shows the workers that were alive when this wait began as what the caller is blocked on. */
+const until = <E>(group: Group<E>, isOver: () => boolean): Effect.Effect<void> =>
+  Effect.suspend(() => {
+    const ids = Array.from(group.fibers, (fiber) => fiber.id())
+    return Effect.async<void>((resume) => {
+      group.wake = () => {
+        if (isOver()) resume(Effect.void)
+      }
+      group.wake()
+    }, idsOf(ids, 0, ids.length))
   })
 
-const enlist = <E>(crew: Crew<E>, fiber: Fiber.RuntimeFiber<void, E>): void => {
-  crew.fibers.push(fiber)
+/** Waits for the workers to end. For a grace period: bound it from outside. */
+export const awaitEnd = <E>(group: Group<E>): Effect.Effect<void> =>
+  until(group, () => group.alive === 0)
+
+const withoutInterrupts = <E>(cause: Cause.Cause<E>): Cause.Cause<E> => {
+  const both =
+    (combine: (left: Cause.Cause<E>, right: Cause.Cause<E>) => Cause.Cause<E>) =>
+    (left: Cause.Cause<E>, right: Cause.Cause<E>) =>
+      Cause.isEmptyType(left) ? right : Cause.isEmptyType(right) ? left : combine(left, right)
+  return Cause.match<Cause.Cause<E>, E>(cause, {
+    onEmpty: Cause.empty,
+    onFail: (error) => Cause.fail(error),
+    onDie: (defect) => Cause.die(defect),
+    onInterrupt: () => Cause.empty,
+    onSequential: both(Cause.sequential),
+    onParallel: both(Cause.parallel)
+  })
+}
+
+const enlist = <E>(
+  group: Group<E>,
+  fiber: Fiber.RuntimeFiber<void, E>,
+  position: () => number
+): void => {
+  group.fibers.add(fiber)
   fiber.addObserver((exit) => {
+    group.fibers.delete(fiber)
+    group.ended.push(fiber)
     if (Exit.isFailure(exit)) {
-      // An interruption after `stopped` is our own; anything else is news.
-      if (!crew.stopped || !Cause.isInterruptedOnly(exit.cause)) crew.causes.push(exit.cause)
-      cut(crew)
+      // Interruptions after `stopped` are our own.
+      const cause = group.stopped ? withoutInterrupts(exit.cause) : exit.cause
+      if (!Cause.isEmptyType(cause)) group.failures.push({ cause, position: position() })
+      cut(group)
     }
-    if (--crew.alive === 0) crew.wake?.()
+    group.alive--
+    group.wake?.()
   })
-  // It may have run, and the crew been cut, between its fork and here.
-  if (crew.isCut) fiber.unsafeInterruptAsFork(crew.owner)
+  // It may have run, and the others been interrupted, between its fork and here.
+  if (group.isCut) fiber.unsafeInterruptAsFork(group.owner)
 }
 
-const forkAll = <E, R>(
-  crew: Crew<E>,
-  { count, isDry, worker }: Options<E, R>
-): Effect.Effect<void, never, R> => {
-  let index = 0
-  return Effect.whileLoop({
-    while: () => index < count && !crew.stopped && isDry?.() !== true,
-    body: () => {
-      crew.alive++
-      return Effect.forkDaemon(worker(index++))
-    },
-    step: (fiber) => enlist(crew, fiber)
-  })
-}
-
-/** `isDry` says that a further worker would find nothing to do. */
 interface Options<E, R> {
   readonly count: number
   readonly worker: (index: number) => Effect.Effect<void, E, R>
-  readonly isDry?: (() => boolean) | undefined
+  /** False when a further worker would find nothing to do. Default: until `stopped`. */
+  readonly hasWork?: (() => boolean) | undefined
+  /** The input position of the item that a worker has in hand. Default: causes come in the sequence of the failures. */
+  readonly positionOf?: ((worker: number) => number) | undefined
+  readonly keepsChildren?: boolean | undefined
   readonly onInterrupted?: Effect.Effect<unknown> | undefined
 }
 
-/** Every concurrent failure, first one first; `undefined` if there was none. */
-const allCauses = <E>(crew: Crew<E>): Cause.Cause<E> | undefined =>
-  crew.causes.length === 0 ? undefined : crew.causes.reduce(Cause.parallel)
+const forkAll = <E, R>(
+  group: Group<E>,
+  { count, hasWork = () => !group.stopped, positionOf, worker }: Options<E, R>
+): Effect.Effect<void, never, R> => {
+  let index = 0
+  return Effect.whileLoop({
+    while: () => index < count && hasWork(),
+    body: () => {
+      group.alive++
+      return Effect.forkDaemon(worker(index++))
+    },
+    step: (fiber) => {
+      const worker = index - 1
+      enlist(group, fiber, () => positionOf?.(worker) ?? 0)
+    }
+  })
+}
+
+/** `first` and what the workers failed with, by position; nothing if all went well. */
+const causesOf = <E>(
+  first: Exit.Exit<void>,
+  { failures }: Group<E>
+): ReadonlyArray<Cause.Cause<E>> => [
+  ...Exit.isFailure(first) ? [first.cause] : [],
+  ...failures.toSorted((left, right) => left.position - right.position).map(({ cause }) => cause)
+]
 
 /**
- * Runs `worker` in `count` fibers and returns when all have ended. A failing worker cuts the others; an interrupted caller
- * runs `onInterrupted` (which may let them finish for a while), then cuts them, and both wait for the last to end.
+ * Runs `worker` in `count` fibers and returns when all have ended. A failing worker interrupts the others. An interrupted caller
+ * runs `onInterrupted` (which may let them finish for a while) and then interrupts them.
  */
 export const run = <E, R>(
-  crew: Crew<E>,
+  group: Group<E>,
   options: Options<E, R>
 ): Effect.Effect<void, E, R> =>
-  // MASK: between the first fork and the last worker's end the caller must stay; only the wait is restored, and the workers
-  // are as interruptible as the caller was.
+  // MASK: the caller must stay from the first fork to the last worker's end; only its wait is restored, and the workers are as
+  // interruptible as it was.
   Effect.uninterruptibleMask((restore) =>
-    Effect.gen(function*() {
-      crew.owner = yield* Effect.fiberId
-      yield* forkAll(crew, { ...options, worker: (index) => restore(options.worker(index)) })
-      const waited = yield* Effect.exit(restore(settled(crew)))
-      if (Exit.isFailure(waited)) {
-        crew.stopped = true
-        crew.wasInterrupted = true
-        if (options.onInterrupted !== undefined) yield* options.onInterrupted
-        cut(crew)
-        yield* settled(crew)
-      }
-      const failed = allCauses(crew)
-      if (Exit.isFailure(waited)) {
-        return yield* Effect.failCause(
-          failed === undefined ? waited.cause : Cause.parallel(waited.cause, failed)
-        )
-      }
-      if (failed !== undefined) return yield* Effect.failCause(failed)
-    })
+    Effect.transplant((graft) =>
+      Effect.gen(function*() {
+        group.owner = yield* Effect.fiberId
+        const child = options.keepsChildren === true ? identity : graft
+        yield* forkAll(group, {
+          ...options,
+          worker: (index) => child(restore(options.worker(index)))
+        })
+        const waited = yield* Effect.exit(restore(
+          until(group, () => group.alive === 0 || group.isFinished)
+        ))
+        if (Exit.isFailure(waited)) {
+          group.stopped = true
+          group.wasInterrupted = true
+          if (options.onInterrupted !== undefined) yield* options.onInterrupted
+        }
+        if (group.alive > 0) {
+          cut(group)
+          yield* awaitEnd(group)
+        }
+        const causes = causesOf(waited, group)
+        if (causes.length > 0) yield* Effect.failCause(causes.reduce(Cause.parallel))
+      })
+    )
   )
 
-/** As a join does: what the workers left in FiberRefs comes to the caller. After the run. */
-export const inherit = <E>(crew: Crew<E>): Effect.Effect<void> =>
-  Effect.forEach(crew.fibers, (fiber) => fiber.inheritAll, { discard: true })
-
-/** Waits for the workers to end. For a grace period: bound it from outside. */
-export const awaitEnd = <E>(crew: Crew<E>): Effect.Effect<void> => settled(crew)
+/** Joins what the workers left in FiberRefs into the caller's, in the sequence in which they ended. After the run. */
+export const inherit = <E>(group: Group<E>): Effect.Effect<void> =>
+  Effect.forEach(group.ended, (fiber) => fiber.inheritAll, { discard: true })

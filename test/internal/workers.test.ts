@@ -4,7 +4,7 @@ import * as Workers from "../../src/internal/workers.ts"
 
 /** Four workers that tell how many of them live, and end as `body` does. */
 const crewOf = (body: (index: number) => Effect.Effect<void, string>) => {
-  const crew = Workers.makeCrew<string>()
+  const crew = Workers.makeGroup<string>()
   const living = { now: 0 }
   const run = Workers.run(crew, {
     count: 4,
@@ -48,7 +48,7 @@ describe("workers", () => {
   it.effect("Workers-2: the first failure sets `stopped` in the same step", () =>
     Effect.gen(function*() {
       const started: Array<number> = []
-      const crew = Workers.makeCrew<string>()
+      const crew = Workers.makeGroup<string>()
       let next = 0
       yield* Effect.exit(Workers.run(crew, {
         count: 3,
@@ -84,7 +84,7 @@ describe("workers", () => {
     }))
 
   it("Workers-5: a crew of thousands that all fail is cut in linear time", async () => {
-    const crew = Workers.makeCrew<string>()
+    const crew = Workers.makeGroup<string>()
     let asked = 0
     const counted = (fiber: Fiber.RuntimeFiber<void, string>) => {
       const interrupt = fiber.unsafeInterruptAsFork.bind(fiber)
@@ -93,10 +93,10 @@ describe("workers", () => {
         interrupt(by)
       }
     }
-    const push = crew.fibers.push.bind(crew.fibers)
-    crew.fibers.push = (...fibers) => {
-      fibers.forEach(counted)
-      return push(...fibers)
+    const add = crew.fibers.add.bind(crew.fibers)
+    crew.fibers.add = (fiber) => {
+      counted(fiber)
+      return add(fiber)
     }
     await Effect.runPromiseExit(Workers.run(crew, {
       count: 2000,
@@ -108,7 +108,7 @@ describe("workers", () => {
   it("Workers-5: whoever is forked just as another fails is cut too, at every budget of the scheduler", async () => {
     for (let ops = 12; ops < 90; ops++) {
       for (let failing = 0; failing < 4; failing++) {
-        const run = Workers.run(Workers.makeCrew<string>(), {
+        const run = Workers.run(Workers.makeGroup<string>(), {
           count: 6,
           worker: (i) =>
             i === failing
@@ -131,10 +131,10 @@ describe("workers", () => {
   it.effect("forks no more once there is nothing left to do", () =>
     Effect.gen(function*() {
       let left = 3
-      const crew = Workers.makeCrew<never>()
+      const crew = Workers.makeGroup<never>()
       yield* Workers.run(crew, {
         count: 1_000_000,
-        isDry: () => left === 0,
+        hasWork: () => left > 0,
         worker: () =>
           Effect.whileLoop({
             while: () => left > 0,
@@ -142,6 +142,6 @@ describe("workers", () => {
             step: () => {}
           })
       })
-      expect(crew.fibers.length).toBeLessThan(10_000)
+      expect(crew.ended.length).toBeLessThan(10_000)
     }))
 })

@@ -387,16 +387,16 @@ export const mutants: ReadonlyArray<Mutant> = [
   mutant(
     "an interrupted caller leaves its workers behind",
     "internal/workers.ts",
-    "      if (Exit.isFailure(waited)) {\n        crew.stopped = true",
-    "      if (Exit.isFailure(waited)) {\n        if (true) return yield* Effect.failCause(waited.cause)\n        crew.stopped = true",
+    "        if (Exit.isFailure(waited)) {\n          group.stopped = true",
+    "        if (Exit.isFailure(waited)) {\n          if (true) return yield* Effect.failCause(waited.cause)\n          group.stopped = true",
     "Parallel.forEach",
     "Batch.run"
   ),
   mutant(
     "the first failure does not wait for the others",
     "internal/workers.ts",
-    "  if (--crew.alive === 0) crew.wake?.()",
-    "  crew.alive--\n    if (Exit.isFailure(exit) || crew.alive === 0) crew.wake?.()",
+    "    group.alive--\n",
+    "    group.alive -= Exit.isFailure(exit) ? group.alive : 1\n",
     "Parallel.all, one fails",
     "Parallel.forEach",
     "Parallel.race"
@@ -404,7 +404,7 @@ export const mutants: ReadonlyArray<Mutant> = [
   withoutMask(
     "forking and watching are not one step",
     "internal/workers.ts",
-    "(restore) =>\n    Effect.gen(function*() {\n      crew.owner",
+    "(restore) =>\n    Effect.transplant((graft) =>",
     "Parallel.forEach"
   ),
   withoutMask(
@@ -428,18 +428,32 @@ export const mutants: ReadonlyArray<Mutant> = [
   mutant(
     "an interrupted caller does not cut its workers",
     "internal/workers.ts",
-    "        cut(crew)\n        yield* settled(crew)",
-    "        yield* settled(crew)",
+    "          cut(group)\n          yield* awaitEnd(group)",
+    "          yield* awaitEnd(group)",
     "Parallel.forEach",
     "Parallel.all"
   ),
   mutant(
     "an interrupted caller does not wait for its workers",
     "internal/workers.ts",
-    "        cut(crew)\n        yield* settled(crew)",
-    "        cut(crew)",
+    "          cut(group)\n          yield* awaitEnd(group)",
+    "          cut(group)",
     "Parallel.forEach",
     "Parallel.race"
+  ),
+  mutant(
+    "a suspended item is dropped when its round fails",
+    "Parallel.ts",
+    "abandon([...suspended, ...unstarted])",
+    "abandon([...unstarted])",
+    "Parallel.forEach, batching"
+  ),
+  mutant(
+    "a suspended item that has not resumed is dropped when its round fails",
+    "Parallel.ts",
+    "abandon([...suspended, ...unstarted])",
+    "abandon([...suspended])",
+    "Parallel.forEach, batching"
   ),
   // Pool.
   withoutMask(

@@ -2,7 +2,7 @@
  * Our own primitives as subjects: each alone, and each with somebody in the way. The explorer finds nothing in them, at any
  * grade, and every order of the contended ones ends alike.
  */
-import { Clock, Deferred, Effect, Fiber, type Scope } from "effect"
+import { Clock, Deferred, Effect, Fiber, Request, RequestResolver, type Scope } from "effect"
 import { Batch, Ledger, Lock, Managed, Parallel, Semaphore } from "holdfast"
 import * as Mutex from "holdfast/Mutex"
 import * as Pool from "holdfast/Pool"
@@ -25,6 +25,15 @@ const resource = (probe: Probe.Probe, options?: Probe.Options) =>
     release: (handle) => probe.release(handle, options),
     ...patient
   })
+
+class Get extends Request.TaggedClass("Get")<number, never, { readonly id: number }> {}
+
+const gets = RequestResolver.makeBatched((requests: ReadonlyArray<Get>) =>
+  Effect.zipRight(
+    Effect.sleep(1),
+    Effect.forEach(requests, (request) => Request.succeed(request, request.id), { discard: true })
+  )
+)
 
 type Use = Effect.Effect<unknown, unknown, Scope.Scope>
 
@@ -263,6 +272,15 @@ export const ours: ReadonlyArray<Own> = [
         Effect.exit(Parallel.all([hold, Effect.zipRight(turn, Effect.fail("no"))], {
           concurrency: "unbounded"
         }))
+      )
+  }),
+  alone({
+    name: "Parallel.forEach, batching",
+    body: (_, probe) =>
+      Parallel.forEach(
+        [1, 2, 3],
+        (id) => Managed.use(resource(probe), () => Effect.request(new Get({ id }), gets)),
+        { concurrency: 2, batching: true }
       )
   }),
   alone({
