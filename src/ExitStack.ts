@@ -32,23 +32,23 @@
  * @since 0.1.0
  */
 import * as Cause from "effect/Cause"
-import type * as Context from "effect/Context"
 import * as Data from "effect/Data"
 import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Exit from "effect/Exit"
-import * as Fiber from "effect/Fiber"
+import type * as Fiber from "effect/Fiber"
 import * as FiberId from "effect/FiberId"
-import * as GlobalValue from "effect/GlobalValue"
-import * as Option from "effect/Option"
 import * as Scope from "effect/Scope"
 import type * as Types from "effect/Types"
-import { callerOf, isInstant, outcomeWithin, releaseDeadlineOf } from "./internal/deadline.ts"
-import { asDefects, effectOf, interruptsAsDefects, withFailure } from "./internal/exit.ts"
+import { callerOf, outcomeWithin, releaseDeadlineOf } from "./internal/deadline.ts"
+import { asDefects, withFailure } from "./internal/exit.ts"
+import * as Release from "./internal/release.ts"
+import { type AnyFiber, currentFiber, nextFiberId } from "./internal/runtime.ts"
 import * as Ledger from "./Ledger.ts"
 import * as Managed from "./Managed.ts"
+import { asManaged, fromScopedAt, type Opened } from "./Managed/resource.ts"
 import * as Parallel from "./Parallel.ts"
 
 /**
@@ -278,82 +278,16 @@ const newsIn = (
 
 // Steps.
 
-/** Something that is run at the end: what it is, how long it may take, who asked for it, and its ledger entry. */
-interface Ending {
-  readonly kind: string
-  readonly name: string
-  readonly deadline: Duration.Duration
-  readonly site: Ledger.Site | undefined
-  readonly recorded: { readonly ledger: Ledger.Service; readonly entry: Ledger.Entry } | undefined
-}
-
-const told = <A, E>(ended: Exit.Exit<A, E>, { recorded }: Ending): Exit.Exit<A, E> => {
-  recorded?.ledger.unsafeReleased(
-    recorded.entry,
-    Exit.isFailure(ended) ? ended.cause : undefined
-  )
-  return ended
-}
-
-/** Runs it within its deadline. The exit is the work's, or that of one who was abandoned. */
-const bounded = <A, E>(
-  work: Effect.Effect<A, E>,
-  ending: Ending
-): Effect.Effect<Exit.Exit<A, E>> => {
-  // A single step cannot wait.
-  if (isInstant(work)) return Effect.map(Effect.exit(work), (ended) => told(ended, ending))
-  const { deadline, kind, name, recorded, site } = ending
-  return Effect.map(outcomeWithin(work, deadline), (outcome) => {
-    if (Either.isRight(outcome)) return told(outcome.right, ending)
-    const late = { resource: name, kind, deadline, elapsed: outcome.left, site: site?.text }
-    const cause = Cause.die(new Managed.ReleaseTimeout(late))
-    recorded?.ledger.unsafeAbandoned(recorded.entry, cause)
-    return Exit.failCause(cause)
-  })
-}
-
-/** What runs at the end, in the context in which it was registered. One that throws is one that fails. */
-const answerOf = <A, E, R>(
-  work: (exit: Exit.Exit<unknown, unknown>) => Effect.Effect<A, E, R>,
-  exit: Exit.Exit<unknown, unknown>,
-  context: Context.Context<R>,
-  { kind, name }: Ending
-): Effect.Effect<A, E> => {
-  try {
-    const answer = effectOf(work(exit), `${kind} "${name}"`)
-    // A single step sees no context.
-    if (isInstant(answer)) return answer as Effect.Effect<A, E>
-    return Effect.contextWithEffect((current: Context.Context<never>) =>
-      // As a rule it is the very one that the fiber has anyhow.
-      current === context ? answer as Effect.Effect<A, E> : Effect.provide(answer, context)
-    )
-  } catch (error) {
-    return Effect.die(error)
-  }
-}
-
-/** A step that runs `work` and makes of the exit, and of how that ended, the next exit. */
-const step = <A, E, R, B, F>(
-  work: (exit: Exit.Exit<unknown, unknown>) => Effect.Effect<B, F, R>,
-  next: <C, G>(exit: Exit.Exit<C, G>, ended: Exit.Exit<B, F>) => Exit.Exit<A | C, E | G>,
-  context: Context.Context<R>,
-  ending: Ending
+/** A step that runs `work` as a release, and makes the next exit of the exit and of how that ended. */
+const step = <A, E, B, F>(
+  release: Release.Release,
+  work: (exit: Exit.Exit<unknown, unknown>) => Effect.Effect<B, F>,
+  next: <C, G>(exit: Exit.Exit<C, G>, ended: Exit.Exit<B, F>) => Exit.Exit<A | C, E | G>
 ): Step<A, E> =>
 (exit) =>
-  Effect.suspend(() => {
-    ending.recorded?.ledger.unsafeReleasing(ending.recorded.entry)
-    return Effect.map(
-      bounded(answerOf(work, exit, context, ending), ending),
-      (ended) =>
-        next(
-          exit,
-          Exit.mapErrorCause(
-            ended,
-            (cause) => interruptsAsDefects(cause, exit, `${ending.kind} "${ending.name}"`)
-          )
-        )
-    )
-  })
+  Effect.suspend(() =>
+    Effect.map(Release.run(release, () => work(exit), exit), (ended) => next(exit, ended))
+  )
 
 /** Of a handler: its exit, if it gives one. */
 const replaced = <A, E, C, G>(
@@ -374,7 +308,7 @@ const kept = <C, G>(
 ): Exit.Exit<C, G> => Exit.isFailure(ended) ? withFailure(exit, asDefects(ended.cause)) : exit
 
 const releaseStep = <A, E>(
-  { close, exit: change }: Managed.Opened<unknown>,
+  { close, exit: change }: Opened<unknown>,
   instead: Exit.Exit<A, E> | undefined
 ): Step<A, E> =>
 (exit) =>
@@ -411,25 +345,12 @@ const unwound = <A, E, B, F>(
 
 // Who waits for whom.
 
-type AnyFiber = Fiber.RuntimeFiber<unknown, unknown>
-
-const currentFiber = (): AnyFiber | undefined => Option.getOrUndefined(Fiber.getCurrentFiber())
-
 /** The fiber that runs now, and those that can do nothing until it has ended. */
 const waitingForThis = (): ReadonlySet<unknown> => {
   const fibers = new Set<unknown>()
   for (let next = currentFiber(); next !== undefined; next = callerOf(next)) fibers.add(next)
   return fibers
 }
-
-/** Effect's own counter of fibers, if this effect has one: to make an id of one's own, only to know its number, takes 0.6 µs. */
-const counter = GlobalValue.globalValue(
-  Symbol.for("effect/Fiber/Id/_fiberCounter"),
-  (): { readonly current: number } | undefined => undefined
-)
-
-/** No fiber that is there now has an id as high; all that come have. */
-const nextFiberId = (): number => counter?.current ?? FiberId.unsafeMake().id
 
 /** Those that a fiber has forked, from the id `since` on, and those have forked, that are interrupted when it ends. */
 const descendantsOf = (
@@ -467,7 +388,7 @@ const scopedName = "scoped effect"
 const enterDeadline = releaseDeadlineOf()
 
 const nameOf = (resource: Effect.Effect<any, any, any>): string =>
-  Managed.asManaged(resource)?.name ?? scopedName
+  asManaged(resource)?.name ?? scopedName
 
 // The stack.
 
@@ -513,7 +434,7 @@ class ExitStackImpl<in out A, in out E> implements ExitStack<A, E> {
     options?: EnterOptions<A, E>
   ): Effect.Effect<B, E2 | Managed.OwnerClosed, Exclude<R, Scope.Scope>> {
     const site = Ledger.unsafeSite()
-    const managed = Managed.asManaged(resource) ?? Managed.fromScoped(
+    const managed = asManaged(resource) ?? fromScopedAt(
       {
         name: options?.name ?? scopedName,
         kind: "scope",
@@ -573,12 +494,12 @@ class ExitStackImpl<in out A, in out E> implements ExitStack<A, E> {
     handler: Handler<A, E, R>,
     options?: ReleaseOptions
   ): Effect.Effect<void, Managed.OwnerClosed, R> {
-    const name = handler.name || "exit handler"
+    // `R` is in the context of the FiberRefs that the release keeps.
+    const work = handler as Handler<A, E, never>
     return this.register<R>(
-      (context, ending) =>
-        step<A, E, R, Exit.Exit<A, E> | void, E>(handler, replaced, context, ending),
+      (release) => step<A, E, Exit.Exit<A, E> | void, E>(release, work, replaced),
       "exit handler",
-      name,
+      handler.name || "exit handler",
       options
     )
   }
@@ -587,9 +508,10 @@ class ExitStackImpl<in out A, in out E> implements ExitStack<A, E> {
     effect: Effect.Effect<unknown, unknown, R>,
     options?: ReleaseOptions
   ): Effect.Effect<void, Managed.OwnerClosed, R> {
+    // As in `push`.
+    const work = effect as Effect.Effect<unknown, unknown>
     return this.register<R>(
-      (context, ending) =>
-        step<never, never, R, unknown, unknown>(() => effect, kept, context, ending),
+      (release) => step<never, never, unknown, unknown>(release, () => work, kept),
       "callback",
       "callback",
       options
@@ -697,22 +619,28 @@ class ExitStackImpl<in out A, in out E> implements ExitStack<A, E> {
       this.entering.some(({ fiber, isOver }) => isOver && fibers.has(fiber))
   }
 
-  /** All in one step: nothing can come between the question whether it is closed and the answer. */
+  /** One step: nothing comes between the question whether it is closed and the answer. */
   register<R>(
-    make: (context: Context.Context<R>, ending: Ending) => Step<A, E>,
+    make: (release: Release.Release) => Step<A, E>,
     kind: string,
     defaultName: string,
     options: ReleaseOptions | undefined
   ): Effect.Effect<void, Managed.OwnerClosed, R> {
     const site = Ledger.unsafeSite()
-    return this.inItsName(Effect.contextWithEffect((context: Context.Context<R>) => {
-      const ending = endingOf(kind, defaultName, site, options)
-      if (this.refusing) return this.refused(ending.name)
-      const ledger = Ledger.unsafeInForce()
-      const entry = ledger?.unsafeAcquiring(kind, ending.name, { site })
+    const name = options?.name ?? defaultName
+    return this.inItsName(Effect.withFiberRuntime((fiber) => {
+      if (this.refusing) return this.refused(name)
+      const ledger = Ledger.unsafeInForce(fiber)
+      const entry = ledger?.unsafeAcquiring(kind, name, { site, fiber })
       if (entry !== undefined) ledger?.unsafeHeld(entry)
-      const recorded = ledger && entry && { ledger, entry }
-      this.steps.push(make(context, { ...ending, recorded }))
+      this.steps.push(make({
+        kind,
+        name,
+        site,
+        deadline: releaseDeadlineOf(options),
+        recorded: ledger && entry && { ledger, entry },
+        refs: fiber.getFiberRefs()
+      }))
       return Effect.void
     }))
   }
@@ -838,18 +766,6 @@ class ExitStackImpl<in out A, in out E> implements ExitStack<A, E> {
     })
   }
 }
-
-const endingOf = (
-  kind: string,
-  defaultName: string,
-  site: Ledger.Site | undefined,
-  options: ReleaseOptions | undefined
-): Omit<Ending, "recorded"> => ({
-  kind,
-  site,
-  name: options?.name ?? defaultName,
-  deadline: releaseDeadlineOf(options)
-})
 
 const unsafeMake = <A, E>(options: Options | undefined): ExitStackImpl<A, E> =>
   new ExitStackImpl(options?.name, options?.name)

@@ -650,9 +650,9 @@ export const make = (backend: Backend, options?: MakeOptions): Service => {
       release,
       // `release` keeps its own bound and never fails.
       releaseDeadline: Duration.infinity,
-      told: {
+      recording: {
         site,
-        asked: (entry) => {
+        onEntry: (entry) => {
           asking.entry = entry
         },
         blockedBy: () => {

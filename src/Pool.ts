@@ -57,7 +57,7 @@ import * as Rule from "./internal/options.ts"
 import * as Flow from "./internal/poolFlow.ts"
 import * as State from "./internal/poolState.ts"
 import * as Ledger from "./Ledger.ts"
-import * as Managed from "./Managed.ts"
+import { fromScopedAt } from "./Managed/resource.ts"
 
 // The words of the pool.
 
@@ -383,7 +383,7 @@ export const opening = <A, E, R>(
   releaseDeadline: Duration.DurationInput | undefined,
   site: Ledger.Site | undefined
 ): Effect.Effect<State.Opened<A>, E, Exclude<R, Scope.Scope>> => {
-  const managed = Managed.fromScoped({ name, kind: "pool item", releaseDeadline }, acquire, site)
+  const managed = fromScopedAt({ name, kind: "pool item", releaseDeadline }, acquire, site)
   return managed.openInMask(Effect.interruptible)
 }
 

@@ -53,7 +53,7 @@ import { Handle } from "./internal/handle.ts"
 import * as Handover from "./internal/handover.ts"
 import * as Rules from "./internal/options.ts"
 import * as Ledger from "./Ledger.ts"
-import * as Managed from "./Managed.ts"
+import { asManaged, fromScopedAt } from "./Managed/resource.ts"
 import * as Instances from "./Shared/instances.ts"
 
 /**
@@ -268,12 +268,12 @@ const makeGroup = <K, A, E, R>(
         open: ({ key, name }, restore, site, asked) =>
           Effect.suspend(() => {
             const resource = acquire(key)
-            const known = Managed.asManaged(resource)
+            const known = asManaged(resource)
             if (known !== undefined) {
               return Ledger.withOwner(known.openInMask(restore, site, asked), name)
             }
             const settings = { name, kind: "shared", releaseDeadline }
-            return Managed.fromScoped(settings, resource, undefined)
+            return fromScopedAt(settings, resource, undefined)
               .openInMask(restore, site, asked)
           }).pipe(Effect.provide(runtime.context)),
         timeToLive: (key, value) => {

@@ -4,6 +4,7 @@
  * @since 0.1.0
  */
 export * as Batch from "./Batch.ts"
+export * as Deadline from "./Deadline.ts"
 export * as ExitStack from "./ExitStack.ts"
 export * as Ledger from "./Ledger.ts"
 export * as Lock from "./Lock.ts"

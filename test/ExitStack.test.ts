@@ -1390,7 +1390,7 @@ describe("the ledger", () => {
           })
         ))
         expect(Exit.isFailure(exit) && Cause.pretty(exit.cause)).toMatch(
-          /^TypeError: exit handler ".+" gave no effect[^]+TypeError: callback "callback" gave no effect/
+          /^TypeError: The release of exit handler ".+" gave no effect[^]+TypeError: The release of callback "callback" gave/
         )
       }
     }))

@@ -8,6 +8,7 @@ import * as path from "node:path"
 
 /** The core modules; each may import those before it. */
 const cores = [
+  "Deadline",
   "Ledger",
   "Shutdown",
   "Managed",

@@ -19,7 +19,7 @@ import { withFailure } from "../internal/exit.ts"
 import * as Hold from "../internal/hold.ts"
 import { type AnyFiber, currentFiber } from "../internal/runtime.ts"
 import * as Ledger from "../Ledger.ts"
-import type * as Managed from "../Managed.ts"
+import type { Opened, Restore } from "../Managed/resource.ts"
 
 /** One user: it waits until the instance is open, then has it. */
 export interface User {
@@ -35,10 +35,10 @@ export interface Settings<K, A, E> {
   readonly nameOf: (key: K) => string
   readonly open: (
     instance: Instance<K, A, E>,
-    restore: Managed.Restore,
+    restore: Restore,
     site: Ledger.Site | undefined,
     asked: (entry: Ledger.Entry) => void
-  ) => Effect.Effect<Managed.Opened<A>, E>
+  ) => Effect.Effect<Opened<A>, E>
   /** In milliseconds. */
   readonly timeToLive: (key: K, value: A) => number
   readonly capacity: number
@@ -311,7 +311,7 @@ export class Group<K, A, E> {
 const awaitOpen = <K, A, E>(
   instance: Instance<K, A, E>,
   user: User,
-  restore: Managed.Restore
+  restore: Restore
 ): Effect.Effect<A, E> => {
   const decided = Effect.async<void>((resume) => {
     user.wake = () => resume(Effect.void)
@@ -347,7 +347,7 @@ export const leave = <K, A, E, B, E2>(
 export const enterInMask = <K, A, E, B, E2, R2>(
   group: Group<K, A, E>,
   key: K,
-  restore: Managed.Restore,
+  restore: Restore,
   site: Ledger.Site | undefined,
   use: (instance: Instance<K, A, E>, user: User, value: A) => Effect.Effect<B, E2, R2>
 ): Effect.Effect<B, E | E2, R2> => {

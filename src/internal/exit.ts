@@ -1,14 +1,14 @@
 /**
- * exit: what a release makes of how its user ended.
+ * exit: how the failure of a release is added to the exit of its owner.
  *
- * INVARIANTS those of its callers (L5): what went wrong with a release comes after what its user ended with, and replaces nothing.
+ * INVARIANTS those of its callers (L5): the failure of a release comes after its owner's own, and replaces nothing.
  */
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as HashSet from "effect/HashSet"
 
-/** `Cause.pretty`, but an error that cannot be shown (its cause is itself, its getters throw) hides nothing but itself. */
+/** `Cause.pretty`, but an error that cannot be shown (its cause is itself, its getters throw) hides only itself. */
 export const prettyOf = (cause: Cause.Cause<unknown>): string => {
   try {
     return Cause.pretty(cause)
@@ -37,18 +37,24 @@ export const withFailure = <E, F>(
 ): Exit.Exit<never, E | F> =>
   Exit.failCause(Exit.isFailure(exit) ? Cause.sequential(exit.cause, failure) : failure)
 
-/** What a callback gave to run at the end; JavaScript lets it give something else, and then it has failed. */
+/** The effect that a callback returns. One that throws, or returns something else, is one that fails. */
 export const effectOf = <A, E, R>(
-  given: Effect.Effect<A, E, R>,
+  callback: () => Effect.Effect<A, E, R>,
   what: string
-): Effect.Effect<A, E, R> =>
-  Effect.isEffect(given) ? given : Effect.die(
-    new TypeError(`${what} gave no effect to run, but ${typeof given}: return one (Effect.sync).`)
-  )
+): Effect.Effect<A, E, R> => {
+  try {
+    const given = callback()
+    return Effect.isEffect(given) ? given : Effect.die(
+      new TypeError(`${what} gave no effect to run, but ${typeof given}: return one (Effect.sync).`)
+    )
+  } catch (error) {
+    return Effect.die(error)
+  }
+}
 
 /**
- * What a release failed with, told to an owner that ended with `exit`. Nobody interrupts a release: an interrupt of its own would
- * read as one of its owner, and is a defect that names it.
+ * The failure of a release, for an owner that ended with `exit`. An interrupt that is not the owner's would read as one of the
+ * owner, so it becomes a defect that names the release.
  */
 export const interruptsAsDefects = <E>(
   cause: Cause.Cause<E>,

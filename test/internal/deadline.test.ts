@@ -6,10 +6,10 @@ import {
   callerOf,
   exitWithin,
   isBounded,
-  isInstant,
   millisOf,
   outcomeWithin
 } from "../../src/internal/deadline.ts"
+import { isInstant } from "../../src/internal/runtime.ts"
 
 const second = Duration.seconds(1)
 

@@ -288,62 +288,62 @@ export const mutants: ReadonlyArray<Mutant> = [
   ),
   mutant(
     "a scoped acquire is registered one step late",
-    "Managed.ts",
-    "        : Effect.flatMap(\n          managed.openInMask(restore, site),",
-    "        : Effect.flatMap(\n          Effect.zipLeft(managed.openInMask(restore, site), restore(Effect.yieldNow())),",
+    "Managed/resource.ts",
+    "        : Effect.flatMap(managed.openInMask(restore, site), (",
+    "        : Effect.flatMap(Effect.zipLeft(managed.openInMask(restore, site), restore(Effect.yieldNow())), (",
     "Managed in a scope"
   ),
   mutant(
     "the hold of a user that fails is not ended",
-    "Managed.ts",
+    "Managed/resource.ts",
     "onFailure: (cause) => this.endUse(hold, Exit.failCause(cause)),",
     "onFailure: (cause) => Effect.failCause(cause),",
     "No ledger: Managed.use"
   ),
   mutant(
     "a release of one step is taken for done",
-    "Managed.ts",
-    "    if (isInstant(release)) {",
-    "    if (isInstant(release)) return this.released(hold, undefined)\n    if (isInstant(release)) {",
+    "internal/release.ts",
+    "  if (!isInstant(effect)) {",
+    "  if (isInstant(effect)) return Effect.succeed(ended(release, Exit.void, exit))\n  if (!isInstant(effect)) {",
     "Managed.use and in a scope, releases of one step"
   ),
   mutant(
     "an abandoned release has no hard way",
-    "Managed.ts",
-    "    if (onOverrun === undefined) return abandon(cause)",
-    "    if (true) return abandon(cause)",
+    "internal/release.ts",
+    "  if (onOverrun === undefined) return",
+    "  if (true) return",
     "Managed.use, a release that hangs"
   ),
   mutant(
     "all: what fails to open leaves the others open",
-    "Managed.ts",
+    "Managed/all.ts",
     "onFailure: (cause) => endUnchanged(this.opened(opened, undefined), Exit.failCause(cause)),",
     "onFailure: (cause) => Effect.failCause(cause),",
     "Managed.all"
   ),
   withoutMask(
     "all: a member is opened without a mask",
-    "Managed.ts",
+    "Managed/all.ts",
     "(restore) => Effect.map(member.openInMask(restore, site), keep))",
     "Managed.all"
   ),
   mutant(
     "all: a member is kept one step late",
-    "Managed.ts",
+    "Managed/all.ts",
     "Effect.map(member.openInMask(restore, site), keep)",
     "Effect.map(Effect.zipLeft(member.openInMask(restore, site), restore(Effect.yieldNow())), keep)",
     "Managed.all"
   ),
   mutant(
     "all: released together, the last is forgotten",
-    "Managed.ts",
+    "Managed/all.ts",
     "{ count: members.length, worker }),\n      () => causes",
     "{ count: members.length - 1, worker }),\n      () => causes",
     "Managed.all, released together"
   ),
   mutant(
     "all: released in turn, the first is forgotten",
-    "Managed.ts",
+    "Managed/all.ts",
     "    Effect.reduceRight(members, [] as Array<Cause.Cause<never>>",
     "    Effect.reduceRight(members.slice(1), [] as Array<Cause.Cause<never>>",
     "Managed.all"
@@ -365,8 +365,8 @@ export const mutants: ReadonlyArray<Mutant> = [
   mutant(
     "a release that waits has no timer",
     "internal/deadline.ts",
-    "start(clock.sleep(wait), ",
-    "start(Effect.never, ",
+    "        clock.sleep(wait),",
+    "        Effect.never,",
     "Managed.use, a release that hangs"
   ),
   mutant(
@@ -378,7 +378,7 @@ export const mutants: ReadonlyArray<Mutant> = [
   ),
   mutant(
     "any release is taken for one that cannot wait",
-    "internal/deadline.ts",
+    "internal/runtime.ts",
     "  return op === \"Success\"",
     "  return op !== undefined || op === \"Success\"",
     "Managed.use, a release that hangs"
@@ -421,7 +421,7 @@ export const mutants: ReadonlyArray<Mutant> = [
   ),
   withoutMask(
     "Managed in a scope without its mask",
-    "Managed.ts",
+    "Managed/resource.ts",
     "(restore) =>\n    Effect.flatMap(Effect.scope",
     "Managed in a scope"
   ),
@@ -562,7 +562,7 @@ export const mutants: ReadonlyArray<Mutant> = [
   ),
   mutant(
     "a scoped effect that fails keeps what it had",
-    "Managed.ts",
+    "Managed/resource.ts",
     "giveUp(cause, Scope.close(scope, Exit.failCause(cause)), {",
     "giveUp(cause, Effect.void, {",
     "ExitStack.use, entering"

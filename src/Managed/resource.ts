@@ -1,0 +1,605 @@
+/**
+ * resource: what every form of `Managed` is made of: the types, the release of one hold, the way into a scope.
+ *
+ * DESIGN. Every form is one method, `openInMask`. The `Opened` that it gives says how to close what it opened, and its caller is the
+ * owner. The forms: `Single` (one acquire with its release, the hot path), `Derived` (one that changes only the value of another),
+ * and several together (all.ts, `flatMap`), which combine the closes of their members.
+ *
+ * INVARIANTS those of Managed.ts, named where they are kept.
+ */
+import * as Cause from "effect/Cause"
+import * as Context from "effect/Context"
+import type * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Effectable from "effect/Effectable"
+import * as Exit from "effect/Exit"
+import * as Inspectable from "effect/Inspectable"
+import * as Option from "effect/Option"
+import * as Scope from "effect/Scope"
+import type * as Types from "effect/Types"
+import { releaseDeadlineOf } from "../internal/deadline.ts"
+import { asDefects, interruptsAsDefects, withFailure } from "../internal/exit.ts"
+import { ownerClosed, ownInScope } from "../internal/handover.ts"
+import * as Release from "../internal/release.ts"
+import { contextIn, currentFiber, isClosed, isInstant } from "../internal/runtime.ts"
+import * as Ledger from "../Ledger.ts"
+import * as Shutdown from "../Shutdown.ts"
+
+/**
+ * Makes a part of an acquire interruptible again.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Restore = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
+
+/**
+ * Identifies a `Managed`.
+ *
+ * @category symbols
+ * @since 0.1.0
+ */
+export const TypeId: unique symbol = Symbol.for("holdfast/Managed")
+
+/**
+ * The type of `TypeId`.
+ *
+ * @category symbols
+ * @since 0.1.0
+ */
+export type TypeId = typeof TypeId
+
+/**
+ * A resource: an effect that acquires it into the current scope, and the parts to bracket it without one.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Managed<out A, out E = never, out R = never>
+  extends Effect.Effect<A, E, R | Scope.Scope>, Inspectable.Inspectable
+{
+  readonly [TypeId]: {
+    readonly _A: Types.Covariant<A>
+    readonly _E: Types.Covariant<E>
+    readonly _R: Types.Covariant<R>
+  }
+  readonly name: string
+  readonly kind: string
+  /**
+   * @internal acquires, and gives the way to release; must run inside an uninterruptible region. `site` is the line that asked;
+   * `onEntry` gets the ledger's entry, if there is one, in the step that makes it.
+   */
+  readonly openInMask: (
+    restore: Restore,
+    site?: Ledger.Site,
+    onEntry?: (entry: Ledger.Entry) => void
+  ) => Effect.Effect<Opened<A, E>, E, R>
+}
+
+/** @internal */
+export interface Opened<out A, out E = unknown> {
+  readonly value: A
+  /**
+   * Ends by the release deadline; fails, with defects only, if the release failed. Must run inside an uninterruptible region.
+   */
+  readonly close: (exit: Exit.Exit<unknown, unknown>) => Effect.Effect<void>
+  /**
+   * Of a resource that may change the exit of its user (suppress, translate): releases like `close`, within the same bounds,
+   * and gives the exit as it is now. Call it instead of `close`. Undefined if the resource never changes it.
+   */
+  readonly exit?:
+    | (<E2>(exit: Exit.Exit<unknown, E2>) => Effect.Effect<Exit.Exit<unknown, E | E2>>)
+    | undefined
+}
+
+/**
+ * Why a release runs. `failure` includes defects; `shutdown` is an interruption after an end was requested (Shutdown.ts), with the
+ * reason of that request.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type ReleaseReason =
+  | { readonly kind: "success" }
+  | { readonly kind: "failure" }
+  | { readonly kind: "interrupt" }
+  | { readonly kind: "shutdown"; readonly reason: Shutdown.Reason }
+
+/**
+ * The settings that every constructor takes.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Settings<in A, out R2 = never> {
+  /** Shown by the ledger and in errors. */
+  readonly name: string
+  /** What sort of thing it is (`"file"`, `"connection"`); the ledger sums by kind. Default `"resource"`. */
+  readonly kind?: string | undefined
+  /** More that the ledger shows; a function is called only if there is a ledger. */
+  readonly attributes?:
+    | Readonly<Record<string, unknown>>
+    | ((resource: A) => Readonly<Record<string, unknown>>)
+    | undefined
+  /**
+   * How long the release may take, counted from its first wait. Default 5 seconds; `Infinity` for no bound of its own. During a
+   * shutdown any release also ends by its share of the `releaseTimeout` (Shutdown.ts): four fifths of what is left of it, or, for
+   * a release nested in another, all but 50 ms of what that one has.
+   */
+  readonly releaseDeadline?: Duration.DurationInput | undefined
+  /**
+   * The hard way, for a release that overran (`socket.destroy()`, a SIGKILL). The resource counts as abandoned all the same. It
+   * may take as long as the release, but at most a second; its failure is in the cause.
+   */
+  readonly onOverrun?: ((resource: A) => Effect.Effect<unknown, unknown, R2>) | undefined
+  /**
+   * Where a failed or abandoned release shows: `"cause"`, as a defect in its owner's exit; or `"report"`, in the ledger and as a
+   * warning in the log, so that a success stays a success and a typed failure can still be caught. Default `"cause"`.
+   */
+  readonly onReleaseFailure?: "cause" | "report" | undefined
+}
+
+/** @internal What the ledger records of a resource that a module makes for its own user. */
+export interface Recording {
+  /** The line of that user. */
+  readonly site: Ledger.Site | undefined
+  /** The entries that the acquire waits for. */
+  readonly blockedBy: () => Iterable<Ledger.Entry>
+  /** Gets the entry in the step that makes it. */
+  readonly onEntry: (entry: Ledger.Entry) => void
+}
+
+/** @internal The parts of one resource. */
+export interface Parts<A, E, R, R2> extends Settings<A, R2> {
+  readonly acquire: Effect.Effect<A, E, R> | ((restore: Restore) => Effect.Effect<A, E, R>)
+  readonly release: (
+    resource: A,
+    exit: Exit.Exit<unknown, unknown>,
+    reason: ReleaseReason
+  ) => Effect.Effect<unknown, unknown, R2>
+  readonly recording?: Recording | undefined
+}
+
+/** @internal */
+export const settingsOf = <A, R2>(nameOrSettings: string | Settings<A, R2>): Settings<A, R2> =>
+  typeof nameOrSettings === "string" ? { name: nameOrSettings } : nameOrSettings
+
+// Exits.
+
+const succeeded: ReleaseReason = { kind: "success" }
+const hasFailed: ReleaseReason = { kind: "failure" }
+const interrupted: ReleaseReason = { kind: "interrupt" }
+
+/**
+ * The causes that were looked at. While owners unwind, a cause grows on the right of the one before; with this each question costs
+ * one look, however many releases have failed.
+ */
+const answered = new WeakMap<Cause.Cause<unknown>, boolean>()
+
+/** Whether a user was interrupted, whatever failed releases have added to its cause since. No cause is too deep for it. */
+const wasInterrupted = (cause: Cause.Cause<unknown>): boolean => {
+  let first = cause
+  while (first._tag === "Sequential" && !answered.has(first)) {
+    first = first.left._tag === "Empty" ? first.right : first.left
+  }
+  const answer = answered.get(first) ?? (Cause.isInterruptedOnly(first) && !Cause.isEmpty(first))
+  if (cause._tag === "Sequential") answered.set(cause, answer)
+  return answer
+}
+
+const contextOf = (hold: Hold<unknown>): Context.Context<never> =>
+  hold.refs === undefined
+    ? currentFiber()?.currentContext ?? Context.empty()
+    : contextIn(hold.refs)
+
+const reasonOf = (exit: Exit.Exit<unknown, unknown>, hold: Hold<unknown>): ReleaseReason => {
+  if (Exit.isSuccess(exit)) return succeeded
+  if (!wasInterrupted(exit.cause)) return hasFailed
+  const requested = Context.get(contextOf(hold), Shutdown.Shutdown).unsafeReason()
+  return Option.isSome(requested) ? { kind: "shutdown", reason: requested.value } : interrupted
+}
+
+/** @internal INVARIANT Managed-4: the exit of a user, and after it what its release failed with. */
+export const endedWith = <B, E2>(
+  release: Effect.Effect<unknown>,
+  exit: Exit.Exit<B, E2>
+): Effect.Effect<B, E2> =>
+  Effect.matchCauseEffect(release, {
+    onSuccess: () => exit,
+    onFailure: (cause) => withFailure(exit, cause)
+  })
+
+/** @internal */
+export const endUnchanged = <B, E2>(
+  { close }: Opened<unknown>,
+  exit: Exit.Exit<B, E2>
+): Effect.Effect<B, E2> => endedWith(close(exit), exit)
+
+/** @internal An acquire has failed: what it began is ended, within the deadline; a failure of that comes after its cause. */
+export const giveUp = <E>(
+  cause: Cause.Cause<E>,
+  ending: Effect.Effect<unknown>,
+  release: Release.Release
+): Effect.Effect<never, E> => {
+  const failed = Exit.failCause(cause)
+  return Effect.flatMap(
+    Release.run(release, () => ending, failed),
+    (ended) => Exit.isSuccess(ended) ? failed : withFailure(failed, ended.cause)
+  )
+}
+
+// Into a scope.
+
+const intoScope = <A, E, R>(
+  managed: Managed<A, E, R>,
+  site: Ledger.Site | undefined
+): Effect.Effect<A, E, R | Scope.Scope> =>
+  // MASK: acquire and registration are one step (Managed-2); waiting is restored by `acquire` itself.
+  Effect.uninterruptibleMask((restore) =>
+    Effect.flatMap(Effect.scope, (scope) =>
+      isClosed(scope)
+        ? ownerClosed(managed.name)
+        : Effect.flatMap(managed.openInMask(restore, site), ({ close, value }) =>
+          Effect.as(
+            // MASK: a scope may be closed by hand where that can be interrupted; only the release waits, up to its deadline.
+            ownInScope(scope, managed.name, (exit) => Effect.uninterruptible(close(exit))),
+            value
+          )))
+  )
+
+const variance: Managed<never>[TypeId] = { _A: (_) => _, _E: (_) => _, _R: (_) => _ }
+
+/** @internal */
+export abstract class Base<A, E, R> extends Effectable.Class<A, E, R | Scope.Scope>
+  implements Managed<A, E, R>
+{
+  readonly [TypeId]: Managed<A, E, R>[TypeId] = variance
+  abstract readonly name: string
+  abstract readonly kind: string
+  abstract openInMask(
+    restore: Restore,
+    site?: Ledger.Site,
+    onEntry?: (entry: Ledger.Entry) => void
+  ): Effect.Effect<Opened<A, E>, E, R>
+
+  override commit(): Effect.Effect<A, E, R | Scope.Scope> {
+    return intoScope(this, undefined)
+  }
+
+  /** `yield*` calls this in the user's own step: only there is the user's line on the stack. */
+  override [Symbol.iterator](): Effect.EffectGenerator<Effect.Effect<A, E, R | Scope.Scope>> {
+    const site = Ledger.unsafeSite(2)
+    return site === undefined
+      ? super[Symbol.iterator]()
+      : intoScope<A, E, R>(this, site)[Symbol.iterator]()
+  }
+
+  toJSON(): unknown {
+    return { _id: "holdfast/Managed", name: this.name, kind: this.kind }
+  }
+
+  override toString(): string {
+    return Inspectable.format(this.toJSON())
+  }
+
+  [Inspectable.NodeInspectSymbol](): unknown {
+    return this.toJSON()
+  }
+}
+
+/** Of anything that may be thrown, also what has no text. */
+const textOf = (thrown: unknown): string => {
+  try {
+    return String(thrown)
+  } catch {
+    return "something that has no text"
+  }
+}
+
+/** One hold: the value, and what its release needs. */
+interface Hold<out A> extends Release.Release {
+  readonly value: A
+}
+
+/** @internal One acquire with its release. */
+export class Single<A, E, R, R2> extends Base<A, E, R | R2> {
+  readonly name: string
+  readonly kind: string
+  readonly deadline: Duration.Duration
+  readonly parts: Parts<A, E, R, R2>
+  /** The line that described it, for acquires that leave no line of their own. */
+  readonly site: Ledger.Site | undefined
+  /** Whether an exit that the release gives becomes that of its user. It must be a success, or a failure of `E`. */
+  readonly changesExit: boolean
+
+  constructor(
+    parts: Parts<A, E, R, R2>,
+    site: Ledger.Site | undefined,
+    changesExit = false
+  ) {
+    super()
+    this.parts = parts
+    this.name = parts.name
+    this.kind = parts.kind ?? "resource"
+    this.site = site
+    this.changesExit = changesExit
+    this.deadline = releaseDeadlineOf(parts)
+  }
+
+  openInMask(
+    restore: Restore,
+    from?: Ledger.Site,
+    onEntry?: (entry: Ledger.Entry) => void
+  ): Effect.Effect<Opened<A, E>, E, R | R2> {
+    return Effect.suspend(() =>
+      this.acquireThen(restore, from, onEntry, true, (hold) => Effect.succeed(this.opened(hold)))
+    )
+  }
+
+  /** `use`, without the costs of other owners. Its release runs in the fiber that acquired, with the FiberRefs it has by then. */
+  useInMask<B, E2, R3>(
+    restore: Restore,
+    f: (resource: A) => Effect.Effect<B, E2, R3>,
+    from: Ledger.Site | undefined
+  ): Effect.Effect<B, E | E2, R | R2 | R3> {
+    return this.acquireThen(
+      restore,
+      from,
+      undefined,
+      false,
+      (hold) =>
+        Effect.matchCauseEffect(restore(Effect.suspend(() => f(hold.value))), {
+          onFailure: (cause) => this.endUse(hold, Exit.failCause(cause)),
+          onSuccess: (value) => this.endUse(hold, Exit.succeed(value))
+        })
+    )
+  }
+
+  endUse<B, E2>(hold: Hold<A>, exit: Exit.Exit<B, E2>): Effect.Effect<B, E2, R2> {
+    const running = this.run(hold, exit)
+    // It has ended.
+    if (Exit.isExit(running) && Exit.isSuccess(running)) {
+      // Narrowed to an exit of anything.
+      return this.afterUse(hold, exit, running.value as Exit.Exit<unknown, unknown>)
+    }
+    return Effect.flatMap(running, (ended) => this.afterUse(hold, exit, ended))
+  }
+
+  afterUse<B, E2>(
+    hold: Hold<A>,
+    exit: Exit.Exit<B, E2>,
+    ended: Exit.Exit<unknown, unknown>
+  ): Effect.Effect<B, E2> {
+    return Exit.isSuccess(ended) ? exit : endedWith(this.failed(hold, ended.cause), exit)
+  }
+
+  /** Acquires, and goes on in the step in which the ledger records it as held. */
+  acquireThen<B, E2, R3>(
+    restore: Restore,
+    from: Ledger.Site | undefined,
+    onEntry: ((entry: Ledger.Entry) => void) | undefined,
+    keepsRefs: boolean,
+    then: (hold: Hold<A>) => Effect.Effect<B, E2, R3>
+  ): Effect.Effect<B, E | E2, R | R3> {
+    const { acquire: how, attributes, onOverrun, recording } = this.parts
+    const { deadline, kind, name } = this
+    const acquire = Effect.isEffect(how) ? how : Effect.suspend(() => how(restore))
+    // Looked up once: in a bracket of 1 µs it shows.
+    const fiber = currentFiber()
+    const ledger = Ledger.unsafeInForce(fiber)
+    const site = recording?.site ?? from ?? this.site
+    const holdOf = (value: A, recorded: Release.Recorded | undefined): Hold<A> => ({
+      kind,
+      name,
+      deadline,
+      // `R2` is what this effect asks for, so the context of its fiber has it.
+      onOverrun: onOverrun && (() => onOverrun(value) as Effect.Effect<unknown, unknown>),
+      site,
+      recorded,
+      // Another fiber, with other FiberRefs, may close it.
+      refs: keepsRefs ? fiber?.getFiberRefs() : undefined,
+      value
+    })
+    if (ledger === undefined) {
+      return Effect.flatMap(acquire, (value) => then(holdOf(value, undefined)))
+    }
+    const entry = ledger.unsafeAcquiring(kind, name, {
+      site,
+      attributes: typeof attributes === "function" ? undefined : attributes,
+      blockedBy: recording?.blockedBy,
+      fiber
+    })
+    onEntry?.(entry)
+    recording?.onEntry(entry)
+    // One operation acquires nothing else.
+    const owned = isInstant(acquire) ? acquire : Ledger.withOwner(acquire, name)
+    return Effect.matchCauseEffect(owned, {
+      onFailure: (cause) => {
+        ledger.unsafeGaveUp(entry, cause)
+        return Effect.failCause(cause)
+      },
+      onSuccess: (value) => {
+        ledger.unsafeHeld(entry, this.attributesOf(value))
+        return then(holdOf(value, { ledger, entry }))
+      }
+    })
+  }
+
+  attributesOf(value: A): Readonly<Record<string, unknown>> | undefined {
+    const { attributes } = this.parts
+    if (typeof attributes !== "function") return undefined
+    try {
+      // A copy: the object's own getters may throw, and then they do so here.
+      return { ...attributes(value) }
+    } catch (error) {
+      // A description that fails must not cost the resource.
+      return { attributesFailed: textOf(error) }
+    }
+  }
+
+  opened(hold: Hold<A>): Opened<A, E> {
+    return this.changesExit
+      ? {
+        value: hold.value,
+        close: (exit) => this.closeUnchanged(hold, exit),
+        exit: (exit) => this.closeChanging(hold, exit)
+      }
+      : { value: hold.value, close: (exit) => Effect.asVoid(this.end(hold, exit)) }
+  }
+
+  closeUnchanged(hold: Hold<A>, exit: Exit.Exit<unknown, unknown>): Effect.Effect<void> {
+    return Effect.flatMap(this.end(hold, exit), (changed) =>
+      // An owner that cannot replace the first failure keeps both.
+      Exit.isExit(changed) && Exit.isFailure(changed)
+        ? Effect.failCause(
+          interruptsAsDefects(
+            asDefects(changed.cause),
+            exit,
+            `The release of ${this.kind} "${this.name}"`
+          )
+        )
+        : Effect.void)
+  }
+
+  closeChanging<E2>(
+    hold: Hold<A>,
+    exit: Exit.Exit<unknown, E2>
+  ): Effect.Effect<Exit.Exit<unknown, E | E2>> {
+    return Effect.matchCause(this.end(hold, exit), {
+      onFailure: (cause) => withFailure(exit, cause),
+      // See `changesExit`.
+      onSuccess: (changed) => Exit.isExit(changed) ? changed as Exit.Exit<unknown, E> : exit
+    })
+  }
+
+  /** The release, for an owner that has kept the FiberRefs. Fails with defects only; succeeds with what the release gives. */
+  end(hold: Hold<A>, exit: Exit.Exit<unknown, unknown>): Effect.Effect<unknown> {
+    // `R2` is in the context of those FiberRefs.
+    const run = Effect.suspend(() => this.run(hold, exit)) as Effect.Effect<
+      Exit.Exit<unknown, unknown>
+    >
+    return Effect.flatMap(
+      run,
+      (ended): Effect.Effect<unknown> =>
+        Exit.isSuccess(ended) ? Effect.succeed(ended.value) : this.failed(hold, ended.cause)
+    )
+  }
+
+  run(
+    hold: Hold<A>,
+    exit: Exit.Exit<unknown, unknown>
+  ): Effect.Effect<Exit.Exit<unknown, unknown>, never, R2> {
+    return Release.run(
+      hold,
+      () => this.parts.release(hold.value, exit, reasonOf(exit, hold)),
+      exit
+    )
+  }
+
+  failed(hold: Hold<A>, cause: Cause.Cause<unknown>): Effect.Effect<void> {
+    const failure = asDefects(cause)
+    if (this.parts.onReleaseFailure !== "report") return Effect.failCause(failure)
+    Context.get(contextOf(hold), Shutdown.Shutdown).unsafeReported()
+    const message = `The release of ${this.kind} "${this.name}" failed.`
+    // A logger that throws is no reason to fail either.
+    return Effect.catchAllCause(Effect.logWarning(message, failure), () => Effect.void)
+  }
+}
+
+/** @internal Another resource, with its value changed. */
+export class Derived<A, B, E, R> extends Base<B, E, R> {
+  readonly name: string
+  readonly kind: string
+  readonly source: Managed<A, E, R>
+  readonly f: (value: A) => B
+
+  constructor(source: Managed<A, E, R>, f: (value: A) => B) {
+    super()
+    this.name = source.name
+    this.kind = source.kind
+    this.source = source
+    this.f = f
+  }
+
+  openInMask(
+    restore: Restore,
+    site?: Ledger.Site,
+    onEntry?: (entry: Ledger.Entry) => void
+  ): Effect.Effect<Opened<B, E>, E, R> {
+    return Effect.flatMap(this.source.openInMask(restore, site, onEntry), (opened) => {
+      const { close, exit } = opened
+      return Effect.matchCauseEffect(Effect.sync(() => this.f(opened.value)), {
+        onFailure: (cause) => endUnchanged(opened, Exit.failCause(cause)),
+        onSuccess: (value) => Effect.succeed({ value, close, exit })
+      })
+    })
+  }
+}
+
+interface Inside<out A> {
+  readonly value: A
+}
+
+const valueIn = <A>({ value }: Inside<A>): A => value
+
+/**
+ * @internal The resource in the `value` of another that has what the release needs besides: its scope, its generator. The settings
+ * speak of the one inside.
+ */
+export const inside = <A, H extends Inside<A>, E, R, R2>(
+  { attributes, onOverrun, ...rest }: Settings<A, R2>,
+  parts: Pick<Parts<H, E, R, R2>, "acquire" | "release" | "onOverrun">,
+  site: Ledger.Site | undefined,
+  changesExit?: boolean
+): Managed<A, E, R | R2> =>
+  new Derived(
+    new Single<H, E, R, R2>(
+      {
+        ...rest,
+        attributes: typeof attributes === "function"
+          ? ({ value }) => attributes(value)
+          : attributes,
+        onOverrun: onOverrun && (({ value }) => onOverrun(value)),
+        ...parts
+      },
+      site,
+      changesExit
+    ),
+    valueIn
+  )
+
+/** @internal The resource that an effect is, if it is one. It needs a scope only to be yielded, not to be opened. */
+export const asManaged = <A, E, R>(
+  effect: Effect.Effect<A, E, R>
+): Managed<A, E, Exclude<R, Scope.Scope>> | undefined =>
+  TypeId in effect
+    ? effect as unknown as Managed<A, E, Exclude<R, Scope.Scope>>
+    : undefined
+
+/** @internal `fromScoped`, with the line that describes it. */
+export const fromScopedAt = <A, E, R, R2 = never>(
+  settings: Settings<A, R2>,
+  effect: Effect.Effect<A, E, R>,
+  site: Ledger.Site | undefined
+): Managed<A, E, Exclude<R, Scope.Scope> | R2> => {
+  const { kind = "resource", name } = settings
+  const deadline = releaseDeadlineOf(settings)
+  return inside(settings, {
+    acquire: (restore) =>
+      Effect.flatMap(
+        Scope.make(),
+        (scope) =>
+          Effect.matchCauseEffect(restore(Scope.extend(effect, scope)), {
+            onFailure: (cause) =>
+              giveUp(cause, Scope.close(scope, Exit.failCause(cause)), {
+                name,
+                kind,
+                deadline,
+                site
+              }),
+            onSuccess: (value) => Effect.succeed({ value, scope })
+          })
+      ),
+    release: ({ scope }, exit) => Scope.close(scope, exit)
+  }, site)
+}
