@@ -3,7 +3,7 @@ import * as fs from "node:fs"
 import * as os from "node:os"
 import * as path from "node:path"
 import { fileURLToPath } from "node:url"
-import { describe, expect, it } from "vitest"
+import { afterAll, describe, expect, it } from "vitest"
 
 const program = fileURLToPath(new URL("./support/programs/main.mjs", import.meta.url))
 
@@ -12,6 +12,11 @@ interface Ended {
   readonly out: ReadonlyArray<string>
   readonly err: string
 }
+
+const children = new Set<ChildProcess>()
+afterAll(() => {
+  for (const child of children) child.kill("SIGKILL")
+})
 
 /** Runs one program of support/programs/main.mjs; `onReady` gets the child once it has said so. */
 const runProgram = (
@@ -22,6 +27,7 @@ const runProgram = (
     const child = spawn(process.execPath, [program, ...name.split(" ")], {
       stdio: ["ignore", "pipe", "pipe"]
     })
+    children.add(child)
     let out = ""
     let err = ""
     let seen = false
@@ -41,6 +47,7 @@ const runProgram = (
     }, 20_000)
     child.once("close", (code) => {
       clearTimeout(cap)
+      children.delete(child)
       resolve({ code, out: out.trim().split("\n"), err })
     })
   })
@@ -237,7 +244,7 @@ describe.concurrent("Main", () => {
         + "they get at most 2s 900ms, 600ms and 1s 500ms; raise total.\n"
     )
     expect((await runProgram("badOption")).err).toContain(
-      "RangeError: Shutdown: drainDelay is not a duration: 5 secs."
+      "RangeError: Shutdown.shortfall: `drainDelay` must be a duration, 0 or more"
     )
   })
 

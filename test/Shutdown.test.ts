@@ -404,7 +404,7 @@ describe("Shutdown.run", () => {
       }
     }))
 
-  it.effect("Shutdown-4: a delay that does not fit is told, and what is no duration by its option, before anything begins", () =>
+  it.effect("Shutdown-4: a delay that does not fit is told, and a wrong option by its name, before anything begins", () =>
     Effect.gen(function*() {
       expect(Shutdown.shortfall({ drainDelay: "20 seconds" })).toBe(
         "shutdown: drainDelay 20s, stopTimeout 10s and releaseTimeout 10s do not fit in total 25s: "
@@ -416,7 +416,8 @@ describe("Shutdown.run", () => {
       const program = Effect.sync(() => void (hasBegun = true))
       for (const wrong of ["5 secs" as Duration.DurationInput, NaN, -1]) {
         const exit = yield* Effect.exit(Shutdown.run(program, { stopTimeout: wrong }))
-        expect(pretty(exit)).toContain(`stopTimeout is not a duration: ${wrong}`)
+        expect(pretty(exit)).toContain("Shutdown.run: `stopTimeout` must be a duration")
+        expect(pretty(exit)).toContain(`got ${JSON.stringify(wrong)}`.replace("null", "NaN"))
       }
       expect(hasBegun).toBe(false)
     }))
@@ -992,6 +993,7 @@ describe("Shutdown.run inside of another", () => {
       const program = Effect.gen(function*() {
         const first = yield* Shutdown.run(Effect.scoped(failing))
         expect(first.report.hooks).toHaveLength(1)
+        expect((yield* Shutdown.report).children).toEqual([])
         yield* Effect.forkDaemon(Effect.zipRight(Shutdown.requested, late))
         return yield* Shutdown.inFlight(Effect.sleep("1 second"))
       })
@@ -1082,7 +1084,7 @@ describe("Shutdown.run inside of another", () => {
       ])
     }))
 
-  it.effect("Shutdown-8: what has ended since the request is told, and kept no longer than that", () =>
+  it.effect("Shutdown-8: runs that have ended since the request are children of the report, with their hooks", () =>
     Effect.gen(function*() {
       const failing = (work: Duration.DurationInput) =>
         Shutdown.run(Effect.scoped(Effect.gen(function*() {
@@ -1096,12 +1098,17 @@ describe("Shutdown.run inside of another", () => {
       yield* shutdown.request(why)
       yield* pass("1 second")
       const failed = ["failed", "failed", "failed"]
-      expect(shutdown.unsafeReport().hooks.map(({ state }) => state)).toEqual(failed)
-      // What a run is made of is nobody's but its own.
-      expect(shutdown).toHaveProperty("inside.size", 1)
+      const seen = shutdown.unsafeReport()
+      expect(seen.hooks.map(({ state }) => state)).toEqual(failed)
+      expect(seen.children.map(({ phases }) => phases.at(-1)!.phase)).toEqual([
+        "exited",
+        "exited",
+        "stopping"
+      ])
       yield* pass("1 second")
-      expect((yield* ended).report.hooks.map(({ state }) => state)).toEqual(failed)
-      expect(shutdown).toHaveProperty("inside.size", 0)
+      const { report } = yield* ended
+      expect(report.hooks.map(({ state }) => state)).toEqual(failed)
+      expect(report.children).toHaveLength(3)
     }))
 
   it.effect("Shutdown-8: one in a release, or masked, is not asked for its end: begun before the request or after", () =>

@@ -136,6 +136,11 @@ for (const [module, mutants] of Object.entries(rows)) {
       fs.rmSync(work, { recursive: true, force: true })
     })
 
+    it("no child process of a test is left", async () => {
+      const { stdout } = await exec("ps", ["-A", "-o", "pid,args"], { maxBuffer: 1 << 28 })
+      expect(stdout.split("\n").filter((line) => line.includes(work))).toEqual([])
+    })
+
     for (const [index, file] of files.entries()) {
       it(`${file}: each named test passes on the sources as they are`, () => {
         const { failed = [], message, passed = [] } = results.get(`unchanged-${index}`) ?? {}

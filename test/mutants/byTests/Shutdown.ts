@@ -13,142 +13,142 @@ const mutant = (what: string, file: string, from: string, to: string, title: str
 export const mutants: ReadonlyArray<Mutant> = [
   mutant(
     "a later request replaces the reason of the first",
-    "Shutdown.ts",
-    "    if (this.why !== undefined) return false\n    this.why = reason",
-    "    this.why = reason",
+    "Shutdown/run.ts",
+    "    if (this.#reason !== undefined) return false\n",
+    "",
     "Shutdown-1: the first request wins"
   ),
   mutant(
     "a mark stays after its work has ended",
-    "Shutdown.ts",
-    "          among.delete(region)\n",
+    "Shutdown/marks.ts",
+    "          among.delete(mark)\n",
     "",
     "Shutdown-2: a draining region is counted"
   ),
   mutant(
     "stopping does not wait for what is in flight",
-    "Shutdown.ts",
-    "            this.flying.size === 0 && this.drainers",
-    "            this.drainers",
+    "Shutdown/run.ts",
+    "      inFlight.size === 0 && drains",
+    "      drains",
     "Shutdown-2: stopping waits for what is in flight"
   ),
   mutant(
     "a program that drains is interrupted when its last mark ends",
-    "Shutdown.ts",
-    "            && (!this.endsByItself || main.exit !== undefined),\n",
-    "            && true,\n",
+    "Shutdown/run.ts",
+    "      && (!this.#marks.endsByItself || main.exit !== undefined)\n",
+    "",
     "Shutdown-2: a program that drains ends by itself"
   ),
   mutant(
     "readiness goes only after waiters were notified",
-    "Shutdown.ts",
-    "    if (this.unsafePhase() === \"running\") this.enter(\"draining\")\n",
+    "Shutdown/run.ts",
+    "    if (this.#phases.current === \"running\") this.#enter(\"draining\")\n",
     "",
     "Shutdown-3: readiness is gone before"
   ),
   mutant(
     "stopping has no bound of its own",
-    "Shutdown.ts",
-    "          Math.min(bounds.workEndsBy, this.now() + bounds.stopTimeout)",
-    "          bounds.workEndsBy",
+    "Shutdown/run.ts",
+    "Math.min(bounds.workEndsBy, this.#waits.now() + this.#millis.stopTimeout)",
+    "bounds.workEndsBy",
     "Shutdown-4: every phase ends by its bound"
   ),
   mutant(
     "draining leaves stopping no time",
-    "Shutdown.ts",
+    "Shutdown/phases.ts",
     "work - Math.min(stopTimeout, work / 3)",
     "work",
     "Shutdown-4: `total` caps all"
   ),
   mutant(
-    "releases get the whole of what is left",
-    "Shutdown.ts",
-    "      this.budget.begin({ by, now: () => this.now() })\n",
+    "a release may take all that is left",
+    "Shutdown/run.ts",
+    "      this.#budget.begin({ by, now: () => this.#waits.now() })\n",
     "",
     "Shutdown-4: a release takes no more than its share"
   ),
   mutant(
     "the budget of the releases never ends",
-    "Shutdown.ts",
-    "          this.budget.end()\n",
+    "Shutdown/run.ts",
+    "          this.#budget.end()\n",
     "",
     "Shutdown-4: after the end nothing is bounded"
   ),
   mutant(
     "the scope of a hook that runs does not wait for it",
-    "Shutdown.ts",
-    "          return this.until(() => !this.isDue(hook), Infinity)\n",
+    "Shutdown/marks.ts",
+    "          return this.#waits.until(() => !this.#isDue(hook), Infinity)\n",
     "          return Effect.void\n",
     "Shutdown-5: a scope that closes while its hook runs"
   ),
   mutant(
     "a hook whose scope has closed runs all the same",
-    "Shutdown.ts",
-    "          if (!this.isDue(hook)) this.hooks.delete(hook)\n",
+    "Shutdown/marks.ts",
+    "          if (!this.#isDue(hook)) this.#registered.delete(hook)\n",
     "",
     "Shutdown-5: hooks run once"
   ),
   mutant(
     "work that overran is not interrupted before the main fiber",
-    "Shutdown.ts",
-    "      return this.cutWork(main, self.id(), cutBy, isOurs).pipe(",
-    "      return Effect.void.pipe(",
+    "Shutdown/run.ts",
+    "        overran.add([...marked, ...this.#hooks.fibers].filter(isWork))\n",
+    "",
     "Shutdown-6: what overran is interrupted"
   ),
   mutant(
-    "fibers that the program left behind are not interrupted",
-    "Shutdown.ts",
+    "fibers are waited for and not interrupted",
+    "Shutdown/fibers.ts",
     "      if (!Deadline.isBounded(fiber)) fiber.unsafeInterruptAsFork(this.#by)\n",
     "",
     "Shutdown-6: what a program leaves behind"
   ),
   mutant(
-    "a marked release is interrupted",
-    "Shutdown.ts",
-    "fiber === main.fiber || Deadline.isBounded(fiber)) continue",
-    "fiber === main.fiber) continue",
+    "a release under way is interrupted",
+    "Shutdown/fibers.ts",
+    "      if (!Deadline.isBounded(fiber)) fiber.unsafeInterruptAsFork(this.#by)\n",
+    "      fiber.unsafeInterruptAsFork(this.#by)\n",
     "Shutdown-6: a release that is marked"
   ),
   mutant(
     "the fibers of others are interrupted, too",
-    "Shutdown.ts",
-    "        .filter((fiber) => fiber !== undefined && isOurs(fiber))\n",
+    "Shutdown/run.ts",
+    "        && (options.fibers === \"all\" || this.#isAround(fiber))\n",
     "",
     "Shutdown-6: somebody else's fiber that is marked"
   ),
   mutant(
     "a failed release that leaves the history of the ledger is forgotten",
-    "Shutdown.ts",
-    "        this.troubled.set(entry.id, entry)\n",
+    "Shutdown/report.ts",
+    "        this.#troubled.set(entry.id, entry)\n",
     "",
     "Shutdown-7: the report names what failed"
   ),
   mutant(
-    "a fiber that was left behind may fail unreported",
-    "Shutdown.ts",
-    "        if (!Cause.isInterruptedOnly(exit.cause)) this.#failed.set(fiber, exit.cause)\n",
-    "",
+    "the failure of a fiber that was left behind is not reported",
+    "Shutdown/fibers.ts",
+    "this.#failed.set(fiber, exit.cause)",
+    "void 0",
     "Shutdown-7: what fails in a fiber"
   ),
   mutant(
-    "a run inside of another is not asked for its end",
-    "Shutdown.ts",
-    "    for (const inner of this.inside) if (!inner.isShielded) inner.unsafeRequest(reason)\n",
+    "a request is not passed to nested runs",
+    "Shutdown/run.ts",
+    "    for (const child of this.#children) if (!child.#isShielded) child.unsafeRequest(reason)\n",
     "",
     "Shutdown-8: it is asked for its end in the same step"
   ),
   mutant(
-    "a run in a release is asked for its end",
-    "Shutdown.ts",
-    "inner.isShielded = !RuntimeFlags.interruptible(runtimeFlags) || Deadline.isWork(caller)",
-    "inner.isShielded = false",
+    "a request is passed to a run in a release",
+    "Shutdown/run.ts",
+    "this.#isShielded = !RuntimeFlags.interruptible(runtimeFlags) || Deadline.isWork(caller)",
+    "this.#isShielded = false",
     "Shutdown-8: one in a release, or masked"
   ),
   mutant(
     "one ledger of two runs is counted twice",
-    "Shutdown.ts",
-    "ledgers.set(one.ledger, other === undefined ? one : seenByBoth(other, one))",
-    "ledgers.set({ ...one.ledger } as never, one)",
+    "Shutdown/report.ts",
+    "const read = earliest(all).map",
+    "const read = all.map",
     "Shutdown-8: of each ledger it is told once"
   )
 ]

@@ -4,6 +4,9 @@ import { Ledger, Managed, Shutdown } from "holdfast"
 import * as Main from "holdfast/Main"
 import * as fs from "node:fs"
 
+// A mutant may never end, and the test that started this process may be gone by then.
+setTimeout(() => process.kill(process.pid, "SIGKILL"), 25_000).unref()
+
 const say = (line) => process.stdout.write(`${line}\n`)
 const held = (name, release = Effect.void, options = {}) =>
   Managed.make({

@@ -1,0 +1,472 @@
+/**
+ * run: leads one program to its end, phase by phase.
+ *
+ * DESIGN. A run is a request, the marks and hooks that it waits for, and its nested runs. The fiber that leads it is outside of the
+ * program. A nested run is one in-flight mark of its parent, and one of the runs that a request of the parent is passed to.
+ */
+import type * as Context from "effect/Context"
+import * as Deferred from "effect/Deferred"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import type * as Fiber from "effect/Fiber"
+import * as FiberId from "effect/FiberId"
+import * as Option from "effect/Option"
+import * as RuntimeFlags from "effect/RuntimeFlags"
+import * as Deadline from "../internal/deadline.ts"
+import * as OptionsOf from "../internal/options.ts"
+import type { AnyFiber } from "../internal/runtime.ts"
+import { isSleeper } from "../internal/timers.ts"
+import * as Ledger from "../Ledger.ts"
+import { Interrupted } from "./fibers.ts"
+import { grouped, Hooks, type Mark, Marks, type Unfinished } from "./marks.ts"
+import {
+  type Bounds,
+  boundsOf,
+  type Budgets,
+  type Millis,
+  millisIn,
+  type Phase,
+  type PhaseRecord,
+  Phases,
+  type Reason,
+  rules
+} from "./phases.ts"
+import {
+  type Abandoned,
+  Baseline,
+  type Ended,
+  mostUrgentFirst,
+  type PhaseReport,
+  readAll,
+  type Report,
+  ShutdownTimeout
+} from "./report.ts"
+import { Waits } from "./waits.ts"
+
+/**
+ * The options of `run`.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Options extends Budgets {
+  /**
+   * Which fibers that are left behind count as the program's: its own (all that were forked in it), or every one in the process.
+   * Default `"own"`.
+   */
+  readonly fibers?: "own" | "all" | undefined
+  /** Called, synchronously, as each phase ends. It must not throw. */
+  readonly onPhaseEnd?: ((phase: PhaseReport) => void) | undefined
+}
+
+/** The main fiber of the program, and its exit once it has one. */
+interface Main<A, E> {
+  readonly fiber: Fiber.RuntimeFiber<A, E>
+  exit: Exit.Exit<A, E> | undefined
+}
+
+/** The tag of the shutdown in force, which Shutdown.ts owns. */
+export interface Tag {
+  /** A run, unless the value is not ours. */
+  readonly get: (context: Context.Context<never>) => unknown
+  readonly provide: <A, E, R>(effect: Effect.Effect<A, E, R>, run: Run) => Effect.Effect<A, E, R>
+}
+
+export class Run {
+  readonly #budget: Deadline.Budget
+  readonly #tag: Tag
+  readonly #waits = new Waits()
+  readonly #phases = new Phases()
+  readonly #marks = new Marks(this.#waits)
+  readonly #hooks = new Hooks(
+    this.#waits,
+    () => this.#hasProgram ? this.#phases.current : undefined
+  )
+  readonly #asked = Deferred.unsafeMake<Reason>(FiberId.none)
+  #reason: Reason | undefined
+  /** The instant of the request, or of the end of a program that ended by itself. */
+  #begunAt: number | undefined
+  #hasProgram = false
+  #millis: Millis = millisIn({})
+  #ledger: Ledger.Service | undefined
+  #abandoned: Abandoned | undefined
+  #baseline: Baseline | undefined
+  #reported = { total: 0, before: 0 }
+  #orphans: Interrupted | undefined
+  /** The run that this one is nested in. */
+  #parent: Run | undefined
+  /** The nested runs that go on, or have ended since this one began to end. */
+  readonly #children = new Set<Run>()
+  /** It runs in a release, or masked: the request of its parent is not passed to it. */
+  #isShielded = false
+
+  constructor(budget: Deadline.Budget, tag: Tag) {
+    this.#budget = budget
+    this.#tag = tag
+  }
+
+  readonly requested = Deferred.await(this.#asked)
+  readonly reason = Effect.sync(() => this.unsafeReason())
+  readonly isReady = Effect.sync(() => this.unsafePhase() === "running")
+  readonly report = Effect.sync(() => this.unsafeReport())
+  readonly phase = this.#phases.subscribable
+  unsafeReason = (): Option.Option<Reason> => Option.fromNullable(this.#reason)
+  unsafePhase = (): Phase => this.#phases.current
+  unsafeDrainers = (): number => this.#marks.drains.size
+  unsafeReported = (): void => {
+    this.#reported.total++
+  }
+
+  inFlight = <A, E, R>(effect: Effect.Effect<A, E, R>, site?: Ledger.Site) =>
+    this.#marks.mark("inFlight", effect, site)
+  drains = <A, E, R>(effect: Effect.Effect<A, E, R>, site?: Ledger.Site) =>
+    this.#marks.mark("drains", effect, site)
+  onDrain = <A, E, R>(hook: Effect.Effect<A, E, R>, site?: Ledger.Site) =>
+    this.#hooks.register("draining", hook, site)
+  onStop = <A, E, R>(hook: Effect.Effect<A, E, R>, site?: Ledger.Site) =>
+    this.#hooks.register("stopping", hook, site)
+
+  request = (reason: Reason): Effect.Effect<boolean> =>
+    Effect.sync(() => this.unsafeRequest(reason))
+
+  /** INVARIANT Shutdown-1. */
+  unsafeRequest = (reason: Reason): boolean => {
+    if (this.#reason !== undefined) return false
+    this.#reason = reason
+    // INVARIANT Shutdown-7: the report has what ends from this step on.
+    if (this.#hasProgram) this.#begin()
+    this.#marks.onRequest()
+    // INVARIANT Shutdown-3: before anything that waits for the request is woken.
+    if (this.#phases.current === "running") this.#enter("draining")
+    // INVARIANT Shutdown-8.
+    for (const child of this.#children) if (!child.#isShielded) child.unsafeRequest(reason)
+    Deferred.unsafeDone(this.#asked, Effect.succeed(reason))
+    this.#waits.notify()
+    return true
+  }
+
+  // The report.
+
+  unsafeReport = (): Report => {
+    const now = this.#waits.now()
+    const children = Array.from(this.#children, (child) => child.unsafeReport())
+    const fibers = this.#orphans?.report() ?? []
+    const own = new Set(fibers.map(({ fiber }) => fiber))
+    const phases = this.#phases.records.map((record) => this.#phaseReport(record))
+    const ledgers = readAll(this.#baselines())
+    return {
+      reason: this.#reason,
+      took: this.#begunAt === undefined ? 0 : (this.#phases.endedAt ?? now) - this.#begunAt,
+      phases,
+      ...ledgers,
+      reported: children.reduce(
+        (sum, { reported }) => sum + reported,
+        this.#reported.total - this.#reported.before
+      ),
+      hooks: [...this.#hooks.report(), ...children.flatMap(({ hooks }) => hooks)],
+      unfinished: grouped(this.#marks.all, now),
+      // The sweep of a whole process finds the fibers of nested runs, too.
+      fibers: [
+        ...fibers,
+        ...children.flatMap(({ fibers }) => fibers).filter(({ fiber }) => !own.has(fiber))
+      ],
+      overran: ledgers.abandoned > 0
+        || phases.some(({ overran }) => overran)
+        || children.some(({ overran }) => overran),
+      exitCode: undefined,
+      children
+    }
+  }
+
+  #baselines(): ReadonlyArray<Baseline> {
+    const nested = Array.from(this.#children).flatMap((child) => child.#baselines())
+    return this.#baseline === undefined ? nested : [this.#baseline, ...nested]
+  }
+
+  #phaseReport(record: PhaseRecord): PhaseReport {
+    const { endedAt, phase, startedAt } = record
+    // The work that nested runs did not wait for was waited for by stopping, if there was that.
+    const waited = this.#phases.recordOf("stopping") ?? this.#phases.recordOf("releasing")
+    const nested = record === waited ? this.#unfinishedInside() : []
+    return {
+      phase,
+      startedAt,
+      duration: (endedAt ?? this.#waits.now()) - startedAt,
+      overran: record.overran || nested.length > 0,
+      unfinished: [...record.unfinished, ...nested]
+    }
+  }
+
+  #unfinishedInside(): ReadonlyArray<Unfinished> {
+    return Array.from(this.#children).flatMap((child) =>
+      child.#phases.records.flatMap(({ unfinished }) => unfinished).concat(
+        child.#unfinishedInside()
+      )
+    )
+  }
+
+  // The run.
+
+  run = <A, E, R>(
+    program: Effect.Effect<A, E, R>,
+    options: Options = {},
+    site: Ledger.Site | undefined = Ledger.unsafeSite()
+  ): Effect.Effect<Ended<A, E>, never, R> =>
+    Effect.withFiberRuntime((caller, { runtimeFlags }) => {
+      const parent = this.#tag.get(caller.currentContext)
+      const running = this.#lead(program, options)
+      if (!(parent instanceof Run) || parent === this || this.#hasProgram) return running
+      this.#isShielded = !RuntimeFlags.interruptible(runtimeFlags) || Deadline.isWork(caller)
+      const entered = Effect.sync(() => {
+        this.#parent = parent
+        parent.#children.add(this)
+        if (parent.#reason !== undefined && !this.#isShielded) this.unsafeRequest(parent.#reason)
+      })
+      const left = Effect.sync(() => {
+        // The report of a run that ended before is its caller's alone.
+        if (parent.#begunAt !== undefined) return
+        parent.#children.delete(this)
+        this.#stop()
+      })
+      return parent.inFlight(Effect.acquireUseRelease(entered, () => running, () => left), site)
+    })
+
+  /** Nothing reads the baselines of this run any more. */
+  #stop(): void {
+    this.#baseline?.stop()
+    for (const child of this.#children) child.#stop()
+  }
+
+  #lead<A, E, R>(
+    program: Effect.Effect<A, E, R>,
+    options: Options
+  ): Effect.Effect<Ended<A, E>, never, R> {
+    // MASK: an interrupt of the run is a request, and the run then ends phase by phase. The wait for the end of the program is
+    // restored; each wait after that has a bound.
+    return Effect.uninterruptibleMask((restore) => {
+      OptionsOf.check("Shutdown.run", options, {
+        ...rules,
+        fibers: OptionsOf.oneOf("own", "all"),
+        onPhaseEnd: OptionsOf.callback
+      })
+      return Effect.flatMap(this.#launch(program, options), (main) => {
+        const isEnding = () => this.#reason !== undefined || main.exit !== undefined
+        const waiting = Effect.onInterrupt(
+          restore(this.#waits.until(isEnding, Infinity)),
+          () => this.request({ kind: "request", by: "interruption" })
+        )
+        return Effect.zipRight(Effect.exit(waiting), this.#end(main, options))
+      })
+    })
+  }
+
+  /** Forks the program, with this shutdown in its context. */
+  #launch<A, E, R>(
+    program: Effect.Effect<A, E, R>,
+    options: Options
+  ): Effect.Effect<Main<A, E>, never, R> {
+    return Effect.flatMap(Effect.zip(Effect.clock, Ledger.Ledger), ([clock, ledger]) => {
+      if (this.#hasProgram) {
+        return Effect.dieMessage("Shutdown.run: this shutdown has a program already. Make another.")
+      }
+      this.#hasProgram = true
+      this.#millis = millisIn(options)
+      this.#waits.clock = clock
+      this.#ledger = ledger
+      if (ledger !== undefined && options.fibers === "all") {
+        // A program that ends by itself has closed its scopes before its end is seen. The ledger is its own only where the whole
+        // process is.
+        const { takenAt, total } = ledger.unsafeSnapshot()
+        this.#abandoned = { count: total.abandoned, since: takenAt }
+      }
+      const provided = Effect.interruptible(program).pipe(
+        (effect) => this.#tag.provide(effect, this),
+        Effect.provideService(Deadline.BudgetInForce, this.#budget)
+      )
+      return Effect.map(Effect.forkDaemon(provided), (fiber) => {
+        const main: Main<A, E> = { fiber, exit: undefined }
+        // A request may have come before.
+        if (this.#phases.records.length === 0) this.#enter("running")
+        fiber.addObserver((exit) => {
+          main.exit = exit
+          this.#begin()
+          this.#waits.notify()
+        })
+        return main
+      })
+    })
+  }
+
+  #enter(phase: Phase): void {
+    this.#phases.enter(phase, this.#waits.now())
+    this.#waits.notify()
+  }
+
+  /** From now on the report counts. */
+  #begin(): number {
+    if (this.#begunAt !== undefined) return this.#begunAt
+    if (this.#reason !== undefined) this.#reported.before = this.#reported.total
+    if (this.#ledger !== undefined) {
+      const abandoned = this.#reason === undefined ? this.#abandoned : undefined
+      this.#baseline = new Baseline(this.#ledger, abandoned)
+    }
+    return this.#begunAt = this.#waits.now()
+  }
+
+  #bounds(): Bounds {
+    const from = this.#begin()
+    const total = Math.min(
+      this.#millis.total,
+      (this.#parent === undefined ? Infinity : this.#parent.#nestedEndsBy()) - from
+    )
+    return boundsOf({ ...this.#millis, total: Math.max(0, total) }, from)
+  }
+
+  /** INVARIANT Shutdown-8: when a nested run must have ended. */
+  #nestedEndsBy(): number {
+    if (this.#budget.limit !== undefined) return Deadline.shareOf(this.#budget.limit)
+    if (this.#begunAt === undefined) return Infinity
+    return Math.min(this.#bounds().workEndsBy, this.#begunAt + this.#millis.stopTimeout)
+  }
+
+  /** From the request, or the program's own end, to `exited`. */
+  #end<A, E>(main: Main<A, E>, options: Options): Effect.Effect<Ended<A, E>> {
+    return Effect.suspend(() => {
+      const bounds = this.#bounds()
+      const ended = (phase: Phase, isInTime: boolean): void => {
+        const record = this.#phases.recordOf(phase)
+        if (record === undefined) return
+        record.overran = !isInTime
+        if (!isInTime) record.unfinished = grouped(this.#overran(phase, main), this.#waits.now())
+        options.onPhaseEnd?.(this.#phaseReport(record))
+      }
+      const inPhase = (phase: Phase, work: Effect.Effect<boolean>): Effect.Effect<void> =>
+        Effect.suspend(() => {
+          if (this.#phases.current !== phase) this.#enter(phase)
+          return Effect.map(work, (isInTime) => ended(phase, isInTime))
+        })
+      ended("running", true)
+      const serving = this.#reason === undefined ? Effect.void : Effect.zipRight(
+        inPhase("draining", this.#drain(main, bounds)),
+        inPhase("stopping", this.#finish(main, bounds))
+      )
+      return serving.pipe(
+        Effect.zipRight(inPhase("releasing", this.#release(main, bounds, options))),
+        Effect.map(() => {
+          this.#enter("exited")
+          this.#budget.end()
+          const exit = main.exit ?? this.#timedOut()
+          const report = this.unsafeReport()
+          if (this.#parent === undefined) this.#stop()
+          return { exit, report }
+        })
+      )
+    })
+  }
+
+  /** The work that a phase waited for and that has not ended; its hooks have been abandoned. */
+  #overran(phase: Phase, main: Main<unknown, unknown>): ReadonlyArray<Mark> {
+    const hooks = this.#hooks.abandonedIn(phase)
+    if (phase !== "stopping") return hooks
+    const { all, drains, endsByItself } = this.#marks
+    const isProgram = drains.size === 0 && endsByItself && main.exit === undefined
+    const startedAt = this.#begunAt ?? this.#waits.now()
+    return [
+      ...all,
+      ...hooks,
+      ...isProgram ? [{ what: "program", site: undefined, startedAt } as const] : []
+    ]
+  }
+
+  #drain(main: Main<unknown, unknown>, bounds: Bounds): Effect.Effect<boolean> {
+    return this.#hooks.startAll("draining").pipe(
+      // A program that has ended serves nothing.
+      Effect.zipRight(this.#waits.until(() => main.exit !== undefined, bounds.servedUntil)),
+      Effect.zipRight(this.#waits.until(() => this.#hooks.isIdle(), bounds.drainedBy)),
+      Effect.zipLeft(this.#hooks.abandon)
+    )
+  }
+
+  #finish(main: Main<unknown, unknown>, bounds: Bounds): Effect.Effect<boolean> {
+    const { drains, inFlight } = this.#marks
+    const hasStopped = (): boolean =>
+      inFlight.size === 0 && drains.size === 0 && this.#hooks.isIdle()
+      && (!this.#marks.endsByItself || main.exit !== undefined)
+    return this.#hooks.startAll("stopping").pipe(
+      Effect.zipRight(Effect.suspend(() => {
+        const by = Math.min(bounds.workEndsBy, this.#waits.now() + this.#millis.stopTimeout)
+        return this.#waits.until(hasStopped, by)
+      })),
+      Effect.zipLeft(this.#hooks.abandon)
+    )
+  }
+
+  /**
+   * INVARIANT Shutdown-6: the work that overran, then the main fiber, then the fibers that it left behind. The first leaves the
+   * second half of the time, and that leaves the third a tenth.
+   */
+  #release(
+    main: Main<unknown, unknown>,
+    bounds: Bounds,
+    options: Options
+  ): Effect.Effect<boolean> {
+    return Effect.withFiberRuntime<boolean>((self) => {
+      const from = this.#waits.now()
+      const by = Math.min(bounds.endsBy, from + this.#millis.releaseTimeout)
+      const after = (share: number) => by === Infinity ? Infinity : from + share * (by - from)
+      const notify = () => this.#waits.notify()
+      const overran = new Interrupted(self.id(), notify)
+      const orphans = this.#orphans = new Interrupted(self.id(), notify)
+      // INVARIANT Shutdown-4: no release takes the time that those after it need.
+      this.#budget.begin({ by, now: () => this.#waits.now() })
+      const isOrphan = (fiber: AnyFiber): boolean =>
+        fiber !== main.fiber && fiber !== self && !isSleeper(fiber)
+        && (options.fibers === "all" || this.#tag.get(fiber.currentContext) === this)
+      const isWork = (fiber: AnyFiber): boolean =>
+        fiber !== main.fiber
+        && (options.fibers === "all" || this.#isAround(fiber))
+      const hasEnded = (): boolean => main.exit !== undefined && orphans.hasEnded()
+      const sweep = (all: boolean, by: number): Effect.Effect<boolean> =>
+        Effect.suspend(() => {
+          const hasNew = orphans.addRoots(isOrphan, all)
+          return Effect.flatMap(
+            this.#waits.until(hasEnded, by),
+            // The end of a fiber may leave others behind.
+            (isInTime) => isInTime && hasNew ? sweep(all, by) : Effect.succeed(isInTime)
+          )
+        })
+      return Effect.suspend(() => {
+        const marked = this.#marks.all.flatMap(({ fiber }) => fiber ?? [])
+        overran.add([...marked, ...this.#hooks.fibers].filter(isWork))
+        return this.#waits.until(() => overran.hasEnded(), after(0.5))
+      }).pipe(
+        Effect.zipRight(Effect.sync(() => {
+          if (main.exit === undefined) main.fiber.unsafeInterruptAsFork(self.id())
+        })),
+        Effect.zipRight(this.#waits.until(() => main.exit !== undefined, after(0.9))),
+        Effect.zipRight(sweep(false, after(0.9))),
+        Effect.flatMap((isInTime) => isInTime ? Effect.succeed(true) : sweep(true, by))
+      )
+    })
+  }
+
+  /** Whether a fiber is of this program, or of a nested one: what is forked in a program inherits its context. */
+  #isAround(fiber: AnyFiber): boolean {
+    let run = this.#tag.get(fiber.currentContext)
+    while (run instanceof Run && run !== this) run = run.#parent
+    return run === this
+  }
+
+  #timedOut(): Exit.Exit<never> {
+    const now = this.#waits.now()
+    const since = this.#phases.recordOf("releasing")?.startedAt ?? now
+    const held = this.#ledger?.unsafeSnapshot().live ?? []
+    return Exit.die(
+      new ShutdownTimeout({
+        waited: Duration.millis(now - since),
+        held: held.toSorted(mostUrgentFirst)
+      })
+    )
+  }
+}

@@ -1,0 +1,48 @@
+/**
+ * waits: the clock of a run, and waits for a condition that end by an instant of it.
+ */
+import * as Clock from "effect/Clock"
+import * as Effect from "effect/Effect"
+import * as Condition from "../internal/condition.ts"
+import { millisOf } from "../internal/deadline.ts"
+import * as Timers from "../internal/timers.ts"
+
+export class Waits {
+  clock: Clock.Clock = Clock.make()
+  readonly #changed = Condition.make()
+  #timers: Timers.Timers | undefined
+
+  /** Milliseconds that only go forward. */
+  now(): number {
+    return millisOf(this.clock)
+  }
+
+  /** Called in the step of each change that somebody may wait for. */
+  notify(): void {
+    Condition.notify(this.#changed)
+  }
+
+  /** Waits until `isMet`, or until the instant `by`. Whether it is met. */
+  until(isMet: () => boolean, by: number): Effect.Effect<boolean> {
+    return Effect.withFiberRuntime((caller) =>
+      Effect.async((resume) => {
+        const left = by - this.now()
+        if (isMet()) return resume(Effect.succeed(true))
+        if (left <= 0) return resume(Effect.succeed(false))
+        const timers = this.#timers = Timers.on(this.#timers, this.clock)
+        const forget = Condition.observe(this.#changed, () => {
+          if (timer !== undefined) Timers.stop(timer)
+          resume(Effect.succeed(true))
+        }, isMet)
+        const timer = left === Infinity ? undefined : Timers.start(timers, left, caller, () => {
+          forget()
+          resume(Effect.succeed(false))
+        })
+        return Effect.sync(() => {
+          forget()
+          if (timer !== undefined) Timers.stop(timer)
+        })
+      })
+    )
+  }
+}
