@@ -47,6 +47,7 @@ import { Socket } from "node:net"
 import * as Path from "node:path"
 import * as Files from "./Files.ts"
 import * as Ledger from "./Ledger.ts"
+import { printable } from "./Ledger/words.ts"
 import * as Managed from "./Managed.ts"
 import * as Semaphore from "./Semaphore.ts"
 
@@ -168,9 +169,8 @@ export class BadRedirect extends Data.TaggedError("BadRedirect")<{
   readonly reason: "missing" | "invalid" | "protocol" | "loop"
 }> {
   override get message(): string {
-    return `${this.url} redirects to ${
-      this.location ?? "nowhere"
-    } (${this.reason}). The server has to be put right.`
+    const to = this.location === undefined ? "nowhere" : printable(this.location)
+    return `${this.url} redirects to ${to} (${this.reason}). The server has to be put right.`
   }
 }
 
@@ -218,7 +218,7 @@ export class BadUrl extends Data.TaggedError("BadUrl")<{
   readonly reason: "unreadable" | "protocol" | "credentials"
 }> {
   override get message(): string {
-    return `"${this.url}" is no usable address (${this.reason}). `
+    return `"${printable(this.url)}" is no usable address (${this.reason}). `
       + "Use http:// or https://, and send credentials in `headers.authorization`."
   }
 }

@@ -1,22 +1,28 @@
 /**
  * demo: `npm start` with no arguments. A bundled origin on loopback, mirrored by the real command.
  *
- * DESIGN. The origin's port is kept in the target folder, so that a second run asks for the same URLs and finds them done.
+ * DESIGN. The origin's port is stored in the target folder, so that a second run asks for the same URLs and finds them done.
  * One demo at a time works in a folder, from before the port is chosen: two would each write a list of their own there.
  */
 import * as FileSystem from "@effect/platform/FileSystem"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as path from "node:path"
+import * as Files from "../Files.ts"
 import * as Ledger from "../Ledger.ts"
 import * as LockFile from "../Lock/File.ts"
 import * as Mirror from "./mirror.ts"
+import * as MirrorFolder from "./mirrorFolder.ts"
 import * as Origin from "./origin.ts"
 
 const portFile = "origin-port.txt"
 
 /** What outlives the mirror, whose ledger is summed while this is still held, is not in it. */
 const aside = Effect.provideService(Ledger.Ledger, undefined)
+
+/** Writes a file of the demo's own, never through a link: that would replace another's file. */
+const write = (file: string, text: string) =>
+  Effect.zipRight(MirrorFolder.refuseLink(file), Files.writeAtomic(file, text))
 
 /** The port of the last demo in this folder, if it is free again; else a free one. */
 const openOrigin = (folder: string) =>
@@ -31,7 +37,7 @@ const openOrigin = (folder: string) =>
     ).pipe(
       aside
     )
-    yield* fs.writeFileString(file, `${origin.port}\n`)
+    yield* write(file, `${origin.port}\n`)
     return origin
   })
 
@@ -60,7 +66,7 @@ export const demo = (
       yield* aside(Mirror.take(locks, yield* fs.realPath(folder), "demo"))
       const origin = yield* openOrigin(folder)
       const list = path.join(folder, "urls.txt")
-      yield* fs.writeFileString(list, `${origin.urls.join("\n")}\n`)
+      yield* write(list, `${origin.urls.join("\n")}\n`)
       yield* voice.line(
         `Mirroring ${origin.urls.length} URLs of a bundled origin (slow ones, 503s, cut bodies, redirects) on 127.0.0.1:${origin.port}`
       )

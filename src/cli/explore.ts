@@ -80,7 +80,7 @@ export const explore = (options: Options, voice: Voice): Effect.Effect<number> =
         Explore.interruptions(subject, { mode: options.mode })
       )
       if (!verdict.passed) failed++
-      yield* voice.line(options.json ? JSON.stringify(verdict) : Explore.format(verdict))
+      yield* voice.document(options.json ? JSON.stringify(verdict) : Explore.format(verdict))
     }
     if (!options.json) {
       yield* voice.line(`${subjects.length - failed} passed, ${failed} failed`)

@@ -32,6 +32,7 @@ import * as Files from "../Files.ts"
 import * as Http from "../Http.ts"
 import * as Ledger from "../Ledger.ts"
 import * as View from "../Ledger/View.ts"
+import { printable } from "../Ledger/words.ts"
 import type * as Lock from "../Lock.ts"
 import * as LockFile from "../Lock/File.ts"
 import * as LockPostgres from "../Lock/Postgres.ts"
@@ -72,9 +73,13 @@ export const defaults = {
   timeout: Duration.seconds(30)
 } as const
 
-/** Where the command talks to people: `line` to standard output, `error` to standard error, `progress` to the terminal. */
+/**
+ * Where the command prints. `line` and `error` print one line each, on standard output and standard error, and make it safe for
+ * a terminal; `document` prints text of several lines as it is.
+ */
 export interface Voice {
   readonly line: (text: string) => Effect.Effect<void>
+  readonly document: (text: string) => Effect.Effect<void>
   readonly error: (text: string) => Effect.Effect<void>
   readonly progress: Progress.Sink
 }
@@ -107,8 +112,8 @@ export class HeldElsewhere extends Data.TaggedError("HeldElsewhere")<{
 /** Longer URLs do not fit a Postgres primary key. */
 const maxUrlLength = 2048
 
-/** Everything the run knows, kept outside its scope (Mirror-5). Guarded by the single thread. */
-interface Course {
+/** The results of the run so far. It outlives the run's scope, for the report (Mirror-5). */
+interface Run {
   readonly items: Array<Report.Item>
   readonly progress: Progress.ProgressState
   status: Batch.Report["status"]
@@ -226,7 +231,7 @@ const download = (
   options: Options,
   folder: string,
   list: UrlList.UrlList,
-  course: Course,
+  run: Run,
   voice: Voice
 ) =>
   Effect.gen(function*() {
@@ -242,7 +247,7 @@ const download = (
     const plan = MirrorPath.plan(list.urls, taken)
     const placeOf = (url: string): string => plan.get(url)!
     yield* store.reserve(new Map(list.urls.map((url) => [url, placeOf(url)])))
-    const { progress } = course
+    const { progress } = run
 
     const job: Batch.Job<string, Http.Downloaded, MirrorError, never> = {
       name: "mirror",
@@ -281,16 +286,16 @@ const download = (
           progress.taken++
           progress.inFlight++
         }),
-      onSettled: (outcome) => settled(outcome, course, store, placeOf(outcome.item))
+      onSettled: (outcome) => settled(outcome, run, store, placeOf(outcome.item))
     }))
-    course.status = report.status
+    run.status = report.status
   })
 
 type MirrorError = Effect.Effect.Error<ReturnType<typeof fetchInto>> | SqlError.SqlError
 
 const settled = (
   outcome: Batch.Outcome<string, Http.Downloaded, MirrorError | Batch.ItemTimeout>,
-  { items, progress }: Course,
+  { items, progress }: Run,
   store: MirrorStore.Store,
   place: string
 ): Effect.Effect<void, SqlError.SqlError> =>
@@ -310,13 +315,13 @@ const settled = (
       items.push({ url, status, path: place, bytes, sha256, attempts, error: null })
       return Effect.void
     }
-    const error = describeCause(outcome.cause)
+    const error = printable(describeCause(outcome.cause))
     items.push({ url, status, path: null, bytes: null, sha256: null, attempts, error })
     // Without its database the row stays as it was; the next run finds it unfinished.
     return verdict(outcome.cause) === "fail" ? Effect.void : store.failed({ url, attempts, error })
   })
 
-const inFolder = (options: Options, list: UrlList.UrlList, course: Course, voice: Voice) =>
+const inFolder = (options: Options, list: UrlList.UrlList, run: Run, voice: Voice) =>
   Effect.scoped(Effect.gen(function*() {
     const folder = yield* MirrorFolder.open(options.to)
     yield* take(yield* LockFile.make({ namespace: "holdfast" }), folder)
@@ -336,7 +341,7 @@ const inFolder = (options: Options, list: UrlList.UrlList, course: Course, voice
     ))
     const locks = yield* LockPostgres.make({ ...connection, namespace: "holdfast" })
     const lease = yield* take(locks, folder)
-    yield* lease.protect(Effect.provide(download(options, folder, list, course, voice), services))
+    yield* lease.protect(Effect.provide(download(options, folder, list, run, voice), services))
   }))
 
 /** The exit code of what a run can fail with, and whether its message says it all. */
@@ -367,11 +372,11 @@ const keep = (file: string, content: string, voice: Voice) =>
     Effect.catchAll((error) => Effect.as(voice.error(`holdfast: ${error.message}`), false))
   )
 
-const summarise = (options: Options, course: Course, voice: Voice) =>
+const summarise = (options: Options, run: Run, voice: Voice) =>
   Effect.gen(function*() {
     const ledger = yield* Ledger.Ledger
     const snapshot = ledger === undefined ? undefined : yield* ledger.snapshot
-    const report = Report.make(course.items, snapshot)
+    const report = Report.make(run.items, snapshot)
     for (const line of Report.lines(report, snapshot)) yield* voice.line(line)
     const isReportKept = options.report === undefined
       || (yield* keep(options.report, `${JSON.stringify(report, null, 2)}\n`, voice))
@@ -394,7 +399,7 @@ export const mirror = (
     const list = yield* UrlList.read(options.list, { maxUrlLength })
     yield* checkPlace("report", options)
     yield* checkPlace("ledger", options)
-    const course: Course = {
+    const run: Run = {
       items: list.rejected.map((rejected) => Report.rejected(rejected)),
       progress: Progress.start(list.urls.length, Date.now()),
       status: "failed"
@@ -402,16 +407,16 @@ export const mirror = (
     // MASK: the report and the ledger's sum come after the last release, also when we are interrupted; the run is restored.
     return yield* Effect.uninterruptibleMask((restore) =>
       Effect.gen(function*() {
-        const exit = yield* Effect.exit(restore(inFolder(options, list, course, voice)))
+        const exit = yield* Effect.exit(restore(inFolder(options, list, run, voice)))
         const failure = Exit.isFailure(exit) ? Cause.failureOption(exit.cause) : Option.none()
         if (Option.isSome(failure) && codeOf(failure.value) > 1) return yield* failure.value
-        const { isKept, report } = yield* summarise(options, course, voice)
+        const { isKept, report } = yield* summarise(options, run, voice)
         if (Exit.isFailure(exit)) return yield* Effect.failCause(exit.cause)
-        if (course.status === "drained") {
+        if (run.status === "drained") {
+          const done = report.done + report.alreadyDone
           yield* voice.line(
-            `Stopped on request: ${
-              list.urls.length - report.done - report.alreadyDone
-            } URL(s) left. Run it again to go on.`
+            `Stopped on request: ${done} done, ${list.urls.length - done} left. `
+              + "Run the same command again to resume."
           )
           return 75
         }

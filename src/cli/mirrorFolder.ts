@@ -33,12 +33,12 @@ export class LinkRefused extends Data.TaggedError("LinkRefused")<{
   readonly leadsTo: string
 }> {
   override get message(): string {
-    return `${this.path} is a symbolic link, to ${this.leadsTo}. The mirror deletes files there, so it follows no link. `
+    return `${this.path} is a symbolic link, to ${this.leadsTo}. The mirror replaces and deletes files there, so it follows no link. `
       + "Remove the link, or give another --to."
   }
 }
 
-/** A link below the folder, made by somebody else, leads out of it. */
+/** A link below the folder leads out of it, or into its `.holdfast`. */
 export class OutsideFolder extends Data.TaggedError("OutsideFolder")<{
   readonly path: string
   readonly leadsTo: string
@@ -64,7 +64,8 @@ const ensure = (directory: string): Effect.Effect<
       () => Effect.void
     ))
 
-const refuseLink = (file: string, allowed?: string) =>
+/** Fails if a symbolic link stands at `file`, also one that leads nowhere; one that leads below `allowed` may stay. */
+export const refuseLink = (file: string, allowed?: string) =>
   Effect.gen(function*() {
     const fs = yield* FileSystem.FileSystem
     const target = yield* Effect.option(fs.readLink(file))
@@ -106,6 +107,9 @@ export const openParts = (folder: string) =>
     ).pipe(Effect.mapError((cause) => new FolderUnusable({ folder: parts, cause })))
   })
 
+const isWithin = (file: string, folder: string): boolean =>
+  file === folder || file.startsWith(folder + path.sep)
+
 /** INVARIANT Mirror-2: makes the folders above `file`, outermost first, and stops at one that leads out of `folder`. */
 export const openAbove = (folder: string, file: string) =>
   Effect.gen(function*() {
@@ -118,7 +122,8 @@ export const openAbove = (folder: string, file: string) =>
         fs.realPath(above),
         Files.toFileError("realPath", above)
       )
-      if (real !== folder && !real.startsWith(folder + path.sep)) {
+      // A link into `.holdfast` stays inside the folder, and would still replace files of ours.
+      if (!isWithin(real, folder) || isWithin(real, path.join(folder, ".holdfast"))) {
         return yield* new OutsideFolder({ path: above, leadsTo: real })
       }
     }

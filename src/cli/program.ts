@@ -2,6 +2,10 @@
  * program: the command line of `holdfast`, and the process that runs it.
  *
  * DESIGN. Importing this file runs the command; ../cli.ts does, and has the exit codes.
+ *
+ * INVARIANTS
+ * - Program-1 Text from outside (names, server messages) reaches terminal, log and report as `printable` lines; only a terminal
+ *   gets colours.
  */
 import * as Args from "@effect/cli/Args"
 import * as Command from "@effect/cli/Command"
@@ -17,6 +21,7 @@ import * as Redacted from "effect/Redacted"
 import process from "node:process"
 import type { WriteStream } from "node:tty"
 import { stripVTControlCharacters } from "node:util"
+import { printable } from "../Ledger/words.ts"
 import * as Main from "../Main.ts"
 import * as Demo from "./demo.ts"
 import * as Explore from "./explore.ts"
@@ -25,13 +30,14 @@ import * as Settings from "./settings.ts"
 import * as View from "./view.ts"
 
 const voice: Mirror.Voice = {
-  line: (text) => Effect.sync(() => void process.stdout.write(`${text}\n`)),
+  line: (text) => Effect.sync(() => void process.stdout.write(`${printable(text)}\n`)),
+  document: (text) => Effect.sync(() => void process.stdout.write(`${text}\n`)),
   // Not where the view or the report goes: that may be a file.
-  error: (text) => Effect.sync(() => void process.stderr.write(`${text}\n`)),
+  error: (text) => Effect.sync(() => void process.stderr.write(`${printable(text)}\n`)),
   progress: process.stderr
 }
 
-// Guarded by the single thread: set once, by the command that ran.
+// Set once, by the command that ran.
 let exitCode = 0
 const exitWith = (program: Effect.Effect<number, Settings.BadOption, NodeContext.NodeContext>) =>
   program.pipe(
@@ -58,7 +64,7 @@ const mirror = Command.make("mirror", {
   ),
   retries: CliOptions.integer("retries").pipe(
     CliOptions.withDescription(
-      "Further attempts at what may pass (503, a cut connection). Default 4."
+      "Further attempts after an error that may pass (503, a cut connection). Default 4."
     ),
     CliOptions.withDefault(Mirror.defaults.retries)
   ),
@@ -141,7 +147,9 @@ const explore = Command.make("explore", {
     CliOptions.withDescription("One verdict per line, as JSON.")
   )
 }, (given) => exitWith(Explore.explore(given, voice))).pipe(
-  Command.withDescription("Interrupts what a module exports at every point where production could.")
+  Command.withDescription(
+    "Interrupts each effect that a module exports at every point where production could."
+  )
 )
 
 const view = Command.make("view", {
@@ -165,7 +173,7 @@ const view = Command.make("view", {
     output: optional(given.output),
     width: process.stdout.isTTY ? process.stdout.columns : undefined
   }, voice))).pipe(
-    Command.withDescription("Shows a ledger: who held what, when, and what was not let go.")
+    Command.withDescription("Shows a ledger: who held what, when, and what was not released.")
   )
 
 const holdfast = Command.make("holdfast").pipe(
@@ -214,7 +222,7 @@ Main.run(
       releaseTimeout: "15 seconds",
       total: Duration.sum(drainOf(process.argv), "20 seconds")
     },
-    // Who writes the ledger down wants the whole run: about four holds a URL.
+    // A ledger that is written down holds the whole run: about four entries per URL.
     ledger: process.argv.some((word) => /^--ledger(=|$)/.test(word)) ? { history: 100_000 } : {},
     exitCode: (exit) => Exit.isSuccess(exit) ? exitCode : badArguments(exit) ? 2 : undefined,
     // The command line's own complaint has been printed already.

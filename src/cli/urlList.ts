@@ -23,6 +23,7 @@ import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Stream from "effect/Stream"
 import { createReadStream } from "node:fs"
+import { printable } from "../Ledger/words.ts"
 
 /**
  * A line that is no item, and why. `text` is for showing only: it is shortened and made safe (UrlList-3).
@@ -155,16 +156,12 @@ const shownLength = 120
 
 const count = (n: number, what: string): string => `${n} ${what}${n === 1 ? "" : "s"}`
 
-// Controls, lone surrogates, what turns the reading direction, what has no width: all that can forge or break a line.
-const unprintable =
-  /[\p{Cc}\p{Cs}\p{Zl}\p{Zp}\u061C\u200B-\u200F\u202A-\u202E\u2060-\u2069\uFEFF\uFFF9-\uFFFB]/gu
-
 const codePoint = (character: string): string =>
   `U+${character.codePointAt(0)!.toString(16).toUpperCase().padStart(4, "0")}`
 
 const shown = (text: string, length: number): string => {
   const head = text.length > length ? text.slice(0, length).replace(/[\uD800-\uDBFF]$/, "") : text
-  const safe = head.replace(unprintable, (character) => `<${codePoint(character)}>`)
+  const safe = printable(head)
   return text.length > length ? `${safe}… (${text.length} characters)` : safe
 }
 

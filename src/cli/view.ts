@@ -1,5 +1,5 @@
 /**
- * view: `holdfast view <ledger.json>`. A ledger that was written down, as text, as a timeline, as a page.
+ * view: `holdfast view <ledger.json>`. shows a ledger file as text, as a timeline, or as a page.
  *
  * INVARIANTS
  * - CliView-1 A file that is no ledger changes nothing and ends with 2, saying what is wrong with it and where.
@@ -94,8 +94,7 @@ export const view = (
   Effect.gen(function*() {
     const chosen = yield* viewOf(options)
     const shown = draw(yield* open(options.ledger), chosen, options)
-    // What speaks to people ends its lines itself.
-    if (options.output === undefined) yield* voice.line(shown.trimEnd())
+    if (options.output === undefined) yield* voice.document(shown.trimEnd())
     else yield* Files.writeAtomic(options.output, shown)
     return 0
   }).pipe(

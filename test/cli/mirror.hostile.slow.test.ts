@@ -38,6 +38,9 @@ const misbehave: http.RequestListener = (request, response) => {
       return void response.writeHead(302, { location: `/redirects?${Math.random()}` }).end()
     case "/to-ftp":
       return void response.writeHead(302, { location: "ftp://127.0.0.1/x" }).end()
+    case "/to-controls":
+      // In latin1 and in UTF-8 alike this holds U+009B, which begins a command to a terminal.
+      return void response.writeHead(302, { location: "ftp://h/\u00c2\u009b31m" }).end()
     case "/zeros": {
       response.writeHead(200)
       const zeros = Buffer.alloc(65536)
@@ -236,6 +239,17 @@ describe("a hostile place", { timeout: 90_000 }, () => {
     if (process.getuid?.() === 0) return
     fs.mkdirSync(out, { mode: 0o555 })
     expect((await mirror(fine())).code).toBe(2)
+  })
+
+  it("Program-1: control characters of a server reach neither the terminal nor the report", async () => {
+    const ended = await mirror(writeList(work, [`${origin}/to-controls`]))
+    expect(ended.code).toBe(1)
+    expect(ended.out).toContain("\\u{9b}31m")
+    // oxlint-disable-next-line no-control-regex
+    expect(ended.out + ended.err).not.toMatch(/[\u0000-\u0009\u000b-\u001f\u007f-\u009f]/)
+    const report = fs.readFileSync(path.join(work, "report.json"), "utf8")
+    // oxlint-disable-next-line no-control-regex
+    expect(report).not.toMatch(/[\u007f-\u009f]/)
   })
 
   it("a link that leads out of the folder is not followed", async () => {

@@ -130,6 +130,10 @@ describe("holdfast mirror", { timeout: 90_000 }, () => {
       expect(addsUp(drained)).toBe(true)
       expect(drained.interrupted).toBe(0)
       expect(drained.taken).toBeLessThan(origin.urls.length)
+      const left = origin.urls.length - drained.done
+      expect(ended.out).toContain(
+        `Stopped on request: ${drained.done} done, ${left} left. Run the same command again to resume.`
+      )
       expect(drained.ledger.acquired).toBe(drained.ledger.released)
       expect(processesOn(out)).toEqual([])
       expect((await run(["mirror", list, "--to", out])).code).toBe(0)

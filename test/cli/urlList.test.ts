@@ -99,7 +99,7 @@ describe("urlList.parse", () => {
   })
 
   it("UrlList-3: controls are made visible, long lines cut, credentials hidden", () => {
-    expect(reasonOf("ftp://h/\u001b[31m\u202Egnp").text).toBe("ftp://h/<U+001B>[31m<U+202E>gnp")
+    expect(reasonOf("ftp://h/\u001b[31m\u202Egnp").text).toBe("ftp://h/\\u{1b}[31m\\u{202e}gnp")
     for (
       const line of [
         "http://user:secret@h/",
@@ -202,7 +202,7 @@ describe("urlList.read", () => {
       Effect.gen(function*() {
         const missing = yield* Effect.flip(read(path.join(directory, "none\u001b[2J.txt")))
         expect(missing).toMatchObject({ _tag: "ListUnreadable", reason: "missing" })
-        expect(missing.message).toContain("none<U+001B>[2J.txt\". Give the path")
+        expect(missing.message).toContain("none\\u{1b}[2J.txt\". Give the path")
         expect(yield* Effect.flip(read(directory))).toMatchObject({ reason: "directory" })
         expect(yield* Effect.flip(read(file, { maxBytes: 9 }))).toMatchObject({
           reason: "too large"

@@ -42,6 +42,7 @@ const show = async (options: Partial<CliView.Options>) => {
       },
       {
         line: (text) => Effect.sync(() => void lines.push(text)),
+        document: (text) => Effect.sync(() => void lines.push(text)),
         error: (text) => Effect.sync(() => void errors.push(text)),
         progress: { isTTY: false, write: () => true }
       }
