@@ -2,6 +2,8 @@ import { describe, expect, it } from "@effect/vitest"
 import {
   Cause,
   Chunk,
+  Config,
+  ConfigProvider,
   Deferred,
   Duration,
   Effect,
@@ -142,7 +144,7 @@ describe("Ledger", () => {
           owner: ["batch", "worker"],
           span: "request",
           attributes: { of: "us", and: "them" },
-          askedAt: 0,
+          requestedAt: 0,
           heldAt: 1000,
           releasingAt: 2000,
           endedAt: 3000,
@@ -283,6 +285,32 @@ describe("Ledger", () => {
       })
     ))
 
+  it.effect("Ledger-5: a snapshot reads of many holders only the first, however many wait for them", () =>
+    inLedger(
+      {},
+      Effect.gen(function*() {
+        const ledger = Ledger.unsafeInForce()!
+        const many = 500
+        const holders: Array<Ledger.Entry> = []
+        let read = 0
+        function* blockedBy() {
+          for (const holder of holders) {
+            read++
+            yield holder
+          }
+        }
+        const both = Effect.sync(() => {
+          const holder = ledger.unsafeAcquiring("k", "held")
+          ledger.unsafeHeld(holder)
+          holders.push(holder)
+          ledger.unsafeAcquiring("k", "wanted", { blockedBy, isServedIf: () => false })
+        })
+        yield* Effect.replicateEffect(Effect.flatMap(Effect.fork(both), Fiber.join), many)
+        expect(ledger.unsafeSnapshot().deadlocks).toHaveLength(1)
+        expect(read).toBeLessThan(many * 110)
+      })
+    ))
+
   it.effect("Ledger-6: a listener sees every change, numbered, until it leaves", () =>
     inLedger(
       {},
@@ -353,6 +381,81 @@ describe("Ledger", () => {
       })
     ))
 
+  it.effect("leakAfter: 0 and Infinity never warn", () =>
+    Effect.gen(function*() {
+      for (const leakAfter of [0, Infinity]) {
+        yield* Effect.gen(function*() {
+          const ledger = Ledger.unsafeInForce()!
+          ledger.unsafeHeld(ledger.unsafeAcquiring("k", "n"))
+          yield* TestClock.adjust("1 day")
+        }).pipe(Effect.provide(Ledger.layer({ leakAfter })))
+      }
+    }))
+
+  it.effect("options are checked, and may come from the configuration", () =>
+    Effect.gen(function*() {
+      for (
+        const options of [{ sites: "all" }, { leakAfter: -1 }, { histroy: 3 }, { history: NaN }]
+      ) {
+        const refused = yield* Effect.exit(Layer.build(Ledger.layer(options as {})))
+        expect(Exit.isFailure(refused) && Cause.pretty(refused.cause)).toMatch(
+          /^RangeError: Ledger\.layer/
+        )
+      }
+      const configured = Ledger.layerConfig({ history: Config.integer("HISTORY") })
+      const ended = yield* Effect.gen(function*() {
+        const ledger = Ledger.unsafeInForce()!
+        for (let i = 0; i < 3; i++) ledger.unsafeGaveUp(ledger.unsafeAcquiring("k", `${i}`))
+        return (yield* Ledger.snapshot).ended
+      }).pipe(
+        Effect.provide(configured),
+        Effect.withConfigProvider(ConfigProvider.fromMap(new Map([["HISTORY", "2"]])))
+      )
+      expect(ended.map(({ name }) => name)).toEqual(["1", "2"])
+      const missing = yield* Effect.flip(Layer.build(configured))
+      expect(String(missing)).toContain("HISTORY")
+    }).pipe(Effect.scoped))
+
+  it.effect("a ledger is a handle: it has a type id, pipes, and shows its counters but no names", () =>
+    Effect.gen(function*() {
+      const ledger = yield* Ledger.make()
+      ledger.unsafeHeld(ledger.unsafeAcquiring("lock", "secret name"))
+      expect(ledger[Ledger.TypeId]).toBe(Ledger.TypeId)
+      expect(ledger.pipe((self) => self.sites)).toBe("first")
+      expect(JSON.parse(String(ledger))).toEqual({
+        _id: "holdfast/Ledger",
+        live: 1,
+        kinds: { lock: { acquired: 1, released: 0, failed: 0, abandoned: 0 } }
+      })
+    }))
+
+  it.effect("View-3: what a name or an owner holds, words about it are safe to print", () =>
+    inLedger(
+      {},
+      Effect.gen(function*() {
+        const ledger = Ledger.unsafeInForce()!
+        const hostile = "\u001b[31m\u009b2J\nred"
+        yield* Effect.sync(() =>
+          ledger.unsafeHeld(
+            ledger.unsafeAcquiring(hostile, hostile, { site: { text: `at\u202e${hostile}` } })
+          )
+        ).pipe(Ledger.withOwner(hostile))
+        const { live } = yield* Ledger.snapshot
+        const texts = [
+          Ledger.describe(live[0]!),
+          Ledger.describeDeadlock({ waits: [{ waiter: 1, holder: 1 }] }, live),
+          (yield* Effect.flip(Ledger.assertEmpty)).message,
+          ...ledger.unsafeOverdue(Duration.zero)
+        ]
+        expect(texts).toHaveLength(4)
+        for (const text of texts) {
+          expect(text).toContain("\\u{9b}2J red")
+          // oxlint-disable-next-line no-control-regex
+          expect(text).not.toMatch(/[\u0000-\u001f\u007f-\u009f\u202e]/)
+        }
+      })
+    ))
+
   it.effect("metrics: under OpenTelemetry's names, by kind and state", () =>
     inLedger(
       { metrics: true },
@@ -370,15 +473,16 @@ describe("Ledger", () => {
         )
         expect(new Set(pairs.map(({ metricKey }) => metricKey.name))).toEqual(
           new Set([
-            "resource.held",
-            "resource.acquire.duration",
-            "resource.hold.duration",
-            "resource.release.duration"
+            "holdfast.resource.count",
+            "holdfast.resource.acquire.duration",
+            "holdfast.resource.use.duration",
+            "holdfast.resource.release.duration"
           ])
         )
         for (const { metricKey, metricState } of pairs) {
-          if (metricKey.name === "resource.held") expect(metricState).toMatchObject({ value: 0 })
-          else expect(metricState).toMatchObject({ count: 1 })
+          if (metricKey.name === "holdfast.resource.count") {
+            expect(metricState).toMatchObject({ value: 0 })
+          } else expect(metricState).toMatchObject({ count: 1 })
         }
       })
     ))
@@ -397,13 +501,14 @@ describe("Ledger", () => {
         Array.from(metricKey.tags).some(({ value }) => value === kind)
       ).map(({ metricKey, metricState }) => ({
         name: metricKey.name,
-        state: Array.from(metricKey.tags).find(({ key }) => key === "state")?.value,
+        state: Array.from(metricKey.tags).find(({ key }) => key === "holdfast.resource.state")
+          ?.value,
         metricState
       }))
       expect(seen.map(({ name, state }) => [name, state]).toSorted()).toEqual([
-        ["resource.acquire.duration", undefined],
-        ["resource.held", "acquiring"],
-        ["resource.held", "held"]
+        ["holdfast.resource.acquire.duration", undefined],
+        ["holdfast.resource.count", "acquiring"],
+        ["holdfast.resource.count", "held"]
       ])
       expect(seen.find(({ state }) => state === "held")?.metricState).toMatchObject({ value: 4 })
     }))

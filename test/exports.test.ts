@@ -87,7 +87,7 @@ describe("exports", () => {
         BadRedirect BadUrl ChecksumMismatch ConnectFailed HttpStatus Session SessionClosed Stalled TooLarge TooManyRedirects TransportFailed Truncated download isRetryable retryPolicy session
         type DownloadError DownloadOptions Downloaded RetryOptions SessionOptions SessionService SessionStats
       holdfast/Ledger
-        Ledger StillHeld assertEmpty describe describeDeadlock events layer leaks make snapshot unsafeInForce unsafeSite withOwner withSite withSpan
+        Ledger StillHeld TypeId assertEmpty describe describeDeadlock events layer layerConfig leaks make snapshot unsafeInForce unsafeSite withOwner withSite withSpan
         type Deadlock Details Entry Event LayerOptions Options Recorder Service Site Sites Snapshot SpanOptions State Totals
       holdfast/Ledger/View
         LedgerFormatError html json parse svg text

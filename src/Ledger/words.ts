@@ -1,5 +1,5 @@
 /**
- * words: text that comes from outside (names, lines, server messages), made safe to print.
+ * words: an entry and a deadlock in words, and text from outside (names, lines, server messages) made safe to print.
  */
 
 /**
@@ -19,3 +19,61 @@ export const printable = (text: string): string =>
     unprintable,
     (found) => found === "\n" || found === "\t" ? " " : `\\u{${found.codePointAt(0)!.toString(16)}}`
   )
+
+/** As much of a ledger's entry as is described. */
+export interface Described {
+  readonly id: number
+  readonly kind: string
+  readonly name: string
+  readonly state: string
+  readonly owner: ReadonlyArray<string>
+  readonly fiber: string | undefined
+  readonly site: string | undefined
+}
+
+const lineOf = (words: string, entry: Described | undefined): string =>
+  entry?.site === undefined ? "" : `${words}${entry.site.split("\n", 1)[0]}`
+
+/** `report > lock "a" (held) of fiber #3, asked for at f (/app/a.ts:1:2)`. */
+export const describe = (entry: Described): string => {
+  const { fiber, kind, name, owner, state } = entry
+  const path = [...owner, `${kind} "${name}" (${state})`].join(" > ")
+  const by = fiber === undefined ? "" : ` of fiber ${fiber}`
+  return printable(`${path}${by}${lineOf(", asked for at ", entry)}`)
+}
+
+const waiterOf = (entry: Described | undefined): string => {
+  const fiber = `fiber ${entry?.fiber}`
+  return entry === undefined || entry.owner.length === 0
+    ? fiber
+    : `${entry.owner.join(" > ")} (${fiber})`
+}
+
+export const describeDeadlock = (
+  waits: ReadonlyArray<{ readonly waiter: number; readonly holder: number }>,
+  live: ReadonlyArray<Described>
+): string => {
+  const byId = new Map(live.map((entry) => [entry.id, entry]))
+  const links = waits.map(({ holder, waiter }) => {
+    const [wanted, held] = [byId.get(waiter), byId.get(holder)]
+    return `${waiterOf(wanted)} waits${lineOf(" at ", wanted)} for ${wanted?.kind} `
+      + `"${wanted?.name}", which ${waiterOf(held)} holds${lineOf(" since ", held)}`
+  })
+  return printable(
+    `Deadlock: ${links.join("; ")}. Acquire them in the same order everywhere, or in one call.`
+  )
+}
+
+const mostListed = 10
+
+export const describeStillHeld = (entries: ReadonlyArray<Described>): string => {
+  const listed = entries.slice(0, mostListed).map((entry) =>
+    `${entry.kind} "${entry.name}" (${entry.state}${lineOf(", asked for at ", entry)})`
+  )
+  const more = entries.length - listed.length
+  return printable(
+    `${entries.length} resource(s) still held: ${listed.join(", ")}${
+      more > 0 ? ` and ${more} more` : ""
+    }. Look for a scope that is never closed or a release that never ends.`
+  )
+}

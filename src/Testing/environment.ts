@@ -15,6 +15,7 @@ import * as FiberRef from "effect/FiberRef"
 import * as HashSet from "effect/HashSet"
 import * as Random from "effect/Random"
 import * as Runtime from "effect/Runtime"
+import { Handle } from "../internal/handle.ts"
 import * as Ledger from "../Ledger.ts"
 import {
   type AnyFiber,
@@ -114,7 +115,7 @@ const blank: Ledger.Entry = {
   site: undefined,
   attributes: {},
   blockedBy: [],
-  askedAt: 0,
+  requestedAt: 0,
   heldAt: undefined,
   releasingAt: undefined,
   endedAt: undefined,
@@ -130,24 +131,29 @@ const picture = (): Ledger.Snapshot => ({
   deadlocks: []
 })
 
-/** Cheaper than a real ledger: of interest is only who is left. */
-const ledger: Ledger.Service = {
-  sites: "off",
-  unsafeAcquiring: (kind, name) => ({ ...blank, kind, name }),
-  unsafeGaveUp: end,
-  unsafeHeld: (entry) => {
-    active?.held.add(entry)
-  },
-  unsafeReleasing: () => {},
-  unsafeReleased: end,
-  unsafeAbandoned: end,
-  snapshot: Effect.sync(() => picture()),
-  unsafeSnapshot: () => picture(),
-  assertEmpty: Effect.void,
-  leaks: () => Effect.succeed([]),
-  unsafeOverdue: () => [],
-  unsafeListen: () => () => {}
+/** Cheaper than a real ledger, because only the holders at the end matter. */
+class HoldersOnly extends Handle implements Ledger.Service {
+  readonly [Ledger.TypeId]: typeof Ledger.TypeId = Ledger.TypeId
+  readonly sites = "off"
+  readonly snapshot = Effect.sync(picture)
+  readonly unsafeSnapshot = picture
+  readonly assertEmpty = Effect.void
+  readonly unsafeGaveUp = end
+  readonly unsafeReleased = end
+  readonly unsafeAbandoned = end
+  readonly unsafeAcquiring = (kind: string, name: string) => ({ ...blank, kind, name })
+  readonly unsafeHeld = (entry: Ledger.Entry): void => void active?.held.add(entry)
+  readonly unsafeReleasing = (): void => {}
+  readonly unsafeOverdue = () => []
+  readonly unsafeListen = () => () => {}
+  readonly leaks = () => Effect.succeed([])
+
+  toJSON(): unknown {
+    return { _id: "holdfast/Ledger", held: active?.held.size }
+  }
 }
+
+const ledger: Ledger.Service = new HoldersOnly()
 
 const services = DefaultServices.liveServices.pipe(
   Context.add(Clock.Clock, clock),

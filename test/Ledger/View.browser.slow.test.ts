@@ -15,9 +15,9 @@ const start = Date.UTC(2026, 10, 20, 12)
 const hostile = "</script><img src=x onerror=\"document.title='owned'\">"
 
 const entryOf = (id: number): Ledger.Entry => {
-  const askedAt = start + id * 10
+  const requestedAt = start + id * 10
   const isLive = id % 100 === 0
-  const heldAt = askedAt + id % 7
+  const heldAt = requestedAt + id % 7
   return {
     id,
     kind: id % 3 === 0 ? "file" : "lock",
@@ -30,7 +30,7 @@ const entryOf = (id: number): Ledger.Entry => {
     site: `open (/app/src/part${id % 4}.ts:${id}:3)`,
     attributes: id === 13 ? { [hostile]: hostile } : {},
     blockedBy: [],
-    askedAt,
+    requestedAt,
     heldAt,
     releasingAt: isLive ? undefined : heldAt + id % 50,
     endedAt: isLive ? undefined : heldAt + id % 50 + 1,

@@ -17,7 +17,7 @@ const entry = (fields: Partial<Ledger.Entry> & { readonly id: number }): Ledger.
   site: undefined,
   attributes: {},
   blockedBy: [],
-  askedAt: start,
+  requestedAt: start,
   heldAt: undefined,
   releasingAt: undefined,
   endedAt: undefined,
@@ -50,7 +50,7 @@ const small: Ledger.Snapshot = {
       owner: shop,
       fiber: "#7",
       site: "transfer (/app/src/bank.ts:31:12)",
-      askedAt: start + 1000,
+      requestedAt: start + 1000,
       heldAt: start + 1000,
       since: start + 1000
     }),
@@ -59,7 +59,7 @@ const small: Ledger.Snapshot = {
       name: "account:2",
       owner: shop,
       fiber: "#8",
-      askedAt: start + 1010,
+      requestedAt: start + 1010,
       heldAt: start + 1010,
       since: start + 1010
     }),
@@ -70,7 +70,7 @@ const small: Ledger.Snapshot = {
       owner: shop,
       fiber: "#7",
       site: "transfer (/app/src/bank.ts:34:12)",
-      askedAt: start + 1500,
+      requestedAt: start + 1500,
       since: start + 1500,
       blockedBy: [2]
     }),
@@ -80,7 +80,7 @@ const small: Ledger.Snapshot = {
       state: "acquiring",
       owner: shop,
       fiber: "#8",
-      askedAt: start + 1600,
+      requestedAt: start + 1600,
       since: start + 1600,
       blockedBy: [1]
     })
@@ -184,7 +184,7 @@ const anyEntry = (states: ReadonlyArray<Ledger.State>): fc.Arbitrary<Ledger.Entr
     site: perhaps(anyText),
     attributes: anyAttributes,
     blockedBy: fc.array(fc.nat(), { maxLength: 3 }),
-    askedAt: anyTime,
+    requestedAt: anyTime,
     heldAt: perhaps(anyTime),
     releasingAt: perhaps(anyTime),
     endedAt: perhaps(anyTime),
@@ -213,13 +213,13 @@ const many = (live: number, ended: number): Ledger.Snapshot => ({
   takenAt: start + ended + live,
   live: Array.from(
     { length: live },
-    (_, i) => entry({ id: i, askedAt: start + i, heldAt: start + i })
+    (_, i) => entry({ id: i, requestedAt: start + i, heldAt: start + i })
   ),
   ended: Array.from({ length: ended }, (_, i) =>
     entry({
       id: live + i,
       state: "released",
-      askedAt: start + i,
+      requestedAt: start + i,
       heldAt: start + i,
       endedAt: start + 2 * i
     }))
@@ -309,12 +309,12 @@ describe("View.json", () => {
         "kinds": [{"kind":"lock","acquired":2,"released":0,"failed":0,"abandoned":0},{"kind":"file","acquired":3,"released":2,"failed":1,"abandoned":1}],
         "deadlocks": [{"waits":[{"waiter":3,"holder":2},{"waiter":4,"holder":1}]}],
         "live": [
-          {"id":1,"kind":"lock","name":"account:1","state":"held","since":1795176001000,"owner":["shop","POST /transfer"],"fiber":"#7","site":"transfer (/app/src/bank.ts:31:12)","askedAt":1795176001000,"heldAt":1795176001000}
+          {"id":1,"kind":"lock","name":"account:1","state":"held","since":1795176001000,"owner":["shop","POST /transfer"],"fiber":"#7","site":"transfer (/app/src/bank.ts:31:12)","requestedAt":1795176001000,"heldAt":1795176001000}
         ],
         "ended": [
-          {"id":5,"kind":"file","name":"a.txt","state":"released","since":1795176000520,"attributes":{"bytes":12},"askedAt":1795176000000,"heldAt":1795176000005,"releasingAt":1795176000500,"endedAt":1795176000520},
-          {"id":6,"kind":"file","name":"b.txt","state":"failed","since":1795176000710,"askedAt":1795176000000,"heldAt":1795176000005,"releasingAt":1795176000700,"endedAt":1795176000710,"cause":"Error: ENOSPC\\n    at close (/app/src/files.ts:9:1)"},
-          {"id":7,"kind":"file","name":"c.txt","state":"abandoned","since":1795176003800,"askedAt":1795176000000,"heldAt":1795176000005,"releasingAt":1795176000800,"endedAt":1795176003800,"cause":"ReleaseTimeout: not within 3 s"}
+          {"id":5,"kind":"file","name":"a.txt","state":"released","since":1795176000520,"attributes":{"bytes":12},"requestedAt":1795176000000,"heldAt":1795176000005,"releasingAt":1795176000500,"endedAt":1795176000520},
+          {"id":6,"kind":"file","name":"b.txt","state":"failed","since":1795176000710,"requestedAt":1795176000000,"heldAt":1795176000005,"releasingAt":1795176000700,"endedAt":1795176000710,"cause":"Error: ENOSPC\\n    at close (/app/src/files.ts:9:1)"},
+          {"id":7,"kind":"file","name":"c.txt","state":"abandoned","since":1795176003800,"requestedAt":1795176000000,"heldAt":1795176000005,"releasingAt":1795176000800,"endedAt":1795176003800,"cause":"ReleaseTimeout: not within 3 s"}
         ]
       }
       "
@@ -386,9 +386,10 @@ describe("View.json", () => {
     expect(broken.message).toMatchInlineSnapshot(
       `"This is no ledger that can be read (wrong field at live[2].state): Expected "acquiring", actual "asleep". Give a file that \`holdfast mirror --ledger\` or \`View.json\` wrote."`
     )
-    expect(fails(json.replace(`"askedAt":${start + 1000}`, "\"askedAt\":\"noon\""))).toMatchObject({
-      field: "live[0].askedAt"
-    })
+    expect(fails(json.replace(`"requestedAt":${start + 1000}`, "\"requestedAt\":\"noon\"")))
+      .toMatchObject({
+        field: "live[0].requestedAt"
+      })
     expect(fails("{\"holdfast\":{\"ledger\":1}}")).toMatchObject({ field: "takenAt" })
   })
 
@@ -545,7 +546,7 @@ describe("every view", () => {
     const back = entry({
       id: 1,
       state: "released",
-      askedAt: start + 100,
+      requestedAt: start + 100,
       heldAt: start + 50,
       releasingAt: start + 20,
       endedAt: start

@@ -60,8 +60,8 @@ const main = Effect.gen(function*() {
     yield* Effect.sleep("50 millis")
     globalThis.gc()
   }
-  const { ended } = yield* Ledger.snapshot
-  const shown = pictures.length === 0 ? ended : pictures.flatMap((one) => one.ended)
+  const { ended, live } = yield* Ledger.snapshot
+  const shown = pictures.length === 0 ? [...ended, ...live] : pictures.flatMap((one) => one.ended)
   return [collected, shown.length, shown.every(({ cause, site }) =>
     site.includes("main.mjs:10:") && (cause === undefined || cause.includes("no light")))]
 })
@@ -108,6 +108,8 @@ it("Site-1: in a bundle each line is the user's by its source map, and none is s
 })
 
 const use = "Managed.use(lamp, () => Effect.void)"
+const keeping =
+  `Effect.sync(() => Ledger.unsafeInForce().unsafeAcquiring("k", "n", { site: Ledger.unsafeSite(2) }))`
 const failing = `Managed.make({
   name: "dark",
   acquire: Effect.fail(Object.assign(new Error("no light"), { request: this })),
@@ -115,6 +117,7 @@ const failing = `Managed.make({
 })`
 
 it.each([
+  ["the line of what is still live", `return ${keeping}`, "{}", 50],
   ["its line", `return ${use}`, "{}", 50],
   [
     "the line of the call it was acquired for",
@@ -135,7 +138,7 @@ it.each([
     50
   ]
 ])(
-  "Ledger-3: what has ended keeps nothing of the user's alive: %s",
+  "Ledger-3: an entry keeps nothing of the user's alive: %s",
   (_, handle, options, shown) => {
     const folder = project(forgetful(handle, options))
     try {

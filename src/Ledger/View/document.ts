@@ -99,7 +99,7 @@ const encodedEntry = (entry: Ledger.Entry) => ({
   site: entry.site,
   attributes: plainAttributes(entry),
   blockedBy: some(entry.blockedBy),
-  askedAt: time(entry.askedAt),
+  requestedAt: time(entry.requestedAt),
   heldAt: time(entry.heldAt),
   releasingAt: time(entry.releasingAt),
   endedAt: time(entry.endedAt),
@@ -172,7 +172,7 @@ const Entry = Schema.Struct({
     { default: () => ({}) }
   ),
   blockedBy: listOf(Schema.Number),
-  askedAt: Time,
+  requestedAt: Time,
   heldAt: perhaps(Time),
   releasingAt: perhaps(Time),
   endedAt: perhaps(Time),

@@ -74,7 +74,7 @@ export interface Span {
 }
 
 const timesOf = (entry: Ledger.Entry): ReadonlyArray<number> =>
-  [entry.askedAt, entry.heldAt, entry.releasingAt, entry.endedAt]
+  [entry.requestedAt, entry.heldAt, entry.releasingAt, entry.endedAt]
     .filter((at): at is number => at !== undefined && isTime(at))
 
 /** The time that a snapshot speaks of, at least a millisecond. */
@@ -100,7 +100,7 @@ export const phasesOf = (entry: Ledger.Entry, span: Span): Phases => {
       ? undefined
       : Math.min(span.to, Math.max(least, at))
   const isLive = isLiveState(entry.state)
-  const asked = within(entry.askedAt, span.from) ?? span.from
+  const asked = within(entry.requestedAt, span.from) ?? span.from
   const held = within(entry.heldAt, asked)
   const releasing = within(entry.releasingAt, held ?? asked)
   const last = releasing ?? held ?? asked
@@ -114,7 +114,7 @@ export const isLiveState = (state: Ledger.State): boolean =>
 
 /** How long it has been in its state, or took from its asking to its end. */
 export const ageOf = (entry: Ledger.Entry, takenAt: number): number =>
-  isLiveState(entry.state) ? takenAt - entry.since : (entry.endedAt ?? NaN) - entry.askedAt
+  isLiveState(entry.state) ? takenAt - entry.since : (entry.endedAt ?? NaN) - entry.requestedAt
 
 /** How bad it is: nothing is wrong, something is held, something failed, something is lost for good. */
 export type Tone = "quiet" | "busy" | "failed" | "lost"

@@ -1,0 +1,69 @@
+/**
+ * meter: the metrics of all ledgers of the process. The registry of metrics is one for the process too, so ledgers that each
+ * fed the gauge by themselves would overwrite each other's value.
+ */
+import * as GlobalValue from "effect/GlobalValue"
+import * as MetricLabel from "effect/MetricLabel"
+import * as Metrics from "../internal/meter.ts"
+
+type LiveState = "acquiring" | "held" | "releasing"
+
+export interface Meter {
+  /** One entry left the state `from` (`undefined`: it is new) and is in `to` (`undefined`: it has ended). */
+  readonly moved: (kind: string, from: LiveState | undefined, to: LiveState | undefined) => void
+  readonly acquired: (kind: string, millis: number) => void
+  readonly used: (kind: string, millis: number) => void
+  readonly released: (kind: string, millis: number) => void
+  readonly failed: (kind: string) => void
+  readonly abandoned: (kind: string) => void
+  readonly leaked: (kind: string) => void
+}
+
+const prefix = "holdfast.resource"
+
+const labelsOf = (kind: string): Metrics.Labels => [MetricLabel.make(`${prefix}.kind`, kind)]
+
+const makeMeter = (): Meter => {
+  const count = Metrics.level(
+    `${prefix}.count`,
+    "{resource}",
+    "The number of resources in the state described by the state attribute."
+  )
+  const counts = new Map<string, number>()
+  const shift = (kind: string, state: LiveState, by: number): void => {
+    const key = `${state} ${kind}`
+    const value = (counts.get(key) ?? 0) + by
+    counts.set(key, value)
+    count(value, [...labelsOf(kind), MetricLabel.make(`${prefix}.state`, state)])
+  }
+  const duration = (name: string, description: string) => {
+    const update = Metrics.seconds(`${prefix}.${name}.duration`, description)
+    return (kind: string, millis: number): void => update(millis, labelsOf(kind))
+  }
+  const counter = (name: string, unit: string, description: string) => {
+    const update = Metrics.counter(`${prefix}.${name}`, unit, description)
+    return (kind: string): void => update(labelsOf(kind))
+  }
+  return {
+    moved: (kind, from, to) => {
+      if (from !== undefined) shift(kind, from, -1)
+      if (to !== undefined) shift(kind, to, 1)
+    },
+    acquired: duration("acquire", "The time from the request of a resource until it was held."),
+    used: duration("use", "The time between the acquire of a resource and its release."),
+    released: duration("release", "The time that the release of a resource took."),
+    failed: counter("failures", "{failure}", "The number of acquires and releases that failed."),
+    abandoned: counter(
+      "abandoned",
+      "{resource}",
+      "The number of resources whose release did not end in time."
+    ),
+    leaked: counter(
+      "leaked",
+      "{resource}",
+      "The number of resources that were held for longer than leakAfter."
+    )
+  }
+}
+
+export const meterOfAll = (): Meter => GlobalValue.globalValue("holdfast/Ledger/meter", makeMeter)
