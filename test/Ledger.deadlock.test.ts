@@ -235,7 +235,7 @@ describe("a circle is found", () => {
       const service = yield* Lock.makeMemory
       const { found } = yield* start({
         ann: nest(
-          [service.withLock("a"), service.withLock("b", { waitAtMost: "1 hour" })],
+          [service.withLock("a"), service.withLock("b", { acquireTimeout: "1 hour" })],
           Effect.void
         ),
         bob: nest([service.withLock("b"), service.withLock("a")], Effect.void)

@@ -62,11 +62,11 @@ const forms = Effect.gen(function*() {
     "Shared.useKey, pipe": () => pipe(keyedShared, Shared.useKey("k", job)),
     "Shared.getKey": () => Shared.getKey(keyedShared, "k"),
     "Lock.withLock": () => locked(work.pipe(Lock.withLock("k"))),
-    "Lock.withLockIfFree": () => locked(Lock.withLockIfFree("k")(work)),
-    "Lock.acquire": () => locked(Lock.acquire("k")),
-    "Lock.tryAcquire": () => locked(Lock.tryAcquire("k")),
+    "Lock.tryWithLock": () => locked(Lock.tryWithLock("k")(work)),
+    "Lock.get": () => locked(Lock.get("k")),
+    "Lock.tryGet": () => locked(Lock.tryGet("k")),
     "a lock service": () => work.pipe(locks.withLock("k")),
-    "a lock service, acquire": () => locks.acquire("k"),
+    "a lock service, get": () => locks.get("k"),
     "Managed.use": () =>
       Managed.use(
         Managed.make({ name: "m", acquire: work, release: () => Effect.void }),

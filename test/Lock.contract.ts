@@ -130,7 +130,7 @@ export const lockContract = (name: string, subject: Subject): void => {
       expect(failure).toEqual(Exit.fail("no"))
       expect(defect).toEqual(Exit.die("broken"))
       expect(Exit.isInterrupted(interrupted)).toBe(true)
-      expect(yield* lock.withLockIfFree(key)(Effect.succeed("free"))).toEqual(Option.some("free"))
+      expect(yield* lock.tryWithLock(key)(Effect.succeed("free"))).toEqual(Option.some("free"))
       expect(yield* ledgerTotals).toEqual({
         lock: { acquired: 5, released: 5, failed: 0, abandoned: 0 },
         live: []
@@ -144,11 +144,11 @@ export const lockContract = (name: string, subject: Subject): void => {
         for (let offset = 0; offset < offsets; offset++) {
           const key = freshKey()
           const held = yield* Scope.make()
-          yield* Scope.extend(one.acquire(key), held)
+          yield* Scope.extend(one.get(key), held)
           const waiter = yield* Effect.fork(
             (offset % 2 === 0 ? one : two).withLock(
               key,
-              offset % 4 < 2 ? {} : { waitAtMost: "20 seconds" }
+              offset % 4 < 2 ? {} : { acquireTimeout: "20 seconds" }
             )(Effect.void)
           )
           yield* queued
@@ -158,7 +158,7 @@ export const lockContract = (name: string, subject: Subject): void => {
           yield* Fiber.join(freeing)
           if (Exit.isFailure(exit)) expect(failuresOf(exit)).toEqual([])
           for (const lock of [one, two]) {
-            expect(yield* lock.withLockIfFree(key)(Effect.succeed(offset))).toEqual(
+            expect(yield* lock.tryWithLock(key)(Effect.succeed(offset))).toEqual(
               Option.some(offset)
             )
           }
@@ -177,28 +177,28 @@ export const lockContract = (name: string, subject: Subject): void => {
         const [mine, theirs] = yield* one.withLock(key, { label: "nightly" })((lease) =>
           Effect.all([
             Effect.map(
-              Effect.flip(outside(one.withLock(key, { waitAtMost: "30 millis" })(Effect.void))),
+              Effect.flip(outside(one.withLock(key, { acquireTimeout: "30 millis" })(Effect.void))),
               (error) => ({ error, fence: lease.fence })
             ),
-            Effect.flip(outside(two.withLock(key, { waitAtMost: "150 millis" })(Effect.void)))
+            Effect.flip(outside(two.withLock(key, { acquireTimeout: "150 millis" })(Effect.void)))
           ])
         )
         expect(mine.error).toMatchObject({ _tag: "LockTimeout", key })
         expect(mine.error.message).toContain(`fence ${mine.fence}`)
         for (const error of [mine.error, theirs]) expect(error.message).toContain("nightly")
-        expect(yield* one.withLockIfFree(key)(Effect.void)).toEqual(Option.some(undefined))
-        expect(yield* two.withLockIfFree(key)(Effect.void)).toEqual(Option.some(undefined))
+        expect(yield* one.tryWithLock(key)(Effect.void)).toEqual(Option.some(undefined))
+        expect(yield* two.tryWithLock(key)(Effect.void)).toEqual(Option.some(undefined))
       })
   )
 
-  test("Lock-7: the same fiber tree is refused at once; other keys, and later, are not", (lock) =>
+  test("Lock-7: the same fiber tree is refused at once, as a defect; other keys, and later, are not", (lock) =>
     Effect.gen(function*() {
       const key = freshKey()
       const again = lock.withLock(key)(Effect.void)
       const [same, child, other, late] = yield* lock.withLock(key)(
         Effect.gen(function*() {
-          const same = yield* Effect.flip(again)
-          const child = yield* Effect.flip(Fiber.join(yield* Effect.fork(again)))
+          const same = yield* Effect.exit(again)
+          const child = yield* Fiber.await(yield* Effect.fork(again))
           const other = yield* lock.withLock(freshKey())(Effect.succeed("other"))
           const late = yield* Effect.forkDaemon(
             Effect.zipRight(eventually(() => left), lock.withLock(key)(Effect.succeed("late")))
@@ -207,7 +207,10 @@ export const lockContract = (name: string, subject: Subject): void => {
         })
       )
       left = true
-      expect([same, child]).toMatchObject([{ _tag: "LockReentry" }, { _tag: "LockReentry" }])
+      expect([...defectsOf(same), ...defectsOf(child)]).toMatchObject([
+        { _tag: "LockReentry", key },
+        { _tag: "LockReentry", key }
+      ])
       expect(other).toBe("other")
       expect(yield* Fiber.join(late)).toBe("late")
     }))
@@ -222,16 +225,16 @@ export const lockContract = (name: string, subject: Subject): void => {
         const tried = yield* one.withLock(key)(
           Effect.forEach([one, two], (lock) =>
             Effect.all([
-              lock.withLockIfFree(key)(Effect.sync(() => {
+              lock.tryWithLock(key)(Effect.sync(() => {
                 ran = true
               })),
-              Effect.map(Effect.scoped(lock.tryAcquire(key)), Option.isSome)
+              Effect.map(Effect.scoped(lock.tryGet(key)), Option.isSome)
             ]))
         )
         expect(tried).toEqual([[Option.none(), false], [Option.none(), false]])
         expect(ran).toBe(false)
-        expect(yield* Effect.map(Effect.scoped(two.tryAcquire(key)), Option.isSome)).toBe(true)
-        expect(yield* Effect.flip(one.withLockIfFree(key)(Effect.fail("mine")))).toBe("mine")
+        expect(yield* Effect.map(Effect.scoped(two.tryGet(key)), Option.isSome)).toBe(true)
+        expect(yield* Effect.flip(one.tryWithLock(key)(Effect.fail("mine")))).toBe("mine")
       })
   )
 
@@ -242,7 +245,7 @@ export const lockContract = (name: string, subject: Subject): void => {
         const key = freshKey()
         expect(yield* one.inspect(key)).toEqual(Option.none())
         yield* Effect.scoped(Effect.gen(function*() {
-          const lease = yield* one.acquire(key, { label: "export" })
+          const lease = yield* one.get(key, { label: "export" })
           yield* lease.verify
           yield* lease.ensureLive
           expect(lease.owner).toContain("export")
@@ -274,3 +277,6 @@ export const rises = (file: string): number => {
 /** The failures of a cause, by tag or as they are. */
 export const failuresOf = (exit: Exit.Exit<unknown, unknown>): ReadonlyArray<unknown> =>
   Exit.isSuccess(exit) ? [] : Chunk.toReadonlyArray(Cause.failures(exit.cause))
+
+const defectsOf = (exit: Exit.Exit<unknown, unknown>): ReadonlyArray<unknown> =>
+  Exit.isSuccess(exit) ? [] : Chunk.toReadonlyArray(Cause.defects(exit.cause))

@@ -66,7 +66,7 @@ const slow = (rest: Effect.Effect<unknown>) => {
 }
 
 describe("Lock", () => {
-  it.effect("Lock-3: waitAtMost is on the Clock, and the next waiter is not disturbed", () =>
+  it.effect("Lock-3: acquireTimeout is on the Clock, and the next waiter is not disturbed", () =>
     Effect.gen(function*() {
       const lock = yield* Lock.makeMemory
       const order: Array<string> = []
@@ -75,10 +75,12 @@ describe("Lock", () => {
       )
       yield* Effect.yieldNow()
       const late = yield* Effect.fork(
-        Effect.exit(lock.withLock("k", { waitAtMost: "10 seconds" })(Effect.void))
+        Effect.exit(lock.withLock("k", { acquireTimeout: "10 seconds" })(Effect.void))
       )
       const patient = yield* Effect.fork(
-        lock.withLock("k", { waitAtMost: "2 minutes" })(Effect.sync(() => order.push("patient")))
+        lock.withLock("k", { acquireTimeout: "2 minutes" })(
+          Effect.sync(() => order.push("patient"))
+        )
       )
       yield* TestClock.adjust("10 seconds")
       const exit = yield* Fiber.join(late)
@@ -91,7 +93,7 @@ describe("Lock", () => {
       yield* Fiber.join(holder)
       yield* Fiber.join(patient)
       expect(order).toEqual(["patient"])
-      expect(yield* lock.withLockIfFree("k")(Effect.void)).toEqual(Option.some(undefined))
+      expect(yield* lock.tryWithLock("k")(Effect.void)).toEqual(Option.some(undefined))
     }))
 
   it.effect("Lock-3: a wait that ends and times out in one instant is one or the other, never both", () =>
@@ -101,17 +103,17 @@ describe("Lock", () => {
         const holder = yield* Effect.fork(lock.withLock("k")(Effect.sleep("1 second")))
         yield* Effect.yieldNow()
         const waiter = yield* Effect.fork(
-          Effect.exit(lock.withLock("k", { waitAtMost: "1 second" })(Effect.succeed("in")))
+          Effect.exit(lock.withLock("k", { acquireTimeout: "1 second" })(Effect.succeed("in")))
         )
         yield* TestClock.adjust("1 second")
         yield* Fiber.join(holder)
         const exit = yield* Fiber.join(waiter)
         if (Exit.isFailure(exit)) expect(failuresOf(exit)).toMatchObject([{ _tag: "LockTimeout" }])
-        expect(yield* lock.withLockIfFree("k")(Effect.void)).toEqual(Option.some(undefined))
+        expect(yield* lock.tryWithLock("k")(Effect.void)).toEqual(Option.some(undefined))
       }
     }))
 
-  for (const options of [{}, { waitAtMost: "1 hour" }] satisfies ReadonlyArray<Lock.Options>) {
+  for (const options of [{}, { acquireTimeout: "1 hour" }] satisfies ReadonlyArray<Lock.Options>) {
     it.effect(`Lock-3: cut at any step of a slow backend, nothing is held (${JSON.stringify(options)})`, () =>
       Effect.gen(function*() {
         const { held, service } = slow(Effect.repeatN(Effect.yieldNow(), 3))
@@ -120,7 +122,7 @@ describe("Lock", () => {
           yield* Effect.repeatN(Effect.yieldNow(), offset)
           yield* Fiber.interrupt(fiber)
           expect(held()).toBe(0)
-          expect(yield* service.withLockIfFree("k")(Effect.succeed(offset))).toEqual(
+          expect(yield* service.tryWithLock("k")(Effect.succeed(offset))).toEqual(
             Option.some(offset)
           )
         }
@@ -131,11 +133,71 @@ describe("Lock", () => {
     Effect.gen(function*() {
       const { held, service } = slow(Effect.sleep("2 seconds"))
       const fiber = yield* Effect.fork(
-        service.withLock("k", { waitAtMost: "1 second" })(Effect.sync(() => held()))
+        service.withLock("k", { acquireTimeout: "1 second" })(Effect.sync(() => held()))
       )
       yield* TestClock.adjust("2 seconds")
       expect(yield* Fiber.join(fiber)).toBe(1)
       expect(held()).toBe(0)
+    }))
+
+  it.effect("Lock-3: acquireTimeout counts in the queue and at the backend together", () =>
+    Effect.gen(function*() {
+      let interrupted = 0
+      const service = Lock.make({
+        self: "test",
+        remote: false,
+        // The first take ends after 6 seconds, each later one never.
+        take: (_, restore) =>
+          Effect.as(
+            restore(
+              Effect.onInterrupt(
+                interrupted === 0 ? Effect.sleep("6 seconds") : Effect.never,
+                () => Effect.sync(() => interrupted++)
+              )
+            ),
+            { fence: 1n, verify: Effect.succeed(true), release: Effect.void }
+          ),
+        tryTake: () => Effect.succeedNone,
+        inspect: () => Effect.succeedSome({ holder: "another\u001b[31m" })
+      })
+      interrupted++
+      const first = yield* Effect.fork(
+        Effect.flip(service.withLock("k", { acquireTimeout: "6 seconds" })(Effect.void))
+      )
+      yield* Effect.yieldNow()
+      const second = yield* Effect.fork(
+        Effect.flip(service.withLock("k", { acquireTimeout: "10 seconds" })(Effect.void))
+      )
+      yield* TestClock.adjust("6 seconds")
+      expect(yield* Fiber.join(first)).toMatchObject({ _tag: "LockTimeout", key: "k" })
+      yield* TestClock.adjust("4 seconds")
+      const error = yield* Effect.fromNullable(second.unsafePoll()).pipe(Effect.flatten)
+      expect(error).toMatchObject({ _tag: "LockTimeout", waited: Duration.seconds(10) })
+      expect(String(error)).toContain("held by another\\u{1b}[31m")
+      expect(interrupted).toBe(3)
+      expect(yield* service.tryWithLock("k")(Effect.void)).toEqual(Option.none())
+    }))
+
+  it.effect("Lock-2: the next waiter gets the key after the release has ended", () =>
+    Effect.gen(function*() {
+      const log: Array<string> = []
+      const { service } = fragile(
+        Effect.zipRight(Effect.sleep("1 second"), Effect.sync(() => log.push("released")))
+      )
+      const use = (name: string) => service.withLock("k")(Effect.sync(() => log.push(name)))
+      const fibers = [yield* Effect.fork(use("first")), yield* Effect.fork(use("second"))]
+      yield* TestClock.adjust("2 seconds")
+      for (const fiber of fibers) yield* Fiber.join(fiber)
+      expect(log).toEqual(["first", "released", "second", "released"])
+    }))
+
+  it.effect("Options-1: a wrong option is a defect that says what to write", () =>
+    Effect.gen(function*() {
+      const lock = yield* Lock.makeMemory
+      const exit = yield* Effect.exit(lock.withLock("k", { acquireTimeout: NaN })(Effect.void))
+      expect(Exit.isFailure(exit) && Cause.pretty(exit.cause)).toContain(
+        "Lock: `acquireTimeout` must be a duration"
+      )
     }))
 
   it.effect("Lock-4: loss interrupts the body, and the effect fails with LockLost", () =>
@@ -190,7 +252,7 @@ describe("Lock", () => {
       )
       expect(failuresOf(deaf)).toMatchObject([{ _tag: "LockLost" }])
       const tried = yield* Effect.exit(
-        service.withLockIfFree("k")(Effect.ensuring(
+        service.tryWithLock("k")(Effect.ensuring(
           Effect.zipRight(Effect.sync(lose), Effect.never),
           Effect.die("cleanup")
         ))
@@ -216,26 +278,29 @@ describe("Lock", () => {
       expect(yield* Effect.exit(broken.withLock("k")(Effect.fail("mine")))).toEqual(
         Exit.fail("mine")
       )
-      const hung = fragile(Effect.never).service
-      const fiber = yield* Effect.fork(Effect.exit(hung.withLock("k")(Effect.succeed(2))))
-      yield* TestClock.adjust("2 seconds")
-      expect(yield* Fiber.join(fiber)).toEqual(Exit.succeed(2))
-      // The next one gets its turn all the same.
-      const next = yield* Effect.fork(Effect.exit(hung.withLock("k")(Effect.succeed(3))))
-      yield* TestClock.adjust("2 seconds")
-      expect(yield* Fiber.join(next)).toEqual(Exit.succeed(3))
+      // The second hears no interruption either.
+      for (const hang of [Effect.never, Effect.uninterruptible(Effect.never)]) {
+        const hung = fragile(hang).service
+        const fiber = yield* Effect.fork(Effect.exit(hung.withLock("k")(Effect.succeed(2))))
+        yield* TestClock.adjust("2 seconds")
+        expect(yield* Fiber.join(fiber)).toEqual(Exit.succeed(2))
+        // The next one gets its turn all the same.
+        const next = yield* Effect.fork(Effect.exit(hung.withLock("k")(Effect.succeed(3))))
+        yield* TestClock.adjust("2 seconds")
+        expect(yield* Fiber.join(next)).toEqual(Exit.succeed(3))
+      }
     }))
 
   it.effect("Lock-4: a scoped lease protects what it wraps, until its scope closes", () =>
     Effect.gen(function*() {
       const { lose, service } = fragile()
       const exit = yield* Effect.exit(Effect.scoped(Effect.flatMap(
-        service.acquire("k"),
+        service.get("k"),
         (lease) => lease.protect(Effect.zipRight(Effect.sync(lose), Effect.never))
       )))
       expect(failuresOf(exit)).toMatchObject([{ _tag: "LockLost", reason: "connection" }])
       const lock = yield* Lock.makeMemory
-      const after = yield* Effect.scoped(lock.acquire("k"))
+      const after = yield* Effect.scoped(lock.get("k"))
       expect(failuresOf(yield* Effect.exit(after.protect(Effect.void)))).toMatchObject([
         { _tag: "LockLost", reason: "released" }
       ])
@@ -322,9 +387,14 @@ describe("Lock", () => {
     Effect.gen(function*() {
       const fence = yield* Lock.withLock("k")((lease) => Effect.succeed(lease.fence))
       expect(fence).toBe(1n)
-      yield* Effect.scoped(Lock.acquire("k"))
-      expect(yield* Effect.scoped(Effect.map(Lock.tryAcquire("k"), Option.isSome))).toBe(true)
-      expect(yield* Lock.withLockIfFree("k")(Effect.succeed(1))).toEqual(Option.some(1))
+      yield* Effect.scoped(Lock.get("k"))
+      expect(yield* Effect.scoped(Effect.map(Lock.tryGet("k"), Option.isSome))).toBe(true)
+      expect(yield* Lock.tryWithLock("k")(Effect.succeed(1))).toEqual(Option.some(1))
+      expect(yield* Lock.tryWithLock(Effect.succeed(1), "k", { label: "l" })).toEqual(
+        Option.some(1)
+      )
+      const timed = Lock.withLock((lease) => Effect.succeed(lease.key), "k", { acquireTimeout: 1 })
+      expect(yield* timed).toBe("k")
       expect(yield* Lock.inspect("k")).toEqual(Option.none())
       const ledger = yield* Ledger.Ledger
       yield* ledger!.assertEmpty

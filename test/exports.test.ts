@@ -93,13 +93,13 @@ describe("exports", () => {
         LedgerFormatError html json parse svg text
         type SvgOptions TextOptions
       holdfast/Lock
-        Lock LockBackendError LockLost LockReentry LockTimeout LockUnsupported acquire inspect layerMemory make makeMemory tryAcquire withLock withLockIfFree
-        type Backend Body Grant Holder Lease LockError LossReason MakeOptions Options Request Service TryOptions
+        Lock LockBackendError LockLost LockReentry LockTimeout LockUnsupported get inspect layerMemory make makeMemory tryGet tryWithLock withLock
+        type Backend Body Get Grant Holder Lease LockError LossReason MakeOptions Options Request Service TryOptions UnboundedOptions WithLock
       holdfast/Lock/File
         layer make
         type Options
       holdfast/Lock/Postgres
-        layerAdvisory make
+        layer make
         type Options
       holdfast/Main
         run

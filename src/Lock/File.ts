@@ -17,6 +17,8 @@
  *   wall clock in µs). Without it, as long as the wall clock of the host does not step back: a fence is the wall clock in µs,
  *   and a release waits, at most about 1 ms, until the clock has passed it. A holder killed within the very millisecond of
  *   its grant is the one exception: its successor may get the same number.
+ * - LockFile-5 What another account claims about a key it holds reaches errors and `inspect` as one line without control
+ *   characters (Lock.ts).
  *
  * COST (2026-11) acquire and release 0.6 ms with `directory`; without, 1.2 ms (the clock must have moved on;
  * LockFile-4); a wake-up about 1 ms; one connection per waiting process and key; with socket files one small claim per key stays.
@@ -416,11 +418,12 @@ const unknownHolder: Lock.Holder = { holder: "a process that does not answer (st
 
 const holderOf = (line: string): Lock.Holder => {
   try {
-    const told = JSON.parse(line) as Partial<Told>
+    const { fence, owner, since } = JSON.parse(line) as Readonly<Record<string, unknown>>
+    if (typeof owner !== "string") return unknownHolder
     return {
-      holder: told.owner ?? `${told.host}:${told.pid}`,
-      since: told.since,
-      fence: told.fence === undefined ? undefined : BigInt(told.fence)
+      holder: owner,
+      since: typeof since === "number" ? since : undefined,
+      fence: typeof fence === "string" ? BigInt(fence) : undefined
     }
   } catch {
     return unknownHolder
@@ -568,7 +571,7 @@ export const make = (
  * import * as Lock from "holdfast/Lock"
  * import * as LockFile from "holdfast/Lock/File"
  *
- * const job = Lock.withLock("nightly", { waitAtMost: "1 minute" })(Effect.succeed("done"))
+ * const job = Lock.withLock("nightly", { acquireTimeout: "1 minute" })(Effect.succeed("done"))
  * const host = LockFile.layer({ namespace: "docs-example" })
  * const result = await Effect.runPromise(Effect.provide(job, host))
  * result // => "done"

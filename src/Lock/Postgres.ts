@@ -18,10 +18,10 @@
  *
  * COST (2026-11, Unix socket) 4.5 ms for acquire and release, nearly all of it the connection of its own; an interrupted
  * waiter is gone in 7 ms; one more connection for an instant per cancel and per `inspect`.
- * NOT DONE sessions kept warm between two holds; `lock_timeout` for `waitAtMost` (it may raise although the lock was granted); shared mode; lease rows for use behind
+ * NOT DONE sessions kept warm between two holds; `lock_timeout` for `acquireTimeout` (it may raise although the lock was granted); shared mode; lease rows for use behind
  * poolers; safety across a failover to a replica that had not seen the grant: fence what you write.
  * A server that vanishes while we wait is noticed by keepalive, in about 15 s.
- * Waiting for sockets is in real time, not on the `Clock`; `waitAtMost` is on the `Clock`.
+ * Waiting for sockets is in real time, not on the `Clock`; `acquireTimeout` is on the `Clock`.
  * SOURCES madelson/DistributedLock #147 (lock_timeout), pgbouncer #102, yugabyte #26105.
  *
  * @since 0.1.0
@@ -482,10 +482,10 @@ export const make = (options: Options): Effect.Effect<Lock.Service, never, Scope
  * import * as Lock from "holdfast/Lock"
  * import * as LockPostgres from "holdfast/Lock/Postgres"
  *
- * const report = Lock.withLock("nightly-report", { waitAtMost: "1 minute" })((lease) =>
+ * const report = Lock.withLock("nightly-report", { acquireTimeout: "1 minute" })((lease) =>
  *   Effect.log(`writing with fence ${lease.fence}`)
  * )
- * const database = LockPostgres.layerAdvisory({ namespace: "billing", url: "postgres://localhost/billing" })
+ * const database = LockPostgres.layer({ namespace: "billing", url: "postgres://localhost/billing" })
  * Effect.runPromise(Effect.provide(report, database))
  * ```
  *
@@ -498,7 +498,7 @@ export const make = (options: Options): Effect.Effect<Lock.Service, never, Scope
  * const locks = Layer.unwrapEffect(Effect.map(
  *   Embedded.Embedded,
  *   ({ database, host, port, user }) =>
- *     LockPostgres.layerAdvisory({ namespace: "test", host, port, user, database })
+ *     LockPostgres.layer({ namespace: "test", host, port, user, database })
  * ))
  * export const live = Layer.provide(locks, Embedded.layer())
  * ```
@@ -506,5 +506,5 @@ export const make = (options: Options): Effect.Effect<Lock.Service, never, Scope
  * @category layers
  * @since 0.1.0
  */
-export const layerAdvisory = (options: Options): Layer.Layer<Lock.Lock> =>
+export const layer = (options: Options): Layer.Layer<Lock.Lock> =>
   Layer.scoped(Lock.Lock, Ledger.withSite(make(options), Ledger.unsafeSite()))

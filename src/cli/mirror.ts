@@ -171,7 +171,7 @@ const checkPlace = (option: "report" | "ledger", { ledger, list, report, to }: O
 export const take = (locks: Lock.Service, folder: string, work = "mirror") =>
   Effect.gen(function*() {
     const key = `${work}:${folder}`
-    const lease = yield* locks.tryAcquire(key, { label: `holdfast ${work}` })
+    const lease = yield* locks.tryGet(key, { label: `holdfast ${work}` })
     if (Option.isSome(lease)) return lease.value
     const holder = yield* Effect.orElseSucceed(locks.inspect(key), () => Option.none<Lock.Holder>())
     return yield* new HeldElsewhere({ folder, holder })

@@ -2,7 +2,7 @@ import { afterAll, describe, expect, it } from "@effect/vitest"
 import { Effect, Exit, Fiber, Option } from "effect"
 import * as LockFile from "holdfast/Lock/File"
 import { type ChildProcess, spawn } from "node:child_process"
-import { randomBytes } from "node:crypto"
+import { createHash, randomBytes } from "node:crypto"
 import * as fs from "node:fs"
 import * as net from "node:net"
 import * as os from "node:os"
@@ -98,9 +98,9 @@ for (const [kind, options] of kinds) {
         const lock = yield* LockFile.make(options)
         const process = yield* holding(options, key)
         process.kill("SIGSTOP")
-        expect(yield* lock.withLockIfFree(key)(Effect.void)).toEqual(Option.none())
+        expect(yield* lock.tryWithLock(key)(Effect.void)).toEqual(Option.none())
         const exit = yield* Effect.exit(
-          lock.withLock(key, { waitAtMost: "100 millis" })(Effect.void)
+          lock.withLock(key, { acquireTimeout: "100 millis" })(Effect.void)
         )
         expect(failuresOf(exit)).toMatchObject([{
           _tag: "LockTimeout",
@@ -203,12 +203,12 @@ it.scopedLive("a listener of somebody else who says nonsense is a holder, too", 
       }),
       () => Effect.sync(() => server.close())
     )
-    yield* Effect.scoped(lock.acquire(key))
+    yield* Effect.scoped(lock.get(key))
     const claim = fs.readdirSync(directory).filter((name) => /^[0-9a-f]{32}\.\d+$/.test(name))
       .map((name) => path.join(directory, name))
       .toSorted((a, b) => fs.statSync(b).mtimeMs - fs.statSync(a).mtimeMs)[0]!
     fs.writeFileSync(claim, "stranger")
-    expect(yield* lock.withLockIfFree(key)(Effect.void)).toEqual(Option.none())
+    expect(yield* lock.tryWithLock(key)(Effect.void)).toEqual(Option.none())
     expect(Option.getOrThrow(yield* lock.inspect(key)).holder).toContain("does not answer")
   }))
 
@@ -221,3 +221,52 @@ it.scopedLive("a directory too long for a socket is refused before anything is m
     expect(error).toMatchObject({ _tag: "LockUnsupported", why: "platform" })
     expect(fs.existsSync(deep)).toBe(false)
   }))
+
+/** Listens on the name of `key` as any account of the host may, and answers with `line`. */
+const squat = (key: string, line: string) =>
+  Effect.acquireRelease(
+    Effect.async<net.Server>((resume) => {
+      const digest = createHash("sha256").update(namespace).update("\0").update(key).digest("hex")
+      const server = net.createServer((socket) => {
+        socket.on("error", () => {})
+        socket.write(`${line}\n`)
+      })
+      server.listen(
+        `\0holdfast:${namespace.slice(0, 24)}:${digest}`,
+        () => resume(Effect.succeed(server))
+      )
+    }),
+    (server) => Effect.sync(() => server.close())
+  )
+
+describe.runIf(linux)("a name that another account holds", () => {
+  const unprintable = /[\u0000-\u001f\u007f-\u009f]/
+
+  it.scopedLive("LockFile-5: the owner that it claims to be reaches errors and `inspect` without control characters", () =>
+    Effect.gen(function*() {
+      const lock = yield* LockFile.make({ namespace })
+      const key = freshKey()
+      const owner = "root\u009b2J\u001b[31m\u001b]0;title\u0007:1#1"
+      yield* squat(key, JSON.stringify({ pid: 1, host: "h", owner, since: 1, fence: "7" }))
+      const holder = Option.getOrThrow(yield* lock.inspect(key))
+      expect(holder).toMatchObject({ since: 1, fence: 7n })
+      expect(holder.holder).toContain("root")
+      expect(holder.holder).not.toMatch(unprintable)
+      const error = yield* Effect.flip(
+        lock.withLock(key, { acquireTimeout: "20 millis" })(Effect.void)
+      )
+      expect(error.message).toContain("root")
+      expect(error.message).not.toMatch(unprintable)
+    }))
+
+  it.scopedLive("LockFile-5: an answer of other types is a holder without a name", () =>
+    Effect.gen(function*() {
+      const lock = yield* LockFile.make({ namespace })
+      for (const owner of [7, { toString: 1 }, null]) {
+        const key = freshKey()
+        yield* squat(key, JSON.stringify({ owner, since: "now", fence: "7" }))
+        const holder = Option.getOrThrow(yield* lock.inspect(key))
+        expect([typeof holder.holder, holder.since]).toEqual(["string", undefined])
+      }
+    }))
+})

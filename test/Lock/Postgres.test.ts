@@ -121,7 +121,7 @@ describe("LockPostgres", () => {
           Effect.gen(function*() {
             const key = `race ${round}`
             const scope = yield* Scope.make()
-            yield* Scope.extend(one.acquire(key), scope)
+            yield* Scope.extend(one.get(key), scope)
             const waiter = yield* Effect.fork(two.withLock(key)(Effect.sync(() => granted++)))
             // Every fourth round is cut while it opens; the others are in the server's queue by then.
             yield* pause(round % 4 === 0 ? round % 12 : 15)
@@ -166,7 +166,7 @@ describe("LockPostgres", () => {
       const lock = yield* LockPostgres.make(options())
       const key = freshKey()
       const scope = yield* Scope.make()
-      yield* Scope.extend(holder.acquire(key), scope)
+      yield* Scope.extend(holder.get(key), scope)
       const waiters = yield* Effect.forEach(
         Array.from({ length: 30 }, (_, index) => index),
         () => Effect.fork(lock.withLock(key)(Effect.void))
@@ -195,7 +195,7 @@ describe("LockPostgres", () => {
       const lock = yield* LockPostgres.make({ ...options(), port: 1 })
       const failures = [
         yield* Effect.flip(lock.withLock("k")(Effect.void)),
-        yield* Effect.flip(lock.withLockIfFree("k")(Effect.void)),
+        yield* Effect.flip(lock.tryWithLock("k")(Effect.void)),
         yield* Effect.flip(lock.inspect("k"))
       ]
       expect(failures.map((error) => error._tag)).toEqual(Array(3).fill("LockBackendError"))
@@ -270,7 +270,7 @@ describe("LockPostgres, through a network", () => {
       const far = yield* LockPostgres.make(through(port))
       const key = freshKey()
       const scope = yield* Scope.make()
-      yield* Scope.extend(near.acquire(key), scope)
+      yield* Scope.extend(near.get(key), scope)
       const waiter = yield* Effect.fork(far.withLock(key)(Effect.void))
       yield* until(advisoryLocks, 2)
       state.frozen = true
@@ -376,8 +376,10 @@ await Effect.runPromise(lock.withLock(${JSON.stringify(key)}, { label: "child" }
         child.stdout.once("data", () => resume(Effect.void))
       })
       child.kill("SIGSTOP")
-      expect(yield* lock.withLockIfFree(key)(Effect.void)).toEqual(Option.none())
-      const late = yield* Effect.flip(lock.withLock(key, { waitAtMost: "200 millis" })(Effect.void))
+      expect(yield* lock.tryWithLock(key)(Effect.void)).toEqual(Option.none())
+      const late = yield* Effect.flip(
+        lock.withLock(key, { acquireTimeout: "200 millis" })(Effect.void)
+      )
       expect(late._tag).toBe("LockTimeout")
       expect(late.message).toContain(`${os.hostname()}:${child.pid}:child`.slice(0, 58))
       const waiter = yield* Effect.fork(lock.withLock(key)(Effect.succeed("mine")))

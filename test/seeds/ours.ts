@@ -372,7 +372,7 @@ export const ours: ReadonlyArray<Own> = [
   ...contended(
     "Lock.acquire",
     Lock.makeMemory,
-    (service, body) => Effect.scoped(Effect.zipRight(service.acquire("key"), body))
+    (service, body) => Effect.scoped(Effect.zipRight(service.get("key"), body))
   ),
   sharing("Parallel.forEach", (item) => Parallel.forEach([1, 2, 3], item, { concurrency: 2 })),
   sharing(

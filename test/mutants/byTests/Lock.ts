@@ -19,53 +19,88 @@ export const mutants: ReadonlyArray<Mutant> = [
     "memory: Lock-1: one at a time"
   ),
   mutant(
-    "a release that hangs is waited for without a bound",
+    "a release that hangs delays the body by an hour",
     "Lock.ts",
-    "exitWithin(grant.release, releaseWithin)",
-    "Effect.asSome(Effect.exit(grant.release))",
+    "      releaseDeadline,\n      onOverrun",
+    "      releaseDeadline: \"1 hour\",\n      onOverrun",
+    "Lock-2: a failed or hung release"
+  ),
+  mutant(
+    "a key whose release was abandoned is never free",
+    "Lock.ts",
+    "      onOverrun: (taken) => Effect.sync(() => free(taken)),\n",
+    "",
+    "Lock-2: a failed or hung release"
+  ),
+  mutant(
+    "a failed release changes the exit of the body",
+    "Lock.ts",
+    "onReleaseFailure: \"report\"",
+    "onReleaseFailure: \"cause\"",
     "Lock-2: a failed or hung release"
   ),
   mutant(
     "a key is not free after its release",
     "Lock.ts",
-    "        giveSlot(hold.key, slot)\n        if (Option.isNone(ended)) {",
-    "        if (Option.isNone(ended)) {",
+    "Effect.ensuring(release, Effect.sync(() => free(taken)))",
+    "release",
     "Lock-2: a failed or hung release"
   ),
   mutant(
-    "the interrupted body of a remote lease is not waited for",
+    "a key is free before its release has ended",
     "Lock.ts",
-    ": Fiber.interrupt(fiber),",
-    ": Effect.as(Fiber.interruptFork(fiber), Exit.interrupt(fiber.id())),",
+    "Effect.ensuring(release, Effect.sync(() => free(taken)))",
+    "Effect.zipRight(Effect.sync(() => free(taken)), release)",
+    "Lock-2: the next waiter gets the key after the release"
+  ),
+  mutant(
+    "the interrupted body of a remote lease is not waited for",
+    "Lock/lease.ts",
+    "        return Fiber.interrupt(fiber)",
+    "        return Effect.as(Fiber.interruptFork(fiber), Exit.interrupt(fiber.id()))",
     "Lock-2: an interrupted body of a remote lease"
   ),
   mutant(
     "a take that fails keeps the key from the next waiter",
     "Lock.ts",
-    "        giveSlot(key, slot)\n        return Effect.failCause(cause)",
+    "        passOn(key, slot)\n        return Effect.failCause(cause)",
     "        return Effect.failCause(cause)",
     "Lock-3: cut at any step of a slow backend"
   ),
   mutant(
-    "a grant to an interrupted waiter is never released",
+    "a granted waiter that is interrupted keeps the key",
     "Lock.ts",
-    "Exit.isSuccess(exit) ? giveBack(exit.value) : Effect.void,",
-    "Effect.void,",
-    "Lock-3: cut at any step of a slow backend, nothing is held ({\"waitAtMost"
+    "      if (wasGranted) passOn(key, slot)",
+    "",
+    "memory: Lock-3: a waiter interrupted anywhere"
   ),
   mutant(
-    "a grant in the last moment is a timeout",
+    "a late wait in the queue is an interruption",
     "Lock.ts",
-    "Exit.isFailure(exit) && Cause.isInterruptedOnly(exit.cause) ? onLate : exit",
-    "onLate",
-    "Lock-3: what is granted as the time runs out"
+    "      asking.isLate = true\n      return Cause.interrupt",
+    "      return Cause.interrupt",
+    "Lock-3: acquireTimeout is on the Clock"
+  ),
+  mutant(
+    "a wait for the backend has no bound",
+    "Lock.ts",
+    "Math.max(until - now, 0)",
+    "Infinity",
+    "Lock-3: acquireTimeout counts in the queue and at the backend together"
+  ),
+  mutant(
+    "the time in the queue does not count at the backend",
+    "Lock.ts",
+    "Math.max(until - now, 0)",
+    "Duration.decode(asking.options.acquireTimeout!)",
+    "Lock-3: acquireTimeout counts in the queue and at the backend together"
   ),
   mutant(
     "a timeout names no holder",
     "Lock.ts",
-    "new LockTimeout({ key, waited, holder: Option.getOrUndefined(holder) })",
-    "new LockTimeout({ key, waited, holder: undefined })",
-    "Lock-3: waitAtMost is on the Clock"
+    "holder: Option.getOrUndefined(holder) })",
+    "holder: undefined })",
+    "Lock-3: acquireTimeout is on the Clock"
   ),
   mutant(
     "the loss of a lease is ignored",
@@ -76,37 +111,37 @@ export const mutants: ReadonlyArray<Mutant> = [
   ),
   mutant(
     "a defect of a lost body vanishes",
-    "Lock.ts",
-    ": Cause.sequential(lost, exit.cause)",
-    ": lost",
+    "Lock/lease.ts",
+    ": Cause.sequential(Cause.fail(lost), exit.cause)",
+    ": Cause.fail(lost)",
     "Lock-4: what else the body died of"
   ),
   mutant(
     "a lease lives on after its scope",
     "Lock.ts",
-    "      end(hold, \"released\")\n",
+    "        end(taken.hold, \"released\")\n",
     "",
     "Lock-4: a scoped lease protects"
   ),
   mutant(
     "a fiber may wait for itself",
     "Lock.ts",
-    "? Effect.fail(new LockReentry({ key }))",
+    "? Effect.die(new LockReentry({ key }))",
     "? Effect.void",
     "memory: Lock-7: the same fiber tree"
   ),
   mutant(
     "a fiber that was forked under a lock is refused for ever",
     "Lock.ts",
-    "hold.home === slots && hold.key === key && slots.get(key)?.hold === hold",
-    "hold.home === slots && hold.key === key",
+    "home === slots && hold.key === key && slots.get(key)?.hold === hold",
+    "home === slots && hold.key === key",
     "memory: Lock-7: the same fiber tree"
   ),
   mutant(
-    "a try waits for the holder",
+    "a try takes a held key",
     "Lock.ts",
-    "      if (!Semaphore.unsafeTryTake(slot.line, 1)) {",
-    "      if (Semaphore.unsafeTryTake(slot.line, 1)) {",
+    "const slot = unsafeTryTake(asking.key)",
+    "const slot = unsafeTryTake(asking.key) ?? slots.get(asking.key)",
     "memory: a try never waits"
   ),
   mutant(

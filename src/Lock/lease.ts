@@ -1,0 +1,146 @@
+/**
+ * lease: one grant of one key, from the grant to its end, and what runs under it.
+ *
+ * DESIGN. A hold ends once: released by its owner, or lost by its backend. Its end notifies those who watch it in the same step.
+ * The invariants stand in Lock.ts.
+ */
+import * as Cause from "effect/Cause"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
+import * as FiberId from "effect/FiberId"
+import * as Condition from "../internal/condition.ts"
+import { type LockBackendError, LockLost, type LossReason } from "./errors.ts"
+
+/**
+ * A held lock.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Lease {
+  readonly key: string
+  /** Unique to this hold: the service, the label, and a number. */
+  readonly owner: string
+  /** Strictly increasing per key. Send it along with each write, and let the target refuse a smaller one. */
+  readonly fence: bigint
+  /** Fails when the lease is lost; completes in no other way. */
+  readonly lost: Effect.Effect<never, LockLost>
+  /** Local knowledge only, no I/O: call it before a side effect. */
+  readonly ensureLive: Effect.Effect<void, LockLost>
+  /** Asks the backend. */
+  readonly verify: Effect.Effect<void, LockLost | LockBackendError>
+  /** Runs an effect that is interrupted, and fails with `LockLost`, when the lease is lost or its scope closes. */
+  readonly protect: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E | LockLost, R>
+}
+
+/**
+ * What a backend gives for a key that it took.
+ *
+ * @category backends
+ * @since 0.1.0
+ */
+export interface Grant {
+  readonly fence: bigint
+  /** Whether the backend still holds the key for us. */
+  readonly verify: Effect.Effect<boolean, LockBackendError>
+  /** Runs once. At the `releaseDeadline` it is interrupted and abandoned: the backend must then free the key by itself. */
+  readonly release: Effect.Effect<unknown, unknown>
+}
+
+/** One grant, or one that is asked for. Written only by this file and Lock.ts. */
+export interface Hold {
+  readonly key: string
+  readonly owner: string
+  readonly ending: Condition.Condition
+  grant: Grant | undefined
+  since: number
+  ended: LossReason | undefined
+}
+
+export const makeHold = (key: string, owner: string): Hold => ({
+  key,
+  owner,
+  ending: Condition.make(),
+  grant: undefined,
+  since: 0,
+  ended: undefined
+})
+
+/** Ends it, unless it has ended. */
+export const end = (hold: Hold, reason: LossReason): void => {
+  if (hold.ended !== undefined) return
+  hold.ended = reason
+  Condition.notify(hold.ending)
+}
+
+const lostBy = ({ grant, key }: Hold, reason: LossReason): LockLost =>
+  new LockLost({ key, fence: grant?.fence ?? 0n, reason })
+
+const ensureLive = (hold: Hold): Effect.Effect<void, LockLost> =>
+  Effect.suspend(() =>
+    hold.ended === undefined ? Effect.void : Effect.fail(lostBy(hold, hold.ended))
+  )
+
+/** The body was interrupted because of the loss; any other failure of it stays beside the loss (L5). */
+const lostWith = <E>(
+  lost: LockLost,
+  exit: Exit.Exit<unknown, E>
+): Effect.Effect<never, E | LockLost> =>
+  Effect.failCause(
+    Exit.isSuccess(exit) || Cause.isInterruptedOnly(exit.cause)
+      ? Cause.fail(lost)
+      : Cause.sequential(Cause.fail(lost), exit.cause)
+  )
+
+const protect = <A, E, R>(
+  hold: Hold,
+  body: Effect.Effect<A, E, R>
+): Effect.Effect<A, E | LockLost, R> =>
+  // MASK: the body has ended before its caller goes on, whatever the exit; the body and the wait for it are restored.
+  Effect.uninterruptibleMask((restore) =>
+    Effect.flatMap(Effect.zipRight(ensureLive(hold), Effect.fork(restore(body))), (fiber) => {
+      let lost: LockLost | undefined
+      const forget = Condition.observe(hold.ending, () => {
+        // INVARIANT Lock-5: a body that has ended loses nothing.
+        if (hold.ended === undefined || fiber.unsafePoll() !== null) return
+        lost = lostBy(hold, hold.ended)
+        fiber.unsafeInterruptAsFork(FiberId.none)
+      }, () => hold.ended !== undefined)
+      const ended = Effect.catchAllCause(restore(Fiber.await(fiber)), () => {
+        forget()
+        return Fiber.interrupt(fiber)
+      })
+      return Effect.flatMap(ended, (exit) => {
+        forget()
+        return Effect.zipRight(
+          Fiber.inheritAll(fiber),
+          lost === undefined ? exit : lostWith(lost, exit)
+        )
+      })
+    })
+  )
+
+export const leaseOf = (hold: Hold, grant: Grant): Lease => ({
+  key: hold.key,
+  owner: hold.owner,
+  fence: grant.fence,
+  lost: Effect.async((resume) => {
+    const forget = Condition.observe(hold.ending, () => {
+      // INVARIANT Lock-5: our own release is no loss.
+      if (hold.ended !== undefined && hold.ended !== "released") {
+        resume(Effect.fail(lostBy(hold, hold.ended)))
+      }
+    }, () => hold.ended !== undefined)
+    return Effect.sync(forget)
+  }),
+  ensureLive: ensureLive(hold),
+  verify: Effect.zipRight(
+    ensureLive(hold),
+    Effect.flatMap(grant.verify, (isOurs) => {
+      if (!isOurs) end(hold, "vanished")
+      return ensureLive(hold)
+    })
+  ),
+  protect: (effect) => protect(hold, effect)
+})
