@@ -475,7 +475,7 @@ export const make = (backend: Backend, options?: MakeOptions): Service => {
       return hold?.grant === undefined || hold.ended !== undefined
         ? Effect.map(
           backend.inspect(key),
-          Option.map((found) => ({ ...found, holder: printable(found.holder) }))
+          Option.map(({ fence, holder, since }) => ({ holder: printable(holder), fence, since }))
         )
         : Effect.succeedSome({ holder: hold.owner, fence: hold.grant.fence, since: hold.since })
     })

@@ -240,7 +240,7 @@ const squat = (key: string, line: string) =>
   )
 
 describe.runIf(linux)("a name that another account holds", () => {
-  const unprintable = /[\u0000-\u001f\u007f-\u009f]/
+  const unprintable = /\p{Cc}/u
 
   it.scopedLive("LockFile-5: the owner that it claims to be reaches errors and `inspect` without control characters", () =>
     Effect.gen(function*() {
