@@ -99,6 +99,15 @@ describe("Postgres: statements", () => {
       expect(yield* stats).toEqual({ max: 1, active: 0, idle: 1, waiting: 0 })
     }))
 
+  it.scopedLive("control characters in the server's message do not reach the error's", () =>
+    Effect.gen(function*() {
+      const { sql } = yield* pool({ max: 1 })
+      const error = yield* failureOf(
+        sql`do $$ begin raise exception using message = E'bad \\u009b31m\\nline'; end $$`
+      )
+      expect(error.message).toBe("Failed to execute statement: bad \\u{9b}31m line")
+    }))
+
   it.scopedLive("Postgres-1: interrupted in a full pool, nothing runs on the server any more", () =>
     Effect.gen(function*() {
       const { applicationName, sql, stats } = yield* pool({ max: 2 })
@@ -257,7 +266,7 @@ describe("Postgres: waiting", () => {
         yield* reserve
         const error = yield* failureOf(sql`select 1`)
         const cause = Option.getOrThrow(Postgres.causeOf(error))
-        expect(cause).toMatchObject({ _tag: "AcquireTimeout", stats: { max: 1, active: 1 } })
+        expect(cause).toMatchObject({ _tag: "PostgresTimeout", stats: { max: 1, active: 1 } })
         expect(error.message).toContain("1 of 1 in use")
       }))
       expect(yield* sql`select 1 as one`).toEqual([{ one: 1 }])
@@ -510,9 +519,9 @@ describe("Postgres: opening and closing", () => {
         return { applicationName, service, held: { asleep, inside, holder, waiting } }
       }))
       yield* untilStates(applicationName)
-      expect(reasonOf(yield* Fiber.join(held.waiting))).toBe("PoolClosed")
+      expect(reasonOf(yield* Fiber.join(held.waiting))).toBe("PostgresClosed")
       expect(Postgres.sqlState(yield* Fiber.join(held.asleep))).toEqual(Option.some("57014"))
-      expect(reasonOf(yield* failureOf(service.sql`select 1`))).toBe("PoolClosed")
+      expect(reasonOf(yield* failureOf(service.sql`select 1`))).toBe("PostgresClosed")
       yield* Fiber.interrupt(held.inside)
       yield* Fiber.interrupt(held.holder)
       const ledger = (yield* Ledger.Ledger)!
@@ -542,7 +551,7 @@ describe("Postgres: opening and closing", () => {
         yield* until("one waits", Effect.map(stats, (now) => now.waiting === 1))
         return { holder, waiting }
       }))
-      expect(reasonOf(yield* Fiber.join(full.waiting))).toBe("PoolClosed")
+      expect(reasonOf(yield* Fiber.join(full.waiting))).toBe("PostgresClosed")
       yield* Fiber.interrupt(full.holder)
       const proxy = yield* door
       const connecting = yield* Effect.scoped(Effect.gen(function*() {
@@ -558,7 +567,7 @@ describe("Postgres: opening and closing", () => {
         yield* Effect.promise(() => swallowed)
         return connecting
       }))
-      expect(reasonOf(yield* Fiber.join(connecting))).toBe("PoolClosed")
+      expect(reasonOf(yield* Fiber.join(connecting))).toBe("PostgresClosed")
     }).pipe(Effect.scoped))
 
   it.live("layerEmbedded: a server killed in mid-query is typed, and the layer closes", () =>
@@ -598,7 +607,7 @@ describe("Postgres: opening and closing", () => {
         user: "someone",
         code: "ECONNREFUSED"
       })
-      expect(refused.message).toContain("Is the server running")
+      expect(refused.message).toContain("Check that the server runs")
       expect(JSON.stringify(refused) + refused.message).not.toContain("cret")
       const nowhere = fs.mkdtempSync(path.join(os.tmpdir(), "hf-"))
       yield* Effect.addFinalizer(() => Effect.sync(() => fs.rmdirSync(nowhere)))

@@ -120,7 +120,7 @@ describe("exports", () => {
         awaitIdle close get invalidate invalidateKey make size stats statsOf use
         type KeyedPool Options
       holdfast/Postgres
-        AcquireTimeout ConnectionLost InvalidUrl PoolClosed Postgres PostgresUnavailable TransactionAborted TransactionClosed TransactionOutcomeUnknown causeOf isConnectionLost layer layerEmbedded make sqlState
+        ConnectionLost InvalidUrl Postgres PostgresClosed PostgresTimeout PostgresUnavailable TransactionAborted TransactionClosed TransactionOutcomeUnknown causeOf isConnectionLost layer layerEmbedded make sqlState
         type Cause Options PoolOptions ReservedSession Service Stats
       holdfast/Postgres/Embedded
         Embedded EmbeddedFailed EmbeddedUnavailable layer make

@@ -1,0 +1,246 @@
+/**
+ * Postgres/errors: the errors of the pool and of its transactions, and how a `SqlError` is read.
+ *
+ * @since 0.1.0
+ */
+import { SqlError } from "@effect/sql/SqlError"
+import * as Data from "effect/Data"
+import * as Duration from "effect/Duration"
+import * as Option from "effect/Option"
+import { printable } from "../Ledger/words.ts"
+
+/**
+ * The pool at one instant.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Stats {
+  readonly max: number
+  /** Lent out, or being opened for somebody. */
+  readonly active: number
+  readonly idle: number
+  readonly waiting: number
+}
+/**
+ * The URL cannot be read. It is not shown: it may hold a password.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class InvalidUrl extends Data.TaggedError("InvalidUrl")<{ readonly reason: string }> {
+  override get message(): string {
+    return `The Postgres URL cannot be read: ${this.reason}. `
+      + "Write it as postgres://user:password@host:port/database; percent-encode special characters of the password."
+  }
+}
+
+/**
+ * No session could be opened when the pool was made. `code` is an SQLSTATE or a system error code.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class PostgresUnavailable extends Data.TaggedError("PostgresUnavailable")<{
+  readonly host: string
+  readonly port: number
+  readonly user: string
+  readonly database: string
+  readonly code: string
+  readonly reason: string
+}> {
+  override get message(): string {
+    return `No Postgres at ${this.host}:${this.port} for user "${this.user}", database "${this.database}": `
+      + `${this.reason}. ${hintFor(this.code, this.reason)}`
+  }
+}
+
+/**
+ * No session became free in time.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class PostgresTimeout extends Data.TaggedError("PostgresTimeout")<{
+  readonly waited: Duration.Duration
+  readonly stats: Stats
+}> {
+  override get message(): string {
+    const { active, max, waiting } = this.stats
+    return `No Postgres session within ${
+      Duration.format(this.waited)
+    }: ${active} of ${max} in use, ${waiting} waiting. `
+      + "Raise `max` or `acquireTimeout`, or look for transactions that wait for something else."
+  }
+}
+
+/**
+ * The pool is closed or closing.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class PostgresClosed
+  extends Data.TaggedError("PostgresClosed")<{ readonly applicationName: string }>
+{
+  override get message(): string {
+    return `The Postgres pool "${this.applicationName}" is closed. Its scope ended before its users did.`
+  }
+}
+
+/**
+ * The session ended while it was in use: the server or the network went away, or the pool cut it.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class ConnectionLost
+  extends Data.TaggedError("ConnectionLost")<{ readonly reason: string }>
+{
+  override get message(): string {
+    return `The Postgres connection was lost: ${this.reason}. Statements not confirmed may or may not have run.`
+  }
+}
+
+/**
+ * A statement was sent to a transaction, or to a reserved session, that is over.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class TransactionClosed extends Data.TaggedError("TransactionClosed")<{
+  readonly owner: "transaction" | "session"
+}> {
+  override get message(): string {
+    return `The ${this.owner} of this fiber is over, so the statement was not sent. `
+      + "Wait for the fibers forked inside before its body ends."
+  }
+}
+
+/**
+ * The body succeeded after it caught the failure of a statement. Postgres rolled the whole transaction back.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class TransactionAborted extends Data.TaggedError("TransactionAborted") {
+  override get message(): string {
+    return "A statement of this transaction had failed, so nothing was committed. "
+      + "To go on after a failed statement, run it in a nested `withTransaction`."
+  }
+}
+
+/**
+ * The connection was lost while COMMIT was under way, so it may or may not have taken effect. Look before you retry.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class TransactionOutcomeUnknown extends Data.TaggedError("TransactionOutcomeUnknown")<{
+  readonly reason: string
+}> {
+  override get message(): string {
+    return `The connection was lost during COMMIT (${this.reason}): it may or may not have taken effect. `
+      + "Look for its result before you try again."
+  }
+}
+
+/**
+ * The `cause` of a `SqlError` that is not the server's own `pg.DatabaseError`.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export type Cause =
+  | PostgresTimeout
+  | PostgresClosed
+  | ConnectionLost
+  | TransactionClosed
+  | TransactionAborted
+  | TransactionOutcomeUnknown
+
+const causeClasses = [
+  PostgresTimeout,
+  PostgresClosed,
+  ConnectionLost,
+  TransactionClosed,
+  TransactionAborted,
+  TransactionOutcomeUnknown
+]
+
+const hintFor = (code: string, reason: string): string => {
+  switch (code) {
+    case "ECONNREFUSED":
+      return "Check that the server runs and that the port is right."
+    case "ENOENT":
+      return "No server has its socket in that directory."
+    case "ENOTFOUND":
+    case "EAI_AGAIN":
+      return "The host name is not known here."
+    case "28P01":
+    case "28000":
+      return "Check the user and the password."
+    case "3D000":
+      return "Create the database, or name another one."
+    case "53300":
+      return "The server has no connection to spare; lower `max` here or in other programs."
+    default:
+      return reason.includes("password must be a string")
+        ? "The server asks for a password and none was given."
+        : "Check the host, the port and the server's log."
+  }
+}
+
+export const codeOf = (cause: unknown): string | undefined =>
+  typeof cause === "object" && cause !== null && "code" in cause && typeof cause.code === "string"
+    ? cause.code
+    : undefined
+
+export const isSqlState = (code: string): boolean => /^[0-9A-Z]{5}$/.test(code) && /\d/.test(code)
+
+/** Whether the server ends the session with this SQLSTATE. */
+const endsSession = (state: string): boolean => state.startsWith("08") || state.startsWith("57P")
+
+export const messageOf = (cause: unknown): string => {
+  if (cause instanceof AggregateError && cause.errors.length > 0) return messageOf(cause.errors[0])
+  return printable(cause instanceof Error ? cause.message : String(cause))
+}
+
+export const failed = (cause: Cause): SqlError => new SqlError({ message: cause.message, cause })
+
+/**
+ * The SQLSTATE the server answered with (`"23505"`), if the error is one of the server's.
+ *
+ * @category getters
+ * @since 0.1.0
+ */
+export const sqlState = (error: unknown): Option.Option<string> => {
+  const code = error instanceof SqlError ? codeOf(error.cause) : codeOf(error)
+  return code !== undefined && isSqlState(code) ? Option.some(code) : Option.none()
+}
+
+/**
+ * The error of this module inside a `SqlError`; none for an answer of the server.
+ *
+ * @category getters
+ * @since 0.1.0
+ */
+export const causeOf = (error: unknown): Option.Option<Cause> => {
+  const cause = error instanceof SqlError ? error.cause : error
+  return causeClasses.some((one) => cause instanceof one)
+    ? Option.some(cause as Cause)
+    : Option.none()
+}
+
+/**
+ * Whether the error means that the session is gone (and a new one may well work).
+ *
+ * @category getters
+ * @since 0.1.0
+ */
+export const isConnectionLost = (error: unknown): boolean =>
+  Option.exists(sqlState(error), endsSession)
+  || Option.exists(
+    causeOf(error),
+    (cause) => cause instanceof ConnectionLost || cause instanceof TransactionOutcomeUnknown
+  )
