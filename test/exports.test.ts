@@ -96,10 +96,10 @@ describe("exports", () => {
         Lock LockBackendError LockLost LockReentry LockTimeout LockUnsupported get inspect layerMemory make makeMemory tryGet tryWithLock withLock
         type Backend Body Get Grant Holder Lease LockError LossReason MakeOptions Options Request Service TryOptions UnboundedOptions WithLock
       holdfast/Lock/File
-        layer make
+        layer layerConfig make
         type Options
       holdfast/Lock/Postgres
-        layer make
+        layer layerConfig make
         type Options
       holdfast/Main
         run

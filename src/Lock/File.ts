@@ -1,18 +1,18 @@
 /**
  * Lock/File: a lock among the processes of one host, owned by the kernel.
  *
- * DESIGN. Holding a key is listening on a socket named after it. On Linux the name is an abstract one: the kernel lets one
- * process listen, and frees the name the moment that process is gone, whatever it died of; no file, no time to live, no
- * stale state. A process that finds the name taken connects to the holder, is told who it is in one JSON line, and waits for
- * the connection to close, so nobody polls. A stopped holder (SIGSTOP) still holds: it merely does not answer.
- * Elsewhere (`sockets: "file"`) the socket is a file, and a claim file of the next generation, made by link(2), says which:
- * the highest claim rules, it is never deleted, and a dead one is passed by claiming the next number. Nothing is unlinked
- * to be taken over, so two processes cannot both win; age is never looked at.
+ * DESIGN. The holder of a key listens on a socket named after it. On Linux the name is an abstract one: the kernel lets one
+ * process listen, and frees the name when that process is gone, however it died; there is no file, no time to live and no
+ * stale state. A process that finds the name taken connects to the holder, reads who it is in one JSON line, and waits until
+ * the connection closes; it does not poll. A stopped holder (SIGSTOP) still holds: it does not answer.
+ * Elsewhere (`sockets: "file"`) the socket is a file, named by a claim file that link(2) makes: one per generation. The highest
+ * claim rules and is never deleted; a dead one is superseded by claiming the next number. No take-over unlinks a file, so two
+ * processes cannot both win; the age of a file is not read.
  *
  * INVARIANTS
  * - LockFile-1 (G1) The kernel or link(2) decides who holds; never a clock, never an age.
  * - LockFile-2 (G3) An interrupted waiter has closed its socket and holds nothing.
- * - LockFile-3 The listener is closed before the waiters are let go, so a woken waiter finds the name free.
+ * - LockFile-3 The listener is closed before the connections of the waiters, so a woken waiter finds the name free.
  * - LockFile-4 Fences of a key increase: with `directory` always (a counter file, written under the lock, never below the
  *   wall clock in µs). Without it, as long as the wall clock of the host does not step back: a fence is the wall clock in µs,
  *   and a release waits, at most about 1 ms, until the clock has passed it. A holder killed within the very millisecond of
@@ -20,16 +20,18 @@
  * - LockFile-5 What another account claims about a key it holds reaches errors and `inspect` as one line without control
  *   characters (Lock.ts).
  *
- * COST (2026-11) acquire and release 0.6 ms with `directory`; without, 1.2 ms (the clock must have moved on;
- * LockFile-4); a wake-up about 1 ms; one connection per waiting process and key; with socket files one small claim per key stays.
- * NOT DONE order among processes (the kernel wakes all, one wins; each then tries again); shared volumes; other containers:
+ * COST (2026-11) acquire and release 0.6 ms with `directory`; without, 1.2 ms (the clock must have advanced, LockFile-4);
+ * a wake-up about 1 ms; one connection per waiting process and key; with socket files one small claim per key stays.
+ * NOT DONE fairness among processes (the kernel wakes all, one wins, the others try again); shared volumes; other containers:
  * abstract names belong to a network namespace, use `sockets: "file"` with a shared `directory` on one kernel. Any account
- * of the host may hold an abstract name: `namespace` keeps apart, it does not protect. Keep `directory` away from cleaners
- * of old files: a claim that somebody deletes no longer claims.
+ * of the host may hold an abstract name: `namespace` separates applications, it does not protect. Exclude `directory` from
+ * programs that delete old files: a deleted claim no longer claims.
  * SOURCES unix(7), research B14 (stale-file takeover lets two processes win), nodejs/node#49656 (abstract sockets, 20.8).
  *
  * @since 0.1.0
  */
+import * as Config from "effect/Config"
+import type * as ConfigError from "effect/ConfigError"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
@@ -42,7 +44,7 @@ import * as Lock from "../Lock.ts"
 import type * as Managed from "../Managed.ts"
 
 /**
- * What `make` takes.
+ * The options of `make`.
  *
  * @category models
  * @since 0.1.0
@@ -59,8 +61,8 @@ export interface Options {
   readonly sockets?: "abstract" | "file" | undefined
 }
 
-/** What the holder tells whoever connects: one line of JSON. `since` is in wall-clock milliseconds. */
-interface Told {
+/** The line of JSON that the holder sends on each connection. `since` is in wall-clock milliseconds. */
+interface Announcement {
   readonly pid: number
   readonly host: string
   readonly label?: string | undefined
@@ -91,7 +93,7 @@ const pause = (millis: number): Effect.Effect<void> =>
     return Effect.sync(() => clearTimeout(timer))
   })
 
-/** A listening socket. `announce` answers those who wait for a line, `close` frees the name and then lets them go. */
+/** A listening socket. `announce` sends a line on each connection; `close` frees the name, then closes the connections. */
 interface Listener {
   readonly announce: (line: string) => void
   readonly close: Effect.Effect<void>
@@ -100,12 +102,11 @@ interface Listener {
 /** None if the name is taken. Runs uninterruptibly: it ends as soon as the kernel has answered. */
 const listen = (name: string): Effect.Effect<Option.Option<Listener>, Lock.LockBackendError> =>
   Effect.async((resume) => {
-    // Guarded by the single thread.
     const waiting = new Set<net.Socket>()
     let line: string | undefined
     const server = net.createServer((socket) => {
       waiting.add(socket)
-      // A waiter that dies or gives up is no concern of the holder.
+      // A waiter that dies or leaves does not concern the holder.
       socket.on("error", () => {})
       socket.on("close", () => waiting.delete(socket))
       socket.resume()
@@ -119,13 +120,13 @@ const listen = (name: string): Effect.Effect<Option.Option<Listener>, Lock.LockB
       )
     })
     const close = Effect.async<void>((done) => {
-      // INVARIANT LockFile-3: `server.close` frees the name in this step, and only then are the waiters let go.
+      // INVARIANT LockFile-3: `server.close` frees the name in this step, before the connections close.
       server.close(() => done(Effect.void))
       for (const socket of waiting) socket.destroy()
     })
-    const announce = (told: string): void => {
-      line = told
-      for (const socket of waiting) socket.write(told)
+    const announce = (announcement: string): void => {
+      line = announcement
+      for (const socket of waiting) socket.write(announcement)
     }
     // exclusive: in a cluster worker the primary would otherwise share one listener among all workers.
     server.listen(
@@ -136,19 +137,19 @@ const listen = (name: string): Effect.Effect<Option.Option<Listener>, Lock.LockB
 
 /** How a connection to the holder went. */
 type Visit =
-  | { readonly ended: "told"; readonly line: string }
+  | { readonly ended: "line"; readonly line: string }
   | { readonly ended: "closed" }
   | { readonly ended: "refused" }
   | { readonly ended: "busy" }
   | { readonly ended: "silent" }
 
 /**
- * Connects to the holder and stays until it closes (`"closed"`), or only until it says who it is (`"told"`), which is
- * bounded. Interrupted, it closes the socket.
+ * Connects to the holder, and waits until it closes (`"closed"`) or until it has sent its line (`"line"`), which is bounded.
+ * Interrupted, it closes the socket.
  */
 const visit = (
   name: string,
-  until: "told" | "closed"
+  until: "line" | "closed"
 ): Effect.Effect<Visit, Lock.LockBackendError> =>
   Effect.async((resume) => {
     const socket = net.connect({ path: name })
@@ -175,7 +176,7 @@ const visit = (
       text += chunk.toString("utf8")
       const newline = text.indexOf("\n")
       if (newline >= 0) {
-        finish(Effect.succeed({ ended: "told", line: text.slice(0, newline) }))
+        finish(Effect.succeed({ ended: "line", line: text.slice(0, newline) }))
       } else if (text.length > 4096) finish(Effect.succeed({ ended: "closed" }))
     })
     socket.on("error", (error) => {
@@ -191,12 +192,12 @@ const visit = (
     return Effect.sync(leave)
   })
 
-/** A try for the name: ours, or the name of the socket of whoever has it. */
+/** A try for the name: ours, or the name of the holder's socket. */
 type Attempt =
   | { readonly ours: true; readonly listener: Listener }
   | { readonly ours: false; readonly socket: string }
 
-/** How a name is taken and found: the one thing in which the two kinds of socket differ. */
+/** How a name is taken and found: only in this the two kinds of socket differ. */
 interface Names {
   readonly attempt: (key: string) => Effect.Effect<Attempt, Lock.LockBackendError>
   /** The socket of the present holder, dead or alive; none if there never was one. */
@@ -248,7 +249,7 @@ const claimNames = (namespace: string, directory: string): Names => {
     }
     return found.filter(Number.isSafeInteger).toSorted((a, b) => a - b)
   }
-  /** The ruling claim. It may be superseded and removed while we read it: then look again. */
+  /** The ruling claim. It may be superseded and removed while it is read: then look again. */
   const ruling = async (stem: string): Promise<Claim | undefined> => {
     for (;;) {
       const generation = (await generations(stem)).at(-1)
@@ -257,7 +258,7 @@ const claimNames = (namespace: string, directory: string): Names => {
       if (socket !== undefined) return { generation, socket }
     }
   }
-  /** Claims a generation with a socket that listens already; false if somebody else has it or has passed it. */
+  /** Claims a generation with a socket that listens already; false if another process has claimed it or a higher one. */
   const claim = async (stem: string, generation: number, socket: string): Promise<boolean> => {
     const draft = `${socket}.claim`
     await fs.promises.writeFile(path.join(directory, draft), socket)
@@ -272,7 +273,7 @@ const claimNames = (namespace: string, directory: string): Names => {
     }
     const all = await generations(stem)
     if (all.at(-1) !== generation) {
-      // We claimed a number that was already passed and cleared away: the higher claim rules.
+      // The number had been superseded and removed: the higher claim rules.
       await remove(stem + generation)
       return false
     }
@@ -335,8 +336,8 @@ const claimNames = (namespace: string, directory: string): Names => {
 }
 
 /**
- * Whether anybody listens: the kernel answers at once, even for a stopped holder. A reset says only that this connection is
- * over (a holder that has just closed, or has no file descriptor left to accept with): it is asked again, then believed alive.
+ * Whether a process listens: the kernel answers at once, even for a stopped holder. A reset says only that this connection is
+ * over (the holder has just closed, or has no file descriptor left): it is asked again, then taken for alive.
  */
 const alive = (socket: string, tries = 5): Effect.Effect<boolean, Lock.LockBackendError> =>
   Effect.async((resume) => {
@@ -367,13 +368,13 @@ const after = (last: bigint): bigint => {
 /** The highest fence this process has drawn from the clock. */
 let lastByClock = 0n
 
-/** The fence of a grant, and what a release must wait for so that the next one is higher (LockFile-4). */
+/** Makes the fences; `settle` waits until the next one will be higher (LockFile-4). */
 interface Fences {
   readonly next: (key: string) => Effect.Effect<bigint, Lock.LockBackendError>
   readonly settle: (fence: bigint) => Effect.Effect<void>
 }
 
-/** A clock that was set back is not waited for: then LockFile-4 has said what is promised. */
+/** A clock that was set back further than this, in µs, is not waited for (LockFile-4). */
 const worthWaitingFor = 5000n
 
 const settleByClock = (fence: bigint): Effect.Effect<void> =>
@@ -438,7 +439,7 @@ const backend = (names: Names, fences: Fences): Lock.Backend => {
     Effect.matchCauseEffect(fences.next(key), {
       onFailure: (cause) => Effect.zipRight(listener.close, Effect.failCause(cause)),
       onSuccess: (fence) => {
-        const told: Told = {
+        const announcement: Announcement = {
           pid: process.pid,
           host,
           label,
@@ -446,7 +447,7 @@ const backend = (names: Names, fences: Fences): Lock.Backend => {
           since: Date.now(),
           fence: fence.toString()
         }
-        listener.announce(`${JSON.stringify(told)}\n`)
+        listener.announce(`${JSON.stringify(announcement)}\n`)
         return Effect.succeed({
           fence,
           verify: Effect.succeed(true),
@@ -463,7 +464,7 @@ const backend = (names: Names, fences: Fences): Lock.Backend => {
       names.attempt(request.key),
       (attempt) =>
         attempt.ours ? grantOf(request, attempt.listener) : Effect.zipRight(
-          // Only this is waiting (Lock-3); woken by the kernel when the holder lets go or dies.
+          // Only this waits (Lock-3); the kernel wakes it when the holder releases or dies.
           restore(untilGone(attempt.socket)),
           take(request, restore)
         )
@@ -483,7 +484,7 @@ const backend = (names: Names, fences: Fences): Lock.Backend => {
         names.find(key),
         Option.match({
           onNone: () => Effect.succeedNone,
-          onSome: (socket) => Effect.map(visit(socket, "told"), holderSeen)
+          onSome: (socket) => Effect.map(visit(socket, "line"), holderSeen)
         })
       )
   }
@@ -497,7 +498,7 @@ const untilGone = (socket: string): Effect.Effect<void, Lock.LockBackendError> =
 
 const holderSeen = (visited: Visit): Option.Option<Lock.Holder> => {
   switch (visited.ended) {
-    case "told":
+    case "line":
       return Option.some(holderOf(visited.line))
     case "silent":
     case "busy":
@@ -563,9 +564,9 @@ export const make = (
 /**
  * The lock of one host as a layer.
  *
- * **Interruption** — as `make`. **Errors** — as `make`. **Cost** — as `make`.
+ * **Interruption**, **Errors**, **Cost** — as `make`.
  *
- * **Example** (nobody else on this host at the same time)
+ * **Example** (one process of this host at a time)
  * ```ts run
  * import { Effect } from "effect"
  * import * as Lock from "holdfast/Lock"
@@ -584,3 +585,16 @@ export const layer = (
   options: Options
 ): Layer.Layer<Lock.Lock, Lock.LockUnsupported | Lock.LockBackendError> =>
   Layer.effect(Lock.Lock, make(options))
+
+/**
+ * `layer`, with options from the configuration.
+ *
+ * **Errors** — as `make`; `ConfigError`.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerConfig = (
+  config: Config.Config.Wrap<Options>
+): Layer.Layer<Lock.Lock, Lock.LockUnsupported | Lock.LockBackendError | ConfigError.ConfigError> =>
+  Layer.effect(Lock.Lock, Effect.flatMap(Config.unwrap(config), make))

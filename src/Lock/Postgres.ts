@@ -2,12 +2,12 @@
  * Lock/Postgres: a lock among all that reach one Postgres database, held by a session.
  *
  * DESIGN. A key is a session advisory lock on a connection of its own, never one of a query pool: the server queues the
- * waiters in order, the lock is held exactly as long as the session lives, and there is no time to live to tune. The socket
- * is the loss signal: its end interrupts the body at once, and a ping with a bound finds the peer that went silent. The
- * bound (`pingInterval + pingTimeout`, 6 s) is shorter than what the server, told by its keepalive settings, takes to drop
- * us (10 to 11 s), so the body is stopped before the next holder starts.
- * An interrupted wait is cancelled from a second connection, then the first query's own end is awaited: cancel and grant may
- * cross, and only the query itself knows which came first. Then the session is closed, which frees whatever it won.
+ * waiters in order, and the lock is held as long as the session lives; there is no time to live. The end of the socket is the
+ * loss signal: it interrupts the body at once, and a bounded ping finds a silent peer. That bound (`pingInterval +
+ * pingTimeout`, 6 s) is shorter than the time in which the server drops us by the keepalive settings of the session (10 to
+ * 11 s), so the body is stopped before the next holder starts.
+ * An interrupted wait is cancelled from a second connection, then the end of the first query is awaited: cancel and grant may
+ * cross, and only the query knows which came first. Then the session is closed, which frees the lock if it was granted.
  *
  * INVARIANTS
  * - LockPostgres-1 (G1) The fence is drawn by the granted session, after the grant and before its release: it rises.
@@ -18,14 +18,16 @@
  *
  * COST (2026-11, Unix socket) 4.5 ms for acquire and release, nearly all of it the connection of its own; an interrupted
  * waiter is gone in 7 ms; one more connection for an instant per cancel and per `inspect`.
- * NOT DONE sessions kept warm between two holds; `lock_timeout` for `acquireTimeout` (it may raise although the lock was granted); shared mode; lease rows for use behind
- * poolers; safety across a failover to a replica that had not seen the grant: fence what you write.
- * A server that vanishes while we wait is noticed by keepalive, in about 15 s.
- * Waiting for sockets is in real time, not on the `Clock`; `acquireTimeout` is on the `Clock`.
+ * NOT DONE reuse of sessions; `lock_timeout` for `acquireTimeout` (it may raise although the lock was granted); shared mode;
+ * lease rows for use behind poolers; safety across a failover to a replica that had not seen the grant: fence what you write.
+ * Keepalive notices a server that vanishes during a wait, in about 15 s.
+ * Waits for sockets are in real time, not on the `Clock`; `acquireTimeout` is on the `Clock`.
  * SOURCES madelson/DistributedLock #147 (lock_timeout), pgbouncer #102, yugabyte #26105.
  *
  * @since 0.1.0
  */
+import * as Config from "effect/Config"
+import type * as ConfigError from "effect/ConfigError"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
@@ -36,6 +38,7 @@ import * as crypto from "node:crypto"
 import * as os from "node:os"
 import type { ConnectionOptions } from "node:tls"
 import { Client, type ClientConfig } from "pg"
+import * as Deadline from "../Deadline.ts"
 import * as Ledger from "../Ledger.ts"
 import * as Lock from "../Lock.ts"
 import * as Managed from "../Managed.ts"
@@ -97,9 +100,9 @@ const settingsOf = (options: Options): Settings => ({
   sequence: options.sequence ?? "holdfast_lock_fence"
 })
 
-/** After this a farewell (cancel, unlock, close) is given up and the socket cut. */
-const farewellMillis = 2000
-/** A `LockTimeout` waits for this to name the holder. */
+/** After this time a cancel, unlock or close is abandoned and the socket destroyed. */
+const closeMillis = 2000
+/** How long a `LockTimeout` may take to name the holder. */
 const inspectMillis = 2000
 
 const self = `${os.hostname()}:${process.pid}`
@@ -132,28 +135,21 @@ const codeOf = (error: unknown): string | undefined =>
     ? error.code
     : undefined
 
-/** True if it ended, well or badly, within the time: real time, for it waits for a peer. */
+/** Whether it ended, well or badly, within the time: real time, for it waits for a peer. */
 const endsWithin = (work: Promise<unknown>, millis: number): Promise<boolean> =>
-  new Promise((resolve) => {
-    const timer = setTimeout(() => resolve(false), millis)
-    const ended = (): void => {
-      clearTimeout(timer)
-      resolve(true)
-    }
-    work.then(ended, ended)
-  })
+  Effect.runPromise(Effect.map(Deadline.exit(Effect.promise(() => work), millis), Option.isSome))
 
-const cut = (client: Client): void => {
+const destroy = (client: Client): void => {
   client.connection.stream.destroy()
 }
 
-/** Ends the session politely, or cuts it. */
-const farewell = async (client: Client, first: Promise<unknown>): Promise<void> => {
-  const polite = first.then(() => client.end(), () => client.end())
-  if (!(await endsWithin(polite, farewellMillis))) cut(client)
+/** Ends the session after `first`, or destroys it. */
+const close = async (client: Client, first: Promise<unknown>): Promise<void> => {
+  const ended = first.then(() => client.end(), () => client.end())
+  if (!(await endsWithin(ended, closeMillis))) destroy(client)
 }
 
-/** One connection that waits for, then holds, one key. Its state is guarded by the single thread. */
+/** One connection that waits for one key, then holds it. */
 class Session {
   readonly settings: Settings
   readonly name: string
@@ -164,25 +160,25 @@ class Session {
   pinging: ReturnType<typeof setTimeout> | undefined
   /** The query under way may never end by itself. */
   waiting = false
-  leaving = false
-  gone = false
-  /** The one farewell, whoever asks for it first. */
-  parting: Promise<void> | undefined
+  isEnding = false
+  isGone = false
+  /** The end of the connection, from when it is asked for. */
+  ending: Promise<void> | undefined
 
   constructor(settings: Settings, label: string | undefined, onLoss: () => void) {
     this.settings = settings
     this.name = applicationName(label)
     this.client = new Client(settings.client)
     this.onLoss = onLoss
-    // INVARIANT LockPostgres-4: an 'error' nobody listens to would end the process.
+    // INVARIANT LockPostgres-4: an 'error' without a listener would end the process.
     this.client.on("error", () => this.lose())
     this.client.on("end", () => this.lose())
   }
 
   lose(): void {
     clearTimeout(this.pinging)
-    this.gone = true
-    if (!this.leaving) this.onLoss()
+    this.isGone = true
+    if (!this.isEnding) this.onLoss()
   }
 
   query(sql: string, values: ReadonlyArray<unknown> = []): Promise<ReadonlyArray<Row>> {
@@ -192,21 +188,21 @@ class Session {
   }
 
   get pid(): number | null {
-    // In BackendKeyData; the types of pg do not tell of it.
+    // From BackendKeyData; the types of pg do not have it.
     return Reflect.get(this.client, "processID")
   }
 
   async open(): Promise<void> {
     await this.client.connect()
     await this.query(prepareSql, [this.name])
-    // Not every platform of the server can do it, and it only hastens the end of ghosts: a failure is no failure.
+    // Not every platform of the server has it, and it only ends dead sessions sooner: a failure is ignored.
     await this.query("SET client_connection_check_interval = '2s'").catch(() => {})
     const [row] = await this.query("SELECT pg_backend_pid() AS pid")
     if (row?.pid !== this.pid) {
       throw new Lock.LockUnsupported({
         why: "pooler",
         detail:
-          `the server process (${row?.pid}) is not the one that was announced (${this.pid}): a pooler stands between, and a `
+          `the server process (${row?.pid}) is not the one that was announced (${this.pid}): there is a pooler between, and a `
           + "session lock would outlive its holder. Connect to the server itself."
       })
     }
@@ -221,62 +217,62 @@ class Session {
     }
   }
 
-  /** Watches a session that holds: a peer that went silent is found by its missing answer. */
+  /** Pings while it holds: the missing answer of a silent peer is a loss. */
   watch(): void {
-    if (this.gone || this.leaving) return
+    if (this.isGone || this.isEnding) return
     this.pinging = setTimeout(() => {
       void endsWithin(this.query("SELECT 1"), this.settings.pingTimeoutMillis).then((answered) => {
         if (answered) return this.watch()
         this.lose()
-        cut(this.client)
+        destroy(this.client)
       })
     }, this.settings.pingIntervalMillis)
-    // A program that waits for nothing but this may end.
+    // It does not keep the process alive.
     this.pinging.unref()
   }
 
   stopWatching(): void {
-    this.leaving = true
+    this.isEnding = true
     clearTimeout(this.pinging)
   }
 
-  /** Gives the lock up. Rejects if the server does not confirm that we held it until now. */
+  /** Unlocks and closes. Rejects if the server does not confirm that the lock was held until now. */
   async release(id: string): Promise<void> {
-    // Lost already, or the layer has closed it: there is nothing left to give up.
-    if (this.gone || this.leaving) return this.abandon()
+    // Lost already, or closed by the layer.
+    if (this.isGone || this.isEnding) return this.abandon()
     this.stopWatching()
     let unlocked: boolean | undefined
     const unlocking = this.query("SELECT pg_advisory_unlock($1::bigint) AS ok", [id])
       .then(([row]) => {
         unlocked = row?.ok
       })
-    this.parting = farewell(this.client, unlocking)
-    await this.parting
+    this.ending = close(this.client, unlocking)
+    await this.ending
     if (unlocked !== true) {
       throw new Error("the server did not confirm the unlock; the session was closed")
     }
   }
 
   /**
-   * Leaves in the middle of anything (LockPostgres-2). A wait under way is cancelled and its own end awaited; what it may
-   * have won ends with the session. Never rejects.
+   * Ends the session in any state (LockPostgres-2). A wait under way is cancelled and its end awaited; a lock that it may have won
+   * ends with the session. Never rejects.
    */
   abandon(): Promise<void> {
     this.stopWatching()
-    this.parting ??= this.part()
-    return this.parting
+    this.ending ??= this.disconnect()
+    return this.ending
   }
 
-  async part(): Promise<void> {
-    // Not connected yet, or not any more: nobody to be polite to.
-    if (this.gone || this.pid === null) return cut(this.client)
-    // The session is not ended before the cancel has been answered: it must never reach a successor of the same pid.
-    await farewell(this.client, this.waiting ? cancel(this).then(() => this.last) : this.last)
+  async disconnect(): Promise<void> {
+    // Not connected yet, or not any more.
+    if (this.isGone || this.pid === null) return destroy(this.client)
+    // The session ends after the answer to the cancel: the cancel must not reach a successor with the same pid.
+    await close(this.client, this.waiting ? cancel(this).then(() => this.last) : this.last)
   }
 
-  /** The layer closes: whoever still holds through this session is told first. */
+  /** The layer closes: a holder loses its lease first. */
   async close(): Promise<void> {
-    if (!this.leaving) this.onLoss()
+    if (!this.isEnding) this.onLoss()
     await this.abandon()
   }
 }
@@ -303,28 +299,28 @@ const once = async (
   try {
     if (!(await endsWithin(work, millis))) throw new Error(`no answer within ${millis} ms`)
     const { rows } = await work
-    await farewell(client, work)
+    await close(client, work)
     return rows
   } catch (error) {
-    cut(client)
+    destroy(client)
     throw error
   }
 }
 
-/** A cancel that fails leaves the session waiting: `farewell` then cuts it, and the server sees that within 2 s. */
+/** A cancel that fails leaves the session waiting: `close` then destroys it, and the server sees that within 2 s. */
 const cancel = (session: Session): Promise<void> =>
   once(
     session.settings,
     applicationName("cancel"),
     "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE pid = $1 AND application_name = $2",
     [session.pid, session.name],
-    farewellMillis
+    closeMillis
   ).then(() => {}, () => {})
 
 const quoted = (name: string): string =>
   name.split(".").map((part) => `"${part.replaceAll("\"", "\"\"")}"`).join(".")
 
-/** Two who make the sequence at once: the loser sees one of these, and that it exists now. */
+/** The codes that the loser sees when two sessions make the sequence at once: it exists then. */
 const raced = new Set(["23505", "42P07", "XX000"])
 
 /** Draws the next fence; makes the sequence, seeded with the server's µs, when it is not there (B13: one per database). */
@@ -365,9 +361,9 @@ const ask = <A>(op: string, run: () => Promise<A>): Effect.Effect<A, Lock.LockBa
 
 const grantOf = (session: Session, id: string, fence: bigint): Lock.Grant => ({
   fence,
-  // The session is the lock: whoever answers on it still holds, unless somebody unlocked by hand.
+  // The session is the lock: if it answers it holds, unless the lock was released by hand.
   verify: ask("verify", async () => {
-    if (session.gone) return false
+    if (session.isGone) return false
     const [row] = await session.query(
       `SELECT EXISTS (SELECT 1 FROM (${holderSql}) AS holders WHERE pid = pg_backend_pid()) AS ok`,
       [id]
@@ -378,7 +374,7 @@ const grantOf = (session: Session, id: string, fence: bigint): Lock.Grant => ({
 })
 
 const backend = (settings: Settings, sessions: Set<Session>): Lock.Backend => {
-  /** From no connection to a grant. All of it may be cut, and whatever it had reached is then taken down. */
+  /** From no connection to a grant. All of it may be interrupted; the session then ends. */
   const attempt = (
     request: Lock.Request,
     restore: Managed.Restore,
@@ -464,7 +460,7 @@ export const make = (options: Options): Effect.Effect<Lock.Service, never, Scope
       name: options.namespace,
       kind: "lock sessions",
       acquire: Effect.sync(() => new Set<Session>()),
-      // INVARIANT LockPostgres-4: whoever still holds through us loses the lease before the layer is gone.
+      // INVARIANT LockPostgres-4: a holder loses its lease before the layer is gone.
       release: (sessions) =>
         Effect.promise(() => Promise.all(Array.from(sessions, (session) => session.close())))
     }),
@@ -474,7 +470,7 @@ export const make = (options: Options): Effect.Effect<Lock.Service, never, Scope
 /**
  * The lock of one database as a layer.
  *
- * **Interruption** — as `make`. **Errors** — none in making it. **Cost** — as `make`.
+ * **Interruption**, **Errors**, **Cost** — as `make`.
  *
  * **Example** (one nightly report, wherever it runs)
  * ```ts
@@ -508,3 +504,30 @@ export const make = (options: Options): Effect.Effect<Lock.Service, never, Scope
  */
 export const layer = (options: Options): Layer.Layer<Lock.Lock> =>
   Layer.scoped(Lock.Lock, Ledger.withSite(make(options), Ledger.unsafeSite()))
+
+/**
+ * `layer`, with options from the configuration.
+ *
+ * **Errors** — `ConfigError`.
+ *
+ * **Example** (the address from the environment)
+ * ```ts
+ * import { Config } from "effect"
+ * import * as LockPostgres from "holdfast/Lock/Postgres"
+ *
+ * export const live = LockPostgres.layerConfig({
+ *   namespace: Config.succeed("billing"),
+ *   url: Config.redacted("DATABASE_URL")
+ * })
+ * ```
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerConfig = (
+  config: Config.Config.Wrap<Options>
+): Layer.Layer<Lock.Lock, ConfigError.ConfigError> =>
+  Layer.scoped(
+    Lock.Lock,
+    Ledger.withSite(Effect.flatMap(Config.unwrap(config), make), Ledger.unsafeSite())
+  )

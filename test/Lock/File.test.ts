@@ -1,5 +1,6 @@
 import { afterAll, describe, expect, it } from "@effect/vitest"
-import { Effect, Exit, Fiber, Option } from "effect"
+import { Config, ConfigProvider, Effect, Exit, Fiber, Option } from "effect"
+import * as Lock from "holdfast/Lock"
 import * as LockFile from "holdfast/Lock/File"
 import { type ChildProcess, spawn } from "node:child_process"
 import { createHash, randomBytes } from "node:crypto"
@@ -270,3 +271,16 @@ describe.runIf(linux)("a name that another account holds", () => {
       }
     }))
 })
+
+it.scopedLive("`layerConfig` reads its options from the configuration, and fails with what is missing there", () =>
+  Effect.gen(function*() {
+    const config = { namespace: Config.string("NAMESPACE"), directory: Config.succeed(directory) }
+    const key = freshKey()
+    const use = (values: ReadonlyMap<string, string>) =>
+      Lock.withLock((lease) => Effect.succeed(lease.key), key).pipe(
+        Effect.provide(LockFile.layerConfig(config)),
+        Effect.withConfigProvider(ConfigProvider.fromMap(new Map(values)))
+      )
+    expect(yield* use(new Map([["NAMESPACE", namespace]]))).toBe(key)
+    expect(String(yield* Effect.flip(use(new Map())))).toContain("NAMESPACE")
+  }))
