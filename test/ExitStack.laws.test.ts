@@ -288,7 +288,7 @@ const run = (events: ReadonlyArray<Event>, end: End, log: Array<string>) =>
       const tell = (effect: Effect.Effect<unknown, unknown>, done: string | undefined) =>
         Effect.map(Effect.exit(effect), (exit) => {
           if (Exit.isSuccess(exit)) return done === undefined ? undefined : log.push(done)
-          const [refusal] = Cause.failures(exit.cause)
+          const [refusal] = Cause.defects(exit.cause)
           return log.push(refusal instanceof Managed.OwnerClosed ? "refused" : shown(exit))
         })
       for (const event of events) {

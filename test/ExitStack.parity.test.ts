@@ -103,7 +103,7 @@ const generated = (
   // Where it swallows the failure, something has to stand for the body's result.
   instead?: Exit.Exit<string>
 ) =>
-  ExitStack.use((stack: Stack<string>) =>
+  ExitStack.use((stack) =>
     Effect.gen(function*() {
       yield* stack.push(looks(log, "outer"))
       yield* stack.enter(Managed.fromAsyncGenerator("g", body), { instead })
@@ -151,7 +151,7 @@ const scenarios: Readonly<
 
   a_handler_suppresses: (log) =>
     Effect.as(
-      ExitStack.use((stack: Stack<void>) =>
+      ExitStack.use((stack) =>
         Effect.gen(function*() {
           yield* stack.push(looks(log, "outer"))
           yield* stack.push(suppresses)
@@ -162,7 +162,7 @@ const scenarios: Readonly<
       "after"
     ),
   a_resource_suppresses: (log) =>
-    ExitStack.use((stack: Stack<string>) =>
+    ExitStack.use((stack) =>
       Effect.gen(function*() {
         const swallows = Managed.fromAsyncGenerator("r", async function*() {
           log.push("+r")
@@ -178,14 +178,14 @@ const scenarios: Readonly<
       })
     ),
   suppressing_a_success_changes_nothing: () =>
-    ExitStack.use((stack: Stack<void>) =>
+    ExitStack.use((stack) =>
       Effect.as(
         stack.push((exit) => Exit.isFailure(exit) ? suppresses() : Effect.void),
         "value"
       )
     ),
   a_handler_translates: (log) =>
-    ExitStack.use((stack: Stack<never, string>) =>
+    ExitStack.use((stack) =>
       Effect.gen(function*() {
         yield* stack.push(looks(log, "outer"))
         yield* stack.push(() => Effect.succeed(Exit.fail("other")))
@@ -194,7 +194,7 @@ const scenarios: Readonly<
     ),
   a_translation_is_suppressed: (log) =>
     Effect.as(
-      ExitStack.use((stack: Stack<void, string>) =>
+      ExitStack.use((stack) =>
         Effect.gen(function*() {
           yield* stack.push(suppresses)
           yield* stack.push(looks(log, "middle"))
@@ -214,7 +214,7 @@ const scenarios: Readonly<
     ),
 
   a_handler_fails: (log) =>
-    ExitStack.use((stack: Stack<never, string>) =>
+    ExitStack.use((stack) =>
       Effect.gen(function*() {
         yield* stack.enter(resource(log, "a"))
         yield* stack.push(looks(log, "outer"))
@@ -224,7 +224,7 @@ const scenarios: Readonly<
       })
     ),
   a_handler_fails_after_a_success: (log) =>
-    ExitStack.use((stack: Stack<never, string>) =>
+    ExitStack.use((stack) =>
       Effect.gen(function*() {
         yield* stack.push(looks(log, "outer"))
         yield* stack.push(() => Effect.fail("bad"))
@@ -232,7 +232,7 @@ const scenarios: Readonly<
       })
     ),
   the_body_and_two_handlers_fail: (log) =>
-    ExitStack.use((stack: Stack<never, string>) =>
+    ExitStack.use((stack) =>
       Effect.gen(function*() {
         yield* stack.push(looks(log, "outer"))
         yield* stack.push(() => Effect.fail("worse"))
@@ -242,7 +242,7 @@ const scenarios: Readonly<
     ),
   a_failing_handler_is_suppressed: () =>
     Effect.as(
-      ExitStack.use((stack: Stack<void, string>) =>
+      ExitStack.use((stack) =>
         Effect.gen(function*() {
           yield* stack.push(suppresses)
           yield* stack.push(() => Effect.fail("bad"))
@@ -252,7 +252,7 @@ const scenarios: Readonly<
       "after"
     ),
   one_suppresses_and_one_fails: (log) =>
-    ExitStack.use((stack: Stack<void, string>) =>
+    ExitStack.use((stack) =>
       Effect.gen(function*() {
         yield* stack.push(looks(log, "outer"))
         yield* stack.push(() => Effect.fail("bad"))
@@ -328,7 +328,7 @@ const scenarios: Readonly<
     ExitStack.use((outer) =>
       Effect.gen(function*() {
         yield* outer.enter(resource(log, "outer"))
-        yield* ExitStack.use((inner: Stack<void>) => Effect.zipRight(inner.push(suppresses), boom))
+        yield* ExitStack.use((inner) => Effect.zipRight(inner.push(suppresses), boom))
         yield* says(log, "went on")
         return 2
       })
@@ -394,7 +394,7 @@ const scenarios: Readonly<
       })
     ),
   closed_in_the_body_then_it_fails: (log) =>
-    ExitStack.use((stack: Stack<void>) =>
+    ExitStack.use((stack) =>
       Effect.gen(function*() {
         yield* stack.push(suppresses)
         yield* stack.enter(resource(log, "a"))
@@ -531,7 +531,7 @@ const scenarios: Readonly<
       })
     )),
   a_handler_fails_while_cancelled: (log) =>
-    cancelledWhile(ExitStack.use((stack: Stack<never, string>) =>
+    cancelledWhile(ExitStack.use((stack) =>
       Effect.gen(function*() {
         yield* stack.enter(resource(log, "a"))
         yield* stack.push(() => Effect.fail("bad"))
@@ -540,7 +540,7 @@ const scenarios: Readonly<
     )),
   cancellation_is_suppressed: (log) =>
     cancelledWhile(Effect.zipRight(
-      ExitStack.use((stack: Stack<void>) =>
+      ExitStack.use((stack) =>
         Effect.gen(function*() {
           yield* stack.push(looks(log, "outer"))
           yield* stack.push(suppresses)
@@ -568,9 +568,7 @@ const scenarios: Readonly<
 
   which_failure_is_caught: () =>
     Effect.catchAll(
-      ExitStack.use((stack: Stack<never, string>) =>
-        Effect.zipRight(stack.push(() => Effect.fail("bad")), boom)
-      ),
+      ExitStack.use((stack) => Effect.zipRight(stack.push(() => Effect.fail("bad")), boom)),
       (error) => Effect.succeed(`caught ${text(error)}`)
     ),
   used_after_pop_all: (log) =>
@@ -589,9 +587,7 @@ const scenarios: Readonly<
       yield* says(log, "entered")
     }),
   pushed_while_it_unwinds: (log) =>
-    ExitStack.use((stack: Stack<never, Managed.OwnerClosed>) =>
-      stack.push(() => stack.callback(says(log, "late")))
-    ),
+    ExitStack.use((stack) => stack.push(() => stack.callback(says(log, "late")))),
   two_close_at_once: (log) =>
     ExitStack.use((stack) =>
       Effect.gen(function*() {

@@ -152,7 +152,7 @@ describe("order and exits", () => {
   it.effect("ExitStack-3: a handler sees the exit as it is by then, and what the last leaves is the result", () =>
     Effect.gen(function*() {
       const log: Array<string> = []
-      const program = ExitStack.use((stack: ExitStack.ExitStack<string, "other">) =>
+      const program = ExitStack.use((stack) =>
         Effect.gen(function*() {
           yield* stack.push(watch(log, "1"))
           yield* stack.push(() => Effect.succeed(Exit.succeed("made do")))
@@ -162,28 +162,91 @@ describe("order and exits", () => {
           return yield* Effect.fail("boom" as const)
         })
       )
-      const typed: Effect.Effect<string, "boom" | "other" | Managed.OwnerClosed> = program
+      const typed: Effect.Effect<string, "boom" | "other"> = program
       expect(yield* typed).toBe("made do")
       expect(log).toEqual(["3 saw fail boom", "2 saw fail other", "1 saw ok made do"])
     }))
 
-  it.effect("ExitStack-3: what may be put in place of the exit stands in the parameter's type", () =>
+  it.effect("ExitStack-3: what handlers put in place of the exit is in the type of the result", () =>
     Effect.gen(function*() {
-      const plain = ExitStack.use((stack) =>
-        // @ts-expect-error a plain stack's result is its body's: nothing may suppress
+      const plain: Effect.Effect<number> = ExitStack.use((stack) =>
+        Effect.zipRight(stack.push(watch([], "a")), Effect.succeed(1))
+      )
+      expect(yield* ends(plain)).toBe("ok 1")
+      const replaced = ExitStack.use((stack) =>
         Effect.zipRight(stack.push(() => Effect.succeed(Exit.succeed("no"))), Effect.succeed(1))
       )
-      const result: Effect.Effect<number, Managed.OwnerClosed> = plain
-      expect(yield* ends(result)).toBe("ok no")
+      const result: Effect.Effect<number | string> = replaced
+      // @ts-expect-error the handler may give a string
+      const narrow: Effect.Effect<number> = replaced
+      expect([yield* ends(result), yield* ends(narrow)]).toEqual(["ok no", "ok no"])
+      // A failure of the handler is one of the result, too, and so is what is given instead.
+      const fails: Effect.Effect<number | boolean, "bad"> = ExitStack.use((stack) =>
+        Effect.gen(function*() {
+          yield* stack.push(() => Effect.fail("bad" as const))
+          yield* stack.enter(traced([], "a"), { instead: Exit.succeed(true) })
+          return 1
+        })
+      )
+      expect(yield* ends(fails)).toBe("fail bad")
+      // What it requires besides stays.
+      const Port = Context.GenericTag<"Port", number>("Port")
+      const asks: Effect.Effect<string, never, "Port"> = ExitStack.use((stack) =>
+        Effect.zipRight(
+          stack.push(() => Effect.map(Port, (port) => Exit.succeed(`port ${port}`))),
+          Effect.succeed("none")
+        )
+      )
+      expect(yield* ends(Effect.provideService(asks, Port, 80))).toBe("ok port 80")
+    }))
+
+  it.effect("ExitStack-3: it may also stand in the parameter's type, and must where another `use` is between", () =>
+    Effect.gen(function*() {
       const other = ExitStack.use((stack: ExitStack.ExitStack<string>) =>
         // @ts-expect-error a string was promised, not a number
         Effect.zipRight(stack.push(() => Effect.succeed(Exit.succeed(1))), Effect.succeed("a"))
       )
       expect(yield* ends(other)).toBe("ok 1")
-      // Whoever only enters takes any stack.
+      const nested: Effect.Effect<string | number> = ExitStack.use((
+        outer: ExitStack.ExitStack<string>
+      ) =>
+        ExitStack.use((inner) =>
+          Effect.gen(function*() {
+            yield* outer.push(() => Effect.succeed(Exit.succeed("outer")))
+            yield* inner.callback(Effect.void)
+            return 1
+          })
+        )
+      )
+      expect(yield* ends(nested)).toBe("ok outer")
+      // A function that only enters takes any stack.
       const enters = (stack: Stack) => stack.enter(traced([], "a"))
       const wide = ExitStack.use((stack: ExitStack.ExitStack<number, string>) => enters(stack))
-      expect(yield* ends(wide)).toBe("ok a")
+      const plain: Effect.Effect<string> = ExitStack.use((stack) => enters(stack))
+      expect([yield* ends(wide), yield* ends(plain)]).toEqual(["ok a", "ok a"])
+    }))
+
+  it.effect("ExitStack-1: a layer's stack is unwound when the layer ends, and prints its state", () =>
+    Effect.gen(function*() {
+      class Files extends Context.Tag("Files")<
+        Files,
+        ExitStack.ExitStack<unknown, unknown>
+      >() {}
+      const log: Array<string> = []
+      const program = Effect.flatMap(
+        Files,
+        (files) => Effect.map(files.enter(traced(log, "a")), () => files)
+      )
+      const files = yield* Effect.provide(program, ExitStack.layer(Files, { name: "files" }))
+      expect(log).toEqual(["+a", expect.stringMatching(/^-a ok/)])
+      expect(ExitStack.TypeId in files).toBe(true)
+      expect(JSON.parse(JSON.stringify(files))).toEqual({
+        _id: "holdfast/ExitStack",
+        name: "files",
+        state: "closed",
+        steps: 0,
+        entering: 0
+      })
     }))
 
   it.effect("ExitStack-3: a handler has what it required when it was pushed", () =>
@@ -225,7 +288,7 @@ describe("failing ends", () => {
   it.effect("ExitStack-4: what fails, dies or throws stops no other and is appended", () =>
     Effect.gen(function*() {
       const log: Array<string> = []
-      const program = ExitStack.use((stack: ExitStack.ExitStack<never, string>) =>
+      const program = ExitStack.use((stack) =>
         Effect.gen(function*() {
           yield* stack.push(watch(log, "last"))
           yield* stack.enter(traced(log, "r", Effect.fail("release")))
@@ -245,7 +308,7 @@ describe("failing ends", () => {
 
   it.effect("ExitStack-4: after a success a failure is the exit; a later handler may still replace it", () =>
     Effect.gen(function*() {
-      const program = ExitStack.use((stack: ExitStack.ExitStack<string>) =>
+      const program = ExitStack.use((stack) =>
         Effect.gen(function*() {
           yield* stack.push((exit) => Effect.succeed(Exit.succeed(`after ${show(exit)}`)))
           yield* stack.callback(Effect.fail("bad"))
@@ -473,7 +536,7 @@ describe("ownership that moves", () => {
     Effect.gen(function*() {
       const log: Array<string> = []
       const scope = yield* Scope.make()
-      yield* ExitStack.use((stack: ExitStack.ExitStack<string, string>) =>
+      yield* ExitStack.use((stack) =>
         Effect.gen(function*() {
           yield* stack.callback(Effect.fail("one"))
           yield* stack.push(() => Effect.fail("two"))
@@ -506,7 +569,7 @@ describe("ownership that moves", () => {
       ))
       yield* TestClock.adjust("1 second")
       const entering = yield* Fiber.join(given)
-      expect(yield* Fiber.join(entering)).toBe("fail OwnerClosed exit stack slow")
+      expect(yield* Fiber.join(entering)).toBe("die OwnerClosed exit stack slow")
       expect(log.map((line) => line.slice(0, 5))).toEqual([
         "+a",
         "+slow",
@@ -558,15 +621,15 @@ describe("ownership that moves", () => {
         (stack) =>
           Effect.gen(function*() {
             yield* stack.enter(traced(log, "a"))
-            expect(yield* ends(stack.moveTo(scope))).toBe("fail OwnerClosed scope files")
+            expect(yield* ends(stack.moveTo(scope))).toBe("die OwnerClosed scope files")
             expect(yield* ends(Scope.extend(stack.popAll, scope))).toBe(
-              "fail OwnerClosed scope files"
+              "die OwnerClosed scope files"
             )
             log.push("still here")
             const kept = yield* stack.popAll
-            expect(yield* ends(Effect.scoped(stack.popAll))).toBe("fail OwnerClosed files popAll")
+            expect(yield* ends(Effect.scoped(stack.popAll))).toBe("die OwnerClosed files popAll")
             yield* kept.close(Exit.void)
-            expect(yield* ends(Effect.scoped(kept.popAll))).toBe("fail OwnerClosed files popAll")
+            expect(yield* ends(Effect.scoped(kept.popAll))).toBe("die OwnerClosed files popAll")
           }),
         { name: "files" }
       )
@@ -647,16 +710,18 @@ describe("closing", () => {
         Effect.tap(ExitStack.make({ name: "files" }), (stack) => stack.popAll)
       )
       for (const stack of [closed, inClosedScope, emptied]) {
-        const refusal = yield* Effect.flip(stack.enter(traced(log, "a")))
+        const refusal = Cause.squash(
+          yield* Effect.flip(Effect.sandbox(stack.enter(traced(log, "a"))))
+        )
         expect(refusal).toBeInstanceOf(Managed.OwnerClosed)
         expect(refusal).toMatchObject({ owner: "files", resource: "a" })
         expect(yield* ends(stack.enter(scoped(log, "b"), { name: "b" })))
-          .toBe("fail OwnerClosed files b")
+          .toBe("die OwnerClosed files b")
         expect(yield* ends(stack.enterAll([traced(log, "c"), scoped(log, "d")])))
-          .toBe("fail OwnerClosed files c, scoped effect")
-        expect(yield* ends(stack.push(watch(log, "e")))).toMatch(/^fail OwnerClosed files/)
+          .toBe("die OwnerClosed files c, scoped effect")
+        expect(yield* ends(stack.push(watch(log, "e")))).toMatch(/^die OwnerClosed files/)
         expect(yield* ends(stack.callback(Effect.sync(() => log.push("f")), { name: "f" })))
-          .toBe("fail OwnerClosed files f")
+          .toBe("die OwnerClosed files f")
         yield* stack.close(Exit.void)
       }
       expect(log).toEqual([])
@@ -670,7 +735,7 @@ describe("closing", () => {
           Effect.map(ends(stack.enter(traced(log, "late"))), (exit) => void log.push(exit))
         )
       )
-      expect(log).toEqual(["fail OwnerClosed exit stack late"])
+      expect(log).toEqual(["die OwnerClosed exit stack late"])
     }))
 
   for (const way of ["enter", "enterAll", "scoped"] as const) {
@@ -704,9 +769,9 @@ describe("closing", () => {
           yield* Deferred.succeed(gate, undefined)
           yield* TestClock.adjust("1 second")
           const refused = way === "enterAll" ? "slow, b" : "slow"
-          expect(yield* Fiber.join(entering)).toBe(`fail OwnerClosed exit stack ${refused}`)
+          expect(yield* Fiber.join(entering)).toBe(`die OwnerClosed exit stack ${refused}`)
           expect(show(yield* Fiber.join(closing))).toBe("ok undefined")
-          const seen = `fail OwnerClosed exit stack ${refused}`
+          const seen = `die OwnerClosed exit stack ${refused}`
           expect(log).toEqual([
             "+a",
             "+slow",
@@ -730,7 +795,7 @@ describe("closing", () => {
         yield* Effect.yieldNow()
         const kept = yield* stack.popAll
         yield* TestClock.adjust("1 second")
-        expect(yield* Fiber.join(entering)).toBe("fail OwnerClosed exit stack scoped effect")
+        expect(yield* Fiber.join(entering)).toBe("die OwnerClosed exit stack scoped effect")
         expect(log.map((line) => line.slice(0, 5))).toEqual(["+a", "+slow", "-slow"])
         yield* kept.close(Exit.void)
       }))
@@ -786,8 +851,8 @@ describe("acquires that do not end", () => {
         log.length = 0
         // What comes now is given back.
         yield* Deferred.succeed(gate, undefined)
-        expect(yield* Fiber.join(late[0]!)).toBe("fail OwnerClosed exit stack one")
-        expect(yield* Fiber.join(late[1]!)).toMatch(/^fail OwnerClosed exit stack /)
+        expect(yield* Fiber.join(late[0]!)).toBe("die OwnerClosed exit stack one")
+        expect(yield* Fiber.join(late[1]!)).toMatch(/^die OwnerClosed exit stack /)
         expect(log.map((line) => line.slice(0, 5)).toSorted())
           .toEqual(["+late", "+late", "-late", "-late"])
       }))
@@ -833,7 +898,7 @@ describe("acquires that do not end", () => {
       yield* TestClock.adjust("5 seconds")
       const exit = yield* Fiber.await(fiber)
       expect(Exit.isFailure(exit) && Cause.pretty(exit.cause)).toMatch(
-        /The exit stack "files" waited 5s .+ without "hung" \(asked for at .*ExitStack\.test\.ts:.+\): .+ Bound the acquire/
+        /The exit stack "files" waited 5s .+ did not wait any longer for "hung" \(asked for at .*ExitStack\.test\.ts:.+\): .+ Bound the acquire/
       )
     }).pipe(Effect.provide(Ledger.layer())))
 
@@ -947,7 +1012,7 @@ describe("acquires that do not end", () => {
         return yield* Fiber.join(Fiber.all([worker, daemon, byHand]))
       }))
       yield* TestClock.adjust("2 seconds")
-      const refused = "fail OwnerClosed exit stack slow"
+      const refused = "die OwnerClosed exit stack slow"
       expect(yield* Fiber.join(fiber)).toEqual([refused, refused, refused])
     }))
 })
@@ -995,7 +1060,7 @@ describe("closing from inside", () => {
               log.push(yield* ends(stack.enter(traced(log, "late"))))
             })
           ))
-          const refused = "fail OwnerClosed exit stack r"
+          const refused = "die OwnerClosed exit stack r"
           expect(log).toEqual([
             "+a",
             "-a ok x",
@@ -1003,7 +1068,7 @@ describe("closing from inside", () => {
             "+r",
             `-r ${refused}`,
             refused,
-            "fail OwnerClosed exit stack late"
+            "die OwnerClosed exit stack late"
           ])
         }))
     }
@@ -1017,8 +1082,8 @@ describe("closing from inside", () => {
       yield* stack.enter(traced(log, "a"))
       const close = Scope.close(scope, Exit.succeed("x"))
       expect(yield* within(ends(stack.enter(closing(log, close)))))
-        .toBe("fail OwnerClosed exit stack r")
-      expect(log).toEqual(["+a", "-a ok x", "+r", "-r fail OwnerClosed exit stack r"])
+        .toBe("die OwnerClosed exit stack r")
+      expect(log).toEqual(["+a", "-a ok x", "+r", "-r die OwnerClosed exit stack r"])
     }))
 
   it.effect("ExitStack-9: two that are acquired close it both, and a third one is waited for", () =>
@@ -1067,7 +1132,7 @@ describe("closing from inside", () => {
           "-a ok x",
           "closed ok x",
           "+r",
-          "-r fail OwnerClosed exit stack r"
+          "-r die OwnerClosed exit stack r"
         ])
       }
     }))
@@ -1088,7 +1153,7 @@ describe("closing from inside", () => {
             log.push(yield* ends(stack.enterAll(all, { concurrency })))
           })
         ))
-        const refused = "fail OwnerClosed exit stack r"
+        const refused = "die OwnerClosed exit stack r"
         expect(log).toEqual([
           "+a",
           "+b",
@@ -1115,7 +1180,7 @@ describe("closing from inside", () => {
           log.push(yield* ends(stack.enter(closing(log, moves))))
         })
       ))
-      const refused = "fail OwnerClosed exit stack r"
+      const refused = "die OwnerClosed exit stack r"
       expect(log).toEqual([
         "+a",
         "closed ok emptied",
@@ -1241,7 +1306,7 @@ describe("closing from inside", () => {
         yield* Effect.sleep(1)
       })))
       expect(log.slice(0, 2)).toEqual(["+a", "-r"])
-      expect(log).toContain("fail OwnerClosed exit stack r")
+      expect(log).toContain("die OwnerClosed exit stack r")
       const closed = log.filter((line) => line.includes("closed ok"))
       expect(closed.toSorted()).toEqual([
         "acquire closed ok x",

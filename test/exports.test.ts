@@ -78,8 +78,8 @@ describe("exports", () => {
       holdfast/Deadline
         exit
       holdfast/ExitStack
-        EnterTimeout make use
-        type EnterOptions ExitStack Options ReleaseOptions
+        EnterTimeout TypeId layer make use
+        type EnterOptions ExitStack InUse Options ReleaseOptions Replaces
       holdfast/Files
         FileError draft publish toFileError writeAtomic
         type Draft DraftOptions Durability PublishOptions WriteOptions

@@ -485,62 +485,62 @@ export const mutants: ReadonlyArray<Mutant> = [
   ),
   withoutMask(
     "an interrupted close loses the rest",
-    "ExitStack.ts",
+    "ExitStack/stack.ts",
     "(restore) =>\n      this.isEnding",
     "ExitStack.popAll",
     "ExitStack.make"
   ),
   withoutMask(
     "acquire and registration are two steps",
-    "ExitStack.ts",
+    "ExitStack/stack.ts",
     "(restore) => {\n      if (this.refusing)",
     "ExitStack.use"
   ),
   mutant(
     "a close does not wait for what is being acquired",
-    "ExitStack.ts",
+    "ExitStack/stack.ts",
     "    return this.entering.length === 0\n      ? this.unwind(exit)",
     "    return true\n      ? this.unwind(exit)",
     "ExitStack.enter beside"
   ),
   mutant(
     "nobody tells the close that the last acquire has ended",
-    "ExitStack.ts",
+    "ExitStack/stack.ts",
     "    if (this.entering.length === 0) this.wake?.()\n",
     "",
     "ExitStack.use, children that hang"
   ),
   mutant(
     "an acquire that fails stays in flight for ever",
-    "ExitStack.ts",
+    "ExitStack/stack.ts",
     "        onFailure: (cause) => {\n          this.leave(entering)\n",
     "        onFailure: (cause) => {\n",
     "ExitStack.enter beside"
   ),
   mutant(
     "what comes too late has left before it is given back",
-    "ExitStack.ts",
+    "ExitStack/stack.ts",
     "    return Effect.onExit(\n      this.failed(refused, [...steps]),",
     "    this.leave(entering)\n    return Effect.onExit(\n      this.failed(refused, [...steps]),",
     "ExitStack.enter beside"
   ),
   mutant(
     "what is handed over stays with its old owner too",
-    "ExitStack.ts",
+    "ExitStack/stack.ts",
     "        heir.steps = this.steps\n        this.steps = []",
     "        heir.steps = [...this.steps]",
     "ExitStack.popAll"
   ),
   mutant(
     "what is handed over belongs to no scope",
-    "ExitStack.ts",
+    "ExitStack/stack.ts",
     "return Effect.flatMap(heir.belongTo(scope), () => {",
     "return Effect.flatMap(Effect.void, () => {",
     "ExitStack.popAll"
   ),
   mutant(
     "everything moves before the heir has an owner",
-    "ExitStack.ts",
+    "ExitStack/stack.ts",
     "      return Effect.flatMap(heir.belongTo(scope), () => {\n        if (this.refusing) return this.refused(\"popAll\")",
     "      heir.steps = this.steps\n      this.steps = []\n      return Effect.flatMap(heir.belongTo(scope), () => {\n        return Effect.succeed(heir)",
     "ExitStack.popAll",
@@ -548,14 +548,14 @@ export const mutants: ReadonlyArray<Mutant> = [
   ),
   mutant(
     "a closed stack still lets in",
-    "ExitStack.ts",
+    "ExitStack/stack.ts",
     "    this.isEnding = true\n    this.refusing = true",
     "    this.isEnding = true",
     "ExitStack.enter after"
   ),
   mutant(
     "enterAll leaves what it opened when one fails",
-    "ExitStack.ts",
+    "ExitStack/stack.ts",
     "onFailure: (cause) => part.failed(cause, part.steps)",
     "onFailure: (cause) => Effect.failCause(cause)",
     "ExitStack.enterAll"
@@ -569,7 +569,7 @@ export const mutants: ReadonlyArray<Mutant> = [
   ),
   mutant(
     "who joins misses an end that has come",
-    "ExitStack.ts",
+    "ExitStack/stack.ts",
     "    if (this.final !== undefined) return Effect.succeed(this.final)\n",
     "",
     "ExitStack.popAll",
@@ -577,49 +577,49 @@ export const mutants: ReadonlyArray<Mutant> = [
   ),
   mutant(
     "nobody tells those who joined",
-    "ExitStack.ts",
+    "ExitStack/stack.ts",
     "      if (this.joined !== undefined) Deferred.unsafeDone(this.joined, Exit.succeed(final))\n",
     "",
     "ExitStack.close"
   ),
   mutant(
     "an acquire that closes its stack waits for itself",
-    "ExitStack.ts",
+    "ExitStack/stack.ts",
     "    if (this.entering.length > 0) this.excuse(waitingForThis())\n",
     "",
     "ExitStack.close, by what is acquired"
   ),
   mutant(
     "an acquire that closes what is closing waits for itself",
-    "ExitStack.ts",
+    "ExitStack/stack.ts",
     "    this.excuse(fibers)\n",
     "",
     "ExitStack.close, by what is acquired"
   ),
   mutant(
     "a release that closes its stack waits for itself",
-    "ExitStack.ts",
+    "ExitStack/stack.ts",
     "    if (this.isReleasedBy(fibers)) return Effect.succeed(exit)\n",
     "",
     "ExitStack.close, by its own release"
   ),
   mutant(
     "an end waits for ever for an acquire that hangs",
-    "ExitStack.ts",
+    "ExitStack/stack.ts",
     "    return Effect.flatMap(outcomeWithin(work, enterDeadline), (outcome) => {",
     "    return Effect.flatMap(Effect.map(Effect.exit(work), Either.right), (outcome) => {",
     "ExitStack.use, hung for ever"
   ),
   mutant(
     "what the owner's children acquire is waited for, not cut",
-    "ExitStack.ts",
+    "ExitStack/stack.ts",
     "if (mayBeCut.has(fiber)) ",
     "if (false) ",
     "ExitStack.use, children that hang"
   ),
   mutant(
     "what comes after the end has gone on stays",
-    "ExitStack.ts",
+    "ExitStack/stack.ts",
     "          if (this.refusing) return this.tooLate(what, steps, entering)\n",
     "",
     "ExitStack.use, an acquire that outlasts it"

@@ -37,7 +37,7 @@ const pushing = (
   name: string,
   body: (
     stack: ExitStack.ExitStack,
-    push: Effect.Effect<void, Managed.OwnerClosed>,
+    push: Effect.Effect<void>,
     probe: Probe.Probe
   ) => Effect.Effect<unknown, unknown, Scope.Scope>
 ): Own =>
@@ -145,7 +145,7 @@ export const exitStacks: ReadonlyArray<Own> = [
   alone({
     name: "ExitStack.use, a handler that suppresses",
     body: (_, probe) =>
-      ExitStack.use((stack: ExitStack.ExitStack<void>) =>
+      ExitStack.use((stack) =>
         Effect.gen(function*() {
           yield* stack.enter(resource(probe, "a"))
           yield* stack.push(() => Effect.succeed(Exit.void), patient)
