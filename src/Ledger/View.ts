@@ -1,10 +1,10 @@
 /**
  * Ledger/View: a snapshot for people and for other programs: text, JSON, an SVG timeline, one HTML page.
  *
- * DESIGN. Each view is a pure function of a `Ledger.Snapshot` that gives a string: the same snapshot gives the same bytes,
- * nothing is read (no clock, no locale, no network), and nothing in a snapshot is trusted: names, lines, causes and attributes
- * are what a program put there. Folder View: tree.ts (text), document.ts (JSON), timeline.ts
- * (SVG), page.ts (HTML) with pageStyle.ts and pageScript.ts; reading.ts is what they share.
+ * DESIGN. Each view is a pure function from a `Ledger.Snapshot` to a string: the same snapshot gives the same bytes, and nothing
+ * else is read (no clock, no locale, no network). Nothing in a snapshot is trusted: names, lines, causes and attributes come
+ * from the program. Folder View: tree.ts (text), document.ts (JSON), timeline.ts (SVG), page.ts (HTML) with pageStyle.ts and
+ * pageScript.ts; they share analysis.ts and format.ts.
  *
  * INVARIANTS
  * - View-1 A view is a function of the snapshot alone, and always ends: empty, huge, with times missing, infinite or backwards.
@@ -29,59 +29,58 @@ import * as Timeline from "./View/timeline.ts"
 import * as Tree from "./View/tree.ts"
 
 /**
- * A text is not the JSON of a ledger, or not of a version that is known here.
+ * A text is not the JSON of a ledger, or of an unknown version.
  *
  * @category errors
  * @since 0.1.0
  */
 export class LedgerFormatError extends Data.TaggedError("LedgerFormatError")<{
   readonly reason: "not JSON" | "not a ledger" | "unknown version" | "wrong field"
-  /** Where in the document: `live[3].state`; empty if all of it is meant. */
+  /** The path in the document: `live[3].state`; empty for the whole document. */
   readonly field: string
   readonly problem: string
 }> {
   override get message(): string {
-    // Of what is no ledger at all the problem itself names the field.
+    // Of a text that is no ledger at all the problem itself names the field.
     const where = this.field === "" || this.reason === "not a ledger" ? "" : ` at ${this.field}`
     const hint = this.reason === "unknown version"
       ? "Read it with the version of holdfast that wrote it, or a newer one."
       : "Give a file that `holdfast mirror --ledger` or `View.json` wrote."
-    return `This is no ledger that can be read (${this.reason}${where}): ${this.problem}. ${hint}`
+    return `This is not a readable ledger (${this.reason}${where}): ${this.problem}. ${hint}`
   }
 }
 
 /**
- * How wide a text may be.
+ * The options of `text`.
  *
  * @category models
  * @since 0.1.0
  */
 export interface TextOptions {
-  /** In characters, 40 at the least; longer lines are cut. Default: they are not cut. */
+  /** In characters, at least 40; longer lines are cut. Default: no limit. */
   readonly width?: number | undefined
 }
 
 /**
- * How large a timeline may be.
+ * The options of `svg`.
  *
  * @category models
  * @since 0.1.0
  */
 export interface SvgOptions {
-  /** In pixels, 320 at the least. Below 640 names stand above their bars. Default 960. */
+  /** In pixels, at least 320. Below 640 names stand above their bars. Default 960. */
   readonly width?: number | undefined
-  /** How many entries have a row of their own. Default 60. */
+  /** The maximum number of entries shown. Default 60. */
   readonly rows?: number | undefined
 }
 
 /**
- * The snapshot as text: what is wrong first, then who holds what under whom, what was released last, then the sums.
+ * The snapshot as text: deadlocks and failures, then the live entries by owner, the last releases, the totals.
  *
- * **Details** — Every live entry has a line; of what failed or was abandoned the first 20, of what was released the last 10.
- *   On one line, whatever the names hold.
- * **Interruption**, **Errors** — none, it is a function. **Cost** — 20,000 entries: about 20 ms.
+ * **Details** — One line for every live entry, for the first 20 that failed or were abandoned, and for the last 10 releases.
+ * **Cost** — 20,000 entries: about 20 ms.
  *
- * **Example** (what is held)
+ * **Example** (a lamp that is held)
  * ```ts run
  * import { Effect } from "effect"
  * import { Ledger, Managed } from "holdfast"
@@ -107,9 +106,9 @@ export const text = (snapshot: Ledger.Snapshot, options: TextOptions = {}): stri
 /**
  * The snapshot as JSON, one line for each entry: `{ "holdfast": { "ledger": 1 }, … }`.
  *
- * **Details** — What is empty is left out. Attributes that are not plain data are written as what best stands for them; a secret
- *   in `Redacted` stays one.
- * **Interruption**, **Errors** — none, it is a function. **Cost** — 20,000 entries: about 120 ms and 7.5 MB.
+ * **Details** — Empty fields are left out. Attributes that are not plain data are written in a readable form; a `Redacted` stays
+ *   redacted.
+ * **Cost** — 20,000 entries: about 120 ms and 7.5 MB.
  *
  * @category conversions
  * @since 0.1.0
@@ -117,12 +116,12 @@ export const text = (snapshot: Ledger.Snapshot, options: TextOptions = {}): stri
 export const json = (snapshot: Ledger.Snapshot): string => Document.write(snapshot)
 
 /**
- * Reads what `json` wrote.
+ * Parses the output of `json`.
  *
- * **Interruption** — none, it is a function. **Errors** — `LedgerFormatError`: what is wrong, and in which field.
+ * **Errors** — `LedgerFormatError`: the problem and its field.
  * **Cost** — 20,000 entries: about 400 ms.
  *
- * **Example** (there and back)
+ * **Example** (a round trip)
  * ```ts run
  * import { Effect, Either } from "effect"
  * import { Ledger } from "holdfast"
@@ -139,11 +138,11 @@ export const parse = (text: string): Either.Either<Ledger.Snapshot, LedgerFormat
   Either.mapLeft(Document.read(text), (problem) => new LedgerFormatError(problem))
 
 /**
- * The snapshot as a timeline: who held what when, by owner, and in which order it was let go.
+ * The snapshot as a timeline: each hold by owner, on one axis of time, with the order of the ends.
  *
- * **Details** — Light or dark as the reader's system is. With more entries than `rows` it shows the longest, of what is live, abandoned
- *   or failed a quarter of the rows each; it says how many of how many, and the load on top is that of all.
- * **Interruption**, **Errors** — none, it is a function. **Cost** — 20,000 entries: about 100 ms and 42 kB.
+ * **Details** — Light or dark as the reader's system is. With more entries than `rows` it shows the longest, a quarter of the rows
+ *   each for live, abandoned and failed ones; it says how many of how many. The load on top is that of all entries.
+ * **Cost** — 20,000 entries: about 100 ms and 42 kB.
  *
  * @category conversions
  * @since 0.1.0
@@ -155,12 +154,12 @@ export const svg = (snapshot: Ledger.Snapshot, options: SvgOptions = {}): string
   })
 
 /**
- * The snapshot as one page: verdict, deadlocks and failures, and every entry in a table with its timeline, to be sorted and
- * searched. It opens from a file, without a network, on a phone or a desk, light or dark.
+ * The snapshot as one page: verdict, deadlocks and failures, and every entry with its timeline in a table that can be sorted and
+ * searched. It opens from a file, without a network, on a phone or a desktop, light or dark.
  *
- * **Details** — Its policy lets nothing load and no script run but its own. Whatever was in the snapshot is in the page: think of
- *   attributes and names before it is sent to anybody.
- * **Interruption**, **Errors** — none, it is a function. **Cost** — 20,000 entries: about 150 ms and 1.7 MB.
+ * **Details** — Its policy forbids every request, and any script but its own. The page contains the whole snapshot: check its
+ *   attributes and names before you publish it.
+ * **Cost** — 20,000 entries: about 150 ms and 1.7 MB.
  *
  * @category conversions
  * @since 0.1.0

@@ -134,7 +134,7 @@ describe.skipIf(executable === undefined)("the page in Chromium", () => {
   })
 
   it("View-3: what a snapshot says is text, in the table, the details and the causes", async () => {
-    await click("#wrongs .which .link")
+    await click("#problems .which .link")
     expect(await page.evaluate(text("detail"))).toContain(hostile)
     await page.press("Escape")
     expect(await page.evaluate("document.getElementById(\"detail\").hidden")).toBe(true)

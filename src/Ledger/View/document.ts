@@ -1,8 +1,8 @@
 /**
  * document: a snapshot as versioned JSON, and back.
  *
- * DESIGN. The document is the snapshot with everything left out that is empty, so a reader fills in what is missing. Whatever
- * attributes hold becomes plain data; a number that JSON does not know is written as its name.
+ * DESIGN. Empty fields are left out, and a reader fills them in. Attributes become plain data; a number that JSON does not have
+ * is written as its name.
  */
 import * as Either from "effect/Either"
 import * as ParseResult from "effect/ParseResult"
@@ -23,7 +23,7 @@ export interface Problem {
 
 const deepest = 8
 
-/** INVARIANT View-1: plain data in place of anything, cycles and getters that throw among them. */
+/** INVARIANT View-1: plain data for any value, also for cycles and getters that throw. */
 const plain = (value: unknown, above: ReadonlyArray<object>): unknown => {
   switch (typeof value) {
     case "string":
@@ -57,7 +57,7 @@ const plainObject = (value: object, above: ReadonlyArray<object>): unknown => {
   if (above.length >= deepest) return "[deeper]"
   const inside = [...above, value]
   return attempt(() => {
-    // Dates, Redacted and the data types of effect say themselves how they want to be written.
+    // Dates, Redacted and the data types of effect define how they are written.
     if ("toJSON" in value && typeof value.toJSON === "function") {
       return plain(value.toJSON(), inside)
     }
@@ -69,7 +69,7 @@ const plainObject = (value: object, above: ReadonlyArray<object>): unknown => {
   })
 }
 
-/** Each field for itself: one that throws does not spoil the others. */
+/** Field by field: one that throws does not affect the others. */
 const plainFields = (value: object, inside: ReadonlyArray<object>) =>
   Object.fromEntries(
     Object.keys(value).map((key) => [
@@ -78,7 +78,7 @@ const plainFields = (value: object, inside: ReadonlyArray<object>) =>
     ])
   )
 
-/** What is told of an entry besides, as plain data; nothing if there is none. */
+/** As plain data; undefined if there are none. */
 export const plainAttributes = ({ attributes }: Ledger.Entry) =>
   Object.keys(attributes).length === 0 ? undefined : plainFields(attributes, [attributes])
 
@@ -110,14 +110,14 @@ const encoded = (snapshot: Ledger.Snapshot) => ({
   holdfast: { ledger: version },
   takenAt: time(snapshot.takenAt),
   total: snapshot.total,
-  // A list: as the keys of an object they would be taken for more than names.
+  // A list, because a kind such as "__proto__" is no safe key.
   kinds: Object.entries(snapshot.kinds).map(([kind, totals]) => Object.assign({ kind }, totals)),
   deadlocks: snapshot.deadlocks,
   live: snapshot.live.map(encodedEntry),
   ended: snapshot.ended.map(encodedEntry)
 })
 
-/** One line for each entry: it can be read, and compared, by people. */
+/** One line for each entry, so that people can read and compare it. */
 export const write = (snapshot: Ledger.Snapshot): string => {
   const { ended, live, ...head } = encoded(snapshot)
   const lines = (entries: ReadonlyArray<unknown>): string =>
@@ -141,7 +141,7 @@ const Time = Schema.Union(
   })
 ).annotations({ message: () => "expected a time in milliseconds" })
 
-const perhaps = <A, I>(schema: Schema.Schema<A, I>) =>
+const optional = <A, I>(schema: Schema.Schema<A, I>) =>
   Schema.optionalWith(Schema.UndefinedOr(schema), { default: () => undefined })
 const listOf = <A, I>(schema: Schema.Schema<A, I>) =>
   Schema.optionalWith(Schema.Array(schema), { default: () => [] })
@@ -163,9 +163,9 @@ const Entry = Schema.Struct({
   state: Schema.Literal("acquiring", "held", "releasing", "released", "failed", "abandoned"),
   since: Time,
   owner: listOf(Schema.String),
-  fiber: perhaps(Schema.String),
-  span: perhaps(Schema.String),
-  site: perhaps(Schema.String),
+  fiber: optional(Schema.String),
+  span: optional(Schema.String),
+  site: optional(Schema.String),
   attributes: Schema.optionalWith(
     // Not `Schema.Record`, which would lose a key such as "__proto__".
     Schema.Unknown.pipe(Schema.filter(isRecord, { message: () => "expected an object" })),
@@ -173,10 +173,10 @@ const Entry = Schema.Struct({
   ),
   blockedBy: listOf(Schema.Number),
   requestedAt: Time,
-  heldAt: perhaps(Time),
-  releasingAt: perhaps(Time),
-  endedAt: perhaps(Time),
-  cause: perhaps(Schema.String)
+  heldAt: optional(Time),
+  releasingAt: optional(Time),
+  endedAt: optional(Time),
+  cause: optional(Schema.String)
 })
 
 const Document = Schema.Struct({

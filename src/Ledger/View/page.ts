@@ -1,29 +1,26 @@
 /**
  * page: a snapshot as one HTML page that needs nothing but itself.
  *
- * DESIGN. The page is a fixed skeleton, style and script around one block of data. Nothing of a snapshot is written as markup but
- * its title; the rest is data that the script puts in as text. The data is small: entries are rows of numbers over a table of
- * strings, times are milliseconds after the first and in order already, so the page has no opinion of its own about the clock.
- * The policy names script and style by hash, and allows no request at all.
+ * DESIGN. The page is a fixed skeleton, style and script around one block of data. Only the title of a snapshot is written as
+ * markup; the rest is data that the script inserts as text. The data is small: entries are rows of numbers that point into a
+ * table of strings, times are milliseconds after the first and already in order (analysis.ts). The policy names script and
+ * style by hash, and allows no request at all.
  */
 import { createHash } from "node:crypto"
 import type * as Ledger from "../../Ledger.ts"
-import { plainAttributes } from "./document.ts"
-import { script } from "./pageScript.ts"
-import { style } from "./pageStyle.ts"
 import {
-  count,
-  duration,
-  instant,
   loadOf,
   phasesOf,
   severity,
   type Span,
   spanOf,
-  tickSteps,
   type Verdict,
   verdictOf
-} from "./reading.ts"
+} from "./analysis.ts"
+import { plainAttributes } from "./document.ts"
+import { count, duration, escaped, firstLine, instant, tickSteps } from "./format.ts"
+import { script } from "./pageScript.ts"
+import { style } from "./pageStyle.ts"
 
 const states = [
   "acquiring",
@@ -35,15 +32,14 @@ const states = [
 ] as const satisfies ReadonlyArray<Ledger.State>
 
 const buckets = 240
-const mostWrongs = 6
+const mostProblems = 6
 const mostExamples = 4
 const mostDeadlocks = 5
 const mostWaits = 20
 const mostLinks = 20
 
-/** A table of the different texts; 0 stands for none. */
+/** A table of distinct texts; 0 stands for none. */
 class Strings {
-  // Guarded by the single thread; lives as long as one `draw`.
   readonly all: Array<string | null> = [null]
   readonly #known = new Map<string, number>()
 
@@ -56,13 +52,13 @@ class Strings {
   }
 }
 
-/** Whom somebody waits for, the first of them: a thousand each, for thousands, were no page. */
+/** The first of the entries that one entry waits for, or that wait for it. */
 interface Links {
   readonly ids: ReadonlyArray<number>
   readonly many: number
 }
 
-/** Who waits for each of these entries. */
+/** The waiters of each entry. */
 const waitersOf = (entries: ReadonlyArray<Ledger.Entry>): ReadonlyMap<number, Links> => {
   const waiters = new Map(
     entries.map(({ id }) => [id, { ids: new Array<number>(), many: 0 }])
@@ -76,14 +72,14 @@ const waitersOf = (entries: ReadonlyArray<Ledger.Entry>): ReadonlyMap<number, Li
   return waiters
 }
 
-/** In the order that pageScript.ts names; a time is -1 where there is none. */
+/** The fields in the order that pageScript.ts names; -1 for a missing time. */
 const rowOf = (
   entry: Ledger.Entry,
   waiters: Links,
   span: Span,
   strings: Strings
 ) => {
-  const { asked, end, held, releasing } = phasesOf(entry, span)
+  const { end, held, releasing, requested } = phasesOf(entry, span)
   const since = (at: number | undefined): number => at === undefined ? -1 : at - span.from
   const row: Array<number | ReadonlyArray<number>> = [
     entry.id,
@@ -96,7 +92,7 @@ const rowOf = (
     strings.indexOf(entry.site),
     strings.indexOf(JSON.stringify(plainAttributes(entry), null, 2)),
     strings.indexOf(entry.cause),
-    since(asked),
+    since(requested),
     since(held),
     since(releasing),
     since(end)
@@ -108,28 +104,28 @@ const rowOf = (
   return row
 }
 
-/** What failed or was abandoned, together if of one kind and cause: abandoned first, then the most. */
-const wrongsOf = (ended: ReadonlyArray<Ledger.Entry>, strings: Strings) => {
-  interface Wrong {
+/** Failed and abandoned entries, grouped by kind and cause: abandoned first, then the largest groups. */
+const problemsOf = (ended: ReadonlyArray<Ledger.Entry>, strings: Strings) => {
+  interface Problem {
     readonly state: number
     readonly kind: number
     readonly cause: number
-    readonly failedToLetGo: boolean
+    readonly failedToRelease: boolean
     readonly ids: Array<number>
     many: number
   }
-  const groups = new Map<string, Wrong>()
+  const groups = new Map<string, Problem>()
   for (const entry of ended) {
     if (entry.state === "released") continue
-    const failedToLetGo = entry.heldAt !== undefined
-    // Causes that differ by the name alone are one.
-    const first = entry.cause?.split("\n", 1)[0]?.replaceAll(entry.name, "…")
-    const key = JSON.stringify([entry.state, entry.kind, failedToLetGo, first])
+    const failedToRelease = entry.heldAt !== undefined
+    // Causes that differ only by the name are one group.
+    const first = entry.cause && firstLine(entry.cause).replaceAll(entry.name, "…")
+    const key = JSON.stringify([entry.state, entry.kind, failedToRelease, first])
     const group = groups.get(key) ?? {
       state: states.indexOf(entry.state),
       kind: strings.indexOf(entry.kind),
       cause: strings.indexOf(entry.cause),
-      failedToLetGo,
+      failedToRelease,
       ids: [],
       many: 0
     }
@@ -139,7 +135,7 @@ const wrongsOf = (ended: ReadonlyArray<Ledger.Entry>, strings: Strings) => {
   }
   return Array.from(groups.values()).toSorted((one, other) =>
     other.state - one.state
-    || Number(other.failedToLetGo) - Number(one.failedToLetGo)
+    || Number(other.failedToRelease) - Number(one.failedToRelease)
     || other.many - one.many
   )
 }
@@ -165,7 +161,7 @@ const dataOf = (snapshot: Ledger.Snapshot, verdict: Verdict, span: Span) => {
   const entries = [...live, ...ended]
   const waiters = waitersOf(entries)
   const rows = entries.map((entry) => rowOf(entry, waiters.get(entry.id)!, span, strings))
-  const wrongs = wrongsOf(ended, strings)
+  const problems = problemsOf(ended, strings)
   return {
     states,
     severity: states.map((state) => severity[state]),
@@ -191,21 +187,17 @@ const dataOf = (snapshot: Ledger.Snapshot, verdict: Verdict, span: Span) => {
       waits: waits.slice(0, mostWaits).map(({ holder, waiter }) => [waiter, holder])
     })),
     moreDeadlocks: Math.max(0, deadlocks.length - mostDeadlocks),
-    wrongs: wrongs.slice(0, mostWrongs),
-    moreWrongs: wrongs.slice(mostWrongs).reduce((sum, { many }) => sum + many, 0),
+    problems: problems.slice(0, mostProblems),
+    moreProblems: problems.slice(mostProblems).reduce((sum, { many }) => sum + many, 0),
     strings: strings.all,
     rows
   }
 }
 
-/** INVARIANT View-3: as markup, text stays text. */
-const escaped = (text: string): string =>
-  text.replace(/[&<>"']/g, (found) => `&#${found.charCodeAt(0)};`)
-
-/** INVARIANT View-3: in a block of data nothing may look like markup; JSON says `<` another way. */
+/** INVARIANT View-3: JSON without `<`, so that nothing in the block of data reads as markup. */
 const inScript = (data: unknown): string => JSON.stringify(data).replaceAll("<", "\\u003c")
 
-/** A number stays with its word. */
+/** With no line break between a number and its word. */
 const unbroken = (text: string): string => text.replace(/(\d) /g, "$1\u00a0")
 
 const hashOf = (text: string): string =>
@@ -249,7 +241,6 @@ const key = (segment: string, label: string): string =>
 export const draw = (snapshot: Ledger.Snapshot): string => {
   const span = spanOf(snapshot)
   const verdict = verdictOf(snapshot)
-  const kept = snapshot.ended.length
   const policy = `default-src 'none'; script-src ${hashOf(script)}; style-src ${
     hashOf(style)
   }; img-src data:; base-uri 'none'; form-action 'none'`
@@ -267,7 +258,7 @@ export const draw = (snapshot: Ledger.Snapshot): string => {
 <body>
 ${symbols}
 <header>
-<p class="eyebrow"><span><b>Ledger</b> of who holds what</span><span>${
+<p class="eyebrow"><span><b>Ledger</b> of resources</span><span>${
     duration(span.to - span.from)
   } up to ${escaped(instant(snapshot.takenAt))}</span></p>
 <h1 id="headline"><span>${escaped(unbroken(verdict.headline))}</span></h1>
@@ -276,7 +267,7 @@ ${symbols}
 <main>
 <noscript><p class="empty">This page is drawn by its own script. Without it: holdfast view --svg, or --text.</p></noscript>
 <div class="pair" id="pair">
-<section class="card" aria-labelledby="wrong-title"><h2 id="wrong-title">What went wrong</h2><ul class="wrongs" id="wrongs"></ul></section>
+<section class="card" aria-labelledby="problems-title"><h2 id="problems-title">What went wrong</h2><ul class="problems" id="problems"></ul></section>
 <div class="side"><section class="card" aria-labelledby="kinds-title"><h2 id="kinds-title">By kind, since the start</h2><div class="scroll" tabindex="0"><table class="kinds"><thead><tr><th scope="col">kind</th><th scope="col">acquired</th><th scope="col">released</th><th scope="col">held</th><th scope="col">failed</th><th scope="col">aband.</th></tr></thead><tbody id="kinds"></tbody></table></div></section>
 <section class="card" id="oldestcard" aria-labelledby="oldest-title"><h2 id="oldest-title">Held longest, and still held</h2><ol class="oldest" id="oldest"></ol></section></div>
 </div>
@@ -298,7 +289,9 @@ ${symbols}
 </main>
 <footer class="foot">${key("acquiring", "acquiring")}${key("held", "held")}${
     key("releasing", "releasing")
-  }<span>${count(snapshot.live.length)} live and the last ${count(kept)} that ended</span></footer>
+  }<span>${count(snapshot.live.length)} live and the last ${
+    count(snapshot.ended.length)
+  } that ended</span></footer>
 <aside class="detail" id="detail" hidden></aside>
 <script type="application/json" id="ledger">${inScript(dataOf(snapshot, verdict, span))}</script>
 <script>${script}</script>

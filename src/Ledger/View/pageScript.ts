@@ -1,24 +1,25 @@
 /**
- * pageScript: what the page does. Plain DOM of any browser since 2022, without a library; a text here, because it runs there.
+ * pageScript: the script of the page: plain DOM of any browser since 2022, without a library. It is a string here because it runs
+ * there.
  *
- * DESIGN. The entries come as rows of numbers over a table of strings, times already put in order (page.ts). Only the rows in
- * sight are in the document, each of one height, between two spacers; the whole list is an array of indices that is sorted, and
- * then filtered. Text goes in as `textContent` and style through the CSSOM, so nothing of a snapshot is ever parsed
- * (INVARIANT View-3), and the page's policy can forbid all other script and style (INVARIANT View-5).
+ * DESIGN. The entries come as rows of numbers that point into a table of strings (page.ts). Only the visible rows are in the
+ * document, all of one height, between two spacers; the whole list is an array of indices that is sorted, and then filtered.
+ * Text is inserted as `textContent` and style through the CSSOM, so nothing of a snapshot is ever parsed (INVARIANT View-3), and
+ * the page's policy can forbid all other script and style (INVARIANT View-5).
  */
 
 export const script = String.raw`"use strict";
 (() => {
 const $ = (id) => document.getElementById(id);
 const data = JSON.parse($("ledger").textContent);
-const { strings, rows, states, span, load, verdict, takenAt } = data;
+const { strings, rows, states, span, load } = data;
 const STATE = 1, KIND = 2, NAME = 3, OWNER = 4, FIBER = 5, SPAN = 6, SITE = 7, ATTRIBUTES = 8, CAUSE = 9,
-  ASKED = 10, HELD = 11, RELEASING = 12, END = 13, BLOCKED = 14, BLOCKERS = 15, WAITING = 16, WAITERS = 17;
+  REQUESTED = 10, HELD = 11, RELEASING = 12, END = 13, BLOCKED = 14, BLOCKERS = 15, WAITING = 16, WAITERS = 17;
 const text = (row, field) => strings[row[field]];
 const total = rows.length;
 const isLive = (row) => row[STATE] < 3;
 
-// Words and numbers, as in reading.ts.
+// Numbers and times, as in format.ts.
 const trimmed = (value, digits) => String(Number(value.toFixed(digits)));
 const two = (n) => String(n).padStart(2, "0");
 const duration = (ms) => {
@@ -62,25 +63,25 @@ const button = (className, label, act) => {
   made.addEventListener("click", (event) => { event.stopPropagation(); act(made); });
   return made;
 };
-// Names may run from right to left; they must not turn what stands beside them.
+// A name may run from right to left; it must not change the direction of its neighbours.
 const own = (content) => el("bdi", "", content);
 
-// What an entry comes to.
-const waited = (row) => (row[HELD] < 0 ? row[END] : row[HELD]) - row[ASKED];
+// Durations of an entry.
+const waited = (row) => (row[HELD] < 0 ? row[END] : row[HELD]) - row[REQUESTED];
 const heldFor = (row) => row[HELD] < 0 ? -1 : (row[RELEASING] < 0 ? row[END] : row[RELEASING]) - row[HELD];
 const tookToRelease = (row) => row[RELEASING] < 0 ? -1 : row[END] - row[RELEASING];
 const indexById = new Map();
 rows.forEach((row, i) => indexById.set(row[0], i));
 
-// The head.
+// The header.
 $("headline").prepend(icon(data.icon));
 $("stats").append(...data.stats.map(([label, value, tone]) => el("div", value === 0 ? "none" : "", el("dt", "", label), el("dd", value === 0 ? "" : tone, count(value)))));
 
-// What is wrong.
-// An entry is [5] everywhere, a fiber #5.
+// Problems.
+// An entry is always [5], a fiber #5.
 const entryLink = (id, label = "[" + id + "]") => indexById.has(id) ? button("link", label, () => select(indexById.get(id), true)) : document.createTextNode(label);
 const nameOf = (row) => text(row, KIND) + " “" + text(row, NAME) + "”";
-const ring = (waits) => el("ol", "ring", ...waits.map(([waiter, holder]) => {
+const circle = (waits) => el("ol", "circle", ...waits.map(([waiter, holder]) => {
   const wanted = rows[indexById.get(waiter)], held = rows[indexById.get(holder)];
   const line = el("li", "");
   if (wanted === undefined) { line.append("waits: ", entryLink(waiter)); return line; }
@@ -89,15 +90,15 @@ const ring = (waits) => el("ol", "ring", ...waits.map(([waiter, holder]) => {
   if (wanted[SITE]) line.append(el("div", "soft mono", own(text(wanted, SITE).split("\n", 1)[0])));
   return line;
 }));
-const wrongs = $("wrongs");
+const problems = $("problems");
 for (const { fibers, waits } of data.deadlocks) {
-  const drawn = ring(waits);
+  const drawn = circle(waits);
   if (fibers > waits.length) drawn.append(el("li", "soft", "… and " + count(fibers - waits.length) + " more fibers in it"));
-  wrongs.append(el("li", "", icon("deadlock"), el("div", "", el("h3", "", "Deadlock of " + count(fibers) + (fibers === 1 ? " fiber" : " fibers")), drawn)));
+  problems.append(el("li", "", icon("deadlock"), el("div", "", el("h3", "", "Deadlock of " + count(fibers) + (fibers === 1 ? " fiber" : " fibers")), drawn)));
 }
-if (data.moreDeadlocks > 0) wrongs.append(el("li", "", icon("deadlock"), el("p", "", "… and " + count(data.moreDeadlocks) + " more deadlocks")));
-for (const { state, kind, cause, ids, many, failedToLetGo } of data.wrongs) {
-  const what = state === 5 ? "abandoned" : failedToLetGo ? "failed to release" : "failed to acquire";
+if (data.moreDeadlocks > 0) problems.append(el("li", "", icon("deadlock"), el("p", "", "… and " + count(data.moreDeadlocks) + " more deadlocks")));
+for (const { state, kind, cause, ids, many, failedToRelease } of data.problems) {
+  const what = state === 5 ? "abandoned" : failedToRelease ? "failed to release" : "failed to acquire";
   const title = el("h3", "", button("link", (many > 1 ? count(many) + " × " : "") + strings[kind] + " " + what, () => only(state, kind)));
   const body = el("div", "", title);
   const names = el("span", "which");
@@ -105,25 +106,25 @@ for (const { state, kind, cause, ids, many, failedToLetGo } of data.wrongs) {
   if (many > ids.length) names.append(" and " + count(many - ids.length) + " more");
   title.append(names);
   if (cause) body.append(el("p", "cause", own(strings[cause].split("\n", 1)[0])));
-  wrongs.append(el("li", "", icon(states[state]), body));
+  problems.append(el("li", "", icon(states[state]), body));
 }
-if (data.moreWrongs > 0) wrongs.append(el("li", "", icon("failed"), el("p", "", "… and " + count(data.moreWrongs) + " more of other kinds and causes")));
-if (!wrongs.firstChild) {
+if (data.moreProblems > 0) problems.append(el("li", "", icon("failed"), el("p", "", "… and " + count(data.moreProblems) + " more of other kinds and causes")));
+if (!problems.firstChild) {
   $("pair").classList.add("calm");
-  wrongs.append(el("li", "", icon("released"), el("p", "", "No deadlock, nothing abandoned, no release failed; of the " + count(total) + " entries here none failed to acquire.")));
+  problems.append(el("li", "", icon("released"), el("p", "", "No deadlock, nothing abandoned, no release failed; of the " + count(total) + " entries here none failed to acquire.")));
 }
 
-// Sums by kind.
+// Totals by kind.
 $("kinds").append(...data.kinds.map(([kind, ...sums]) => el("tr", "", el("td", "", own(kind)), ...sums.map((n, i) => el("td", n === 0 ? "zero" : i > 2 ? "bad" : "", count(n))))));
 if (!data.kinds.length) $("kinds").append(el("tr", "", el("td", "soft", "none yet")));
 
-// What has been held for longest, of what still is.
+// The entries held for longest.
 const oldest = rows.filter((row) => row[STATE] === 1).sort((a, b) => a[HELD] - b[HELD] || a[0] - b[0]).slice(0, 5);
 $("oldest").append(...oldest.map((row) => el("li", "", el("span", "what", entryLink(row[0], own(text(row, NAME))), el("span", "soft", " " + text(row, KIND))), el("span", "", duration(heldFor(row))))));
 $("oldestcard").hidden = !oldest.length;
 
-// Order and choice.
-// Texts by their letters, whatever the case, and by their numbers as numbers; the same in every locale.
+// Sorting and filtering.
+// Texts sort without case and with numbers by value; the same in every locale.
 const natural = (content) => content.toLowerCase().replace(/\d+/g, (digits) => digits.padStart(15, "0"));
 const ranked = (field) => {
   let ranks;
@@ -146,7 +147,7 @@ const keys = {
   waited,
   held: heldFor,
   release: tookToRelease,
-  time: (row) => row[ASKED]
+  time: (row) => row[REQUESTED]
 };
 const chosen = { column: "state", down: false, states: new Set(), kinds: new Set(), terms: [], from: 0, to: span };
 let order = new Uint32Array(total), shown = order;
@@ -155,11 +156,11 @@ const sort = () => {
   const values = new Float64Array(total);
   for (let i = 0; i < total; i++) values[i] = key(rows[i]);
   const next = Array.from({ length: total }, (_, i) => i);
-  // What has no value comes last, whichever way; equals stand by when they were asked for.
+  // Missing values come last in both directions; equal ones by the time of their requests.
   next.sort((a, b) => {
     const x = values[a], y = values[b];
     if (x !== y) return x === -1 ? 1 : y === -1 ? -1 : (x - y) * sign;
-    return rows[a][ASKED] - rows[b][ASKED] || rows[a][0] - rows[b][0];
+    return rows[a][REQUESTED] - rows[b][REQUESTED] || rows[a][0] - rows[b][0];
   });
   order = Uint32Array.from(next);
 };
@@ -175,7 +176,7 @@ const matches = (i) => {
   const row = rows[i];
   if (chosen.states.size && !chosen.states.has(row[STATE])) return false;
   if (chosen.kinds.size && !chosen.kinds.has(row[KIND])) return false;
-  if (!isWhole() && (row[END] < chosen.from || row[ASKED] > chosen.to)) return false;
+  if (!isWhole() && (row[END] < chosen.from || row[REQUESTED] > chosen.to)) return false;
   for (const term of chosen.terms) if (!haystack(i).includes(term)) return false;
   return true;
 };
@@ -200,8 +201,8 @@ const segment = (className, a, b) => {
 const bars = (row, from, to) => {
   const lane = el("div", "lane");
   const percent = (at) => (at - from) / (to - from) * 100;
-  const [asked, held, releasing, end] = [row[ASKED], row[HELD], row[RELEASING], row[END]];
-  if (held < 0 || held > asked) lane.append(...segment("s-acquiring", percent(asked), percent(held < 0 ? end : held)));
+  const [requested, held, releasing, end] = [row[REQUESTED], row[HELD], row[RELEASING], row[END]];
+  if (held < 0 || held > requested) lane.append(...segment("s-acquiring", percent(requested), percent(held < 0 ? end : held)));
   if (held >= 0) lane.append(...segment("s-held", percent(held), percent(releasing < 0 ? end : releasing)));
   if (releasing >= 0 && releasing < end) lane.append(...segment("s-releasing", percent(releasing), percent(end)));
   const at = percent(end), state = states[row[STATE]];
@@ -213,7 +214,7 @@ const bars = (row, from, to) => {
   return lane;
 };
 
-// The rows in sight.
+// The visible rows.
 const body = $("body"), over = 8;
 const pads = [el("tr", "pad", el("td", "")), el("tr", "pad", el("td", ""))];
 for (const pad of pads) pad.setAttribute("aria-hidden", "true");
@@ -224,7 +225,7 @@ const rowHeight = () => parseFloat(getComputedStyle(document.documentElement).ge
 let height = rowHeight();
 const cell = (className, ...inside) => { const td = el("td", className, ...inside); td.setAttribute("role", "cell"); return td; };
 const number = (className, value) => cell("num " + className + (value < 0 ? " none" : ""), value < 0 ? "–" : duration(value));
-// Of a long name the end tells as much as the beginning: what is between gives way.
+// Long names are shortened in the middle, because their ends tell most.
 const ends = (name) => {
   const letters = Array.from(name);
   if (letters.length < 22) return own(name);
@@ -242,7 +243,7 @@ const makeRow = (at) => {
   open.tabIndex = at === cursor ? 0 : -1;
   open.setAttribute("aria-label", text(row, KIND) + " " + text(row, NAME) + ", " + state);
   const named = el("div", "named", open), name = cell("name", named);
-  // In little room its beginning gives way: the number of the line tells most.
+  // If there is little room its beginning is cut, because the line number tells most.
   if (row[SITE]) named.append(el("span", "at", own(shortSite(text(row, SITE)))));
   const owner = text(row, OWNER) || "";
   const at2 = owner.lastIndexOf(" › ") + 1;
@@ -250,7 +251,7 @@ const makeRow = (at) => {
   const kind = cell("kind", el("span", "by", state + " · "), own(text(row, KIND)));
   if (owner) kind.append(el("span", "by", " · ", own(last)));
   name.title = text(row, NAME);
-  // The innermost owner tells most: what is outside of it gives way first.
+  // The innermost owner tells most: the outer ones are cut first.
   const owned = cell("owner" + (owner ? "" : " none"), owner ? el("div", "path", el("span", "outer", own(owner.slice(0, at2))), at2 ? el("span", "sep", "›") : "", el("span", "last", own(last))) : "–");
   owned.title = owner;
   tr.append(cell("state", icon(state), el("span", "", state)), kind, name, owned, cell("fiber" + (row[FIBER] ? "" : " none"), row[FIBER] ? text(row, FIBER) : "–"),
@@ -258,7 +259,7 @@ const makeRow = (at) => {
   return tr;
 };
 const paint = (afresh) => {
-  // Read before a row is taken out: a page that were shorter for a moment would be scrolled up.
+  // Read before rows are removed: a page that is shorter for a moment would be scrolled up.
   const top = body.getBoundingClientRect().top;
   if (afresh) {
     for (const tr of painted.values()) tr.remove();
@@ -292,14 +293,14 @@ const showSort = () => {
 for (const th of heads) {
   th.querySelector("button").addEventListener("click", () => {
     const column = th.dataset.column;
-    // The longest are asked for first.
+    // Durations sort the longest first.
     chosen.down = chosen.column === column ? !chosen.down : ["waited", "held", "release"].includes(column);
     chosen.column = column;
     sort(); showSort(); changed();
   });
 }
 
-// Searching and choosing.
+// Search and filters.
 const chip = (set, value, label, n, first) => {
   const made = button("chip", "", () => {
     if (!set.delete(value)) set.add(value);
@@ -358,7 +359,7 @@ const only = (state, kind) => {
   $("tools").scrollIntoView();
 };
 
-// The load, and the part of the time that is looked at.
+// The load, and the zoomed part of the time.
 const graph = $("graph"), brush = $("brush");
 const most = Math.max(1, ...load.held, ...load.acquiring);
 const outline = (values) => values.map((value, i) => (i ? "L" : "M") + i + " " + (100 - value / most * 96) + "h1").join("");
@@ -418,15 +419,15 @@ graph.addEventListener("pointermove", (event) => {
   brush.style.left = Math.min(at, dragFrom) / span * 100 + "%";
   brush.style.width = Math.abs(at - dragFrom) / span * 100 + "%";
 });
-const dropped = (event) => {
+const endDrag = (event) => {
   if (dragFrom === undefined) return;
   const at = timeAt(event), from = Math.min(at, dragFrom), to = Math.max(at, dragFrom);
   dragFrom = undefined;
   if (event.type === "pointerup" && to - from > span / 200) zoom(from, to);
   else zoom(chosen.from, chosen.to);
 };
-graph.addEventListener("pointerup", dropped);
-graph.addEventListener("pointercancel", dropped);
+graph.addEventListener("pointerup", endDrag);
+graph.addEventListener("pointercancel", endDrag);
 graph.addEventListener("dblclick", () => zoom(0, span));
 graph.addEventListener("keydown", (event) => {
   const acts = { "+": () => zoomBy(.5), "=": () => zoomBy(.5), "-": () => zoomBy(2), ArrowLeft: () => moveBy(-.25), ArrowRight: () => moveBy(.25), Escape: () => zoom(0, span), Home: () => zoom(0, span) };
@@ -445,25 +446,25 @@ const links = (ids, many) => ids.flatMap((id, i) => {
 const describe = (row) => {
   const state = states[row[STATE]];
   const list = el("dl", "");
-  list.append(...field("state", icon(state), " " + state + (isLive(row) ? " for " + duration(Math.max(0, span - [row[ASKED], row[HELD], row[RELEASING]][row[STATE]])) : "")));
+  list.append(...field("state", icon(state), " " + state + (isLive(row) ? " for " + duration(Math.max(0, span - [row[REQUESTED], row[HELD], row[RELEASING]][row[STATE]])) : "")));
   if (row[OWNER]) list.append(...field("owner", own(text(row, OWNER))));
   if (row[FIBER]) list.append(...field("fiber", text(row, FIBER)));
   if (row[SPAN]) list.append(...field("span", own(text(row, SPAN))));
-  list.append(...field("asked for", moment(row[ASKED])), ...field("waited", duration(waited(row)) + (row[HELD] < 0 ? isLive(row) ? " so far" : ", never held" : "")));
+  list.append(...field("requested", moment(row[REQUESTED])), ...field("waited", duration(waited(row)) + (row[HELD] < 0 ? isLive(row) ? " so far" : ", never held" : "")));
   if (row[HELD] >= 0) list.append(...field("held", duration(heldFor(row)) + (state === "held" ? " so far" : "")));
   if (row[RELEASING] >= 0) list.append(...field("release", duration(tookToRelease(row)) + (state === "releasing" ? " so far" : "")));
   if (!isLive(row)) list.append(...field("ended", moment(row[END])));
   if (row[BLOCKERS] > 0) list.append(...field("waits for", ...links(row[BLOCKED], row[BLOCKERS])));
   if (row[WAITERS] > 0) list.append(...field("waited for by", ...links(row[WAITING], row[WAITERS])));
-  if (row[SITE]) list.append(wideField("asked for at", text(row, SITE)));
+  if (row[SITE]) list.append(wideField("requested at", text(row, SITE)));
   if (row[CAUSE]) list.append(wideField("cause", text(row, CAUSE)));
   if (row[ATTRIBUTES]) list.append(wideField("attributes", text(row, ATTRIBUTES)));
   return list;
 };
-/** The entry by itself, as wide as there is room. */
+/** The bars of one entry, as wide as there is room. */
 const closeUp = (row) => {
-  const edge = Math.max(row[END] - row[ASKED], least) * .04;
-  return bars(row, row[ASKED] - edge, row[END] + edge);
+  const edge = Math.max(row[END] - row[REQUESTED], least) * .04;
+  return bars(row, row[REQUESTED] - edge, row[END] + edge);
 };
 const select = (i, jump) => {
   const row = rows[i];
@@ -480,7 +481,7 @@ const select = (i, jump) => {
   detail.hidden = false;
   detail.scrollTop = 0;
   detail.setAttribute("aria-label", nameOf(row));
-  // From a row the keys go on walking the rows; from elsewhere the reader is at the details.
+  // From a row, keys move on through the rows; from elsewhere, focus goes to the details.
   if (jump) close.focus({ preventScroll: true }); else focusRow();
 };
 const hide = () => {
@@ -522,8 +523,8 @@ addEventListener("keydown", (event) => {
   if (event.key === "/" && document.activeElement !== search && !event.ctrlKey && !event.metaKey) { event.preventDefault(); search.focus(); search.select(); }
 });
 
-let asked = false;
-const soon = () => { if (!asked) { asked = true; requestAnimationFrame(() => { asked = false; paint(false); }); } };
+let isScheduled = false;
+const soon = () => { if (!isScheduled) { isScheduled = true; requestAnimationFrame(() => { isScheduled = false; paint(false); }); } };
 addEventListener("scroll", soon, { passive: true });
 addEventListener("resize", () => { measure(); repaint(); });
 sort(); showSort(); zoom(0, span);

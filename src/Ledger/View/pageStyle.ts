@@ -1,7 +1,7 @@
 /**
- * pageStyle: how the page looks. System fonts, one accent for each state and never colour alone, light and dark by what the
- * reader's system says. The name has the room that the other columns leave, at least 150 px: the owner gives way first, then is
- * left out. Below 720 px each row of the table becomes a card.
+ * pageStyle: the style of the page. System fonts; one colour for each state, and never colour alone; light or dark as the
+ * reader's system is. The name has the width that the other columns leave, at least 150 px: the owner column shrinks first,
+ * then disappears. Below 720 px each row of the table becomes a card.
  */
 
 export const style = `
@@ -43,17 +43,17 @@ h1 .icon{width:20px;height:20px;margin-top:4px}
 .scroll{max-height:360px;overflow:auto}
 .card{background:var(--card);border:1px solid var(--line);border-radius:8px;padding:12px 16px}
 h2{font-size:13px;font-weight:600;margin-bottom:8px}
-.wrongs>li{padding:7px 0;border-top:1px solid var(--hair);display:grid;grid-template-columns:20px minmax(0,1fr)}
-.wrongs>li:first-child{border-top:0;padding-top:0}
-.wrongs>li:last-child{padding-bottom:0}
-.wrongs>li>.icon{margin-top:3px}
-.wrongs h3{font-size:13px;font-weight:600;overflow-wrap:anywhere}
-.wrongs p{overflow-wrap:anywhere}
+.problems>li{padding:7px 0;border-top:1px solid var(--hair);display:grid;grid-template-columns:20px minmax(0,1fr)}
+.problems>li:first-child{border-top:0;padding-top:0}
+.problems>li:last-child{padding-bottom:0}
+.problems>li>.icon{margin-top:3px}
+.problems h3{font-size:13px;font-weight:600;overflow-wrap:anywhere}
+.problems p{overflow-wrap:anywhere}
 .which{font-weight:400;color:var(--soft);margin-left:10px}
 .which .link{color:inherit}
-.wrongs .cause{color:var(--soft);display:-webkit-box;-webkit-line-clamp:2;-webkit-box-orient:vertical;overflow:hidden}
-.ring{margin-top:4px}
-.ring li{padding:3px 0 3px 14px;border-left:2px solid color-mix(in srgb,var(--abandoned) 45%,transparent);overflow-wrap:anywhere}
+.problems .cause{color:var(--soft);display:-webkit-box;-webkit-line-clamp:2;-webkit-box-orient:vertical;overflow:hidden}
+.circle{margin-top:4px}
+.circle li{padding:3px 0 3px 14px;border-left:2px solid color-mix(in srgb,var(--abandoned) 45%,transparent);overflow-wrap:anywhere}
 .kinds{width:100%;border-collapse:collapse}
 .kinds th{font-weight:400;color:var(--soft);text-align:right;padding:0 0 4px 8px;white-space:nowrap;font-size:12px}
 .kinds th:first-child,.kinds td:first-child{text-align:left;padding-left:0;width:99%;overflow-wrap:anywhere}
@@ -199,8 +199,8 @@ td.owner,td.fiber,td.release{display:none}
 td.waited:not(.none)::before{content:"waited "}
 .detail{top:auto;left:0;width:auto;max-height:82vh;border-left:0;border-top:1px solid var(--line);border-radius:14px 14px 0 0;box-shadow:0 -12px 32px rgb(0 0 0/.18);padding:14px 16px 28px}
 .detail .close{height:40px;padding:0 14px}
-.ring .mono{font-size:11.5px}
-.wrongs>li{grid-template-columns:22px minmax(0,1fr)}
+.circle .mono{font-size:11.5px}
+.problems>li{grid-template-columns:22px minmax(0,1fr)}
 .which{display:block;margin:1px 0 0}
 }
 @media(min-width:720px){.by{display:none}}

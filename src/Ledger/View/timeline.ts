@@ -1,28 +1,32 @@
 /**
  * timeline: a snapshot as SVG: a row for each hold, grouped by owner, on one axis of time.
  *
- * DESIGN. State is told by shape first (hatched while asking, solid while held, striped while releasing; at the end a tick, a
- * cross, a triangle, or an arrow if it goes on), then by colour. Colours are CSS variables with a dark set, so one file serves
- * both. The area on top is the load of *all* entries, whatever has a row.
+ * DESIGN. Shape shows the state first (hatched while acquiring, solid while held, striped while releasing; at the end a tick, a
+ * cross, a triangle, or an arrow if it is live), then colour. Colours are CSS variables with a dark set, so one file serves
+ * both. The area on top is the load of *all* entries, with a row or without.
  */
 import type * as Ledger from "../../Ledger.ts"
 import { printable } from "../words.ts"
 import {
-  andMore,
-  count,
-  duration,
-  instant,
   type Load,
   loadOf,
   type Phases,
   phasesOf,
-  shortSite,
   type Span,
   spanOf,
-  tickLabel,
-  tickStep,
   verdictOf
-} from "./reading.ts"
+} from "./analysis.ts"
+import {
+  andMore,
+  count,
+  duration,
+  escaped,
+  firstLine,
+  instant,
+  shortSite,
+  tickLabel,
+  tickStep
+} from "./format.ts"
 
 interface Size {
   readonly width: number
@@ -41,29 +45,22 @@ font:12px system-ui,-apple-system,"Segoe UI",Roboto,"Noto Sans",sans-serif;font-
 @media(prefers-color-scheme:dark){.hf{--bg:#11151b;--ink:#e3e7ed;--soft:#97a2b2;--line:#28303b;--held:#6ca6ee;--acquiring:#e3a93c;--releasing:#45c2b2;--failed:#ff8660;--abandoned:#e08ad8;--load:#1e2f45}}
 .hf text{fill:var(--ink)}.hf .soft{fill:var(--soft)}.hf .h1{font-size:15px;font-weight:600}.hf .owner{font-weight:600}.hf .bad{fill:var(--failed);font-weight:600}
 .hf .end{text-anchor:end}.hf .mid{text-anchor:middle}.hf .rule{stroke:var(--line)}.hf .held{fill:var(--held)}
-.hf .acquiring{fill:url(#hf-asking);stroke:var(--acquiring)}.hf .releasing{fill:url(#hf-letting);stroke:var(--releasing)}
-.hf .failed,.hf .cross{fill:none;stroke:var(--failed);stroke-width:2}.hf .abandoned{fill:var(--abandoned)}.hf .tick{stroke:var(--ink);stroke-width:1.5}.hf .goes{fill:var(--ink)}
-.hf .load{fill:var(--load);stroke:var(--held)}.hf .asking{fill:none;stroke:var(--acquiring);stroke-dasharray:3 2}`
+.hf .acquiring{fill:url(#hf-acquiring);stroke:var(--acquiring)}.hf .releasing{fill:url(#hf-releasing);stroke:var(--releasing)}
+.hf .failed,.hf .cross{fill:none;stroke:var(--failed);stroke-width:2}.hf .abandoned{fill:var(--abandoned)}.hf .tick{stroke:var(--ink);stroke-width:1.5}.hf .live{fill:var(--ink)}
+.hf .load{fill:var(--load);stroke:var(--held)}.hf .line{fill:none;stroke:var(--acquiring);stroke-dasharray:3 2}`
   .trim()
 
 const patterns = `<defs>
-<pattern id="hf-asking" width="5" height="5" patternUnits="userSpaceOnUse" patternTransform="rotate(45)"><rect width="5" height="5" fill="var(--bg)"/><rect width="1.6" height="5" fill="var(--acquiring)"/></pattern>
-<pattern id="hf-letting" width="4" height="4" patternUnits="userSpaceOnUse"><rect width="4" height="4" fill="var(--bg)"/><rect width="2" height="4" fill="var(--releasing)"/></pattern>
+<pattern id="hf-acquiring" width="5" height="5" patternUnits="userSpaceOnUse" patternTransform="rotate(45)"><rect width="5" height="5" fill="var(--bg)"/><rect width="1.6" height="5" fill="var(--acquiring)"/></pattern>
+<pattern id="hf-releasing" width="4" height="4" patternUnits="userSpaceOnUse"><rect width="4" height="4" fill="var(--bg)"/><rect width="2" height="4" fill="var(--releasing)"/></pattern>
 </defs>`
-
-/** INVARIANT View-3: text of a snapshot, as text of XML. */
-const escaped = (text: string): string =>
-  printable(text).replace(
-    /[&<>"']/g,
-    (found) => `&#${found.charCodeAt(0)};`
-  )
 
 const round = (value: number): string => String(Math.round(value * 10) / 10)
 
-/** Wide scripts take about twice the room. */
+/** In pixels. Wide scripts need about twice the width. */
 const widthOf = (character: string): number => character.codePointAt(0)! > 0x2e7f ? 12.5 : 6.5
 
-/** In lines that have room. */
+/** The text in lines of at most `room` pixels. */
 const wrapped = (text: string, room: number): ReadonlyArray<string> => {
   const lines: Array<string> = []
   let line = ""
@@ -81,7 +78,7 @@ const wrapped = (text: string, room: number): ReadonlyArray<string> => {
   return [...lines, line]
 }
 
-/** Of a long name the end tells as much as the beginning: what is between gives way. */
+/** Shortened in the middle, because the ends of a name tell most. */
 const fittedEnds = (text: string, room: number): string => {
   const characters = Array.from(printable(text))
   const widths = characters.map(widthOf)
@@ -104,7 +101,7 @@ const fitted = (text: string, room: number): string => {
   return escaped(text)
 }
 
-/** An entry that has a row. */
+/** An entry with a row. */
 interface Drawn {
   readonly entry: Ledger.Entry
   readonly phases: Phases
@@ -116,8 +113,8 @@ const endingOf = ({ state }: Ledger.Entry): Ending =>
   state === "abandoned" || state === "failed" || state === "released" ? state : "live"
 
 /**
- * Deadlocks, then the longest, but a quarter of the rows for each ending that has so many: a thousand failures do not hide what
- * is still held. In the order in which they were asked for.
+ * The entries of deadlocks, then the longest of each ending with a quarter of the rows each, so that a thousand failures do not
+ * hide the live ones; then the longest. By the time of their requests.
  */
 const chosen = (snapshot: Ledger.Snapshot, span: Span, rows: number): ReadonlyArray<Drawn> => {
   const all = [...snapshot.live, ...snapshot.ended]
@@ -134,7 +131,7 @@ const chosen = (snapshot: Ledger.Snapshot, span: Span, rows: number): ReadonlyAr
   return Array.from(new Set([...all.filter(({ entry }) => stuck.has(entry.id)), ...first, ...all]))
     .slice(0, rows)
     .toSorted((one, other) =>
-      one.phases.asked - other.phases.asked || one.entry.id - other.entry.id
+      one.phases.requested - other.phases.requested || one.entry.id - other.entry.id
     )
 }
 
@@ -145,7 +142,7 @@ const composition = (drawn: ReadonlyArray<Drawn>): string =>
     return n === 0 ? [] : [`${count(n)} ${ending}`]
   }).join(", ")
 
-const lengthOf = ({ phases }: Drawn): number => phases.end - phases.asked
+const lengthOf = ({ phases }: Drawn): number => phases.end - phases.requested
 
 const byOwner = (drawn: ReadonlyArray<Drawn>): ReadonlyMap<string, ReadonlyArray<Drawn>> => {
   const groups = new Map<string, Array<Drawn>>()
@@ -158,14 +155,14 @@ const byOwner = (drawn: ReadonlyArray<Drawn>): ReadonlyMap<string, ReadonlyArray
   return groups
 }
 
-/** In which order they ended, of those drawn. */
+/** The place of each drawn entry in the order of their ends. */
 const orderOf = (drawn: ReadonlyArray<Drawn>, snapshot: Ledger.Snapshot) => {
   const shown = new Set(drawn.map(({ entry }) => entry.id))
   const inOrder = snapshot.ended.filter(({ id }) => shown.has(id))
   return new Map(inOrder.map(({ id }, index) => [id, index + 1]))
 }
 
-/** Where things go. */
+/** The layout. */
 interface Plan extends Size {
   readonly left: number
   readonly right: number
@@ -211,15 +208,15 @@ const endMark = (state: Ledger.State, x: number, y: number): string => {
     case "released":
       return `<path class="tick" d="M${at(0, -7)}L${at(0, 7)}"/>`
     default:
-      return `<path class="goes" d="M${at(1, -5)}L${at(7, 0)}L${at(1, 5)}Z"/>`
+      return `<path class="live" d="M${at(1, -5)}L${at(7, 0)}L${at(1, 5)}Z"/>`
   }
 }
 
 const barsOf = ({ entry, phases }: Drawn, plan: Plan, y: number): string => {
-  const { asked, end, held, releasing } = phases
+  const { end, held, releasing, requested } = phases
   const parts = [
-    ...(held === undefined || held > asked
-      ? [bar("acquiring", plan, asked, held ?? end, y, 7)]
+    ...(held === undefined || held > requested
+      ? [bar("acquiring", plan, requested, held ?? end, y, 7)]
       : []),
     ...(held === undefined ? [] : [bar("held", plan, held, releasing ?? end, y, 11)]),
     ...(releasing === undefined || releasing === end
@@ -229,13 +226,13 @@ const barsOf = ({ entry, phases }: Drawn, plan: Plan, y: number): string => {
   return parts.join("") + endMark(entry.state, plan.x(end), y)
 }
 
-const told = ({ entry, phases }: Drawn, { from }: Span): string => {
-  const { asked, end, held, isLive, releasing } = phases
+const tooltip = ({ entry, phases }: Drawn, { from }: Span): string => {
+  const { end, held, isLive, releasing, requested } = phases
   const lines = [
     `${entry.kind} "${entry.name}" [${entry.id}], ${entry.state}`,
-    `asked for at +${duration(asked - from)}`,
-    `${held !== undefined ? "waited" : isLive ? "waiting" : "asked in vain"} ${
-      duration((held ?? end) - asked)
+    `requested at +${duration(requested - from)}`,
+    `${held !== undefined ? "waited" : isLive ? "waiting" : "waited in vain"} ${
+      duration((held ?? end) - requested)
     }`,
     held === undefined ? "" : `held ${duration((releasing ?? end) - held)}`,
     releasing === undefined ? "" : `releasing ${duration(end - releasing)}`,
@@ -246,7 +243,7 @@ const told = ({ entry, phases }: Drawn, { from }: Span): string => {
       : `waits for ${entry.blockedBy.slice(0, mostNamed).map((id) => `[${id}]`).join(" ")}${
         andMore(entry.blockedBy.length - mostNamed)
       }`,
-    entry.cause === undefined ? "" : entry.cause.split("\n", 1)[0]!.slice(0, 200)
+    entry.cause === undefined ? "" : firstLine(entry.cause).slice(0, 200)
   ]
   return lines.filter((line) => line !== "").join("; ")
 }
@@ -269,7 +266,7 @@ const rowOf = (
   const held = phases.held === undefined
     ? phases.isLive ? "not yet" : "never held"
     : duration((phases.releasing ?? phases.end) - phases.held)
-  return `<g><title>${escaped(told(drawn, span))}</title><text x="${
+  return `<g><title>${escaped(tooltip(drawn, span))}</title><text x="${
     isNarrow ? margin : margin + 8
   }" y="${round(textAt)}">${label}</text>${barsOf(drawn, plan, barAt)}<text class="end" x="${
     width - margin - 32
@@ -289,11 +286,11 @@ const loadArea = (load: Load, { left, right }: Plan, top: number): string => {
         round(top + loadHeight - value / most * loadHeight)
       }h${round(step)}`
     ).join("")
-  const asking = load.acquiring.some((value) => value > 0)
-    ? `<path class="asking" d="${path(load.acquiring)}"/>`
+  const line = load.acquiring.some((value) => value > 0)
+    ? `<path class="line" d="${path(load.acquiring)}"/>`
     : ""
   const bottom = top + loadHeight
-  return `<path class="load" d="${path(load.held)}V${bottom}H${round(left)}Z"/>${asking}`
+  return `<path class="load" d="${path(load.held)}V${bottom}H${round(left)}Z"/>${line}`
 }
 
 const axis = (plan: Plan, { from, to }: Span, top: number, bottom: number): string => {
@@ -318,7 +315,7 @@ const legend = (plan: Plan, y: number): string => {
     ["released", (x) => endMark("released", x + 14, y - 4)],
     ["failed", (x) => endMark("failed", x + 14, y - 4)],
     ["abandoned", (x) => endMark("abandoned", x + 14, y - 4)],
-    ["goes on", (x) => endMark("held", x + 10, y - 4)]
+    ["live", (x) => endMark("held", x + 10, y - 4)]
   ]
   const columns = plan.isNarrow ? Math.max(2, Math.floor((plan.width - 2 * margin) / 100)) : 7
   return samples.map(([word, sample], at) => {
@@ -356,7 +353,7 @@ export const draw = (snapshot: Ledger.Snapshot, size: Size): string => {
   const room = size.width - 2 * margin
   const parts: Array<string> = []
   let y = margin + 14
-  const say = (className: string, text: string): void => {
+  const addText = (className: string, text: string): void => {
     const isTitle = className === "h1"
     for (const line of wrapped(text, isTitle ? room * 0.78 : room)) {
       parts.push(`<text class="${className}" x="${margin}" y="${y}">${fitted(line, room)}</text>`)
@@ -364,22 +361,22 @@ export const draw = (snapshot: Ledger.Snapshot, size: Size): string => {
     }
   }
 
-  say("h1", headline)
-  say(
+  addText("h1", headline)
+  addText(
     "soft",
     `${duration(span.to - span.from)} up to ${instant(snapshot.takenAt)}; ${count(all)} ${
       all === 1 ? "entry" : "entries"
     }`
   )
   if (drawn.length < all) {
-    say(
+    addText(
       "soft",
       `Showing ${count(drawn.length)} of ${count(all)}, ${
         snapshot.deadlocks.length > 0 ? "deadlocks and " : ""
       }the longest of each: ${composition(drawn)}`
     )
   }
-  for (const text of deadlocksOf(snapshot)) say("bad", text)
+  for (const text of deadlocksOf(snapshot)) addText("bad", text)
 
   const load = loadOf(snapshot, span, Math.max(20, Math.floor((plan.right - plan.left) / 4)))
   y += 4
@@ -424,7 +421,7 @@ export const draw = (snapshot: Ledger.Snapshot, size: Size): string => {
     `Who held what when, in ${count(drawn.length)} of ${count(all)} rows grouped by `
     + `owner, on an axis of ${
       duration(span.to - span.from)
-    }. The column "end" counts in which order they ended.`
+    }. The column "end" numbers them in the order of their ends.`
   return `<svg xmlns="http://www.w3.org/2000/svg" class="hf" width="${size.width}" height="${
     Math.ceil(y)
   }" viewBox="0 0 ${size.width} ${Math.ceil(y)}" role="img" aria-labelledby="hf-title hf-desc">

@@ -1,20 +1,11 @@
 /**
- * tree: a snapshot as text for a terminal: what is wrong first, then who holds what under whom, what was released last, the sums.
+ * tree: a snapshot as text for a terminal: deadlocks and failures first, then the live entries by owner, the last releases, the
+ * totals.
  */
 import type * as Ledger from "../../Ledger.ts"
 import { printable } from "../words.ts"
-import {
-  ageOf,
-  andMore,
-  byId,
-  clipped,
-  count,
-  duration,
-  instant,
-  largest,
-  shortSite,
-  verdictOf
-} from "./reading.ts"
+import { ageOf, byId, largest, verdictOf } from "./analysis.ts"
+import { andMore, clipped, count, duration, firstLine, instant, shortSite } from "./format.ts"
 
 const mostCauses = 20
 const mostDeadlocks = 5
@@ -34,27 +25,27 @@ const marks: Readonly<Record<Ledger.State, string>> = {
 
 const labelOf = ({ id, kind, name }: Ledger.Entry): string => `${kind} "${name}" [${id}]`
 
-/** An owner, what is under it, and what it holds itself. */
+/** An owner: the owners inside it, and its own entries. */
 interface Branch {
-  readonly under: Map<string, Branch>
+  readonly owners: Map<string, Branch>
   readonly entries: Array<Ledger.Entry>
 }
 
-const branch = (): Branch => ({ under: new Map(), entries: [] })
+const branch = (): Branch => ({ owners: new Map(), entries: [] })
 
-/** The tree has a bounded depth: what is deeper stands in one limb. */
+/** The depth of the tree is bounded: deeper owners share one line. */
 const pathOf = ({ owner }: Ledger.Entry): ReadonlyArray<string> =>
   owner.length <= deepest
     ? owner
     : [...owner.slice(0, deepest - 1), owner.slice(deepest - 1).join(" > ")]
 
-const planted = (entries: ReadonlyArray<Ledger.Entry>): Branch => {
+const treeOf = (entries: ReadonlyArray<Ledger.Entry>): Branch => {
   const root = branch()
   for (const entry of entries) {
     let at = root
     for (const name of pathOf(entry)) {
-      const known = at.under.get(name) ?? branch()
-      at.under.set(name, known)
+      const known = at.owners.get(name) ?? branch()
+      at.owners.set(name, known)
       at = known
     }
     at.entries.push(entry)
@@ -62,25 +53,25 @@ const planted = (entries: ReadonlyArray<Ledger.Entry>): Branch => {
   return root
 }
 
-/** What stands left in the tree, and right of it in columns. */
+/** A line: its part of the tree, and the columns to the right of it. */
 interface Row {
   readonly left: string
   readonly right: string
 }
 
 function* rowsOf(
-  { entries, under }: Branch,
+  { entries, owners }: Branch,
   indent: string,
-  tell: (entry: Ledger.Entry) => string
+  columnsOf: (entry: Ledger.Entry) => string
 ): Generator<Row> {
-  let left = entries.length + under.size
+  let left = entries.length + owners.size
   const limb = (): string => indent + (--left === 0 ? "└─ " : "├─ ")
   for (const entry of entries) {
-    yield { left: `${limb()}${marks[entry.state]} ${labelOf(entry)}`, right: tell(entry) }
+    yield { left: `${limb()}${marks[entry.state]} ${labelOf(entry)}`, right: columnsOf(entry) }
   }
-  for (const [owner, node] of under) {
+  for (const [owner, node] of owners) {
     yield { left: limb() + owner, right: "" }
-    yield* rowsOf(node, indent + (left === 0 ? "   " : "│  "), tell)
+    yield* rowsOf(node, indent + (left === 0 ? "   " : "│  "), columnsOf)
   }
 }
 
@@ -103,11 +94,11 @@ const named = (ids: ReadonlyArray<number>, entries: ReadonlyMap<number, Ledger.E
   return shown.join(", ") + andMore(ids.length - mostNamed)
 }
 
-/** INVARIANT View-4: a line of how many more there are, if there are. */
+/** INVARIANT View-4: a line that counts what is not shown. */
 const more = (n: number, what: string): ReadonlyArray<string> =>
   n > 0 ? [`  …${andMore(n)} ${what}`] : []
 
-const ringLines = (
+const circleLines = (
   { waits }: Ledger.Deadlock,
   entries: ReadonlyMap<number, Ledger.Entry>
 ): ReadonlyArray<string> => {
@@ -125,7 +116,7 @@ const deadlockLines = (
   { deadlocks }: Ledger.Snapshot,
   entries: ReadonlyMap<number, Ledger.Entry>
 ): ReadonlyArray<string> => [
-  ...deadlocks.slice(0, mostDeadlocks).flatMap((deadlock) => ringLines(deadlock, entries)),
+  ...deadlocks.slice(0, mostDeadlocks).flatMap((deadlock) => circleLines(deadlock, entries)),
   ...more(deadlocks.length - mostDeadlocks, "deadlocks")
 ]
 
@@ -135,7 +126,7 @@ const liveLines = (
   width: number
 ): ReadonlyArray<string> => {
   if (live.length === 0) return []
-  const tell = (entry: Ledger.Entry): string =>
+  const columnsOf = (entry: Ledger.Entry): string =>
     [
       entry.state.padEnd(9),
       duration(ageOf(entry, takenAt)).padStart(9),
@@ -146,12 +137,12 @@ const liveLines = (
   return [
     "",
     "Held and waited for",
-    ...inColumns(Array.from(rowsOf(planted(live), "", tell)), width)
+    ...inColumns(Array.from(rowsOf(treeOf(live), "", columnsOf)), width)
   ]
 }
 
 const causeOf = ({ cause }: Ledger.Entry): string =>
-  cause === undefined ? "" : `: ${cause.split("\n", 1)[0]}`
+  cause === undefined ? "" : `: ${firstLine(cause)}`
 
 const badLines = ({ ended, takenAt }: Ledger.Snapshot): ReadonlyArray<string> => {
   const bad = ended.filter(({ state }) => state !== "released")
@@ -169,7 +160,7 @@ const badLines = ({ ended, takenAt }: Ledger.Snapshot): ReadonlyArray<string> =>
   return ["", "Abandoned and failed", ...lines, ...more(bad.length - mostCauses, "")]
 }
 
-/** What a clean run leaves: without it there were nothing but sums. */
+/** The last releases, so that a clean run shows more than totals. */
 const releasedLines = (
   { ended, takenAt }: Ledger.Snapshot,
   width: number
@@ -188,7 +179,9 @@ const releasedLines = (
   return [
     "",
     "Released last",
-    ...(before > 0 ? [`  … ${count(before)} before these: --html shows what the ledger kept`] : []),
+    ...(before > 0
+      ? [`  … ${count(before)} before these: --html shows the ledger's whole history`]
+      : []),
     ...inColumns(rows, width)
   ]
 }
