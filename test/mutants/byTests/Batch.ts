@@ -1,4 +1,98 @@
 /** Mutants of Batch, found by test/Batch.test.ts; test/mutants.byTests.slow.test.ts says how to add one. */
 import { type Mutant } from "./mutant.ts"
 
-export const mutants: ReadonlyArray<Mutant> = []
+const mutant = (what: string, from: string, to: string, title: string): Mutant => ({
+  what,
+  file: "Batch.ts",
+  from,
+  to,
+  tests: "Batch.test.ts",
+  title
+})
+
+export const mutants: ReadonlyArray<Mutant> = [
+  mutant(
+    "the source is not closed",
+    "yield* Effect.exit(intake.close)",
+    "yield* Effect.exit(Effect.void)",
+    "Batch-3"
+  ),
+  mutant(
+    "an item that ends is not counted",
+    "    tally[ending.status]++\n",
+    "",
+    "Batch-2: the report adds up"
+  ),
+  mutant(
+    "`onTaken` that fails passes the tally",
+    "const began = yield* told(() => options.onTaken?.(item, index))",
+    "yield* options.onTaken?.(item, index) ?? Effect.void\n    const began = Exit.void",
+    "Batch-2: whatever throws"
+  ),
+  mutant(
+    "one item more than `concurrency` is in flight",
+    "    count: running.concurrency,",
+    "    count: running.concurrency + 1,",
+    "Batch-3"
+  ),
+  mutant(
+    "a drain request is not heard",
+    "  const drainOnRequest = (drain?.when ?? Effect.never).pipe(",
+    "  const drainOnRequest = Effect.never.pipe(",
+    "Batch-4: a drain lets what runs finish"
+  ),
+  mutant(
+    "a drain has no grace",
+    "    Effect.zipRight(Effect.sleep(grace)),\n",
+    "",
+    "Batch-4: a drain lets what runs finish"
+  ),
+  mutant(
+    "a drain never ends what runs",
+    "    Effect.zipRight(Effect.sync(() => Workers.cut(crew))),\n",
+    "    Effect.zipRight(Effect.never),\n",
+    "Batch-4 Batch-5"
+  ),
+  mutant(
+    "an interrupted caller does not drain",
+    "Effect.zipRight(stop, exitWithin(Workers.awaitEnd(crew), grace))",
+    "stop",
+    "Batch-4: an interrupted caller drains too"
+  ),
+  mutant(
+    "an interruption counts as a failure",
+    "const failure = Exit.isFailure(exit) && !Cause.isInterruptedOnly(exit.cause)",
+    "const failure = Exit.isFailure(exit)",
+    "Batch-4 Batch-5"
+  ),
+  mutant(
+    "a key that comes twice is two items",
+    "    if (!isFirst(running, key)) return\n",
+    "",
+    "Batch-6"
+  ),
+  mutant(
+    "a done item is processed again",
+    "      onTrue: () => Effect.succeed({ status: \"alreadyDone\" } as const),",
+    "      onTrue: () => committed,",
+    "with a checkpoint: what is done is not processed again"
+  ),
+  mutant(
+    "`commit` runs beside the checkpoint's transaction",
+    "        : checkpoint.commit(key, effects)",
+    "        : Effect.zipRight(checkpoint.commit(key, Effect.void), effects)",
+    "with a checkpoint: what is done is not processed again"
+  ),
+  mutant(
+    "a verdict of `skip` counts as a failure",
+    "failure.verdict === \"skip\" ? \"skipped\" : \"failed\"",
+    "\"failed\"",
+    "Batch-2: the report adds up"
+  ),
+  mutant(
+    "a drained run says that it is complete",
+    "reportAs(intake.isExhausted() && tally.interrupted === 0 ? \"complete\" : \"drained\")",
+    "reportAs(\"complete\")",
+    "Batch-4: a drain lets what runs finish"
+  )
+]
