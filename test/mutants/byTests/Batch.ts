@@ -13,8 +13,8 @@ const mutant = (what: string, from: string, to: string, title: string): Mutant =
 export const mutants: ReadonlyArray<Mutant> = [
   mutant(
     "the source is not closed",
-    "yield* Effect.exit(intake.close)",
-    "yield* Effect.exit(Effect.void)",
+    "        intake.close,\n",
+    "        Effect.succeed(undefined),\n",
     "Batch-3"
   ),
   mutant(
@@ -24,15 +24,33 @@ export const mutants: ReadonlyArray<Mutant> = [
     "Batch-2: the report adds up"
   ),
   mutant(
+    "an item that the source gave after the last worker ended is dropped",
+    "(late) => late === undefined ? Effect.void : settle(asInterrupted(running), late, restore)",
+    "() => Effect.void",
+    "Batch-2: an item that an async source was giving"
+  ),
+  mutant(
+    "a source that answers late is not waited for",
+    "answer === undefined ? Effect.void : Condition.wait(group.changed, isAnswered)",
+    "Effect.void",
+    "Batch-2: an item that an async source was giving"
+  ),
+  mutant(
+    "a source that has nothing to give delays a drain",
+    "() => isAnswered() || group.stopped)",
+    "isAnswered)",
+    "Batch-4: an async source that never yields"
+  ),
+  mutant(
     "`onTaken` that fails passes the tally",
-    "const began = yield* told(() => options.onTaken?.(item, index))",
+    "const began = yield* exitOf(() => options.onTaken?.(item, index))",
     "yield* options.onTaken?.(item, index) ?? Effect.void\n    const began = Exit.void",
     "Batch-2: whatever throws"
   ),
   mutant(
     "one item more than `concurrency` is in flight",
-    "    count: running.concurrency,",
-    "    count: running.concurrency + 1,",
+    "    count: concurrency,",
+    "    count: concurrency + 1,",
     "Batch-3"
   ),
   mutant(
@@ -49,13 +67,13 @@ export const mutants: ReadonlyArray<Mutant> = [
   ),
   mutant(
     "a drain never ends what runs",
-    "    Effect.zipRight(Effect.sync(() => Workers.cut(crew))),\n",
+    "    Effect.zipRight(Effect.sync(() => Workers.cut(group))),\n",
     "    Effect.zipRight(Effect.never),\n",
     "Batch-4 Batch-5"
   ),
   mutant(
     "an interrupted caller does not drain",
-    "Effect.zipRight(stop, exitWithin(Workers.awaitEnd(crew), grace))",
+    "Effect.zipRight(stop, exitWithin(Workers.awaitEnd(group), grace))",
     "stop",
     "Batch-4: an interrupted caller drains too"
   ),
@@ -91,8 +109,8 @@ export const mutants: ReadonlyArray<Mutant> = [
   ),
   mutant(
     "a drained run says that it is complete",
-    "reportAs(intake.isExhausted() && tally.interrupted === 0 ? \"complete\" : \"drained\")",
-    "reportAs(\"complete\")",
+    "const isComplete = intake.isExhausted() && tally.interrupted === 0",
+    "const isComplete = true",
     "Batch-4: a drain lets what runs finish"
   )
 ]
