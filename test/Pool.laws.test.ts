@@ -113,12 +113,13 @@ const makeWorld = (given: Given) => {
         world.live--
       })
   )
+  const { checks, opensIn, resets, ...options } = given
   const make = Pool.make({
-    ...given,
-    acquire: given.opensIn === 0 ? acquire : Effect.delay(acquire, given.opensIn),
-    validate: given.checks ? () => Effect.sync(() => !world.bad) : undefined,
+    ...options,
+    acquire: opensIn === 0 ? acquire : Effect.delay(acquire, opensIn),
+    validate: checks ? () => Effect.sync(() => !world.bad) : undefined,
     validateAfterIdle: 5,
-    reset: given.resets ? () => Effect.sleep(1) : undefined
+    reset: resets ? () => Effect.sleep(1) : undefined
   })
   /** What a holder does: takes hold, waits to be told, lets go. */
   const body = (asker: Asker) => (item: Item) =>

@@ -3,6 +3,9 @@ import { describe, expect, it } from "@effect/vitest"
 import {
   Array as Arr,
   Cause,
+  Clock,
+  Config,
+  ConfigProvider,
   Context,
   Deferred,
   Duration,
@@ -17,7 +20,8 @@ import {
   Ref,
   Schedule,
   Scope,
-  TestClock
+  TestClock,
+  Tracer
 } from "effect"
 import { Ledger } from "holdfast"
 import * as Pool from "holdfast/Pool"
@@ -380,6 +384,34 @@ describe("Pool, opening", () => {
       const error = yield* Fiber.join(nested)
       expect(error._tag === "PoolTimeout" && error.heldByWaiter).toBe(1)
       expect(error.message).toContain("The waiting fiber itself holds 1")
+    }))
+
+  it.scoped("S11: a wait may have a bound of its own, which is in its type; the waiters behind it stay", () =>
+    Effect.gen(function*() {
+      const pool = yield* Pool.make({ acquire: source().acquire, max: 1 })
+      const holder = yield* hold(pool)
+      const first = yield* hold(pool)
+      const bounded: Effect.Effect<void, Pool.PoolClosed | Pool.PoolTimeout> = Pool.use(
+        pool,
+        () => Effect.void,
+        { acquireTimeout: "1 second" }
+      )
+      const late = yield* Effect.fork(Effect.flip(bounded))
+      const lateGet = yield* Effect.fork(
+        Effect.flip(Effect.scoped(Pool.get(pool, { acquireTimeout: "2 seconds" })))
+      )
+      const last = yield* hold(pool)
+      yield* TestClock.adjust("1 second")
+      expect(yield* Fiber.join(late)).toMatchObject({ _tag: "PoolTimeout", phase: "acquire" })
+      expect(numbers(pool)).toMatchObject({ pending: 3 })
+      yield* TestClock.adjust("1 second")
+      expect(yield* Fiber.join(lateGet)).toMatchObject({ _tag: "PoolTimeout" })
+      yield* holder.release
+      yield* first.release
+      yield* last.release
+      expect(numbers(pool)).toEqual({ ...quiet, idle: 1 })
+      expect(() => Pool.use(pool, () => Effect.void, { acquireTimeout: -1 }))
+        .toThrow("Pool.use: `acquireTimeout` must be a duration")
     }))
 
   it.scoped("S11: createTimeout fails one waiter, frees the slot; what opens late is destroyed", () =>
@@ -930,8 +962,27 @@ describe("Pool, watching", () => {
 
   it.scoped("Pool-9: a pool without deadlines has no fiber; with them one, and only while there is something to watch", () =>
     Effect.gen(function*() {
-      const sleeping = Effect.map(TestClock.sleeps(), (sleeps) => Arr.fromIterable(sleeps).length)
-      const plain = yield* Pool.make({ acquire: source().acquire, max: 2 })
+      // Not `TestClock.sleeps`: that keeps the sleeps of interrupted fibers until their time.
+      let asleep = 0
+      const sleeping = Effect.sync(() => asleep)
+      const clock = yield* Effect.clock
+      const counting: Clock.Clock = {
+        [Clock.ClockTypeId]: Clock.ClockTypeId,
+        unsafeCurrentTimeMillis: () => clock.unsafeCurrentTimeMillis(),
+        unsafeCurrentTimeNanos: () => clock.unsafeCurrentTimeNanos(),
+        currentTimeMillis: clock.currentTimeMillis,
+        currentTimeNanos: clock.currentTimeNanos,
+        sleep: (duration) =>
+          Effect.acquireUseRelease(
+            Effect.sync(() => asleep++),
+            () => clock.sleep(duration),
+            () => Effect.sync(() => asleep--)
+          )
+      }
+      const plain = yield* Effect.withClock(
+        Pool.make({ acquire: source().acquire, max: 2 }),
+        counting
+      )
       yield* Pool.use(plain, () => Effect.void)
       expect(yield* sleeping).toBe(0)
       const timed = yield* Pool.make({
@@ -941,7 +992,7 @@ describe("Pool, watching", () => {
         maxLifetime: "1 hour",
         acquireTimeout: "1 second",
         leakDetection: "10 minutes"
-      })
+      }).pipe(Effect.withClock(counting))
       expect(yield* sleeping).toBe(0)
       yield* Effect.replicateEffect(Pool.use(timed, () => Effect.void), 10)
       yield* settle
@@ -1024,6 +1075,66 @@ describe("Pool, watching", () => {
         expect(diedOf(yield* Fiber.join(waiter))).toMatchObject({ _tag: "OwnerClosed" })
         expect(numbers(pool)).toEqual({ ...quiet, idle: 1 })
       }
+    }))
+
+  it.scoped("a handle is pipeable, has a TypeId, and prints its counters, never its items", () =>
+    Effect.gen(function*() {
+      const pool = yield* Pool.make({ name: "db", acquire: Effect.succeed("secret"), max: 1 })
+      expect(pool[Pool.TypeId]).toBeDefined()
+      expect(yield* pool.pipe(Pool.use(Effect.succeed))).toBe("secret")
+      expect(JSON.parse(JSON.stringify(pool)))
+        .toMatchObject({ _id: "holdfast/Pool", name: "db", max: 1, idle: 1 })
+      expect(String(pool)).not.toContain("secret")
+      // @ts-expect-error a pool of strings is none of numbers
+      const numbers: Pool.Pool<number, Pool.PoolClosed> = pool
+      void numbers
+    }))
+
+  it.scoped("layer has the overloads of make; layerConfig reads sizes and times", () =>
+    Effect.gen(function*() {
+      class Bounded extends Context.Tag("Bounded")<
+        Bounded,
+        Pool.Pool<string, Pool.PoolClosed | Pool.PoolTimeout>
+      >() {}
+      class Configured
+        extends Context.Tag("Configured")<Configured, Pool.Pool<string, Pool.PoolError>>()
+      {}
+      const acquire = Effect.succeed("item")
+      const bounded = Pool.layer(Bounded, { acquire, max: 1, acquireTimeout: "1 second" })
+      const configured = Pool.layerConfig(Configured, { acquire }, {
+        max: Config.integer("MAX"),
+        acquireTimeout: Config.duration("WAIT")
+      })
+      const from = (entries: ReadonlyArray<readonly [string, string]>) =>
+        Effect.withConfigProvider(ConfigProvider.fromMap(new Map(entries)))
+      expect(yield* Effect.provide(Effect.flatMap(Bounded, Pool.use(Effect.succeed)), bounded))
+        .toBe("item")
+      const max = Effect.provide(Effect.map(Configured, ({ max }) => max), configured)
+      expect(yield* from([["MAX", "3"], ["WAIT", "1 second"]])(max)).toBe(3)
+      const refused = yield* Effect.flip(from([["MAX", "many"], ["WAIT", "1 second"]])(max))
+      expect(String(refused)).toContain("MAX")
+    }))
+
+  it.scoped("with a tracer, a wait and a use are spans; without one there is none", () =>
+    Effect.gen(function*() {
+      const names: Array<string> = []
+      const pool = yield* Pool.make({ name: "db", acquire: source().acquire, max: 1 })
+      const { span } = yield* Effect.tracer
+      const tracer = Tracer.make({
+        span: (name, ...rest) => {
+          names.push(name)
+          return span(name, ...rest)
+        },
+        context: (f) => f()
+      })
+      yield* Effect.withTracer(Pool.use(pool, () => Effect.void), tracer)
+      yield* Pool.use(pool, () => Effect.void)
+      yield* Effect.withTracer(Pool.use(pool, () => Effect.void), tracer)
+      expect(names).toEqual([
+        "holdfast.pool.acquire",
+        "holdfast.pool.use",
+        "holdfast.pool.use"
+      ])
     }))
 
   it.scoped("a body that throws instead of failing gives its item back", () =>

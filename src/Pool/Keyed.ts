@@ -1,31 +1,58 @@
 /**
- * A pool per key under one roof: so many items per key, and so many all told.
+ * A pool per key under one roof: so many items per key, and so many in all.
  *
- * DESIGN. Each key has a shelf of its own, which is what a plain `Pool` is made of, so everything said there holds here per
- * key. The shelves share one engine: one housekeeper, one closing, one count of slots. A shelf comes with the first who asks
- * for its key and goes with its last item.
+ * DESIGN. Each key has a partition, which is what a plain `Pool` consists of, so everything said there holds here per key. The
+ * partitions share one state: one timer, one closing, one count of slots (Pool/quota.ts). A partition comes with the first fiber
+ * that asks for its key and goes with its last item.
  *
  * INVARIANTS
- * - KeyedPool-1 Per key no more than `maxPerKey`, all told no more than `maxTotal` items, at every instant.
+ * - KeyedPool-1 Per key no more than `maxPerKey`, in all no more than `maxTotal` items, at every instant.
  * - KeyedPool-2 Keys do not wait for each other while there is room. When there is none, the idle item unused for longest makes
- *   some, and an item that comes back goes to whoever asked first, of whatever key.
- * - KeyedPool-3 A key nobody uses leaves nothing behind.
+ *   some, and an item that comes back goes to the first waiter, of whatever key.
+ * - KeyedPool-3 A key without items and waiters leaves nothing behind.
  *
  * COST that of `Pool` and one look into a map. While all slots are taken, a return looks at every key that has items or waiters.
  *
  * @since 0.1.0
  */
+import type * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import { dual } from "effect/Function"
+import type * as Inspectable from "effect/Inspectable"
+import * as Layer from "effect/Layer"
 import * as MutableHashMap from "effect/MutableHashMap"
 import * as Option from "effect/Option"
+import type { Pipeable } from "effect/Pipeable"
 import type * as Scope from "effect/Scope"
-import * as Rule from "../internal/options.ts"
+import type * as Types from "effect/Types"
+import { Handle } from "../internal/handle.ts"
 import * as Ledger from "../Ledger.ts"
-import * as Pool from "../Pool.ts"
+import type * as Pool from "../Pool.ts"
+import * as Closing from "./close.ts"
+import * as Items from "./items.ts"
+import * as Lend from "./lend.ts"
+import { checkWait, type WaitOptions } from "./options.ts"
+import { quota } from "./quota.ts"
+import * as State from "./state.ts"
 
 /**
- * What `make` takes. `minIdle` is per key, from its first use on; the rest is as for a pool.
+ * Identifies a `KeyedPool`.
+ *
+ * @category symbols
+ * @since 0.1.0
+ */
+export const TypeId: unique symbol = Symbol.for("holdfast/KeyedPool")
+
+/**
+ * The type of `TypeId`.
+ *
+ * @category symbols
+ * @since 0.1.0
+ */
+export type TypeId = typeof TypeId
+
+/**
+ * The options of `make`. `minIdle` is per key, from its first use on; the rest is as for a pool.
  *
  * @category models
  * @since 0.1.0
@@ -37,7 +64,7 @@ export interface Options<K, A, E, R = never, R2 = never, R3 = never>
   readonly acquire: (key: K) => Effect.Effect<A, E, R>
   /** How many items a key may have at once. */
   readonly maxPerKey: number
-  /** How many there may be all told. Default no bound. */
+  /** How many there may be in all. Default no bound. */
   readonly maxTotal?: number | undefined
 }
 
@@ -47,19 +74,78 @@ export interface Options<K, A, E, R = never, R2 = never, R3 = never>
  * @category models
  * @since 0.1.0
  */
-export interface KeyedPool<in out K, in out A, out E = never> {
+export interface KeyedPool<in out K, in out A, out E = never>
+  extends Pipeable, Inspectable.Inspectable
+{
+  readonly [TypeId]: {
+    readonly _K: Types.Invariant<K>
+    readonly _A: Types.Invariant<A>
+    readonly _E: Types.Covariant<E>
+  }
   readonly name: string
   readonly maxPerKey: number
   readonly maxTotal: number
   /** @internal */
-  readonly engine: Pool.Machine.Engine<A, E>
-  /** @internal Written only by this file. */
-  readonly shelves: MutableHashMap.MutableHashMap<K, Pool.Machine.Shelf<A, E>>
-  /** @internal The shelf of this key, a new one if need be. To be asked in the step that takes from it. */
-  shelfOf(key: K): Pool.Machine.Shelf<A, E>
+  readonly pool: State.State<A, E>
+  /** @internal */
+  readonly partitions: MutableHashMap.MutableHashMap<K, State.Partition<A, E>>
+  /** @internal The partition of this key, a new one if need be. To be asked in the step that takes from it. */
+  partitionOf(key: K): State.Partition<A, E>
+  /** @internal */
+  nameOf(key: K): string
 }
 
-const nameOf = (pool: string, key: unknown): string => `${pool}[${String(key)}]`
+const variance = { _K: (_: never) => _, _A: (_: never) => _, _E: (_: never) => _ }
+
+class KeyedPoolHandle<K, A, E> extends Handle implements KeyedPool<K, A, E> {
+  readonly [TypeId]: KeyedPool<K, A, E>[TypeId] = variance as unknown as KeyedPool<K, A, E>[TypeId]
+  readonly name: string
+  readonly maxPerKey: number
+  readonly maxTotal: number
+  readonly pool: State.State<A, E>
+  readonly open: (key: K, name: string) => Effect.Effect<State.Opened<A>, E>
+  readonly partitions = MutableHashMap.empty<K, State.Partition<A, E>>()
+
+  constructor(
+    pool: State.State<A, E>,
+    open: (key: K, name: string) => Effect.Effect<State.Opened<A>, E>
+  ) {
+    super()
+    const { max, maxTotal, name } = pool.options
+    this.name = name
+    this.maxPerKey = max
+    this.maxTotal = maxTotal
+    this.pool = pool
+    this.open = open
+  }
+
+  nameOf(key: K): string {
+    return `${this.name}[${String(key)}]`
+  }
+
+  partitionOf(key: K): State.Partition<A, E> {
+    const { partitions, pool } = this
+    const known = MutableHashMap.get(partitions, key)
+    if (Option.isSome(known)) return known.value
+    const name = this.nameOf(key)
+    const partition = Lend.unsafeAddPartition(pool, name, this.open(key, name), () => {
+      MutableHashMap.remove(partitions, key)
+      pool.partitions.delete(partition)
+    })
+    MutableHashMap.set(partitions, key, partition)
+    return partition
+  }
+
+  toJSON(): unknown {
+    const keys = MutableHashMap.size(this.partitions)
+    return {
+      _id: "holdfast/KeyedPool",
+      name: this.name,
+      keys,
+      ...State.unsafeTotalStats(this.pool)
+    }
+  }
+}
 
 /**
  * Makes a keyed pool in this scope. Nothing is opened until a key is asked for.
@@ -114,38 +200,54 @@ export function make<K, A, E, R, R2 = never, R3 = never>(
   never,
   Scope.Scope | Exclude<R, Scope.Scope> | R2 | R3
 > {
-  const { acquire, maxPerKey, maxTotal = Infinity, releaseDeadline } = options
+  const { acquire, maxPerKey, maxTotal, releaseDeadline } = options
+  const limits = { maxPerKey, maxTotal }
   const site = Ledger.unsafeSite(2)
-  // MASK: the pool and its closing are one step; nothing waits.
+  // MASK: the pool and its closing are one step.
   return Effect.uninterruptible(Effect.gen(function*() {
     const context = yield* Effect.context<Exclude<R, Scope.Scope>>()
-    const engine = yield* Pool.makeEngine<A, E, R2, R3>(
-      "KeyedPool.make",
-      { maxPerKey: Rule.integer(1), maxTotal: Rule.integer(1) },
-      options,
-      maxPerKey,
-      maxTotal
-    )
-    const shelves = MutableHashMap.empty<K, Pool.Machine.Shelf<A, E | Pool.PoolError>>()
-    yield* Effect.addFinalizer(() => Pool.Machine.closeEngine(engine))
-    const shelfOf = (key: K): Pool.Machine.Shelf<A, E | Pool.PoolError> => {
-      const known = MutableHashMap.get(shelves, key)
-      if (Option.isSome(known)) return known.value
-      const name = nameOf(engine.name, key)
-      const open = Pool.opening(name, Effect.suspend(() => acquire(key)), releaseDeadline, site)
-      const shelf = Pool.Machine.unsafeAddShelf(engine, name, Effect.provide(open, context), () => {
-        MutableHashMap.remove(shelves, key)
-        engine.shelves.delete(shelf)
-      })
-      MutableHashMap.set(shelves, key, shelf)
-      return shelf
-    }
-    return { name: engine.name, maxPerKey, maxTotal, engine, shelves, shelfOf }
+    const pool = yield* Closing.makeState<A, E, R2, R3>("KeyedPool.make", options, limits, quota)
+    return new KeyedPoolHandle<K, A, E>(pool, (key, name) =>
+      Effect.provide(
+        Items.opening(name, Effect.suspend(() => acquire(key)), releaseDeadline, site),
+        context
+      ))
   }))
 }
 
 /**
- * Runs `f` with an item of this key and gives it back, whatever the exit. The hot path: no `Scope`, no lookup but the key's.
+ * `make` as a layer.
+ *
+ * **Interruption**, **Errors**, **Cost** — as `make`.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export function layer<I, K, A, E, R, R2 = never, R3 = never>(
+  tag: Context.Tag<I, KeyedPool<K, A, E | Pool.PoolClosed>>,
+  options: Options<K, A, E, R, R2, R3> & Pool.NoTimeouts & Pool.NoMaxWaiters
+): Layer.Layer<I, never, Exclude<R, Scope.Scope> | R2 | R3>
+export function layer<I, K, A, E, R, R2 = never, R3 = never>(
+  tag: Context.Tag<I, KeyedPool<K, A, E | Pool.PoolClosed | Pool.PoolTimeout>>,
+  options: Options<K, A, E, R, R2, R3> & Pool.NoMaxWaiters
+): Layer.Layer<I, never, Exclude<R, Scope.Scope> | R2 | R3>
+export function layer<I, K, A, E, R, R2 = never, R3 = never>(
+  tag: Context.Tag<I, KeyedPool<K, A, E | Pool.PoolError>>,
+  options: Options<K, A, E, R, R2, R3>
+): Layer.Layer<I, never, Exclude<R, Scope.Scope> | R2 | R3>
+export function layer<I, K, A, E, R, R2 = never, R3 = never>(
+  tag: Context.Tag<I, KeyedPool<K, A, E | Pool.PoolError>>,
+  options: Options<K, A, E, R, R2, R3>
+): Layer.Layer<I, never, Exclude<R, Scope.Scope> | R2 | R3> {
+  return Layer.scoped(tag, make(options)) as Layer.Layer<
+    I,
+    never,
+    Exclude<R, Scope.Scope> | R2 | R3
+  >
+}
+
+/**
+ * Runs `f` with an item of this key and gives it back, whatever the exit. The hot path: it makes no `Scope`.
  *
  * **Interruption**, **Errors**, **Cost** — as `Pool.use`.
  *
@@ -155,28 +257,79 @@ export function make<K, A, E, R, R2 = never, R3 = never>(
 export const use: {
   <K, A, B, E2, R2>(
     key: K,
-    f: (item: A) => Effect.Effect<B, E2, R2>
+    f: (item: A) => Effect.Effect<B, E2, R2>,
+    options?: Pool.UnboundedWait
   ): <E>(self: KeyedPool<K, A, E>) => Effect.Effect<B, E | E2, R2>
+  <K, A, B, E2, R2>(
+    key: K,
+    f: (item: A) => Effect.Effect<B, E2, R2>,
+    options: Pool.BoundedWait
+  ): <E>(self: KeyedPool<K, A, E>) => Effect.Effect<B, E | E2 | Pool.PoolTimeout, R2>
+  <K, A, E, B, E2, R2>(
+    self: KeyedPool<K, A, E>,
+    key: K,
+    f: (item: A) => Effect.Effect<B, E2, R2>,
+    options?: Pool.UnboundedWait
+  ): Effect.Effect<B, E | E2, R2>
+  <K, A, E, B, E2, R2>(
+    self: KeyedPool<K, A, E>,
+    key: K,
+    f: (item: A) => Effect.Effect<B, E2, R2>,
+    options: Pool.BoundedWait
+  ): Effect.Effect<B, E | E2 | Pool.PoolTimeout, R2>
+} = dual(
+  ([, , third]) => typeof third === "function",
+  <K, A, E, B, E2, R2>(
+    self: KeyedPool<K, A, E>,
+    key: K,
+    f: (item: A) => Effect.Effect<B, E2, R2>,
+    options?: WaitOptions
+  ): Effect.Effect<B, E | E2, R2> => {
+    const site = Lend.siteOf(self.pool)
+    checkWait("KeyedPool.use", options)
+    // MASK: from the taking to the giving back; the wait and `f` are restored. The partition is looked up in the step that takes:
+    // it may go with its last item.
+    return Effect.uninterruptibleMask((restore) =>
+      Lend.useInMask(self.partitionOf(key), f, site, restore, options)
+    )
+  }
+)
+
+/**
+ * `use`, if an item of this key is idle and fit and there is no waiter; otherwise none, at once. It never waits and never opens.
+ *
+ * **Details**, **Interruption**, **Errors**, **Cost** — as `Pool.tryUse`.
+ *
+ * @category operations
+ * @since 0.1.0
+ */
+export const tryUse: {
+  <K, A, B, E2, R2>(
+    key: K,
+    f: (item: A) => Effect.Effect<B, E2, R2>
+  ): <E>(self: KeyedPool<K, A, E>) => Effect.Effect<Option.Option<B>, E | E2, R2>
   <K, A, E, B, E2, R2>(
     self: KeyedPool<K, A, E>,
     key: K,
     f: (item: A) => Effect.Effect<B, E2, R2>
-  ): Effect.Effect<B, E | E2, R2>
+  ): Effect.Effect<Option.Option<B>, E | E2, R2>
 } = dual(
   3,
   <K, A, E, B, E2, R2>(
     self: KeyedPool<K, A, E>,
     key: K,
     f: (item: A) => Effect.Effect<B, E2, R2>
-  ): Effect.Effect<B, E | E2, R2> => {
-    const site = Pool.Machine.siteOf(self.engine)
-    // MASK: from the taking to the giving back; the wait and `f` are restored. The shelf is looked up in the step that takes:
-    // it may go with its last item.
+  ): Effect.Effect<Option.Option<B>, E | E2, R2> => {
+    const site = Lend.siteOf(self.pool)
+    // MASK: as `use`.
     return Effect.uninterruptibleMask((restore) =>
-      Pool.Machine.useInMask(self.shelfOf(key), f, site, restore)
+      Lend.tryUseInMask(self.partitionOf(key), f, site, restore)
     )
   }
 )
+
+const isKeyedPool = (value: unknown): boolean =>
+  typeof value === "object" && value !== null && TypeId in value
 
 /**
  * An item of this key for as long as the scope lives.
@@ -187,25 +340,82 @@ export const use: {
  * @since 0.1.0
  */
 export const get: {
-  <K>(key: K): <A, E>(self: KeyedPool<K, A, E>) => Effect.Effect<A, E, Scope.Scope>
-  <K, A, E>(self: KeyedPool<K, A, E>, key: K): Effect.Effect<A, E, Scope.Scope>
+  <K>(
+    key: K,
+    options?: Pool.UnboundedWait
+  ): <A, E>(self: KeyedPool<K, A, E>) => Effect.Effect<A, E, Scope.Scope>
+  <K>(
+    key: K,
+    options: Pool.BoundedWait
+  ): <A, E>(self: KeyedPool<K, A, E>) => Effect.Effect<A, E | Pool.PoolTimeout, Scope.Scope>
+  <K, A, E>(
+    self: KeyedPool<K, A, E>,
+    key: K,
+    options?: Pool.UnboundedWait
+  ): Effect.Effect<A, E, Scope.Scope>
+  <K, A, E>(
+    self: KeyedPool<K, A, E>,
+    key: K,
+    options: Pool.BoundedWait
+  ): Effect.Effect<A, E | Pool.PoolTimeout, Scope.Scope>
 } = dual(
-  2,
-  <K, A, E>(self: KeyedPool<K, A, E>, key: K): Effect.Effect<A, E, Scope.Scope> => {
-    const site = Pool.Machine.siteOf(self.engine)
-    return Pool.Machine.takeInScope(
-      () => nameOf(self.name, key),
-      () => self.shelfOf(key),
-      site,
-      Pool.Machine.ownInScope
-    )
+  ([first]) => isKeyedPool(first),
+  <K, A, E>(
+    self: KeyedPool<K, A, E>,
+    key: K,
+    options?: WaitOptions
+  ): Effect.Effect<A, E, Scope.Scope> => {
+    const site = Lend.siteOf(self.pool)
+    checkWait("KeyedPool.get", options)
+    const partitionOf = () => self.partitionOf(key)
+    return Lend.takeInScope(() => self.nameOf(key), partitionOf, site, Lend.ownInScope, options)
   }
 )
 
 /**
- * Neither this item nor, if it is out, its next return is lent again. `false` if it is none of the pool's, or was invalid.
+ * An item of this key that is given back by `release`, or by the scope at the latest.
  *
- * **Interruption** — never waits. **Errors** — none. **Cost** — looks at every item of every key, by identity.
+ * **Interruption**, **Errors**, **Cost** — as `Pool.lease`.
+ *
+ * @category operations
+ * @since 0.1.0
+ */
+export const lease: {
+  <K>(
+    key: K,
+    options?: Pool.UnboundedWait
+  ): <A, E>(self: KeyedPool<K, A, E>) => Effect.Effect<Pool.Lease<A>, E, Scope.Scope>
+  <K>(key: K, options: Pool.BoundedWait): <A, E>(
+    self: KeyedPool<K, A, E>
+  ) => Effect.Effect<Pool.Lease<A>, E | Pool.PoolTimeout, Scope.Scope>
+  <K, A, E>(
+    self: KeyedPool<K, A, E>,
+    key: K,
+    options?: Pool.UnboundedWait
+  ): Effect.Effect<Pool.Lease<A>, E, Scope.Scope>
+  <K, A, E>(
+    self: KeyedPool<K, A, E>,
+    key: K,
+    options: Pool.BoundedWait
+  ): Effect.Effect<Pool.Lease<A>, E | Pool.PoolTimeout, Scope.Scope>
+} = dual(
+  ([first]) => isKeyedPool(first),
+  <K, A, E>(
+    self: KeyedPool<K, A, E>,
+    key: K,
+    options?: WaitOptions
+  ): Effect.Effect<Pool.Lease<A>, E, Scope.Scope> => {
+    const site = Lend.siteOf(self.pool)
+    checkWait("KeyedPool.lease", options)
+    const partitionOf = () => self.partitionOf(key)
+    return Lend.takeInScope(() => self.nameOf(key), partitionOf, site, Lend.leaseInScope, options)
+  }
+)
+
+/**
+ * This item is never lent again. `false` if the pool does not have it, or if it was invalid already.
+ *
+ * **Cost** — looks at every item of every key, by identity.
  *
  * @category operations
  * @since 0.1.0
@@ -216,18 +426,13 @@ export const invalidate: {
 } = dual(
   2,
   <K, A, E>(self: KeyedPool<K, A, E>, item: A): Effect.Effect<boolean> =>
-    Effect.sync(() => {
-      for (const shelf of self.engine.shelves) {
-        if (Pool.Machine.unsafeInvalidateIn(shelf, item)) return true
-      }
-      return false
-    })
+    Effect.sync(() => Lend.unsafeInvalidateValue(self.pool, item))
 )
 
 /**
- * None of the items this key has now, nor those being opened for it, is lent again.
+ * No item that exists or is being opened now for this key is lent again.
  *
- * **Interruption** — never waits. **Errors** — none. **Cost** — O(idle of the key).
+ * **Cost** — O(idle of the key).
  *
  * @category operations
  * @since 0.1.0
@@ -239,71 +444,81 @@ export const invalidateKey: {
   2,
   <K, A, E>(self: KeyedPool<K, A, E>, key: K): Effect.Effect<void> =>
     Effect.sync(() => {
-      const shelf = MutableHashMap.get(self.shelves, key)
-      if (Option.isSome(shelf)) Pool.Machine.unsafeInvalidateAllIn(shelf.value)
+      const partition = MutableHashMap.get(self.partitions, key)
+      if (Option.isSome(partition)) Lend.unsafeInvalidateAll(partition.value)
     })
 )
 
 /**
  * All keys together, exact at this instant; `max` is `maxTotal`, or `maxPerKey` if that has no bound.
  *
- * **Interruption** — never waits. **Errors** — none. **Cost** — O(keys in use).
+ * **Cost** — O(keys in use).
  *
  * @category getters
  * @since 0.1.0
  */
 export const stats = <K, A, E>(self: KeyedPool<K, A, E>): Effect.Effect<Pool.PoolStats> =>
-  Effect.sync(() => Pool.Machine.unsafeEngineStats(self.engine))
+  Effect.sync(() => State.unsafeTotalStats(self.pool))
 
 /**
- * One key, exact at this instant; none if nothing is held, kept or wanted for it. The totals are those of all keys.
+ * One key, exact at this instant; none if it has no items and no waiters. The totals are those of all keys.
  *
- * **Interruption** — never waits. **Errors** — none. **Cost** — one look into the map.
+ * **Cost** — one look into the map.
  *
  * @category getters
  * @since 0.1.0
  */
-export const statsOf: {
+export const statsKey: {
   <K>(key: K): <A, E>(self: KeyedPool<K, A, E>) => Effect.Effect<Option.Option<Pool.PoolStats>>
   <K, A, E>(self: KeyedPool<K, A, E>, key: K): Effect.Effect<Option.Option<Pool.PoolStats>>
 } = dual(
   2,
   <K, A, E>(
-    { shelves }: KeyedPool<K, A, E>,
+    { partitions }: KeyedPool<K, A, E>,
     key: K
   ): Effect.Effect<Option.Option<Pool.PoolStats>> =>
-    Effect.sync(() => Option.map(MutableHashMap.get(shelves, key), Pool.Machine.unsafeShelfStats))
+    Effect.sync(() => Option.map(MutableHashMap.get(partitions, key), State.unsafeStats))
 )
 
 /**
- * How many keys something is held, kept or wanted for.
+ * The holders of items of all keys at this instant.
  *
- * **Interruption** — never waits. **Errors** — none. **Cost** — none.
+ * **Cost** — O(used).
+ *
+ * @category getters
+ * @since 0.1.0
+ */
+export const holders = <K, A, E>(
+  self: KeyedPool<K, A, E>
+): Effect.Effect<ReadonlyArray<Pool.Holder>> => Effect.sync(() => State.unsafeHolders(self.pool))
+
+/**
+ * How many keys have items or waiters.
  *
  * @category getters
  * @since 0.1.0
  */
 export const size = <K, A, E>(self: KeyedPool<K, A, E>): Effect.Effect<number> =>
-  Effect.sync(() => MutableHashMap.size(self.shelves))
+  Effect.sync(() => MutableHashMap.size(self.partitions))
 
 /**
- * Waits until nobody holds or waits for an item and none is being opened, checked or destroyed, of whatever key.
+ * Waits until no item of any key is held, waited for, being opened, checked or destroyed.
  *
- * **Interruption** — Waiting: stops waiting. **Errors** — none. **Cost** — a look after each change.
+ * **Interruption**, **Cost** — as `Pool.awaitIdle`.
  *
  * @category operations
  * @since 0.1.0
  */
 export const awaitIdle = <K, A, E>(self: KeyedPool<K, A, E>): Effect.Effect<void> =>
-  Pool.Machine.awaitQuiet(self.engine)
+  Closing.awaitQuiet(self.pool)
 
 /**
  * Closes the pool before its scope does, or waits for its end if it is closing already.
  *
- * **Interruption**, **Errors**, **Cost** — as `Pool.close`.
+ * **Interruption**, **Errors** — as `Pool.close`.
  *
  * @category operations
  * @since 0.1.0
  */
 export const close = <K, A, E>(self: KeyedPool<K, A, E>): Effect.Effect<void> =>
-  Pool.Machine.closeEngine(self.engine)
+  Closing.close(self.pool)

@@ -12,7 +12,6 @@
  * COST joining and leaving O(1); a notification runs every test in the set, and costs one look when the set is empty.
  */
 import * as Effect from "effect/Effect"
-import * as FiberId from "effect/FiberId"
 
 export interface Observer {
   readonly isMet: () => boolean
@@ -52,13 +51,9 @@ export const observe = (
   }
 }
 
-/** Waits until `isMet`. A fiber dump shows `blockingOn` as what the fiber waits for. */
-export const wait = (
-  self: Condition,
-  isMet: () => boolean,
-  blockingOn: FiberId.FiberId = FiberId.none
-): Effect.Effect<void> =>
+/** Waits until `isMet`. */
+export const wait = (self: Condition, isMet: () => boolean): Effect.Effect<void> =>
   Effect.async((resume) => {
     const leave = observe(self, () => resume(Effect.void), isMet)
     return Effect.sync(leave)
-  }, blockingOn)
+  })

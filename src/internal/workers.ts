@@ -22,7 +22,6 @@ import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
 import * as FiberId from "effect/FiberId"
 import { identity } from "effect/Function"
-import * as Condition from "./condition.ts"
 
 /** The state of one run, written only by this file. A worker reads `stopped` before it takes the next item. */
 export interface Group<E> {
@@ -38,8 +37,7 @@ export interface Group<E> {
   readonly fibers: Set<Fiber.RuntimeFiber<void, E>>
   /** Those that have ended, in that sequence. */
   readonly ended: Array<Fiber.RuntimeFiber<void, E>>
-  /** Notified when a worker ends, and by `stop` and `finish`. */
-  readonly changed: Condition.Condition
+  wake: (() => void) | undefined
   owner: FiberId.FiberId
 }
 
@@ -57,14 +55,13 @@ export const makeGroup = <E>(): Group<E> => ({
   failures: [],
   fibers: new Set(),
   ended: [],
-  changed: Condition.make(),
+  wake: undefined,
   owner: FiberId.none
 })
 
 /** No new item starts; running items continue. */
 export const stop = <E>(group: Group<E>): void => {
   group.stopped = true
-  Condition.notify(group.changed)
 }
 
 /** No new item starts and every running one is interrupted. Does not wait. */
@@ -80,7 +77,7 @@ export const cut = <E>(group: Group<E>): void => {
 export const finish = <E>(group: Group<E>): void => {
   group.stopped = true
   group.isFinished = true
-  Condition.notify(group.changed)
+  group.wake?.()
 }
 
 /** After `run` has failed: whether its caller was interrupted, while it waited or before it could begin. */
@@ -100,11 +97,16 @@ const idsOf = (ids: ReadonlyArray<FiberId.FiberId>, from: number, to: number): F
   return FiberId.combine(idsOf(ids, from, middle), idsOf(ids, middle, to))
 }
 
-/** A fiber dump shows the workers that were alive when this wait began. */
-const until = <E>(group: Group<E>, isMet: () => boolean): Effect.Effect<void> =>
+/** A fiber dump shows the workers that were alive when this wait began as what the caller is blocked on. */
+const until = <E>(group: Group<E>, isOver: () => boolean): Effect.Effect<void> =>
   Effect.suspend(() => {
     const ids = Array.from(group.fibers, (fiber) => fiber.id())
-    return Condition.wait(group.changed, isMet, idsOf(ids, 0, ids.length))
+    return Effect.async<void>((resume) => {
+      group.wake = () => {
+        if (isOver()) resume(Effect.void)
+      }
+      group.wake()
+    }, idsOf(ids, 0, ids.length))
   })
 
 /** Waits for the workers to end. For a grace period: bound it from outside. */
@@ -142,7 +144,7 @@ const enlist = <E>(
       cut(group)
     }
     group.alive--
-    Condition.notify(group.changed)
+    group.wake?.()
   })
   // It may have run, and the others been interrupted, between its fork and here.
   if (group.isCut) fiber.unsafeInterruptAsFork(group.owner)

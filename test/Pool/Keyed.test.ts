@@ -1,6 +1,7 @@
 import { describe, expect, it } from "@effect/vitest"
-import { Data, Deferred, Effect, Exit, Fiber, Option, Scope, TestClock } from "effect"
+import { Context, Data, Deferred, Effect, Exit, Fiber, Option, Scope, TestClock } from "effect"
 import * as fc from "fast-check"
+import type * as Pool from "holdfast/Pool"
 import * as KeyedPool from "holdfast/Pool/Keyed"
 
 const settle = Effect.repeatN(Effect.yieldNow(), 30)
@@ -46,7 +47,7 @@ describe("KeyedPool", () => {
       const holders = []
       for (const key of ["a", "a", "a", "b", "c"]) holders.push(yield* hold(pool, key))
       expect(yield* KeyedPool.stats(pool)).toMatchObject({ max: 3, size: 3, used: 3, pending: 2 })
-      expect(Option.getOrThrow(yield* KeyedPool.statsOf(pool, "a")))
+      expect(Option.getOrThrow(yield* KeyedPool.statsKey(pool, "a")))
         .toMatchObject({ max: 2, used: 2, pending: 1 })
       expect(state.mostLive).toBe(3)
       for (const { release } of holders) yield* release
@@ -101,7 +102,7 @@ describe("KeyedPool", () => {
       yield* TestClock.adjust("2 minutes")
       expect(yield* KeyedPool.size(pool)).toBe(0)
       expect(state.live).toBe(0)
-      expect(yield* KeyedPool.statsOf(pool, "key 1")).toEqual(Option.none())
+      expect(yield* KeyedPool.statsKey(pool, "key 1")).toEqual(Option.none())
     }))
 
   it.scoped("KeyedPool-3: neither does one whose opening failed, whose waiter left, or that came too late", () =>
@@ -173,6 +174,43 @@ describe("KeyedPool", () => {
       expect(yield* KeyedPool.stats(pool)).toMatchObject({ idle: 1, used: 0 })
     }))
 
+  it.scoped("tryUse, lease and holders work by key; a wait has its bound; a layer provides it", () =>
+    Effect.gen(function*() {
+      const { acquire, state } = source()
+      const pool = yield* KeyedPool.make({ name: "hosts", acquire, maxPerKey: 1 })
+      const attempt = KeyedPool.tryUse(pool, "a", ({ key }) => Effect.succeed(key))
+      expect(yield* attempt).toEqual(Option.none())
+      expect(yield* KeyedPool.size(pool)).toBe(0)
+      yield* Effect.scoped(Effect.gen(function*() {
+        const lease = yield* KeyedPool.lease(pool, "a")
+        expect((yield* KeyedPool.holders(pool)).length).toBe(1)
+        expect(yield* attempt).toEqual(Option.none())
+        const late = yield* Effect.fork(
+          Effect.flip(KeyedPool.use(pool, "a", () => Effect.void, { acquireTimeout: "1 second" }))
+        )
+        yield* TestClock.adjust("1 second")
+        expect(yield* Fiber.join(late)).toMatchObject({ _tag: "PoolTimeout", pool: "hosts[a]" })
+        yield* lease.release
+        expect(yield* KeyedPool.holders(pool)).toEqual([])
+      }))
+      expect(yield* attempt).toEqual(Option.some("a"))
+      expect(JSON.parse(JSON.stringify(pool)))
+        .toMatchObject({ _id: "holdfast/KeyedPool", name: "hosts", keys: 1, idle: 1 })
+      expect(yield* pool.pipe(KeyedPool.get("a"), Effect.scoped)).toMatchObject({ key: "a" })
+
+      class Hosts extends Context.Tag("Hosts")<
+        Hosts,
+        KeyedPool.KeyedPool<string, { readonly key: string }, Pool.PoolClosed>
+      >() {}
+      const live = KeyedPool.layer(Hosts, {
+        acquire: (key: string): Effect.Effect<{ readonly key: string }, never, Scope.Scope> =>
+          acquire(key),
+        maxPerKey: 1
+      })
+      yield* Effect.provide(Effect.flatMap(Hosts, KeyedPool.use("b", () => Effect.void)), live)
+      expect(state.closed).toEqual(["b"])
+    }))
+
   it("options that cannot be are refused by name", () => {
     const make = (options: object) => () =>
       Effect.runSync(Effect.scoped(
@@ -225,7 +263,7 @@ describe("KeyedPool", () => {
             if (state.live > maxTotal) wrong.push(`${state.live} live of ${maxTotal}`)
             for (const key of ["a", "b", "c", "d"]) {
               const { size } = Option.getOrElse(
-                yield* KeyedPool.statsOf(pool, key),
+                yield* KeyedPool.statsKey(pool, key),
                 () => ({ size: 0 })
               )
               if (size > maxPerKey) wrong.push(`${size} of ${key}, at most ${maxPerKey}`)

@@ -153,7 +153,7 @@ export const mutants: ReadonlyArray<Mutant> = [
   ),
   mutant(
     "an item that came back stays in the ledger",
-    "internal/poolFlow.ts",
+    "Pool/lend.ts",
     "  item.hold?.left()\n",
     "",
     "Pool.use"
@@ -459,21 +459,21 @@ export const mutants: ReadonlyArray<Mutant> = [
   withoutMask(
     "Pool.use without its mask",
     "Pool.ts",
-    "(restore) => Flow.useInMask(shelf, f, site, restore))",
+    "(restore) =>\n      Lend.useInMask(partition, f, site, restore, options)\n    )",
     "Pool.use"
   ),
   mutant(
     "the wait for an item is restored as a whole, grant and all",
-    "internal/poolFlow.ts",
-    "    waitInMask(shelf, fiber, site, restore),\n    // suspend",
-    "    restore(waitInMask(shelf, fiber, site, restore)),\n    // suspend",
+    "Pool/lend.ts",
+    "    waitInMask(partition, fiber, site, restore, options),\n    // suspend",
+    "    restore(waitInMask(partition, fiber, site, restore, options)),\n    // suspend",
     "Pool.use"
   ),
   mutant(
     "an item is registered with its scope one step late",
-    "internal/poolFlow.ts",
-    "          takeInMask(shelfOf, site, restore),\n          (item) => own(",
-    "          Effect.zipLeft(takeInMask(shelfOf, site, restore), restore(Effect.yieldNow())),\n          (item) => own(",
+    "Pool/lend.ts",
+    "          takeInMask(partitionOf, site, restore, options),\n          (item) => own(",
+    "          Effect.zipLeft(takeInMask(partitionOf, site, restore, options), restore(Effect.yieldNow())),\n          (item) => own(",
     "Pool.get"
   ),
   // Exit stacks.

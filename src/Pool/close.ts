@@ -1,0 +1,131 @@
+/**
+ * close: the making of a pool's state and its end.
+ *
+ * INVARIANTS those of Pool.ts, named where they are kept.
+ */
+import * as Deferred from "effect/Deferred"
+import * as Effect from "effect/Effect"
+import * as FiberId from "effect/FiberId"
+import * as Option from "effect/Option"
+import * as Runtime from "effect/Runtime"
+import * as RuntimeFlags from "effect/RuntimeFlags"
+import type * as Scope from "effect/Scope"
+import * as Condition from "../internal/condition.ts"
+import { exitWithin } from "../internal/deadline.ts"
+import * as Timers from "../internal/timers.ts"
+import { PoolClosed, PoolClosedByHolder, PoolLeak, refusal } from "./errors.ts"
+import { destroyIdle, refuseHead } from "./lend.ts"
+import { makeMeter } from "./meter.ts"
+import * as Options from "./options.ts"
+import {
+  describeHolder,
+  holderOf,
+  isQuiet,
+  lentItems,
+  notify,
+  type Quota,
+  type State,
+  unsafeHolders,
+  unsafeTotalStats,
+  warn
+} from "./state.ts"
+
+/** The state of a pool, which closes with the scope. To be run in a masked region. */
+export const makeState = <A, E, R2, R3>(
+  where: string,
+  settings: Options.Settings<A, R2, R3>,
+  limits: Readonly<Record<string, number | undefined>>,
+  quota: Quota | undefined
+): Effect.Effect<State<A, E>, never, R2 | R3 | Scope.Scope> =>
+  Effect.withFiberRuntime<State<A, E>, never, R2 | R3>((maker) =>
+    Effect.flatMap(Effect.runtime<R2 | R3>(), (runtime) => {
+      const options = Options.resolve(where, settings, limits, runtime.context)
+      const { idleTimeout, leakAfter, maxLifetime, name, validate } = options
+      const { metrics = false } = settings
+      const meter = metrics === false
+        ? undefined
+        : makeMeter(metrics === true ? "pool" : metrics, name)
+      // MASK: a fiber of the pool is cut only where it says so itself, never before its first step.
+      const masked = Runtime.disableRuntimeFlag(runtime, RuntimeFlags.Interruption)
+      return Effect.map(Effect.clock, (clock): State<A, E> => ({
+        options,
+        quota: options.maxTotal === Infinity ? undefined : quota,
+        meter,
+        clock,
+        isTimed: validate !== undefined || meter !== undefined || options.maxTotal !== Infinity
+          || Math.min(leakAfter, maxLifetime, idleTimeout) !== Infinity,
+        // Never in the step that forks: that step settles the state first.
+        fork: (effect) => Runtime.runFork(masked, effect, { immediate: false }),
+        maker,
+        timers: Timers.make(clock),
+        changes: Condition.make(),
+        ended: Deferred.unsafeMake(FiberId.none),
+        partitions: new Set(),
+        waiters: new Map(),
+        totals: {
+          created: 0,
+          destroyed: 0,
+          createFailures: 0,
+          timeouts: 0,
+          cancelledWaits: 0,
+          leaks: 0
+        },
+        size: 0,
+        closing: 0,
+        isClosed: false,
+        lastId: 0,
+        timer: undefined,
+        wakeAt: Infinity
+      }))
+    })
+  ).pipe(Effect.tap((pool) => Effect.addFinalizer(() => close(pool))))
+
+const beginClosing = <A, E>(pool: State<A, E>): void => {
+  if (pool.isClosed) return
+  // INVARIANT Pool-6: from this step on nothing is lent.
+  pool.isClosed = true
+  if (pool.timer !== undefined) Timers.stop(pool.timer)
+  for (const partition of pool.partitions) {
+    partition.backoff?.unsafeInterruptAsFork(FiberId.none)
+    while (partition.queue.head !== undefined) {
+      refuseHead(partition, refusal(new PoolClosed({ pool: partition.name })))
+    }
+    for (const { fiber } of partition.opening) fiber?.unsafeInterruptAsFork(FiberId.none)
+    destroyIdle(partition, "shutdown")
+  }
+  pool.fork(
+    Effect.flatMap(Effect.exit(shutDown(pool)), (exit) => Deferred.done(pool.ended, exit))
+  )
+  notify(pool)
+}
+
+const shutDown = <A, E>(pool: State<A, E>): Effect.Effect<void> => {
+  const { interruptHolders, name, shutdownTimeout } = pool.options
+  const drained = exitWithin(Condition.wait(pool.changes, () => pool.size === 0), shutdownTimeout)
+  const leaked = Effect.suspend(() =>
+    Effect.die(
+      new PoolLeak({ pool: name, holders: unsafeHolders(pool), stats: unsafeTotalStats(pool) })
+    )
+  )
+  return Effect.flatMap(drained, (inTime) => {
+    if (Option.isSome(inTime)) return Effect.void
+    const holders = unsafeHolders(pool).map(describeHolder).join("; ")
+    warn(pool, `Pool "${name}": still held at shutdown by ${holders}`)
+    if (!interruptHolders) return leaked
+    for (const { holder } of lentItems(pool)) holder?.unsafeInterruptAsFork(FiberId.none)
+    return Effect.flatMap(drained, (late) => Option.isSome(late) ? Effect.void : leaked)
+  })
+}
+
+/** Begins closing, once, and waits for its end. */
+export const close = <A, E>(pool: State<A, E>): Effect.Effect<void> =>
+  Effect.withFiberRuntime((fiber) => {
+    beginClosing(pool)
+    const own = lentItems(pool).find(({ holder }) => holder === fiber)
+    return own === undefined
+      ? Deferred.await(pool.ended)
+      : Effect.die(new PoolClosedByHolder({ pool: pool.options.name, holder: holderOf(own) }))
+  })
+
+export const awaitQuiet = <A, E>(pool: State<A, E>): Effect.Effect<void> =>
+  Condition.wait(pool.changes, () => isQuiet(pool))

@@ -1,0 +1,290 @@
+/**
+ * items: opens, checks, resets and destroys items, in fibers of the pool.
+ *
+ * DESIGN. Each function changes the state in the step of its call, starts a fiber, and calls `then` in the step in which that has
+ * ended; lend.ts decides what follows. No borrower's interruption reaches these fibers: they start uninterruptible, and only
+ * `acquire`, a check and a reset may be cut.
+ *
+ * INVARIANTS those of Pool.ts, named where they are kept.
+ */
+import * as Cause from "effect/Cause"
+import type * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as FiberId from "effect/FiberId"
+import * as Option from "effect/Option"
+import * as Random from "effect/Random"
+import * as Schedule from "effect/Schedule"
+import * as Scope from "effect/Scope"
+import { exitWithin, releaseDeadlineOf } from "../internal/deadline.ts"
+import { withFailure } from "../internal/exit.ts"
+import * as Release from "../internal/release.ts"
+import * as Ledger from "../Ledger.ts"
+import {
+  type Item,
+  nowOf,
+  type Opened,
+  type Opening,
+  type Partition,
+  type Reason,
+  type State,
+  unlink,
+  warn
+} from "./state.ts"
+
+/**
+ * Acquires one item in a scope of its own. Its close releases that scope, within the deadline, and gives the exit of that. Both must
+ * run inside an uninterruptible region.
+ */
+export const opening = <A, E, R>(
+  name: string,
+  acquire: Effect.Effect<A, E, R>,
+  releaseDeadline: Duration.DurationInput | undefined,
+  site: Ledger.Site | undefined
+): Effect.Effect<Opened<A>, E, Exclude<R, Scope.Scope>> =>
+  Effect.withFiberRuntime<Opened<A>, E, Exclude<R, Scope.Scope>>((fiber) => {
+    const ledger = Ledger.unsafeInForce(fiber)
+    const entry = ledger?.unsafeAcquiring("pool item", name, { site })
+    const recorded = entry && ledger && { entry, ledger }
+    const deadline = releaseDeadlineOf({ releaseDeadline })
+    const release = { kind: "pool item", name, deadline, site }
+    return Effect.flatMap(
+      Scope.make(),
+      (scope) =>
+        Effect.matchCauseEffect(Effect.interruptible(Scope.extend(acquire, scope)), {
+          onFailure: (cause) => {
+            const failed = Exit.failCause(cause)
+            return Effect.flatMap(
+              Release.run(release, () => Scope.close(scope, failed), failed),
+              (closed) => {
+                const exit = Exit.isSuccess(closed) ? failed : withFailure(failed, closed.cause)
+                recorded?.ledger.unsafeGaveUp(recorded.entry, cause)
+                return exit
+              }
+            )
+          },
+          onSuccess: (value) => {
+            recorded?.ledger.unsafeHeld(recorded.entry)
+            const close = Effect.suspend(() =>
+              Release.run({ ...release, recorded }, () => Scope.close(scope, Exit.void), Exit.void)
+            )
+            return Effect.succeed({ value, close })
+          }
+        })
+    )
+  })
+
+const itemOf = <A, E>(
+  partition: Partition<A, E>,
+  { close, value }: Opened<A>,
+  { generation }: Opening,
+  random: number
+): Item<A, E> => {
+  const { jitter, keepAlive, maxLifetime } = partition.pool.options
+  const now = nowOf(partition.pool)
+  return {
+    value,
+    close,
+    partition,
+    generation,
+    expiresAt: Math.ceil(now + maxLifetime * (1 - random * jitter)),
+    keepAliveEvery: Math.ceil(keepAlive * (1 - random * 0.1)),
+    isInvalid: false,
+    uses: 0,
+    idleSince: now,
+    soundSince: now,
+    keepAliveAt: Infinity,
+    holder: undefined,
+    lentAt: 0,
+    isWarnedOf: false,
+    site: undefined,
+    hold: undefined,
+    list: undefined,
+    previous: undefined,
+    next: undefined
+  }
+}
+
+const endOpening = <A, E>(partition: Partition<A, E>, opening: Opening): void => {
+  opening.hasEnded = true
+  partition.opening.delete(opening)
+}
+
+/** Opens an item. `then` gets it, on no list, or the failure. */
+export const open = <A, E>(
+  partition: Partition<A, E>,
+  then: (opening: Opening, exit: Exit.Exit<Item<A, E>, E>) => void
+): Opening => {
+  const { pool } = partition
+  const startedAt = nowOf(pool)
+  const opening: Opening = {
+    generation: partition.generation,
+    startedAt,
+    deadline: startedAt + pool.options.createTimeout,
+    hasEnded: false,
+    isUnwanted: false,
+    fiber: undefined
+  }
+  partition.opening.add(opening)
+  pool.size++
+  const opened = (one: Opened<A>, random: number): Effect.Effect<void> => {
+    pool.totals.created++
+    if (opening.hasEnded) {
+      // Later than its `createTimeout`.
+      return Effect.map(one.close, () => {
+        pool.totals.destroyed++
+      })
+    }
+    return Effect.sync(() => {
+      endOpening(partition, opening)
+      const item = itemOf(partition, one, opening, random)
+      partition.items.add(item)
+      pool.meter?.created(item.idleSince - startedAt)
+      stopBackingOff(partition)
+      then(opening, Exit.succeed(item))
+    })
+  }
+  const failed = (cause: Cause.Cause<E>): void => {
+    if (opening.hasEnded) return
+    endOpening(partition, opening)
+    pool.size--
+    then(opening, Exit.failCause(cause))
+  }
+  opening.fiber = pool.fork(
+    Effect.flatMap(Random.next, (random) =>
+      Effect.matchCauseEffect(partition.open, {
+        onFailure: (cause) => Effect.sync(() => failed(cause)),
+        onSuccess: (one) => opened(one, random)
+      }))
+  )
+  return opening
+}
+
+/** The slot is free in this step, even if the opening ignores its interruption. */
+export const abandon = <A, E>(partition: Partition<A, E>, opening: Opening): void => {
+  endOpening(partition, opening)
+  partition.pool.size--
+  opening.fiber?.unsafeInterruptAsFork(FiberId.none)
+}
+
+/** Interrupts the newest opening that is not unwanted yet. */
+export const interruptNewest = <A, E>(partition: Partition<A, E>): void => {
+  const newest = Array.from(partition.opening).findLast(({ isUnwanted }) => !isUnwanted)
+  if (newest === undefined) return
+  newest.isUnwanted = true
+  newest.fiber?.unsafeInterruptAsFork(FiberId.none)
+}
+
+/** Waits, as the schedule says, before the next refill; a schedule that is done never calls `then`. */
+export const backOff = <A, E>(
+  partition: Partition<A, E>,
+  cause: Cause.Cause<E>,
+  then: () => void
+): void => {
+  const { pool, retry } = partition
+  const next = Effect.flatMap(
+    retry === undefined ? Schedule.driver(pool.options.retry) : Effect.succeed(retry),
+    (driver) => {
+      partition.retry = driver
+      return driver.next(cause)
+    }
+  )
+  const backoff = pool.fork(Effect.map(Effect.exit(Effect.interruptible(next)), (exit) => {
+    if (Exit.isFailure(exit) || partition.backoff !== backoff) return
+    partition.backoff = undefined
+    then()
+  }))
+  partition.backoff = backoff
+}
+
+const stopBackingOff = <A, E>(partition: Partition<A, E>): void => {
+  partition.retry = undefined
+  partition.backoff?.unsafeInterruptAsFork(FiberId.none)
+  partition.backoff = undefined
+}
+
+/** INVARIANT Pool-7: whether the work ended in time, with the answer that is asked for. */
+const isSound = (
+  work: Effect.Effect<unknown, unknown>,
+  deadline: Duration.Duration,
+  isGood: (answer: unknown) => boolean
+): Effect.Effect<boolean> =>
+  Effect.map(
+    exitWithin(work, deadline),
+    (ended) => Option.isSome(ended) && Exit.isSuccess(ended.value) && isGood(ended.value.value)
+  )
+
+const inspect = <A, E>(
+  item: Item<A, E>,
+  isItSound: Effect.Effect<boolean>,
+  then: (item: Item<A, E>, isSound: boolean) => void
+): void => {
+  const { partition } = item
+  const { pool } = partition
+  unlink(item)
+  partition.checking++
+  pool.fork(Effect.map(isItSound, (isSound) => {
+    partition.checking--
+    if (isSound && pool.isTimed) item.soundSince = nowOf(pool)
+    then(item, isSound)
+  }))
+}
+
+export const check = <A, E>(
+  item: Item<A, E>,
+  then: (item: Item<A, E>, isSound: boolean) => void
+): void => {
+  const { validate, validateTimeout } = item.partition.pool.options
+  if (validate === undefined) throw new Error("Pool-5 broken: nothing to check an item with")
+  const work = Effect.suspend(() => validate(item.value))
+  inspect(item, isSound(work, validateTimeout, (answer) => answer === true), then)
+}
+
+export const reset = <A, E>(
+  item: Item<A, E>,
+  exit: Exit.Exit<unknown, unknown>,
+  then: (item: Item<A, E>, isSound: boolean) => void
+): void => {
+  const { reset, resetTimeout } = item.partition.pool.options
+  if (reset === undefined) throw new Error("Pool-3 broken: nothing to reset an item with")
+  const work = Effect.suspend(() => reset(item.value, exit))
+  inspect(item, isSound(work, resetTimeout, () => true), then)
+}
+
+export const destroy = <A, E>(
+  item: Item<A, E>,
+  reason: Reason,
+  then: (partition: Partition<A, E>) => void
+): void => {
+  const { partition } = item
+  const { pool } = partition
+  unlink(item)
+  partition.closing++
+  pool.closing++
+  pool.fork(Effect.map(item.close, (exit) => {
+    partition.closing--
+    pool.closing--
+    partition.items.delete(item)
+    pool.size--
+    pool.totals.destroyed++
+    pool.meter?.destroyed(reason)
+    if (Exit.isFailure(exit)) {
+      warn(pool, `Pool "${partition.name}": the release of an item failed`, exit.cause)
+    }
+    then(partition)
+  }))
+}
+
+/** Whether `invalidateOn` rules the item out after this use. */
+export const isRuledOut = <A, E>(
+  pool: State<A, E>,
+  exit: Exit.Exit<unknown, unknown>
+): boolean => {
+  try {
+    return pool.options.invalidateOn?.(exit) ?? false
+  } catch (defect) {
+    const what = `Pool "${pool.options.name}": invalidateOn threw; the item is destroyed`
+    warn(pool, what, Cause.die(defect))
+    return true
+  }
+}

@@ -1,0 +1,735 @@
+/**
+ * lend: who gets an item, and when: take, grant, return, refuse, and the one function `reconcile` behind all of them.
+ *
+ * DESIGN. Synchronous functions that leave the state right behind them; work that takes time is a fiber of items.ts that calls one
+ * of them at its end. `decide` looks at a partition and names the next step towards what is wanted (destroy, check, grant, open);
+ * `reconcile` performs steps until there is none. It follows every change that may make something short. A returned item takes the
+ * short way, `offer`. Order among waiters is decided in internal/waitQueue.ts, order among keys in quota.ts.
+ *
+ * INVARIANTS those of Pool.ts and Pool/Keyed.ts, named where they are kept.
+ */
+import * as Cause from "effect/Cause"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as ExecutionStrategy from "effect/ExecutionStrategy"
+import * as Exit from "effect/Exit"
+import * as Option from "effect/Option"
+import * as Scope from "effect/Scope"
+import * as Handover from "../internal/handover.ts"
+import * as Hold from "../internal/hold.ts"
+import { type AnyFiber, currentFiber, isClosed } from "../internal/runtime.ts"
+import * as CapturedSite from "../internal/site.ts"
+import * as Span from "../internal/span.ts"
+import * as Timers from "../internal/timers.ts"
+import * as WaitQueue from "../internal/waitQueue.ts"
+import * as Ledger from "../Ledger.ts"
+import { PoolClosed, PoolExhausted, PoolTimeout, refusal } from "./errors.ts"
+import { dueOf, isStale, nextDue, nextDueOf, nextIdle, unfit } from "./evict.ts"
+import * as Items from "./items.ts"
+import { unlessZero, type WaitOptions } from "./options.ts"
+import {
+  append,
+  borrowTimeOf,
+  type Decision,
+  describeHolder,
+  hasRoom,
+  headOf,
+  holderOf,
+  insertByUse,
+  isFull,
+  type Item,
+  lentItems,
+  makeList,
+  notify,
+  nowOf,
+  type Opened,
+  type Opening,
+  type Partition,
+  type Reason,
+  shortage,
+  type Site,
+  sizeOf,
+  type State,
+  unlink,
+  unsafeStats,
+  type Waiter,
+  warn
+} from "./state.ts"
+
+type Restore = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
+
+/** `unsafeSite` itself, `siteOf`, the function the user calls, and three more if that is data-last in a pipe. */
+const userFrames = 6
+
+/** The line that asks, if leak detection or the ledger wants it. To be called in the function that the user calls. */
+export const siteOf = <A, E>({ options }: State<A, E>): Site | undefined =>
+  options.leakAfter === Infinity
+    ? Ledger.unsafeSite(userFrames)
+    : new CapturedSite.Site(new Error(), Infinity)
+
+// What the ledger records.
+
+/** The partitions whose items a waiter of this one waits for: all, unless its own is as large as it may be. */
+const inTheWayOf = <A, E>(partition: Partition<A, E>): Iterable<Partition<A, E>> =>
+  sizeOf(partition) >= partition.pool.options.max ? [partition] : partition.pool.partitions
+
+/** Whether an item would come for a waiter if all holders ended for whom `letsGo` is true, and all that are not recorded. */
+const mayBeServed = <A, E>(
+  partition: Partition<A, E>,
+  letsGo: (hold: Hold.Hold) => boolean
+): boolean => {
+  for (const other of inTheWayOf(partition)) {
+    // What the pool itself does ends.
+    if (other.opening.size + other.checking + other.closing > 0) return true
+    if (Hold.keepAtMost(other, other.lent.size + other.overdue.size - 1, letsGo)) return true
+  }
+  return false
+}
+
+function* holdsOf(partitions: Iterable<Partition<any, any>>): Iterable<Hold.Hold> {
+  for (const { holds } of partitions) if (holds !== undefined) yield* holds
+}
+
+const recorded = <A, E>(
+  partition: Partition<A, E>,
+  site: Site | undefined
+): Hold.Hold | undefined => {
+  const recorder = Ledger.unsafeInForce()
+  return recorder && new Hold.Hold(recorder, partition, {
+    kind: "pool lease",
+    name: partition.name,
+    amount: 1,
+    site,
+    inTheWay: () => holdsOf(inTheWayOf(partition)),
+    isServedIf: (_, letsGo) => mayBeServed(partition, letsGo)
+  })
+}
+
+// Lending.
+
+const lend = <A, E>(
+  item: Item<A, E>,
+  fiber: AnyFiber | undefined,
+  site: Site | undefined,
+  hold: Hold.Hold | undefined,
+  now: number
+): void => {
+  const { lent, pool } = item.partition
+  item.holder = fiber
+  item.site = site
+  item.hold = hold
+  item.lentAt = now
+  append(lent, item)
+  if (pool.options.leakAfter !== Infinity) arm(pool, now + pool.options.leakAfter)
+}
+
+/** The item has no holder any more, and stands on no list until the caller puts it on one. */
+const unlend = <A, E>(item: Item<A, E>): void => {
+  const { name, pool } = item.partition
+  unlink(item)
+  if (item.isWarnedOf) {
+    item.isWarnedOf = false
+    const { fiber } = holderOf(item)
+    pool.fork(
+      Effect.logInfo(`Pool "${name}": fiber ${fiber} gave back an item after its leak warning`)
+    )
+  }
+  item.hold?.left()
+  item.hold = undefined
+  item.holder = undefined
+  item.site = undefined
+}
+
+/** Lends an idle item in this very step, if there is no waiter and one is fit without a check. */
+export const takeNow = <A, E>(
+  partition: Partition<A, E>,
+  fiber: AnyFiber | undefined,
+  site: Site | undefined
+): Item<A, E> | undefined => {
+  const { pool, queue } = partition
+  // INVARIANT Pool-2: a newcomer passes no waiter.
+  if (queue.size > 0) return undefined
+  const now = borrowTimeOf(pool)
+  for (let item = nextIdle(partition); item !== undefined; item = nextIdle(partition)) {
+    // INVARIANT Pool-5.
+    if (item.expiresAt <= now) {
+      destroy(item, "lifetime")
+      continue
+    }
+    if (isStale(item, now)) return undefined
+    unlink(item)
+    const hold = recorded(partition, site)
+    hold?.granted()
+    lend(item, fiber, site, hold, now)
+    notify(pool)
+    return item
+  }
+  return undefined
+}
+
+const dequeue = <A, E>(partition: Partition<A, E>): Waiter<A, E> => {
+  const waiter = headOf(partition)
+  if (waiter === undefined) throw new Error("Pool-2 broken: no waiter to serve")
+  remove(partition, waiter)
+  return waiter
+}
+
+const grant = <A, E>(item: Item<A, E>): void => {
+  const { partition } = item
+  const { meter } = partition.pool
+  const waiter = dequeue(partition)
+  waiter.item = item
+  lend(item, waiter.fiber, waiter.site, waiter.hold, borrowTimeOf(partition.pool))
+  meter?.waited(nowOf(partition.pool) - waiter.since)
+  WaitQueue.grantHead(partition.queue)
+}
+
+/** The head of the queue gets a failure instead of an item. */
+export const refuseHead = <A, E>(partition: Partition<A, E>, failure: Cause.Cause<E>): void => {
+  const waiter = dequeue(partition)
+  waiter.failure = failure
+  waiter.hold?.left(failure)
+  WaitQueue.grantHead(partition.queue)
+}
+
+/** An item that stands on no list goes to the first waiter, to the idle items, or away. */
+const offer = <A, E>(item: Item<A, E>): void => {
+  const { partition } = item
+  const { options, quota } = partition.pool
+  const now = borrowTimeOf(partition.pool)
+  const reason = unfit(item, now) ?? (quota?.owesSlot(partition) === true ? "evicted" : undefined)
+  if (reason !== undefined) {
+    destroy(item, reason)
+    reconcile(partition)
+  } else if (partition.queue.head !== undefined) {
+    grant(item)
+  } else {
+    insertByUse(partition.idle, item)
+    if (options.keepAlive !== Infinity) item.keepAliveAt = now + item.keepAliveEvery
+    const next = nextDueOf(item)
+    if (next !== Infinity) arm(partition.pool, next)
+  }
+}
+
+export const giveBack = <A, E>(item: Item<A, E>, exit: Exit.Exit<unknown, unknown>): void => {
+  const { pool } = item.partition
+  const now = borrowTimeOf(pool)
+  pool.meter?.used(now - item.lentAt)
+  unlend(item)
+  item.uses++
+  item.idleSince = now
+  item.soundSince = now
+  const { invalidateOn, reset } = pool.options
+  if (invalidateOn !== undefined && Items.isRuledOut(pool, exit)) item.isInvalid = true
+  if (reset !== undefined && unfit(item, now) === undefined) {
+    Items.reset(item, exit, afterReset)
+  } else {
+    offer(item)
+  }
+  notify(pool)
+}
+
+// Reconciling.
+
+/** The next step towards what is wanted of a partition; none if there is nothing to do or no room to do it. Only reads. */
+const decide = <A, E>(partition: Partition<A, E>, now: number): Decision<A, E> | undefined => {
+  const { checking, idle, opening, pool, queue } = partition
+  if (pool.isClosed) return undefined
+  // A waiter for whom a check or an opening is under way is served by that.
+  if (idle.size > 0 && queue.size > checking + opening.size) {
+    const item = nextIdle(partition)!
+    if (item.expiresAt <= now) return { _tag: "destroy", item, reason: "lifetime" }
+    return { _tag: isStale(item, now) ? "check" : "grant", item }
+  }
+  if (pool.quota !== undefined) return pool.quota.next(pool)
+  return shortage(partition) > 0 && hasRoom(partition) ? { _tag: "open", partition } : undefined
+}
+
+const perform = <A, E>(decision: Decision<A, E>): void => {
+  switch (decision._tag) {
+    case "destroy":
+      return destroy(decision.item, decision.reason)
+    case "check":
+      return Items.check(decision.item, afterCheck)
+    case "grant":
+      unlink(decision.item)
+      return grant(decision.item)
+    case "open":
+      return open(decision.partition)
+  }
+}
+
+const reconcile = <A, E>(partition: Partition<A, E>): void => {
+  const now = nowOf(partition.pool)
+  for (
+    let decision = decide(partition, now);
+    decision !== undefined;
+    decision = decide(partition, now)
+  ) perform(decision)
+}
+
+/** After a change that may make something short, possible, or the partition empty. */
+const settle = <A, E>(partition: Partition<A, E>): void => {
+  reconcile(partition)
+  notify(partition.pool)
+  if (sizeOf(partition) + partition.queue.size === 0) partition.forget()
+}
+
+const destroy = <A, E>(item: Item<A, E>, reason: Reason): void =>
+  Items.destroy(item, reason, settle)
+
+const afterInspection = (reason: Reason) => <A, E>(item: Item<A, E>, isSound: boolean): void => {
+  if (isSound) offer(item)
+  else destroy(item, reason)
+  settle(item.partition)
+}
+
+const afterCheck = afterInspection("invalid")
+
+const afterReset = afterInspection("error")
+
+const open = <A, E>(partition: Partition<A, E>): void => {
+  const { deadline } = Items.open(partition, (opening, exit) => {
+    if (Exit.isSuccess(exit)) offer(exit.value)
+    else if (!partition.pool.isClosed && !opening.isUnwanted) hasFailed(partition, exit.cause)
+    settle(partition)
+  })
+  if (deadline !== Infinity) arm(partition.pool, deadline)
+}
+
+/** INVARIANT Pool-4: the first waiter gets the failure, or else the log; it is stored only to be named in timeouts. */
+const hasFailed = <A, E>(partition: Partition<A, E>, failure: Cause.Cause<E>): void => {
+  const { meter, options, totals } = partition.pool
+  // A bare interrupt would look like the waiter's own.
+  const cause = Cause.isInterruptedOnly(failure)
+    ? Cause.die(new Error(`Pool "${partition.name}": opening an item was interrupted from outside`))
+    : failure
+  totals.createFailures++
+  meter?.createFailed()
+  partition.lastFailure = cause
+  if (partition.queue.head !== undefined) return refuseHead(partition, cause)
+  warn(
+    partition.pool,
+    `Pool "${partition.name}": opening an item nobody waits for failed`,
+    cause
+  )
+  if (partition.backoff === undefined && options.minIdle > 0) {
+    Items.backOff(partition, cause, () => settle(partition))
+  }
+}
+
+// Housekeeping: one timer for the earliest deadline of openings, ageing, keep-alive and leaks.
+
+/** Makes sure that the housekeeping runs by `at`. */
+const arm = <A, E>(pool: State<A, E>, at: number): void => {
+  if (pool.wakeAt <= at || pool.isClosed) return
+  const { timer } = pool
+  pool.wakeAt = at
+  pool.timer = Timers.start(pool.timers, at - nowOf(pool), pool.maker, () => housekeep(pool))
+  if (timer !== undefined) Timers.stop(timer)
+}
+
+const housekeep = <A, E>(pool: State<A, E>): void => {
+  pool.timer = undefined
+  if (pool.isClosed) return
+  // What it does must not arm it anew.
+  pool.wakeAt = -Infinity
+  const now = nowOf(pool)
+  let next = Infinity
+  for (const partition of pool.partitions) {
+    doDue(partition, now)
+    next = Math.min(next, nextDue(partition))
+  }
+  pool.wakeAt = Infinity
+  arm(pool, next)
+  notify(pool)
+}
+
+const doDue = <A, E>(partition: Partition<A, E>, now: number): void => {
+  const { idle, lent, pool } = partition
+  for (const opening of partition.opening) {
+    if (opening.deadline <= now) giveUpOn(partition, opening)
+  }
+  for (let item = idle.head; item !== undefined;) {
+    // Read before the item leaves the list.
+    const { next } = item
+    const decision = dueOf(item, now)
+    if (decision !== undefined) perform(decision)
+    item = next
+  }
+  for (let item = lent.head; item !== undefined; item = lent.head) {
+    if (item.lentAt + pool.options.leakAfter > now) break
+    warnOf(item, now)
+  }
+  reconcile(partition)
+}
+
+const timeout = <A, E>(
+  partition: Partition<A, E>,
+  phase: "acquire" | "create",
+  waited: number,
+  fiber: AnyFiber | undefined
+): PoolTimeout =>
+  new PoolTimeout({
+    pool: partition.name,
+    phase,
+    waited: Duration.millis(waited),
+    stats: unsafeStats(partition),
+    // An opening that was too slow becomes the last failure itself: it would keep all before it in memory.
+    lastFailure: phase === "create" ? Option.none() : Option.fromNullable(partition.lastFailure),
+    heldByWaiter: fiber === undefined
+      ? 0
+      : lentItems(partition.pool).filter(({ holder }) => holder === fiber).length
+  })
+
+const giveUpOn = <A, E>(partition: Partition<A, E>, opening: Opening): void => {
+  const { createTimeout } = partition.pool.options
+  const error = timeout(partition, "create", createTimeout, headOf(partition)?.fiber)
+  Items.abandon(partition, opening)
+  hasFailed(partition, refusal(error))
+}
+
+const warnOf = <A, E>(item: Item<A, E>, now: number): void => {
+  const { name, overdue, pool } = item.partition
+  unlink(item)
+  append(overdue, item)
+  item.isWarnedOf = true
+  pool.totals.leaks++
+  pool.meter?.leaked()
+  const held = Duration.format(Duration.millis(now - item.lentAt))
+  const holder = holderOf(item)
+  pool.fork(Effect.annotateLogs(
+    Effect.logWarning(`Pool "${name}": ${describeHolder(holder)} holds an item for ${held}`),
+    { pool: name, ...holder }
+  ))
+}
+
+// Waiting.
+
+/** It waits no more. */
+const remove = <A, E>({ pool }: Partition<A, E>, waiter: Waiter<A, E>): void => {
+  pool.waiters.delete(waiter.id)
+  if (waiter.timer !== undefined) Timers.stop(waiter.timer)
+}
+
+const left = <A, E>(partition: Partition<A, E>, waiter: Waiter<A, E>): void => {
+  const { meter, totals } = partition.pool
+  remove(partition, waiter)
+  totals.cancelledWaits++
+  meter?.cancelled()
+  if (waiter.item !== undefined) {
+    // INVARIANT Pool-3: the grant goes to the next waiter in this step.
+    unlend(waiter.item)
+    offer(waiter.item)
+  }
+  hasFewer(partition)
+}
+
+const tooLate = <A, E>(partition: Partition<A, E>, waiter: Waiter<A, E>): void => {
+  const { meter, totals } = partition.pool
+  const waited = nowOf(partition.pool) - waiter.since
+  totals.timeouts++
+  meter?.timedOut()
+  const late = refusal(timeout(partition, "acquire", waited, waiter.fiber))
+  WaitQueue.refuse(partition.queue, (id) => id === waiter.id ? late : undefined)
+  remove(partition, waiter)
+  hasFewer(partition)
+}
+
+/** A waiter left without an item. */
+const hasFewer = <A, E>(partition: Partition<A, E>): void => {
+  const { interruptAbandoned } = partition.pool.options
+  if (interruptAbandoned && shortage(partition) < 0) Items.interruptNewest(partition)
+  settle(partition)
+}
+
+const refusalOf = <A, E>(partition: Partition<A, E>): Cause.Cause<never> | undefined => {
+  const { name, pool } = partition
+  const { isClosed, options: { maxWaiters } } = pool
+  if (isClosed) return refusal(new PoolClosed({ pool: name }))
+  if (!isFull(partition)) return undefined
+  return refusal(new PoolExhausted({ pool: name, maxWaiters, stats: unsafeStats(partition) }))
+}
+
+const attributesOf = ({ name }: Partition<any, any>) => ({ "pool.name": name })
+
+/** Waits in line for an item. To be run in a masked region; only the wait is restored. */
+const waitInMask = <A, E>(
+  partition: Partition<A, E>,
+  fiber: AnyFiber | undefined,
+  site: Site | undefined,
+  restore: Restore,
+  { acquireTimeout }: WaitOptions
+): Effect.Effect<Item<A, E>, E> => {
+  const { pool } = partition
+  const refused = refusalOf(partition)
+  if (refused !== undefined) {
+    settle(partition)
+    return Effect.failCause(refused)
+  }
+  const waiter: Waiter<A, E> = {
+    id: ++pool.lastId,
+    fiber,
+    site,
+    hold: recorded(partition, site),
+    since: nowOf(pool),
+    timer: undefined,
+    item: undefined,
+    failure: undefined
+  }
+  pool.waiters.set(waiter.id, waiter)
+  const atMost = acquireTimeout === undefined
+    ? pool.options.acquireTimeout
+    : unlessZero(acquireTimeout)
+  const wait = WaitQueue.waitInMask(
+    partition.queue,
+    waiter.id,
+    restore,
+    () => left(partition, waiter),
+    waiter.hold
+  )
+  if (atMost !== Infinity) {
+    waiter.timer = Timers.start(pool.timers, atMost, pool.maker, () => tooLate(partition, waiter))
+  }
+  // It stands in line from this step on, so now something may be granted.
+  settle(partition)
+  return Effect.flatMap(
+    fiber === undefined
+      ? wait
+      : Span.withSpan(fiber, wait, "pool.acquire", attributesOf, partition),
+    () => {
+      if (waiter.item !== undefined) return Effect.succeed(waiter.item)
+      return Effect.failCause(
+        waiter.failure ?? Cause.die(new Error("Pool-3 broken: granted nothing"))
+      )
+    }
+  )
+}
+
+const noOptions: WaitOptions = {}
+
+/** An item, at once or after a wait. To be run in a masked region. */
+const takeInMask = <A, E>(
+  partitionOf: () => Partition<A, E>,
+  site: Site | undefined,
+  restore: Restore,
+  options: WaitOptions = noOptions
+): Effect.Effect<Item<A, E>, E> =>
+  Effect.suspend(() => {
+    const partition = partitionOf()
+    const fiber = currentFiber()
+    const item = takeNow(partition, fiber, site)
+    return item === undefined
+      ? waitInMask(partition, fiber, site, restore, options)
+      : Effect.succeed(item)
+  })
+
+// Using.
+
+/** `f` may throw instead of failing; the item must come back all the same. */
+export const bodyOf = <A, B, E2, R2>(
+  value: A,
+  f: (item: A) => Effect.Effect<B, E2, R2>
+): Effect.Effect<B, E2, R2> => {
+  try {
+    return f(value)
+  } catch (defect) {
+    return Effect.die(defect)
+  }
+}
+
+export const runInMask = <A, E, B, E2, R2>(
+  item: Item<A, E>,
+  body: Effect.Effect<B, E2, R2>,
+  restore: Restore
+): Effect.Effect<B, E2, R2> => {
+  const { holder, partition } = item
+  const user = holder === undefined
+    ? body
+    : Span.withSpan(holder, body, "pool.use", attributesOf, partition)
+  return Effect.matchCauseEffect(restore(user), {
+    onFailure: (cause) => {
+      const exit = Exit.failCause(cause)
+      giveBack(item, exit)
+      return exit
+    },
+    onSuccess: (value) => {
+      const exit = Exit.succeed(value)
+      giveBack(item, exit)
+      return exit
+    }
+  })
+}
+
+/** The bracket of `use`. To be run in a masked region. */
+export const useInMask = <A, E, B, E2, R2>(
+  partition: Partition<A, E>,
+  f: (item: A) => Effect.Effect<B, E2, R2>,
+  site: Site | undefined,
+  restore: Restore,
+  options: WaitOptions = noOptions
+): Effect.Effect<B, E | E2, R2> => {
+  const fiber = currentFiber()
+  const item = takeNow(partition, fiber, site)
+  if (item !== undefined) return runInMask(item, bodyOf(item.value, f), restore)
+  return Effect.flatMap(
+    waitInMask(partition, fiber, site, restore, options),
+    // suspend: a fiber that was interrupted after its grant does not even build its body.
+    (granted) => runInMask(granted, Effect.suspend(() => f(granted.value)), restore)
+  )
+}
+
+/** The bracket of `tryUse`. To be run in a masked region. */
+export const tryUseInMask = <A, E, B, E2, R2>(
+  partition: Partition<A, E>,
+  f: (item: A) => Effect.Effect<B, E2, R2>,
+  site: Site | undefined,
+  restore: Restore
+): Effect.Effect<Option.Option<B>, E | E2, R2> => {
+  if (partition.pool.isClosed) {
+    settle(partition)
+    return Effect.failCause(refusal(new PoolClosed({ pool: partition.name })))
+  }
+  const item = takeNow(partition, currentFiber(), site)
+  if (item !== undefined) {
+    return Effect.map(runInMask(item, bodyOf(item.value, f), restore), Option.some)
+  }
+  // A check may be what keeps an idle item from being lent at once.
+  const stale = partition.queue.size > 0 ? undefined : nextIdle(partition)
+  if (stale !== undefined) Items.check(stale, afterCheck)
+  settle(partition)
+  return Effect.succeedNone
+}
+
+/** Takes an item for the scope of the context; `own` registers the end of the lending with it. */
+export const takeInScope = <A, E, B>(
+  resourceOf: () => string,
+  partitionOf: () => Partition<A, E>,
+  site: Site | undefined,
+  own: (scope: Scope.Scope, item: Item<A, E>) => Effect.Effect<B>,
+  options: WaitOptions | undefined
+): Effect.Effect<B, E, Scope.Scope> =>
+  // MASK: the taking and its finalizer are one step; the wait is restored.
+  Effect.uninterruptibleMask((restore) =>
+    Effect.flatMap(Effect.scope, (scope) =>
+      isClosed(scope)
+        ? Handover.ownerClosed(resourceOf())
+        : Effect.flatMap(
+          takeInMask(partitionOf, site, restore, options),
+          (item) => own(scope, item)
+        ))
+  )
+
+export const ownInScope = <A, E>(scope: Scope.Scope, item: Item<A, E>): Effect.Effect<A> =>
+  Effect.as(
+    Handover.ownInScope(
+      scope,
+      item.partition.name,
+      (exit) => Effect.sync(() => giveBack(item, exit))
+    ),
+    item.value
+  )
+
+/**
+ * An item that can be given back before its scope ends.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Lease<out A> {
+  readonly value: A
+  /** Gives the item back; a second time it does nothing. */
+  readonly release: Effect.Effect<void>
+  /** The item will be destroyed instead of lent again. */
+  readonly invalidate: Effect.Effect<boolean>
+}
+
+/** A child scope for each lease: a release before the end of a long-lived scope leaves nothing behind in it. */
+export const leaseInScope = <A, E>(
+  scope: Scope.Scope,
+  item: Item<A, E>
+): Effect.Effect<Lease<A>> => {
+  // After the end the item may have another holder.
+  let hasEnded = false
+  const end = (exit: Exit.Exit<unknown, unknown>) =>
+    Effect.sync(() => {
+      if (hasEnded) return
+      hasEnded = true
+      giveBack(item, exit)
+    })
+  return Effect.flatMap(
+    Scope.fork(scope, ExecutionStrategy.sequential),
+    (own) =>
+      Effect.as(Handover.ownInScope(own, item.partition.name, end), {
+        value: item.value,
+        // MASK: a release that has begun is finished.
+        release: Effect.uninterruptible(Scope.close(own, Exit.void)),
+        invalidate: Effect.sync(() => !hasEnded && unsafeInvalidate(item))
+      })
+  )
+}
+
+// On demand.
+
+export const unsafeInvalidate = <A, E>(item: Item<A, E>): boolean => {
+  if (item.isInvalid) return false
+  item.isInvalid = true
+  if (item.list === item.partition.idle) {
+    destroy(item, "invalid")
+    settle(item.partition)
+  }
+  return true
+}
+
+/** By identity, in every partition. */
+export const unsafeInvalidateValue = <A, E>({ partitions }: State<A, E>, value: A): boolean => {
+  for (const { items } of partitions) {
+    for (const item of items) {
+      if (Object.is(item.value, value) && unsafeInvalidate(item)) return true
+    }
+  }
+  return false
+}
+
+export const unsafeInvalidateAll = <A, E>(partition: Partition<A, E>): void => {
+  partition.generation++
+  destroyIdle(partition, "invalid")
+}
+
+export const destroyIdle = <A, E>(partition: Partition<A, E>, reason: Reason): number => {
+  const count = partition.idle.size
+  while (partition.idle.head !== undefined) destroy(partition.idle.head, reason)
+  settle(partition)
+  return count
+}
+
+/** A partition, filled up to `minIdle` from now on. */
+export const unsafeAddPartition = <A, E>(
+  pool: State<A, E>,
+  name: string,
+  open: Effect.Effect<Opened<A>, E>,
+  forget: () => void
+): Partition<A, E> => {
+  const partition: Partition<A, E> = {
+    pool,
+    name,
+    open,
+    forget,
+    queue: WaitQueue.make(),
+    items: new Set(),
+    idle: makeList(),
+    lent: makeList(),
+    overdue: makeList(),
+    opening: new Set(),
+    checking: 0,
+    closing: 0,
+    holds: undefined,
+    generation: 0,
+    backoff: undefined,
+    retry: undefined,
+    lastFailure: undefined
+  }
+  pool.partitions.add(partition)
+  reconcile(partition)
+  return partition
+}
