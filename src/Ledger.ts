@@ -41,18 +41,7 @@ import { type AnyFiber, currentFiber } from "./internal/runtime.ts"
 import * as CapturedSite from "./internal/site.ts"
 import * as Span from "./internal/span.ts"
 import { currentOwner } from "./Ledger/entry.ts"
-import type {
-  Deadlock,
-  Entry,
-  Event,
-  LayerOptions,
-  Options,
-  Service,
-  Site,
-  Sites,
-  Snapshot,
-  StillHeld
-} from "./Ledger/model.ts"
+import type * as Model from "./Ledger/model.ts"
 import { make as makeLedger } from "./Ledger/recorder.ts"
 import * as Words from "./Ledger/words.ts"
 
@@ -93,13 +82,13 @@ export interface SpanOptions {
  * @since 0.1.0
  */
 export class Ledger extends Context.Reference<Ledger>()("holdfast/Ledger", {
-  defaultValue: (): Service | undefined => undefined
+  defaultValue: (): Model.Service | undefined => undefined
 }) {}
 
 /** Lines that are still captured outside of any fiber; unbounded once a ledger exists that records lines. */
 let linesOutside = 1000
 
-const open = (where: string, options: LayerOptions): Effect.Effect<Service> =>
+const open = (where: string, options: Model.LayerOptions): Effect.Effect<Model.Service> =>
   Effect.tap(makeLedger(where, options), ({ sites }) => {
     if (sites !== "off") linesOutside = Infinity
     return Effect.void
@@ -113,10 +102,11 @@ const open = (where: string, options: LayerOptions): Effect.Effect<Service> =>
  * @category constructors
  * @since 0.1.0
  */
-export const make = (options: Options = {}): Effect.Effect<Service> => open("Ledger.make", options)
+export const make = (options: Model.Options = {}): Effect.Effect<Model.Service> =>
+  open("Ledger.make", options)
 
 /** Four times per `leakAfter`, so that a warning is at most a quarter late and no list is sorted by age. */
-const watch = (ledger: Service, leakAfter: Duration.Duration): Effect.Effect<never> => {
+const watch = (ledger: Model.Service, leakAfter: Duration.Duration): Effect.Effect<never> => {
   const warn = Effect.suspend(() =>
     Effect.forEach(ledger.unsafeOverdue(leakAfter), (line) => Effect.logWarning(line), {
       discard: true
@@ -131,7 +121,7 @@ const watch = (ledger: Service, leakAfter: Duration.Duration): Effect.Effect<nev
  * @category formatting
  * @since 0.1.0
  */
-export const describe = (entry: Entry): string => Words.describe(entry)
+export const describe = (entry: Model.Entry): string => Words.describe(entry)
 
 /**
  * A deadlock in words, safe to print; `live` is of the same snapshot.
@@ -139,8 +129,10 @@ export const describe = (entry: Entry): string => Words.describe(entry)
  * @category formatting
  * @since 0.1.0
  */
-export const describeDeadlock = (deadlock: Deadlock, live: ReadonlyArray<Entry>): string =>
-  Words.describeDeadlock(deadlock.waits, live)
+export const describeDeadlock = (
+  deadlock: Model.Deadlock,
+  live: ReadonlyArray<Model.Entry>
+): string => Words.describeDeadlock(deadlock.waits, live)
 
 /**
  * Turns the ledger on for everything built on this layer.
@@ -174,7 +166,7 @@ export const describeDeadlock = (deadlock: Deadlock, live: ReadonlyArray<Entry>)
  * @category layers
  * @since 0.1.0
  */
-export const layer = (options: LayerOptions = {}): Layer.Layer<never> =>
+export const layer = (options: Model.LayerOptions = {}): Layer.Layer<never> =>
   Layer.scoped(
     Ledger,
     Effect.tap(open("Ledger.layer", options), (ledger) => {
@@ -210,13 +202,13 @@ export const layer = (options: LayerOptions = {}): Layer.Layer<never> =>
  * @since 0.1.0
  */
 export const layerConfig = (
-  options: Config.Config.Wrap<LayerOptions>
+  options: Config.Config.Wrap<Model.LayerOptions>
 ): Layer.Layer<never, ConfigError.ConfigError> =>
   Layer.unwrapEffect(Effect.map(Config.unwrap(options), layer))
 
 /** Read from the map, because `Context.get` of a reference also looks for its default. */
-const ledgerOf = (fiber: AnyFiber | undefined): Service | undefined =>
-  fiber?.currentContext.unsafeMap.get(Ledger.key) as Service | undefined
+const ledgerOf = (fiber: AnyFiber | undefined): Model.Service | undefined =>
+  fiber?.currentContext.unsafeMap.get(Ledger.key) as Model.Service | undefined
 
 /**
  * The ledger in force in that fiber; by default in the current one.
@@ -224,10 +216,11 @@ const ledgerOf = (fiber: AnyFiber | undefined): Service | undefined =>
  * @category unsafe
  * @since 0.1.0
  */
-export const unsafeInForce = (fiber: AnyFiber | undefined = currentFiber()): Service | undefined =>
-  ledgerOf(fiber)
+export const unsafeInForce = (
+  fiber: AnyFiber | undefined = currentFiber()
+): Model.Service | undefined => ledgerOf(fiber)
 
-const sitesIn = (fiber: AnyFiber | undefined): Sites => {
+const sitesIn = (fiber: AnyFiber | undefined): Model.Sites => {
   if (fiber !== undefined) return ledgerOf(fiber)?.sites ?? "off"
   return linesOutside-- > 0 ? "first" : "off"
 }
@@ -242,7 +235,7 @@ const sitesIn = (fiber: AnyFiber | undefined): Sites => {
  * @category unsafe
  * @since 0.1.0
  */
-export const unsafeSite = (frames = 6): Site | undefined => {
+export const unsafeSite = (frames = 6): Model.Site | undefined => {
   const sites = sitesIn(currentFiber())
   if (sites === "off") return undefined
   const before = Error.stackTraceLimit
@@ -296,7 +289,7 @@ export const withOwner: {
  */
 export const withSite = <A, E, R>(
   self: Effect.Effect<A, E, R>,
-  site: Site | undefined
+  site: Model.Site | undefined
 ): Effect.Effect<A, E, R> =>
   site === undefined
     ? self
@@ -336,10 +329,13 @@ export const withSpan = <A, E, R>(
 
 const attributesOf = ({ attributes }: SpanOptions) => attributes?.() ?? {}
 
-const inForce: Effect.Effect<Service> = Effect.flatMap(Ledger, (ledger) =>
-  ledger === undefined
-    ? Effect.dieMessage("No ledger is in force: provide `Ledger.layer()`, or run by `Main.run`.")
-    : Effect.succeed(ledger))
+const inForce: Effect.Effect<Model.Service> = Effect.flatMap(
+  Ledger,
+  (ledger) =>
+    ledger === undefined
+      ? Effect.dieMessage("No ledger is in force: provide `Ledger.layer()`, or run by `Main.run`.")
+      : Effect.succeed(ledger)
+)
 
 /**
  * A copy of the ledger in force.
@@ -349,7 +345,7 @@ const inForce: Effect.Effect<Service> = Effect.flatMap(Ledger, (ledger) =>
  * @category getters
  * @since 0.1.0
  */
-export const snapshot: Effect.Effect<Snapshot> = Effect.flatMap(
+export const snapshot: Effect.Effect<Model.Snapshot> = Effect.flatMap(
   inForce,
   (ledger) => ledger.snapshot
 )
@@ -363,7 +359,7 @@ export const snapshot: Effect.Effect<Snapshot> = Effect.flatMap(
  * @category operations
  * @since 0.1.0
  */
-export const assertEmpty: Effect.Effect<void, StillHeld> = Effect.flatMap(
+export const assertEmpty: Effect.Effect<void, Model.StillHeld> = Effect.flatMap(
   inForce,
   (ledger) => ledger.assertEmpty
 )
@@ -378,7 +374,7 @@ export const assertEmpty: Effect.Effect<void, StillHeld> = Effect.flatMap(
  */
 export const leaks = (
   olderThan: Duration.DurationInput
-): Effect.Effect<ReadonlyArray<Entry>> =>
+): Effect.Effect<ReadonlyArray<Model.Entry>> =>
   Effect.flatMap(inForce, (ledger) => ledger.leaks(olderThan))
 
 const eventBuffer = 4096
@@ -392,9 +388,9 @@ const eventBuffer = 4096
  * @category getters
  * @since 0.1.0
  */
-export const events: Stream.Stream<Event> = Stream.unwrap(
+export const events: Stream.Stream<Model.Event> = Stream.unwrap(
   Effect.map(inForce, (ledger) =>
-    Stream.asyncPush<Event>(
+    Stream.asyncPush<Model.Event>(
       (emit) =>
         Effect.acquireRelease(
           Effect.sync(() => ledger.unsafeListen((event) => void emit.single(event))),

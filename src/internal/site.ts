@@ -1,23 +1,19 @@
 /**
- * site: the line of the user's code that asked for something.
+ * site: the line of the user's code that made a request.
  *
- * DESIGN. To capture is an `Error` with as few frames as will do; to read it is work that is done once, and only if
- * somebody looks. Of the frames the first is meant that is neither ours, nor effect's, nor Node's.
+ * DESIGN. A line is captured as an `Error` with as few frames as will do, and its text is computed on the first read. The user's
+ * line is the first frame that is neither of this library, nor of effect, nor of Node.
  *
  * INVARIANTS
  * - Site-1 What is shown is the user's line, never one of this library, of effect or of Node.
  *
- * COST about 2 µs to capture, as much again to read the first time; Node's own `Error`, whatever the depth of the stack.
+ * COST about 2 µs to capture, as much again for the first read; both are V8's `Error`, independent of the depth of the stack.
  */
 
-/**
- * A captured line. Guarded by the single thread: read once, then the stack goes. Until then it keeps the frames, and with
- * them whatever their functions close over: `settle` soon.
- */
+/** A captured line, unread: an `Error`, which keeps alive what its frames' functions close over, or the text of its stack. */
 export class Site {
-  #stack: Error | undefined
-  #raw = ""
-  #lines: ReadonlyArray<string> | undefined
+  #stack: Error | string | undefined
+  #text: string | undefined
   readonly #most: number
 
   constructor(stack: Error, most: number) {
@@ -25,29 +21,25 @@ export class Site {
     this.#most = most
   }
 
-  /** The user's lines, the nearest first, at most as many as were asked for; none if no line is the user's. */
+  /** The user's lines, the nearest first, at most `most`; undefined if no line is the user's. */
   get text(): string | undefined {
-    if (this.#lines === undefined) {
-      this.settle()
-      this.#lines = userFrames(this.#raw, this.#most)
-      this.#raw = ""
-    }
-    return this.#lines.length === 0 ? undefined : this.#lines.join("\n")
+    if (this.#stack !== undefined) this.#text = userLines(textOf(this.#stack), this.#most)
+    this.#stack = undefined
+    return this.#text
   }
 
-  /** From now on it is text, and keeps nothing alive. */
+  /** After this it keeps nothing alive. */
   settle(): void {
-    if (this.#stack === undefined) return
-    this.#raw = stackOf(this.#stack)
-    this.#stack = undefined
+    if (this.#stack !== undefined) this.#stack = textOf(this.#stack)
   }
 }
 
-/** A program may have a `prepareStackTrace` of its own, which gives anything, or throws: then there is no line. */
-const stackOf = (error: Error): string => {
+/** Empty if the program has a `prepareStackTrace` of its own that throws or gives no text. */
+const textOf = (stack: Error | string): string => {
+  if (typeof stack === "string") return stack
   try {
-    const stack: unknown = error.stack
-    return typeof stack === "string" ? stack : ""
+    const text: unknown = stack.stack
+    return typeof text === "string" ? text : ""
   } catch {
     return ""
   }
@@ -64,12 +56,12 @@ const pathOf = (location: string): string => {
 }
 
 /**
- * Where this library's lines are. Source maps lead from `dist` to `src`, so both are ours. Bundled into one file with its user,
- * and without maps, nothing can be told apart: then that file's lines count as ours, for none is better than a wrong one.
+ * Matches the files of this library. Source maps lead from `dist` to `src`, so both match. In one bundle with the user's code and
+ * without source maps, the two cannot be distinguished: the whole bundle matches, because no line is better than a wrong one.
  */
-const readHome = (): RegExp => {
-  // Its own frame says what its lines are called, by source maps or not, in a module or in a bundle of any format.
-  const here = partsOf(stackOf(new Error()).split("\n")[1] ?? "").place ?? ""
+const readOwnFiles = (): RegExp => {
+  // The frame of this line shows how this file is named, with source maps or without, in a module or a bundle of any format.
+  const here = partsOf(textOf(new Error()).split("\n")[1] ?? "").place ?? ""
   const [, root] = /^(.*[\\/])(?:dist|src)[\\/]internal[\\/]site\.[jt]s/.exec(here) ?? []
   const file = here.replace(/(:\d+)+$/, "")
   return root === undefined
@@ -80,10 +72,10 @@ const readHome = (): RegExp => {
 
 const escaped = (text: string): string => text.replace(/[.*+?^${}()|[\]\\]/g, "\\$&")
 
-/** Read once, when somebody first looks at a line. */
-let home: RegExp | undefined
+/** Computed on the first read of any line. */
+let ownFiles: RegExp | undefined
 
-const isOurs = (path: string): boolean => (home ??= readHome()).test(path)
+const isOurs = (path: string): boolean => (ownFiles ??= readOwnFiles()).test(path)
 
 const isForeign = (path: string): boolean =>
   path.startsWith("node:")
@@ -98,20 +90,20 @@ const partsOf = (line: string) => {
   return { name, place: location === undefined ? undefined : pathOf(location) }
 }
 
-/** `at open (file:///app/db.ts:12:10)` as `open (/app/db.ts:12:10)`; none if it is not the user's. */
-const userFrame = (line: string): string | undefined => {
+/** `at open (file:///app/db.ts:12:10)` as `open (/app/db.ts:12:10)`; undefined if it is not the user's. */
+const userLine = (line: string): string | undefined => {
   const { name, place } = partsOf(line)
   if (place === undefined || isForeign(place) || isOurs(place)) return undefined
-  // Effect's own names for a callback that it calls say nothing.
+  // Effect's own names for a callback mean nothing to the user.
   const isNamed = name !== undefined && !/<anonymous>|effect_instruction/.test(name)
   return isNamed ? `${name} (${place})` : place
 }
 
-const userFrames = (stack: string, most: number): ReadonlyArray<string> => {
+const userLines = (stack: string, most: number): string | undefined => {
   const lines: Array<string> = []
   for (const line of stack.split("\n")) {
-    const frame = userFrame(line)
-    if (frame !== undefined && lines.push(frame) === most) break
+    const shown = userLine(line)
+    if (shown !== undefined && lines.push(shown) === most) break
   }
-  return lines
+  return lines.length === 0 ? undefined : lines.join("\n")
 }
