@@ -24,11 +24,13 @@ const suite: Suite = {
   title: "A lock that nobody else wants",
   operations,
   contenders: {
-    "Mutex.withLock": loop(Mutex.withLock(mutex, Effect.void)),
-    "Mutex.withLock, no detection": loop(Mutex.withLock(unaware, Effect.void)),
-    "Mutex.withLockTimeout": loop(Mutex.withLockTimeout(mutex, "1 second", Effect.void)),
-    "Mutex.withKey": loop(Mutex.withKey(keyed, 1, Effect.void)),
-    "Mutex.lock in a scope": loop(Effect.scoped(Mutex.lock(mutex))),
+    "Mutex.withLock": loop(Mutex.withLock(Effect.void, mutex)),
+    "Mutex.withLock, no detection": loop(Mutex.withLock(Effect.void, unaware)),
+    "Mutex.withLockTimeout": loop(
+      Mutex.withLock(Effect.void, mutex, { acquireTimeout: "1 second" })
+    ),
+    "Mutex.withKey": loop(Mutex.withLockKey(Effect.void, keyed, 1)),
+    "Mutex.lock in a scope": loop(Effect.scoped(Mutex.get(mutex))),
     "Effect.Semaphore": loop(theirs(Effect.void)),
     "async-mutex": async () => {
       for (let i = 0; i < operations; i++) await asynchronous.runExclusive(nothing)
@@ -44,11 +46,11 @@ const readers: Suite = {
   title: "A reader-writer lock that nobody else wants",
   operations,
   contenders: {
-    "RwLock.withRead": loop(RwLock.withRead(lock, Effect.void)),
-    "RwLock.withRead, no detection": loop(RwLock.withRead(blind, Effect.void)),
-    "RwLock.withWrite": loop(RwLock.withWrite(lock, Effect.void)),
+    "RwLock.withRead": loop(RwLock.withRead(Effect.void, lock)),
+    "RwLock.withRead, no detection": loop(RwLock.withRead(Effect.void, blind)),
+    "RwLock.withWrite": loop(RwLock.withWrite(Effect.void, lock)),
     "RwLock.withWriteDowngraded": loop(
-      RwLock.withWriteDowngraded(lock, Effect.void, () => Effect.void)
+      RwLock.withWriteDowngraded(Effect.void, lock, () => Effect.void)
     )
   }
 }

@@ -25,8 +25,8 @@ const alone: Suite = {
   title: "A permit that nobody else wants",
   operations,
   contenders: {
-    "Semaphore.withPermit": loop(Semaphore.withPermit(one, Effect.void)),
-    "Semaphore.withPermits, three of them": loop(Semaphore.withPermits(three, 3, Effect.void)),
+    "Semaphore.withPermit": loop(Semaphore.withPermit(Effect.void, one)),
+    "Semaphore.withPermits, three of them": loop(Semaphore.withPermits(Effect.void, three, 3)),
     "Effect.Semaphore": loop(theirs.withPermits(1)(Effect.void)),
     "async-sema": async () => {
       for (let i = 0; i < operations; i++) {
@@ -55,7 +55,7 @@ const crowd = (size: number): Suite => ({
   title: `${size} at once for one permit, each holds on across one yield`,
   operations: size,
   contenders: {
-    "Semaphore.withPermit": fibers(size, Semaphore.withPermit(one, Effect.yieldNow())),
+    "Semaphore.withPermit": fibers(size, Semaphore.withPermit(Effect.yieldNow(), one)),
     // From a thousand waiters on it takes seconds and gigabytes.
     ...(size > 100
       ? {}

@@ -191,7 +191,7 @@ const locks = async (): Promise<Array<Goal>> => {
   const asyncMutex = new AsyncMutex()
   const alone = await measure(
     {
-      ours: loop(Mutex.withLock(mutex, Effect.void)),
+      ours: loop(Mutex.withLock(Effect.void, mutex)),
       effect: loop(effects.withPermits(1)(Effect.void)),
       async: promises(() => asyncMutex.runExclusive(() => {}))
     },

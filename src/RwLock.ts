@@ -1,18 +1,20 @@
 /**
- * RwLock: many readers or one writer, in the order they asked.
+ * RwLock: many readers or one writer, in the order in which they asked. And `KeyedRwLock`: one such lock per key.
  *
- * DESIGN. A count of readers, one bit for the writer, and the fair queue, whose order is decided in internal/waitQueue.ts.
- * The readers that stand together at the head of the line are let in together; a reader that comes after a queued writer
- * waits behind it, so neither side starves. A writer can become a reader in one step; a reader can never become a writer.
+ * DESIGN. A count of readers, one bit for the writer, and the fair queue, whose order is decided in internal/waitQueue.ts; brackets,
+ * scopes and keys are in internal/line.ts. The readers that stand together at the head of the queue enter together; a reader that
+ * comes after a queued writer waits behind it, so neither side starves. A writer can become a reader in one step; a reader can never
+ * become a writer.
  *
  * INVARIANTS
- * - RwLock-1 (L1) Never a writer beside anybody; what was let in is let out exactly once, whatever the exit.
- * - RwLock-2 (L6) FIFO by arrival; consecutive readers at the head enter in one step; nobody passes a waiter.
- * - RwLock-3 (L2) A waiter that is interrupted holds nothing, and whom it kept waiting enters in the same step.
+ * - RwLock-1 (L1) Never a writer beside anybody; each entry has exactly one exit, whatever the exit of its user.
+ * - RwLock-2 (L6) FIFO by arrival within one priority; consecutive readers at the head enter in one step; nobody passes a waiter.
+ * - RwLock-3 (L2) An interrupted waiter holds nothing, and those that it blocked enter in the same step.
  * - RwLock-4 A downgrade has no gap: no writer comes between the write and the read.
- * - RwLock-5 A fiber whose bracket is inside and that would have to wait for itself fails with `RwLockReentry` at once.
- * - RwLock-6 (L9) With a ledger in force, who waits is `acquiring` there and who was let in is `held`, as `"read lock"` or
+ * - RwLock-5 A fiber whose bracket is inside and that would have to wait for itself dies with `RwLockReentry` at once.
+ * - RwLock-6 (L9) With a ledger in force, a waiter is `acquiring` there and one that entered is `held`, as `"read lock"` or
  *   `"write lock"`; a downgrade ends the one and begins the other in one step.
+ * - KeyedRwLock-1 Different keys never wait for each other; a key that nobody holds or awaits leaves nothing behind.
  *
  * COST about 1.1 µs uncontended, 0.3 of it the set of the fibers inside (`detectReentry: false` keeps none).
  * NOT DONE upgrade (two readers that upgrade wait for each other); the reentry of a fiber forked by one inside.
@@ -21,15 +23,23 @@
  * @since 0.1.0
  */
 import * as Data from "effect/Data"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Fiber from "effect/Fiber"
 import type * as FiberId from "effect/FiberId"
-import * as Option from "effect/Option"
+import { dual, identity } from "effect/Function"
+import type * as Inspectable from "effect/Inspectable"
+import type * as Option from "effect/Option"
+import type { Pipeable } from "effect/Pipeable"
 import type * as Scope from "effect/Scope"
+import type * as Types from "effect/Types"
 import * as Handover from "./internal/handover.ts"
 import * as Hold from "./internal/hold.ts"
+import * as Line from "./internal/line.ts"
+import * as Rules from "./internal/options.ts"
+import { type AnyFiber, currentFiber } from "./internal/runtime.ts"
 import * as WaitQueue from "./internal/waitQueue.ts"
 import * as Ledger from "./Ledger.ts"
+import type { TimeoutOf, WaitOptions } from "./Semaphore.ts"
 
 /**
  * How a holder is inside.
@@ -40,8 +50,8 @@ import * as Ledger from "./Ledger.ts"
 export type Mode = "read" | "write"
 
 /**
- * A bracket of this fiber is inside already, and it would have to wait for itself: to write what it reads, to read what it
- * writes, or to read again behind a writer that waits for its first read.
+ * The defect of a fiber whose bracket is inside already and that would have to wait for itself: to write what it reads, to read what
+ * it writes, or to read again behind a writer that waits for its first read.
  *
  * @category errors
  * @since 0.1.0
@@ -60,23 +70,72 @@ export class RwLockReentry extends Data.TaggedError("RwLockReentry")<{
 }
 
 /**
- * A lock for many readers or one writer. `Reentry` is what a fiber that would wait for itself fails with; `never` when
- * detection is off.
+ * The lock was not free within `acquireTimeout`.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class RwLockTimeout extends Data.TaggedError("RwLockTimeout")<{
+  /** Its name; a field called `name` would replace the error's own. */
+  readonly lock: string
+  readonly asked: Mode
+  readonly waited: Duration.Duration
+  readonly stats: Stats
+}> {
+  override get message(): string {
+    const { readers, waiting, writing } = this.stats
+    const inside = writing ? "a writer" : `${readers} readers`
+    return `Lock "${this.lock}" could not be entered to ${this.asked} within ${
+      Duration.format(this.waited)
+    }: ${inside} inside, ${waiting} more waiting. Wait longer, or stay inside for less.`
+  }
+}
+
+/**
+ * @category symbols
+ * @since 0.1.0
+ */
+export const TypeId: unique symbol = Symbol.for("holdfast/RwLock")
+
+/**
+ * @category symbols
+ * @since 0.1.0
+ */
+export type TypeId = typeof TypeId
+
+/**
+ * A lock for many readers or one writer.
  *
  * @category models
  * @since 0.1.0
  */
-export interface RwLock<out Reentry = RwLockReentry> {
+export interface RwLock extends Pipeable, Inspectable.Inspectable {
+  readonly [TypeId]: TypeId
   /** Shown in errors and by the ledger. */
   readonly name: string
   /** @internal */
-  readonly state: State
-  /** @internal */
-  readonly reentry: MakeReentry<Reentry> | undefined
+  line(): State
 }
 
 /**
- * Who is inside and how many wait, readers and writers together.
+ * One such lock per key; the keys are compared as `Equal` does (data by value, other objects by identity).
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface KeyedRwLock<in out K> extends Pipeable, Inspectable.Inspectable {
+  readonly [TypeId]: { readonly _K: Types.Invariant<K> }
+  readonly name: string
+  /** @internal */
+  at(key: K): Line.Source<never, RwLockTimeout>
+  /** @internal */
+  unsafeFind(key: K): State | undefined
+  /** @internal The keys in use. */
+  readonly size: number
+}
+
+/**
+ * The readers and the writer inside, and the number of waiters, readers and writers together.
  *
  * @category models
  * @since 0.1.0
@@ -94,102 +153,178 @@ export interface Stats {
  * @since 0.1.0
  */
 export interface Options {
-  /** Shown in errors and by the ledger. */
+  /** Shown in errors and by the ledger. Default `"lock"`. */
   readonly name?: string | undefined
-  /** Whether a fiber that would wait for itself fails with `RwLockReentry`. Default `true`; else it waits for ever. */
+  /** Whether a fiber that would wait for itself dies with `RwLockReentry`. Default `true`; else it waits for ever. */
   readonly detectReentry?: boolean | undefined
 }
 
-type AnyFiber = Fiber.RuntimeFiber<unknown, unknown>
+/** The modes as a queue carries them. */
+const reading = 0
+const writing = 1
 
-type MakeReentry<Reentry> = (
-  name: string,
-  fiber: AnyFiber,
-  holds: Mode,
-  asked: Mode
-) => Reentry
+const modeOf = (need: number): Mode => need === reading ? "read" : "write"
 
-/** All guarded by the single thread; written only by this file. */
-interface State {
-  readers: number
-  writing: boolean
-  readonly queue: WaitQueue.WaitQueue
+const nobody: Stats = { readers: 0, writing: false, waiting: 0 }
+
+/** Only this file writes it. */
+class State extends Line.Line<never, RwLockTimeout> implements RwLock {
+  readonly [TypeId]: TypeId = TypeId
+  readonly module = "rwLock"
+  readonly detects: boolean
+  readers = 0
+  writing = false
   /** The fibers whose brackets are inside (RwLock-5); a scope's hold has none, since any fiber may close a scope. */
-  readonly inside: Set<AnyFiber>
+  readonly inside = new Set<AnyFiber>()
   /** How a bracket ends that has no entry of its own in `inside`. */
-  readonly ending: Record<Mode, Handover.Ending>
-  /** Who is inside, as far as recorded; written only by internal/hold.ts. */
-  holds: Hold.Holds | undefined
-}
+  readonly endings: ReadonlyArray<Handover.Ending>
 
-// What a waiter `need`s, as the queue carries it.
-const needOf: Record<Mode, number> = { read: 0, write: 1 }
+  constructor(name: string, detects: boolean, home?: Line.Home) {
+    super(name, home)
+    this.detects = detects
+    this.endings = [reading, writing].map((need) => Handover.endingWith(() => this.giveBack(need)))
+  }
 
-const isOpen = (state: State, mode: Mode): boolean =>
-  !state.writing && (mode === "read" || state.readers === 0)
+  stats(): Stats {
+    return { readers: this.readers, writing: this.writing, waiting: this.queue.size }
+  }
 
-const letIn = (state: State, mode: Mode): void => {
-  if (mode === "read") state.readers++
-  else state.writing = true
-}
+  toJSON(): unknown {
+    return { _id: "RwLock", name: this.name, ...this.stats() }
+  }
 
-/** Lets in from the head of the line whoever can be inside together. */
-const serve = (state: State): void => {
-  for (let { head } = state.queue; head !== undefined; head = state.queue.head) {
-    const mode = head.need === needOf.read ? "read" : "write"
-    if (!isOpen(state, mode)) return
-    letIn(state, mode)
-    WaitQueue.grantHead(state.queue)
+  kindOf(need: number): string {
+    return `${modeOf(need)} lock`
+  }
+
+  recorder(): Hold.Recorder | undefined {
+    return Ledger.unsafeInForce()
+  }
+
+  override asker(): AnyFiber | undefined {
+    return this.detects ? currentFiber() : undefined
+  }
+
+  isOpen(need: number): boolean {
+    return !this.writing && (need === reading || this.readers === 0)
+  }
+
+  enter(need: number): void {
+    if (need === reading) this.readers++
+    else this.writing = true
+  }
+
+  tryTake(need: number): boolean {
+    if (this.queue.size > 0 || !this.isOpen(need)) return false
+    this.enter(need)
+    return true
+  }
+
+  override refusal(need: number, asker: AnyFiber | undefined): Effect.Effect<never> | undefined {
+    if (asker === undefined || !this.inside.has(asker)) return undefined
+    const holds = this.writing ? "write" : "read"
+    return Effect.die(
+      new RwLockReentry({ lock: this.name, fiberId: asker.id(), holds, asked: modeOf(need) })
+    )
+  }
+
+  late(need: number, waited: Duration.Duration): RwLockTimeout {
+    return new RwLockTimeout({ lock: this.name, asked: modeOf(need), waited, stats: this.stats() })
+  }
+
+  /** All at the head that can be inside together. */
+  serve(): void {
+    const { queue } = this
+    while (queue.head !== undefined && this.isOpen(queue.head.need)) {
+      this.enter(queue.head.need)
+      WaitQueue.grantHead(queue)
+    }
+  }
+
+  giveBack(need: number): void {
+    if (need === reading ? this.readers === 0 : !this.writing) {
+      throw new Error(`RwLock-1 broken: an exit without an entry to ${modeOf(need)}.`)
+    }
+    if (need === reading) this.readers--
+    else this.writing = false
+    this.serve()
+    this.settle()
+  }
+
+  isIdle(): boolean {
+    return !this.writing && this.readers === 0
+  }
+
+  /** Each waiter is a writer or behind one: all who are inside must leave. */
+  isServedIf(_: Hold.Hold, letsGo: (hold: Hold.Hold) => boolean): boolean {
+    return Hold.keepAtMost(this, 0, letsGo)
+  }
+
+  /** Until it ends, the bracket of `owner` counts as inside. A nested bracket leaves that to the outer one. */
+  override ending(
+    need: number,
+    owner: AnyFiber | undefined,
+    hold: Hold.Hold | undefined
+  ): Handover.Ending {
+    const isOuter = owner !== undefined && !this.inside.has(owner)
+    if (!isOuter && hold === undefined) return this.endings[need]!
+    if (isOuter) this.inside.add(owner)
+    return Handover.endingWith(() => this.leave(need, isOuter ? owner : undefined, hold))
+  }
+
+  leave(need: number, owner: AnyFiber | undefined, hold: Hold.Hold | undefined): void {
+    if (owner !== undefined) this.inside.delete(owner)
+    hold?.left()
+    this.giveBack(need)
+  }
+
+  /** The writer inside becomes a reader, in one step. */
+  downgrade(hold: Hold.Hold | undefined, site: Ledger.Site | undefined): Hold.Hold | undefined {
+    hold?.left()
+    this.writing = false
+    this.readers++
+    const next = Line.record(this, reading, site)
+    next?.granted()
+    this.serve()
+    return next
   }
 }
 
-const letOut = (state: State, mode: Mode): void => {
-  if (mode === "read" ? state.readers === 0 : !state.writing) {
-    throw new Error(`RwLock-1 broken: nobody is inside to ${mode}, yet somebody was let out.`)
+class KeyedStates<in out K> extends Line.Keyed<K, State> implements KeyedRwLock<K> {
+  readonly [TypeId]: { readonly _K: Types.Invariant<K> } = { _K: identity }
+  readonly id = "KeyedRwLock"
+  readonly detects: boolean
+
+  constructor(name: string, detects: boolean) {
+    super(name)
+    this.detects = detects
   }
-  if (mode === "read") state.readers--
-  else state.writing = false
-  serve(state)
+
+  makeLine(home: Line.Home): State {
+    return new State(this.name, this.detects, home)
+  }
 }
 
-const makeState = (): State => {
-  const state: State = {
-    readers: 0,
-    writing: false,
-    queue: WaitQueue.make(),
-    inside: new Set(),
-    ending: {
-      read: Handover.endingWith(() => letOut(state, "read")),
-      write: Handover.endingWith(() => letOut(state, "write"))
-    },
-    holds: undefined
-  }
-  return state
-}
+const rules: Rules.Rules = { name: Rules.text, detectReentry: Rules.flag }
 
-const makeReentry: MakeReentry<RwLockReentry> = (name, fiber, holds, asked) =>
-  new RwLockReentry({ lock: name, fiberId: fiber.id(), holds, asked })
+const settingsOf = (where: string, options: Options = {}): readonly [string, boolean] => {
+  Rules.check(where, options, rules)
+  return [options.name ?? "lock", options.detectReentry ?? true]
+}
 
 /**
  * A lock with nobody inside.
  *
- * @category constructors
+ * @category unsafe
  * @since 0.1.0
  */
-export function unsafeMake(options: Options & { readonly detectReentry: false }): RwLock<never>
-export function unsafeMake(options?: Options): RwLock
-export function unsafeMake(options?: Options): RwLock {
-  return {
-    name: options?.name ?? "lock",
-    state: makeState(),
-    reentry: options?.detectReentry === false ? undefined : makeReentry
-  }
-}
+export const unsafeMake = (options?: Options): RwLock =>
+  new State(...settingsOf("RwLock.make", options))
 
 /**
  * A lock with nobody inside.
  *
- * **Interruption** — never waits. **Errors** — none. **Cost** — one record and an empty line.
+ * **Errors** — an unknown option is a `RangeError` defect.
  *
  * **Example** (readers together, the writer alone)
  * ```ts run
@@ -220,250 +355,369 @@ export function unsafeMake(options?: Options): RwLock {
  * @category constructors
  * @since 0.1.0
  */
-export function make(
-  options: Options & { readonly detectReentry: false }
-): Effect.Effect<RwLock<never>>
-export function make(options?: Options): Effect.Effect<RwLock>
-export function make(options?: Options): Effect.Effect<RwLock> {
-  return Effect.sync(() => unsafeMake(options))
-}
+export const make = (options?: Options): Effect.Effect<RwLock> =>
+  Effect.sync(() => unsafeMake(options))
 
 /**
- * Who is inside and how many wait, exact in the step that reads it.
+ * A lock per key, nobody inside. A key takes no memory while nobody holds or awaits it.
+ *
+ * **Example** (a writer of one file, a reader of another)
+ * ```ts run
+ * import { Effect, Option } from "effect"
+ * import { RwLock } from "holdfast"
+ *
+ * const program = Effect.gen(function*() {
+ *   const files = yield* RwLock.makeKeyed<string>({ name: "file" })
+ *   const other = RwLock.tryWithReadKey(Effect.succeed("read"), files, "b.txt")
+ *   return yield* RwLock.withWriteKey(other, files, "a.txt")
+ * })
+ * Effect.runSync(program) // => Option.some("read")
+ * ```
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const makeKeyed = <K>(options?: Options): Effect.Effect<KeyedRwLock<K>> =>
+  Effect.sync(() => new KeyedStates<K>(...settingsOf("RwLock.makeKeyed", options)))
+
+/**
+ * The readers, the writer and the waiters, exact in the step that reads them.
  *
  * @category getters
  * @since 0.1.0
  */
-export const stats = (self: RwLock<unknown>): Effect.Effect<Stats> =>
-  Effect.sync(() => ({
-    readers: self.state.readers,
-    writing: self.state.writing,
-    waiting: self.state.queue.size
-  }))
-
-const askerOf = (reentry: MakeReentry<unknown> | undefined): AnyFiber | undefined =>
-  reentry === undefined ? undefined : Option.getOrUndefined(Fiber.getCurrentFiber())
-
-type Restore = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
-
-/** One who asks to come in, as the ledger in force is told. */
-const recorded = <M>(
-  self: RwLock<M>,
-  mode: Mode,
-  site: Ledger.Site | undefined
-): Hold.Hold | undefined => {
-  const ledger = Ledger.unsafeInForce()
-  return ledger && new Hold.Hold(ledger, self.state, {
-    kind: `${mode} lock`,
-    name: self.name,
-    amount: 1,
-    site,
-    // Whoever waits is a writer or behind one: all who are inside must leave.
-    isServedIf: (_, letsGo) => Hold.keepAtMost(self.state, 0, letsGo)
-  })
-}
+export const stats = (self: RwLock): Effect.Effect<Stats> => Effect.sync(() => self.line().stats())
 
 /**
- * Enters, waiting in line if need be, and goes on with the hold that was recorded, if one was. When that runs the caller is
- * inside and must be let out.
+ * `stats` of one key.
+ *
+ * @category getters
+ * @since 0.1.0
  */
-const enterInMask = <A, E, R, M>(
-  self: RwLock<M>,
-  mode: Mode,
-  asker: AnyFiber | undefined,
-  restore: Restore,
-  site: Ledger.Site | undefined,
-  inside: (hold: Hold.Hold | undefined) => Effect.Effect<A, E, R>
-): Effect.Effect<A, E | M, R> => {
-  const { reentry, state } = self
-  const isFree = state.queue.size === 0 && isOpen(state, mode)
-  if (!isFree && reentry !== undefined && asker !== undefined && state.inside.has(asker)) {
-    return Effect.fail(reentry(self.name, asker, state.writing ? "write" : "read", mode))
-  }
-  const hold = recorded(self, mode, site)
-  if (isFree) {
-    letIn(state, mode)
-    hold?.granted()
-    return inside(hold)
-  }
-  const waited = WaitQueue.waitInMask(state.queue, needOf[mode], restore, (wasGranted) => {
-    if (wasGranted) letOut(state, mode)
-    else serve(state)
-  }, hold)
-  return Effect.flatMap(waited, () => inside(hold))
+export const statsKey: {
+  <K>(key: K): (self: KeyedRwLock<K>) => Effect.Effect<Stats>
+  <K>(self: KeyedRwLock<K>, key: K): Effect.Effect<Stats>
+} = dual(
+  2,
+  <K>(self: KeyedRwLock<K>, key: K): Effect.Effect<Stats> =>
+    Effect.sync(() => self.unsafeFind(key)?.stats() ?? nobody)
+)
+
+/**
+ * How many keys are held or awaited.
+ *
+ * @category getters
+ * @since 0.1.0
+ */
+export const size = <K>(self: KeyedRwLock<K>): Effect.Effect<number> => Effect.sync(() => self.size)
+
+const isDataFirst = (args: IArguments): boolean => Effect.isEffect(args[0])
+
+interface Bracket {
+  <O extends WaitOptions = {}>(
+    self: RwLock,
+    options?: O
+  ): <A, E, R>(
+    effect: Effect.Effect<A, E, R>
+  ) => Effect.Effect<A, E | TimeoutOf<O, RwLockTimeout>, R>
+  <A, E, R, O extends WaitOptions = {}>(
+    effect: Effect.Effect<A, E, R>,
+    self: RwLock,
+    options?: O
+  ): Effect.Effect<A, E | TimeoutOf<O, RwLockTimeout>, R>
 }
 
-/** How the bracket of `asker` ends; until then it counts as inside. A nested bracket leaves that to the outer one. */
-const insideUntilEnd = (
-  state: State,
-  mode: Mode,
-  asker: AnyFiber | undefined,
-  hold: Hold.Hold | undefined
-): Handover.Ending => {
-  const isOuter = asker !== undefined && !state.inside.has(asker)
-  if (!isOuter && hold === undefined) return state.ending[mode]
-  if (isOuter) state.inside.add(asker)
-  return Handover.endingWith(() => {
-    if (isOuter) state.inside.delete(asker)
-    hold?.left()
-    letOut(state, mode)
-  })
+const bracket = (need: number): Bracket =>
+  dual(
+    isDataFirst,
+    <A, E, R>(effect: Effect.Effect<A, E, R>, self: RwLock, options?: WaitOptions) =>
+      Line.use(self, need, effect, Ledger.unsafeSite(), options)
+  )
+
+interface KeyBracket {
+  <K, O extends WaitOptions = {}>(
+    self: KeyedRwLock<K>,
+    key: K,
+    options?: O
+  ): <A, E, R>(
+    effect: Effect.Effect<A, E, R>
+  ) => Effect.Effect<A, E | TimeoutOf<O, RwLockTimeout>, R>
+  <A, E, R, K, O extends WaitOptions = {}>(
+    effect: Effect.Effect<A, E, R>,
+    self: KeyedRwLock<K>,
+    key: K,
+    options?: O
+  ): Effect.Effect<A, E | TimeoutOf<O, RwLockTimeout>, R>
 }
 
-const bracket = <A, E, R, M>(
-  self: RwLock<M>,
-  mode: Mode,
-  effect: Effect.Effect<A, E, R>,
-  site: Ledger.Site | undefined
-): Effect.Effect<A, E | M, R> =>
-  // MASK: from the entry to the exit; the wait and the effect are restored.
-  Effect.uninterruptibleMask((restore) => {
-    const asker = askerOf(self.reentry)
-    return enterInMask(
-      self,
-      mode,
-      asker,
-      restore,
-      site,
-      (hold) => Handover.useInMask(effect, restore, insideUntilEnd(self.state, mode, asker, hold))
-    )
-  })
+const keyBracket = (need: number): KeyBracket =>
+  dual(
+    isDataFirst,
+    <A, E, R, K>(
+      effect: Effect.Effect<A, E, R>,
+      self: KeyedRwLock<K>,
+      key: K,
+      options?: WaitOptions
+    ) => Line.use(self.at(key), need, effect, Ledger.unsafeSite(), options)
+  )
+
+interface Attempt {
+  (
+    self: RwLock
+  ): <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<Option.Option<A>, E, R>
+  <A, E, R>(
+    effect: Effect.Effect<A, E, R>,
+    self: RwLock
+  ): Effect.Effect<Option.Option<A>, E, R>
+}
+
+const attempt = (need: number): Attempt =>
+  dual(
+    isDataFirst,
+    <A, E, R>(effect: Effect.Effect<A, E, R>, self: RwLock) =>
+      Line.tryUse(self, need, effect, Ledger.unsafeSite())
+  )
+
+interface KeyAttempt {
+  <K>(
+    self: KeyedRwLock<K>,
+    key: K
+  ): <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<Option.Option<A>, E, R>
+  <A, E, R, K>(
+    effect: Effect.Effect<A, E, R>,
+    self: KeyedRwLock<K>,
+    key: K
+  ): Effect.Effect<Option.Option<A>, E, R>
+}
+
+const keyAttempt = (need: number): KeyAttempt =>
+  dual(
+    isDataFirst,
+    <A, E, R, K>(effect: Effect.Effect<A, E, R>, self: KeyedRwLock<K>, key: K) =>
+      Line.tryUse(self.at(key), need, effect, Ledger.unsafeSite())
+  )
+
+interface Get {
+  <O extends WaitOptions = {}>(
+    self: RwLock,
+    options?: O
+  ): Effect.Effect<void, TimeoutOf<O, RwLockTimeout>, Scope.Scope>
+}
+
+interface KeyGet {
+  <K, O extends WaitOptions = {}>(
+    self: KeyedRwLock<K>,
+    key: K,
+    options?: O
+  ): Effect.Effect<void, TimeoutOf<O, RwLockTimeout>, Scope.Scope>
+}
+
+function get(need: number): Get
+function get(need: number) {
+  return (self: RwLock, options?: WaitOptions) => Line.get(self, need, Ledger.unsafeSite(), options)
+}
+
+function keyGet(need: number): KeyGet
+function keyGet(need: number) {
+  return <K>(self: KeyedRwLock<K>, key: K, options?: WaitOptions) =>
+    Line.get(self.at(key), need, Ledger.unsafeSite(), options)
+}
 
 /**
  * Runs an effect beside other readers, and beside no writer.
  *
- * **Interruption** — Waiting: leaves the line. Holding: the effect is cut, and whoever can is let in.
- * **Errors** — the effect's own; `RwLockReentry` if this fiber would wait for itself. **Cost** — about 1.1 µs uncontended.
+ * **Interruption** — Waiting: leaves the queue. Holding: the effect is interrupted, and those that can enter do.
+ * **Errors** — the effect's own; `RwLockTimeout` with `acquireTimeout`; a fiber that would wait for itself dies with
+ *   `RwLockReentry`. **Cost** — about 1.1 µs uncontended.
  *
  * @category operations
  * @since 0.1.0
  */
-export function withRead<M>(
-  self: RwLock<M>
-): <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E | M, R>
-export function withRead<A, E, R, M>(
-  self: RwLock<M>,
-  effect: Effect.Effect<A, E, R>
-): Effect.Effect<A, E | M, R>
-export function withRead<M>(
-  self: RwLock<M>,
-  effect?: Effect.Effect<unknown, unknown, unknown>
-) {
-  const site = Ledger.unsafeSite(2)
-  const run = <A, E, R>(effect: Effect.Effect<A, E, R>) => bracket(self, "read", effect, site)
-  return effect === undefined ? run : run(effect)
-}
+export const withRead: Bracket = bracket(reading)
 
 /**
  * Runs an effect with nobody else inside.
  *
  * **Interruption**, **Errors**, **Cost** — as `withRead`.
  *
+ * **Example** (a bounded wait)
+ * ```ts run
+ * import { Effect } from "effect"
+ * import { RwLock } from "holdfast"
+ *
+ * const lock = RwLock.unsafeMake()
+ * const write = RwLock.withWrite(Effect.succeed("written"), lock, { acquireTimeout: "1 second" })
+ * Effect.runSync(write) // => "written"
+ * ```
+ *
  * @category operations
  * @since 0.1.0
  */
-export function withWrite<M>(
-  self: RwLock<M>
-): <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E | M, R>
-export function withWrite<A, E, R, M>(
-  self: RwLock<M>,
-  effect: Effect.Effect<A, E, R>
-): Effect.Effect<A, E | M, R>
-export function withWrite<M>(
-  self: RwLock<M>,
-  effect?: Effect.Effect<unknown, unknown, unknown>
-) {
-  const site = Ledger.unsafeSite(2)
-  const run = <A, E, R>(effect: Effect.Effect<A, E, R>) => bracket(self, "write", effect, site)
-  return effect === undefined ? run : run(effect)
-}
+export const withWrite: Bracket = bracket(writing)
 
 /**
- * Writes, then reads on without a gap: when `write` has succeeded, the readers at the head of the line come in, and no
+ * `withRead` of one key.
+ *
+ * @category operations
+ * @since 0.1.0
+ */
+export const withReadKey: KeyBracket = keyBracket(reading)
+
+/**
+ * `withWrite` of one key.
+ *
+ * @category operations
+ * @since 0.1.0
+ */
+export const withWriteKey: KeyBracket = keyBracket(writing)
+
+/**
+ * `withRead` if one can enter at once and nobody waits; otherwise none.
+ *
+ * **Errors** — the effect's own. **Cost** — as `withRead`.
+ *
+ * @category operations
+ * @since 0.1.0
+ */
+export const tryWithRead: Attempt = attempt(reading)
+
+/**
+ * `withWrite` if one can enter at once; otherwise none.
+ *
+ * **Errors** — the effect's own. **Cost** — as `withWrite`.
+ *
+ * **Example** (not beside a reader)
+ * ```ts run
+ * import { Effect, Option } from "effect"
+ * import { RwLock } from "holdfast"
+ *
+ * const lock = RwLock.unsafeMake()
+ * const write = RwLock.tryWithWrite(Effect.succeed("written"), lock)
+ * Effect.runSync(RwLock.withRead(write, lock)) // => Option.none()
+ * ```
+ *
+ * @category operations
+ * @since 0.1.0
+ */
+export const tryWithWrite: Attempt = attempt(writing)
+
+/**
+ * `tryWithRead` of one key.
+ *
+ * @category operations
+ * @since 0.1.0
+ */
+export const tryWithReadKey: KeyAttempt = keyAttempt(reading)
+
+/**
+ * `tryWithWrite` of one key.
+ *
+ * @category operations
+ * @since 0.1.0
+ */
+export const tryWithWriteKey: KeyAttempt = keyAttempt(writing)
+
+/**
+ * Writes, then reads on without a gap: when `write` has succeeded, the readers at the head of the queue come in, and no
  * writer does until `read` has ended too.
  *
  * **Interruption** — as `withRead`, in both parts. **Errors** — those of both parts; `RwLockReentry` as `withWrite`. If
  *   `write` fails, `read` does not run. **Cost** — about 2.5 µs uncontended.
  *
+ * **Example** (write, then read with others)
+ * ```ts run
+ * import { Effect } from "effect"
+ * import { RwLock } from "holdfast"
+ *
+ * const lock = RwLock.unsafeMake()
+ * const both = RwLock.withWriteDowngraded(Effect.succeed(1), lock, (written) =>
+ *   Effect.map(RwLock.stats(lock), ({ readers }) => [written, readers]))
+ * Effect.runSync(both) // => [1, 1]
+ * ```
+ *
  * @category operations
  * @since 0.1.0
  */
-export const withWriteDowngraded = <A, E, R, B, E2, R2, M>(
-  self: RwLock<M>,
+export function withWriteDowngraded<A, E, R, B, E2, R2, O extends WaitOptions = {}>(
   write: Effect.Effect<A, E, R>,
-  read: (written: A) => Effect.Effect<B, E2, R2>
-): Effect.Effect<B, E | E2 | M, R | R2> => {
-  const site = Ledger.unsafeSite(2)
+  self: RwLock,
+  read: (written: A) => Effect.Effect<B, E2, R2>,
+  options?: O
+): Effect.Effect<B, E | E2 | TimeoutOf<O, RwLockTimeout>, R | R2>
+export function withWriteDowngraded<A, E, R, B, E2, R2>(
+  write: Effect.Effect<A, E, R>,
+  self: RwLock,
+  read: (written: A) => Effect.Effect<B, E2, R2>,
+  options?: WaitOptions
+): Effect.Effect<B, E | E2 | RwLockTimeout, R | R2> {
+  const site = Ledger.unsafeSite()
   // MASK: from the entry to the exit; the wait and both parts are restored.
   return Effect.uninterruptibleMask((restore) => {
-    const { state } = self
-    const asker = askerOf(self.reentry)
-    const leave = (mode: Mode, hold: Hold.Hold | undefined): void => {
-      if (asker !== undefined) state.inside.delete(asker)
-      hold?.left()
-      letOut(state, mode)
-    }
-    const downgraded = (written: A, hold: Hold.Hold | undefined): Effect.Effect<B, E2, R2> => {
-      hold?.left()
-      state.writing = false
-      state.readers++
-      const reading = recorded(self, "read", site)
-      reading?.granted()
-      serve(state)
-      return Effect.onExit(
-        restore(Effect.suspend(() => read(written))),
-        () => Effect.sync(() => leave("read", reading))
-      )
-    }
-    return enterInMask(self, "write", asker, restore, site, (hold) => {
+    const state = self.line()
+    const asker = state.asker()
+    return Line.takeInMask(state, writing, asker, asker, restore, site, options, (hold) => {
       if (asker !== undefined) state.inside.add(asker)
       return Effect.matchCauseEffect(restore(write), {
         onFailure: (cause) => {
-          leave("write", hold)
+          state.leave(writing, asker, hold)
           return Effect.failCause(cause)
         },
-        onSuccess: (written) => downgraded(written, hold)
+        onSuccess: (written) => {
+          const next = state.downgrade(hold, site)
+          return Effect.onExit(
+            restore(Effect.suspend(() => read(written))),
+            () => Effect.sync(() => state.leave(reading, asker, next))
+          )
+        }
       })
     })
   })
 }
 
-const hold = <M>(self: RwLock<M>, mode: Mode): Effect.Effect<void, M, Scope.Scope> => {
-  const { name, reentry, state } = self
-  // One frame more than itself: `read` or `write`.
-  const site = Ledger.unsafeSite(3)
-  // MASK: the entry and the finalizer that lets out are one step; the wait is restored.
-  return Effect.uninterruptibleMask((restore) =>
-    enterInMask(self, mode, askerOf(reentry), restore, site, (hold) =>
-      Handover.holdInScope(
-        name,
-        Effect.sync(() => {
-          hold?.left()
-          letOut(state, mode)
-        })
-      ))
-  )
-}
-
 /**
- * Enters to read and stays until the scope closes. Such a hold belongs to the scope, which any fiber may close: only
- * brackets are looked at to tell a fiber that it would wait for itself.
+ * Enters to read and stays until the scope closes. Such a hold belongs to the scope, which any fiber may close: only the brackets of
+ * a fiber count as its own.
  *
- * **Interruption** — Waiting: leaves the line. **Errors** — `RwLockReentry`; a closed scope is a defect, and nobody stays
- *   inside. **Cost** — about 9 µs.
+ * **Interruption** — Waiting: leaves the queue. **Errors** — `RwLockTimeout` with `acquireTimeout`; `RwLockReentry` as `withRead`;
+ *   in a closed scope it dies with `Managed.OwnerClosed`, and nobody stays inside. **Cost** — about 9 µs.
+ *
+ * **Example** (inside for as long as the scope)
+ * ```ts run
+ * import { Effect } from "effect"
+ * import { RwLock } from "holdfast"
+ *
+ * const lock = RwLock.unsafeMake()
+ * const inside = Effect.scoped(Effect.zipRight(RwLock.getRead(lock), RwLock.stats(lock)))
+ * Effect.runSync(inside).readers // => 1
+ * ```
  *
  * @category operations
  * @since 0.1.0
  */
-export const read = <M>(self: RwLock<M>): Effect.Effect<void, M, Scope.Scope> => hold(self, "read")
+export const getRead: Get = get(reading)
 
 /**
  * Enters to write and stays until the scope closes.
  *
- * **Interruption**, **Errors**, **Cost** — as `read`.
+ * **Interruption**, **Errors**, **Cost** — as `getRead`.
  *
  * @category operations
  * @since 0.1.0
  */
-export const write = <M>(self: RwLock<M>): Effect.Effect<void, M, Scope.Scope> =>
-  hold(self, "write")
+export const getWrite: Get = get(writing)
+
+/**
+ * `getRead` of one key.
+ *
+ * @category operations
+ * @since 0.1.0
+ */
+export const getReadKey: KeyGet = keyGet(reading)
+
+/**
+ * `getWrite` of one key.
+ *
+ * @category operations
+ * @since 0.1.0
+ */
+export const getWriteKey: KeyGet = keyGet(writing)

@@ -1,59 +1,92 @@
 /**
- * Semaphore: a number of permits, handed over in the order they were asked for.
+ * Semaphore: a number of permits, granted in the order in which they were asked for. And `KeyedSemaphore`: permits per key.
  *
- * DESIGN. A counter and the fair queue. Order is decided in internal/waitQueue.ts: a release gives its permits straight to
- * the waiters at the head and wakes exactly those, and nobody who comes later passes a waiter. `effect`'s own semaphore
- * wakes every waiter on each release, which costs the square of the waiters and starves them.
+ * DESIGN. A counter and the fair queue. Order is decided in internal/waitQueue.ts, brackets and scopes are in internal/line.ts: a
+ * release gives its permits straight to the waiters at the head and wakes exactly those, and no newcomer passes a waiter. Effect's
+ * own semaphore wakes every waiter on each release, which costs the square of the waiters and starves them.
  *
  * INVARIANTS
  * - Semaphore-1 (L1) `free + taken = permits` at every instant; a permit taken is released exactly once.
- * - Semaphore-2 (L6) FIFO by arrival, weighted waiters included: a small request never passes a large one.
+ * - Semaphore-2 (L6) FIFO by arrival within one priority, weighted waiters included: a small request never passes a large one.
  * - Semaphore-3 (L2) An interrupted waiter leaves nothing taken, and those behind it are served in the same step.
  * - Semaphore-4 Growing serves waiters in the same step. Shrinking takes nothing from a holder: `free` is negative until
- *   enough came back. A waiter that asked for more than is left dies, as a newcomer would, and blocks nobody.
+ *   enough came back. A waiter that asked for more than is left dies, as a newcomer would, and blocks nobody. With 0 permits
+ *   every request waits.
  * - Semaphore-5 A try never waits and never passes a waiter.
- *
- * - Semaphore-6 (L9) With a ledger in force, who waits is `acquiring` there and who was granted is `held`, from the same step
- *   as in `stats`. What is taken by the parts for building brackets (`takeInMask`, `unsafeTryTake`) is not recorded.
+ * - Semaphore-6 (L9) With a ledger in force, a waiter is `acquiring` there and a granted one is `held`, from the same step as in
+ *   `stats`. What `takeInMask` and `unsafeTryTake` take is not recorded.
+ * - Semaphore-7 (L7) After `close` nobody waits and nothing is taken; holders keep what they have.
+ * - KeyedSemaphore-1 The permits of one key are no other key's; a key that nobody holds or awaits leaves nothing behind.
  *
  * COST about 0.6 µs uncontended; one queue node per wait. With a ledger in force about 1 µs more, and its line.
  *
  * @since 0.1.0
  */
 import * as Cause from "effect/Cause"
+import * as Data from "effect/Data"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import { dual } from "effect/Function"
+import { dual, identity } from "effect/Function"
+import type * as Inspectable from "effect/Inspectable"
 import type * as Option from "effect/Option"
+import type { Pipeable } from "effect/Pipeable"
 import type * as Scope from "effect/Scope"
-import * as Handover from "./internal/handover.ts"
-import * as Hold from "./internal/hold.ts"
+import type * as Types from "effect/Types"
+import type * as Hold from "./internal/hold.ts"
+import * as Line from "./internal/line.ts"
+import * as Rules from "./internal/options.ts"
 import * as WaitQueue from "./internal/waitQueue.ts"
 import * as Ledger from "./Ledger.ts"
 
 /**
- * A counter with a line of waiters.
+ * @category symbols
+ * @since 0.1.0
+ */
+export const TypeId: unique symbol = Symbol.for("holdfast/Semaphore")
+
+/**
+ * @category symbols
+ * @since 0.1.0
+ */
+export type TypeId = typeof TypeId
+
+/**
+ * A counter with a queue of waiters. `E` is what a waiter or a newcomer fails with: `never`, unless it is `closable`.
  *
  * @category models
  * @since 0.1.0
  */
-export interface Semaphore {
+export interface Semaphore<in out E = never> extends Pipeable, Inspectable.Inspectable {
+  readonly [TypeId]: { readonly _E: Types.Invariant<E> }
   /** Shown in errors and by the ledger. */
   readonly name: string
-  /** How many there are, free or not. Written by `resize` only. */
-  permits: number
-  /** @internal Guarded by the single thread; written only by this file. */
-  free: number
+  /** The number of permits, free or not. */
+  readonly permits: number
   /** @internal */
-  readonly queue: WaitQueue.WaitQueue
-  /** @internal Gives one permit back. */
-  readonly endingOfOne: Handover.Ending
-  /** @internal Written only by internal/hold.ts. */
-  holds: Hold.Holds | undefined
+  line(): Permits<E>
 }
 
 /**
- * What is free and who waits. `free` is negative while holders still have what a `resize` took away.
+ * As many permits for each key; the keys are compared as `Equal` does (data by value, other objects by identity).
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface KeyedSemaphore<in out K> extends Pipeable, Inspectable.Inspectable {
+  readonly [TypeId]: { readonly _K: Types.Invariant<K> }
+  readonly name: string
+  /** Of each key. */
+  readonly permits: number
+  /** @internal */
+  at(key: K): Line.Source<never, SemaphoreTimeout>
+  /** @internal */
+  unsafeFind(key: K): Permits<never> | undefined
+  /** @internal The keys in use. */
+  readonly size: number
+}
+
+/**
+ * The free permits and the number of waiters. `free` is negative while holders still have what a `resize` took away.
  *
  * @category models
  * @since 0.1.0
@@ -65,6 +98,42 @@ export interface Stats {
 }
 
 /**
+ * How to make a semaphore.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Options {
+  /** Shown in errors and by the ledger. Default `"semaphore"`. */
+  readonly name?: string | undefined
+  /** Whether `close` and `cancelWaiters` may be used. Each operation can then fail with `Cancelled`. Default `false`. */
+  readonly closable?: boolean | undefined
+}
+
+/**
+ * How to wait.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface WaitOptions {
+  /** The bound of the wait, by the `Clock`; it never bounds the use. Default: none. */
+  readonly acquireTimeout?: Duration.DurationInput | undefined
+  /** Higher ones are served first, equal ones in the order of arrival. Default 0. */
+  readonly priority?: number | undefined
+}
+
+/**
+ * `X` if the options `O` may bound the wait.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type TimeoutOf<O, X> = "acquireTimeout" extends keyof O
+  ? [O["acquireTimeout"]] extends [undefined] ? never : X
+  : never
+
+/**
  * Makes a part of a masked effect interruptible again.
  *
  * @category models
@@ -72,98 +141,307 @@ export interface Stats {
  */
 export type Restore = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
 
+/**
+ * The permits were not free within `acquireTimeout`.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class SemaphoreTimeout extends Data.TaggedError("SemaphoreTimeout")<{
+  /** Its name; a field called `name` would replace the error's own. */
+  readonly semaphore: string
+  readonly asked: number
+  readonly waited: Duration.Duration
+  readonly stats: Stats
+}> {
+  override get message(): string {
+    const { free, permits, waiting } = this.stats
+    return `${this.asked} of ${permits} permits of "${this.semaphore}" were not free within ${
+      Duration.format(this.waited)
+    }: ${free} free, ${waiting} more waiting. Wait longer, or hold them for less.`
+  }
+}
+
+/**
+ * The semaphore is closed.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class SemaphoreClosed extends Data.TaggedError("SemaphoreClosed")<{
+  readonly semaphore: string
+}> {
+  override get message(): string {
+    return `Semaphore "${this.semaphore}" is closed: nothing more can be taken from it.`
+  }
+}
+
+/**
+ * `cancelWaiters` ended this wait. The semaphore is still open.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class SemaphoreCancelled extends Data.TaggedError("SemaphoreCancelled")<{
+  readonly semaphore: string
+}> {
+  override get message(): string {
+    return `The wait for semaphore "${this.semaphore}" was cancelled. Ask again if it is still wanted.`
+  }
+}
+
+/**
+ * What the operations of a `closable` semaphore can fail with.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export type Cancelled = SemaphoreClosed | SemaphoreCancelled
+
+/** Only this file writes it. */
+class Permits<in out E> extends Line.Line<E, SemaphoreTimeout> implements Semaphore<E> {
+  readonly [TypeId]: { readonly _E: Types.Invariant<E> } = { _E: identity }
+  readonly module = "semaphore"
+  permits: number
+  free: number
+  closed: Cause.Cause<E> | undefined = undefined
+
+  constructor(permits: number, name: string, home?: Line.Home) {
+    super(name, home)
+    this.permits = permits
+    this.free = permits
+  }
+
+  stats(): Stats {
+    return { permits: this.permits, free: this.free, waiting: this.queue.size }
+  }
+
+  toJSON(): unknown {
+    return { _id: "Semaphore", name: this.name, ...this.stats() }
+  }
+
+  kindOf(): string {
+    return "permit"
+  }
+
+  recorder(): Hold.Recorder | undefined {
+    return Ledger.unsafeInForce()
+  }
+
+  tryTake(permits: number): boolean {
+    this.check(permits)
+    // INVARIANT Semaphore-2: a newcomer passes nobody.
+    if (this.queue.size > 0 || this.free < permits || this.closed !== undefined) return false
+    this.free -= permits
+    return true
+  }
+
+  override refusal(): Effect.Effect<never, E> | undefined {
+    return this.closed && Effect.failCause(this.closed)
+  }
+
+  late(asked: number, waited: Duration.Duration): SemaphoreTimeout {
+    return new SemaphoreTimeout({ semaphore: this.name, asked, waited, stats: this.stats() })
+  }
+
+  serve(): void {
+    const { queue } = this
+    while (queue.head !== undefined && queue.head.need <= this.free) {
+      this.free -= queue.head.need
+      WaitQueue.grantHead(queue)
+    }
+  }
+
+  giveBack(permits: number): void {
+    const free = this.free + permits
+    if (free > this.permits) {
+      throw new RangeError(
+        `Semaphore-1 broken: ${free} permits free of ${this.permits}; one was released twice.`
+      )
+    }
+    this.free = free
+    if (this.queue.size > 0) this.serve()
+    this.settle()
+  }
+
+  isIdle(): boolean {
+    return this.free === this.permits && this.queue.size === 0
+  }
+
+  isServedIf(waiting: Hold.Hold, letsGo: (hold: Hold.Hold) => boolean): boolean {
+    return Line.isServedInTurn(this, this.permits, waiting, letsGo)
+  }
+
+  check(permits: number): void {
+    if (!Number.isSafeInteger(permits) || permits < 1 || this.isNever(permits)) {
+      this.settle()
+      throw this.neverServed(permits)
+    }
+  }
+
+  /** With 0 permits it is paused, and will be resized. */
+  isNever(permits: number): boolean {
+    return permits > this.permits && this.permits > 0
+  }
+
+  neverServed(permits: number): RangeError {
+    return new RangeError(
+      `Semaphore-1: asked for ${permits} permits of "${this.name}", which has ${this.permits}; `
+        + "this could never be served."
+    )
+  }
+
+  resize(permits: number): void {
+    checkSize(permits)
+    this.free += permits - this.permits
+    this.permits = permits
+    WaitQueue.refuse(
+      this.queue,
+      (need) => this.isNever(need) ? Cause.die(this.neverServed(need)) : undefined
+    )
+    this.serve()
+  }
+}
+
+class KeyedPermits<in out K> extends Line.Keyed<K, Permits<never>> implements KeyedSemaphore<K> {
+  readonly [TypeId]: { readonly _K: Types.Invariant<K> } = { _K: identity }
+  readonly id = "KeyedSemaphore"
+  readonly permits: number
+
+  constructor(permits: number, name: string) {
+    super(name)
+    this.permits = permits
+  }
+
+  makeLine(home: Line.Home): Permits<never> {
+    return new Permits(this.permits, this.name, home)
+  }
+}
+
 const checkSize = (permits: number): void => {
-  if (!Number.isSafeInteger(permits) || permits < 1) {
-    throw new RangeError(`A semaphore needs a whole number of permits, 1 or more; got ${permits}.`)
+  if (!Number.isSafeInteger(permits) || permits < 0) {
+    throw new RangeError(`A semaphore needs a whole number of permits, 0 or more; got ${permits}.`)
   }
 }
 
-/**
- * A semaphore of `permits` permits, all free. Misuse (not a positive whole number) throws a `RangeError`.
- *
- * @category constructors
- * @since 0.1.0
- */
-export const unsafeMake = (
-  permits: number,
-  options?: { readonly name?: string | undefined }
-): Semaphore => {
-  checkSize(permits)
-  const self: Semaphore = {
-    name: options?.name ?? "semaphore",
-    permits,
-    free: permits,
-    queue: WaitQueue.make(),
-    endingOfOne: Handover.endingWith(() => unsafeRelease(self, 1)),
-    holds: undefined
-  }
-  return self
-}
+const rules: Rules.Rules = { name: Rules.text, closable: Rules.flag }
 
 /**
- * A semaphore of `permits` permits, all free.
- *
- * @category constructors
- * @since 0.1.0
- */
-export const make = (
-  permits: number,
-  options?: { readonly name?: string | undefined }
-): Effect.Effect<Semaphore> => Effect.sync(() => unsafeMake(permits, options))
-
-/**
- * What is free and who waits, exact at this instant.
- *
- * @category getters
- * @since 0.1.0
- */
-export const unsafeStats = (self: Semaphore): Stats => ({
-  permits: self.permits,
-  free: self.free,
-  waiting: self.queue.size
-})
-
-/**
- * What is free and who waits, exact in the step that reads it.
- *
- * @category getters
- * @since 0.1.0
- */
-export const stats = (self: Semaphore): Effect.Effect<Stats> => Effect.sync(() => unsafeStats(self))
-
-/** Serves the line from its head as far as the free permits reach. */
-const serve = (self: Semaphore): void => {
-  while (self.queue.head !== undefined && self.queue.head.need <= self.free) {
-    self.free -= self.queue.head.need
-    WaitQueue.grantHead(self.queue)
-  }
-}
-
-const neverServed = (self: Semaphore, permits: number): RangeError =>
-  new RangeError(
-    `Semaphore-1: asked for ${permits} permits of "${self.name}", which has ${self.permits}; `
-      + "this could never be served."
-  )
-
-const check = (self: Semaphore, permits: number): void => {
-  if (!Number.isSafeInteger(permits) || permits < 1 || permits > self.permits) {
-    throw neverServed(self, permits)
-  }
-}
-
-/**
- * Takes permits if they are free and nobody waits before; never waits. What it took must be given to `unsafeRelease`.
+ * A semaphore of `permits` permits, all free. See `make`.
  *
  * @category unsafe
  * @since 0.1.0
  */
-export const unsafeTryTake = (self: Semaphore, permits: number): boolean => {
-  check(self, permits)
-  // A newcomer never passes a waiter (Semaphore-2).
-  if (self.queue.size > 0 || self.free < permits) return false
-  self.free -= permits
-  return true
+export function unsafeMake(
+  permits: number,
+  options: Options & { readonly closable: true }
+): Semaphore<Cancelled>
+export function unsafeMake(permits: number, options?: Options): Semaphore
+export function unsafeMake(permits: number, options?: Options): unknown {
+  checkSize(permits)
+  Rules.check("Semaphore.make", options, rules)
+  return new Permits(permits, options?.name ?? "semaphore")
 }
+
+/**
+ * A semaphore of `permits` permits, all free. With 0 it is paused: every request waits until `resize`.
+ *
+ * **Errors** — a number that is negative or not whole, or an unknown option, is a `RangeError` defect.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export function make(
+  permits: number,
+  options: Options & { readonly closable: true }
+): Effect.Effect<Semaphore<Cancelled>>
+export function make(permits: number, options?: Options): Effect.Effect<Semaphore>
+export function make(permits: number, options?: Options): Effect.Effect<unknown> {
+  return Effect.sync(() => unsafeMake(permits, options))
+}
+
+/**
+ * A semaphore of `permits` permits for each key. A key takes no memory while nobody holds or awaits it.
+ *
+ * **Errors** — as `make`. **Cost** — about 1.3 µs for a key that is not in use.
+ *
+ * **Example** (two downloads per host)
+ * ```ts run
+ * import { Effect } from "effect"
+ * import { Parallel, Semaphore } from "holdfast"
+ *
+ * const program = Effect.gen(function*() {
+ *   const hosts = yield* Semaphore.makeKeyed<string>(2, { name: "host" })
+ *   const download = (host: string) =>
+ *     Effect.yieldNow().pipe(Semaphore.withPermitsKey(hosts, host, 1))
+ *   yield* Parallel.forEach(["a", "a", "a", "b"], download, { concurrency: 4, discard: true })
+ *   return yield* Semaphore.size(hosts)
+ * })
+ * await Effect.runPromise(program) // => 0
+ * ```
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const makeKeyed = <K>(
+  permits: number,
+  options?: { readonly name?: string | undefined }
+): Effect.Effect<KeyedSemaphore<K>> =>
+  Effect.sync(() => {
+    checkSize(permits)
+    Rules.check("Semaphore.makeKeyed", options, { name: Rules.text })
+    return new KeyedPermits<K>(permits, options?.name ?? "semaphore")
+  })
+
+/**
+ * The counters at this instant.
+ *
+ * @category unsafe
+ * @since 0.1.0
+ */
+export const unsafeStats = <E>(self: Semaphore<E>): Stats => self.line().stats()
+
+/**
+ * The counters, exact in the step that reads them.
+ *
+ * @category getters
+ * @since 0.1.0
+ */
+export const stats = <E>(self: Semaphore<E>): Effect.Effect<Stats> =>
+  Effect.sync(() => unsafeStats(self))
+
+/**
+ * The counters of one key, exact in the step that reads them.
+ *
+ * @category getters
+ * @since 0.1.0
+ */
+export const statsKey: {
+  <K>(key: K): (self: KeyedSemaphore<K>) => Effect.Effect<Stats>
+  <K>(self: KeyedSemaphore<K>, key: K): Effect.Effect<Stats>
+} = dual(2, <K>(self: KeyedSemaphore<K>, key: K): Effect.Effect<Stats> =>
+  Effect.sync(() => {
+    const { permits } = self
+    return self.unsafeFind(key)?.stats() ?? { permits, free: permits, waiting: 0 }
+  }))
+
+/**
+ * How many keys are held or awaited.
+ *
+ * @category getters
+ * @since 0.1.0
+ */
+export const size = <K>(self: KeyedSemaphore<K>): Effect.Effect<number> =>
+  Effect.sync(() => self.size)
+
+/**
+ * Takes permits if they are free and nobody waits. What it took must be given to `unsafeRelease`.
+ *
+ * @category unsafe
+ * @since 0.1.0
+ */
+export const unsafeTryTake = <E>(self: Semaphore<E>, permits: number): boolean =>
+  self.line().tryTake(permits)
 
 /**
  * Gives permits back; the waiters they can serve are granted in this very step.
@@ -171,193 +449,47 @@ export const unsafeTryTake = (self: Semaphore, permits: number): boolean => {
  * @category unsafe
  * @since 0.1.0
  */
-export const unsafeRelease = (self: Semaphore, permits: number): void => {
-  if (self.free + permits > self.permits) {
-    throw new RangeError(
-      `Semaphore-1 broken: ${
-        self.free + permits
-      } permits free of ${self.permits}; one was released twice.`
-    )
-  }
-  self.free += permits
-  if (self.queue.size > 0) serve(self)
-}
-
-/** What happens to permits that a waiter goes without. */
-const givingOn = (self: Semaphore, permits: number): WaitQueue.GiveOn => (wasGranted) => {
-  if (wasGranted) self.free += permits
-  serve(self)
-}
-
-/** @internal Stands in line until granted. To be called in the step that found too few, inside the mask. */
-export const waitInMask = (
-  self: Semaphore,
-  permits: number,
-  restore: Restore,
-  hold: Hold.Hold | undefined
-): Effect.Effect<void> =>
-  WaitQueue.waitInMask(self.queue, permits, restore, givingOn(self, permits), hold)
-
-const causeOf = <E>(late: () => E): Cause.Cause<E> => {
-  try {
-    return Cause.fail(late())
-  } catch (defect) {
-    return Cause.die(defect)
-  }
-}
-
-/** @internal As `waitInMask`, for `atMost` so long. */
-export const waitWithinInMask = <E>(
-  self: Semaphore,
-  permits: number,
-  restore: Restore,
-  atMost: Duration.DurationInput,
-  late: () => E,
-  hold: Hold.Hold | undefined
-): Effect.Effect<void, E> =>
-  WaitQueue.waitAtMostInMask(
-    self.queue,
-    permits,
-    restore,
-    givingOn(self, permits),
-    Duration.decode(atMost),
-    () => causeOf(late),
-    hold
-  )
+export const unsafeRelease = <E>(self: Semaphore<E>, permits: number): void =>
+  self.line().giveBack(permits)
 
 /**
- * Takes permits, waiting in line if need be. For building brackets: call it inside `Effect.uninterruptibleMask` and pass
+ * Takes permits, waiting in the queue if need be. For building brackets: call it inside `Effect.uninterruptibleMask` and pass
  * that `restore`; only the wait is interruptible, and when it returns the permits are yours in the same masked step. Do NOT
  * wrap the call itself in `restore`: the interrupt could then fall between the grant and your bracket.
  *
- * **Interruption** — Waiting: the place in line is given up, or a grant just received is given on; nothing is taken.
- * **Errors** — none; asking for more than the semaphore has, or still has after a `resize`, is a `RangeError` defect.
- * **Cost** — none uncontended.
+ * **Interruption** — Waiting: the place in the queue is given up, or a grant just received is passed on; nothing is taken.
+ * **Errors** — `SemaphoreTimeout` with `acquireTimeout`; a request that could never be served is a `RangeError` defect.
  *
- * @category operations
+ * @category unsafe
  * @since 0.1.0
  */
-export const takeInMask = (
-  self: Semaphore,
-  permits: number,
-  restore: Restore
-): Effect.Effect<void> =>
-  Effect.suspend(() =>
-    unsafeTryTake(self, permits) ? Effect.void : waitInMask(self, permits, restore, undefined)
-  )
-
-/**
- * `takeInMask` that waits `atMost` so long, by the `Clock`, and then fails as `late` says.
- *
- * **Interruption** — as `takeInMask`; who is late leaves the line in the timer's own step. **Errors** — what `late` makes.
- * **Cost** — none uncontended; one fork for the timer when it waits.
- *
- * @category operations
- * @since 0.1.0
- */
-export const takeWithinInMask = <E>(
-  self: Semaphore,
+export function takeInMask<E, O extends WaitOptions = {}>(
+  self: Semaphore<E>,
   permits: number,
   restore: Restore,
-  atMost: Duration.DurationInput,
-  late: () => E
-): Effect.Effect<void, E> =>
-  Effect.suspend(() =>
-    unsafeTryTake(self, permits)
-      ? Effect.void
-      : waitWithinInMask(self, permits, restore, atMost, late, undefined)
-  )
-
-/** Whether one in line would be served: those before it, and then it, with what others do not keep. */
-const isServedIf = (
-  self: Semaphore,
-  waiting: Hold.Hold,
-  letsGo: (hold: Hold.Hold) => boolean
-): boolean => {
-  let need = waiting.amount
-  for (let before = waiting.waiter?.previous; before !== undefined; before = before.previous) {
-    const { watch } = before
-    // First of all, for it is one look: most of a long line stands or falls with the one before.
-    if (watch instanceof Hold.Hold) {
-      if (!letsGo(watch)) return false
-      break
-    }
-    need = Math.max(need, before.need)
-  }
-  return Hold.keepAtMost(self, self.permits - need, letsGo)
-}
-
-/** @internal One who asks for permits, as the ledger is told. */
-export const holdOf = (
-  self: Semaphore,
+  options?: O
+): Effect.Effect<void, E | TimeoutOf<O, SemaphoreTimeout>>
+export function takeInMask<E>(
+  self: Semaphore<E>,
   permits: number,
-  ledger: Ledger.Service,
-  kind: string,
-  name: string,
-  site: Ledger.Site | undefined
-): Hold.Hold =>
-  new Hold.Hold(ledger, self, {
-    kind,
-    name,
-    amount: permits,
-    site,
-    attributes: permits === 1 ? undefined : { permits },
-    isServedIf: (waiting, letsGo) => isServedIf(self, waiting, letsGo)
-  })
-
-/** If a ledger is in force, of this step. */
-const recorded = (
-  self: Semaphore,
-  permits: number,
-  site: Ledger.Site | undefined
-): Hold.Hold | undefined => {
-  const ledger = Ledger.unsafeInForce()
-  return ledger && holdOf(self, permits, ledger, "permit", self.name, site)
-}
-
-const giveBack = (self: Semaphore, permits: number, hold: Hold.Hold | undefined): void => {
-  hold?.left()
-  unsafeRelease(self, permits)
-}
-
-const endingOf = (
-  self: Semaphore,
-  permits: number,
-  hold: Hold.Hold | undefined
-): Handover.Ending =>
-  permits === 1 && hold === undefined
-    ? self.endingOfOne
-    : Handover.endingWith(() => giveBack(self, permits, hold))
-
-const bracket = <A, E, R>(
-  self: Semaphore,
-  permits: number,
-  effect: Effect.Effect<A, E, R>,
-  site: Ledger.Site | undefined
-): Effect.Effect<A, E, R> => {
-  const unrecorded = endingOf(self, permits, undefined)
-  // MASK: from the grant to the release; the wait and the effect are restored.
-  return Effect.uninterruptibleMask((restore) => {
-    const isFree = unsafeTryTake(self, permits)
-    const hold = recorded(self, permits, site)
-    const ending = hold === undefined ? unrecorded : endingOf(self, permits, hold)
-    if (isFree) {
-      hold?.granted()
-      return Handover.useInMask(effect, restore, ending)
-    }
-    return Effect.flatMap(
-      waitInMask(self, permits, restore, hold),
-      () => Handover.useInMask(effect, restore, ending)
-    )
+  restore: Restore,
+  options?: WaitOptions
+): Effect.Effect<void, E | SemaphoreTimeout> {
+  return Effect.suspend(() => {
+    const line = self.line()
+    if (line.tryTake(permits)) return Effect.void
+    return line.refusal() ?? Line.wait(line, permits, undefined, restore, undefined, options)
   })
 }
+
+const isDataFirst = (args: IArguments): boolean => Effect.isEffect(args[0])
 
 /**
  * Runs an effect while holding `permits` permits.
  *
- * **Interruption** — Waiting: leaves the line, nothing is taken. Holding: the effect is cut and the permits go to the next
- *   in line. **Errors** — the effect's own; a request that could never be served is a `RangeError` defect.
- * **Cost** — about 0.6 µs uncontended.
+ * **Interruption** — Waiting: leaves the queue, nothing is taken. Holding: the effect is interrupted and the permits go to the
+ *   next waiter. **Errors** — the effect's own; `SemaphoreTimeout` with `acquireTimeout`; `Cancelled` if it is closable; a request
+ *   that could never be served is a `RangeError` defect. **Cost** — about 0.6 µs uncontended.
  *
  * **Example** (two at a time)
  * ```ts run
@@ -380,25 +512,29 @@ const bracket = <A, E, R>(
  * @category operations
  * @since 0.1.0
  */
-export function withPermits(
-  self: Semaphore,
-  permits: number
-): <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
-export function withPermits<A, E, R>(
-  self: Semaphore,
-  permits: number,
-  effect: Effect.Effect<A, E, R>
-): Effect.Effect<A, E, R>
-export function withPermits(
-  self: Semaphore,
-  permits: number,
-  effect?: Effect.Effect<unknown, unknown, unknown>
-) {
-  // One frame more than itself: `withPermit`.
-  const site = Ledger.unsafeSite(3)
-  const run = <A, E, R>(effect: Effect.Effect<A, E, R>) => bracket(self, permits, effect, site)
-  return effect === undefined ? run : run(effect)
-}
+export const withPermits: {
+  <X, O extends WaitOptions = {}>(
+    self: Semaphore<X>,
+    permits: number,
+    options?: O
+  ): <A, E, R>(
+    effect: Effect.Effect<A, E, R>
+  ) => Effect.Effect<A, E | X | TimeoutOf<O, SemaphoreTimeout>, R>
+  <A, E, R, X, O extends WaitOptions = {}>(
+    effect: Effect.Effect<A, E, R>,
+    self: Semaphore<X>,
+    permits: number,
+    options?: O
+  ): Effect.Effect<A, E | X | TimeoutOf<O, SemaphoreTimeout>, R>
+} = dual(
+  isDataFirst,
+  <A, E, R, X>(
+    effect: Effect.Effect<A, E, R>,
+    self: Semaphore<X>,
+    permits: number,
+    options?: WaitOptions
+  ) => Line.use(self, permits, effect, Ledger.unsafeSite(), options)
+)
 
 /**
  * `withPermits` of one permit.
@@ -406,109 +542,245 @@ export function withPermits(
  * @category operations
  * @since 0.1.0
  */
-export function withPermit(
-  self: Semaphore
-): <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
-export function withPermit<A, E, R>(
-  self: Semaphore,
-  effect: Effect.Effect<A, E, R>
-): Effect.Effect<A, E, R>
-export function withPermit(
-  self: Semaphore,
-  effect?: Effect.Effect<unknown, unknown, unknown>
-) {
-  return effect === undefined ? withPermits(self, 1) : withPermits(self, 1, effect)
-}
+export const withPermit: {
+  <X, O extends WaitOptions = {}>(
+    self: Semaphore<X>,
+    options?: O
+  ): <A, E, R>(
+    effect: Effect.Effect<A, E, R>
+  ) => Effect.Effect<A, E | X | TimeoutOf<O, SemaphoreTimeout>, R>
+  <A, E, R, X, O extends WaitOptions = {}>(
+    effect: Effect.Effect<A, E, R>,
+    self: Semaphore<X>,
+    options?: O
+  ): Effect.Effect<A, E | X | TimeoutOf<O, SemaphoreTimeout>, R>
+} = dual(
+  isDataFirst,
+  <A, E, R, X>(effect: Effect.Effect<A, E, R>, self: Semaphore<X>, options?: WaitOptions) =>
+    Line.use(self, 1, effect, Ledger.unsafeSite(), options)
+)
+
+/**
+ * `withPermits` of one key.
+ *
+ * **Interruption**, **Errors** — as `withPermits`. **Cost** — about 2 µs uncontended.
+ *
+ * @category operations
+ * @since 0.1.0
+ */
+export const withPermitsKey: {
+  <K, O extends WaitOptions = {}>(
+    self: KeyedSemaphore<K>,
+    key: K,
+    permits: number,
+    options?: O
+  ): <A, E, R>(
+    effect: Effect.Effect<A, E, R>
+  ) => Effect.Effect<A, E | TimeoutOf<O, SemaphoreTimeout>, R>
+  <A, E, R, K, O extends WaitOptions = {}>(
+    effect: Effect.Effect<A, E, R>,
+    self: KeyedSemaphore<K>,
+    key: K,
+    permits: number,
+    options?: O
+  ): Effect.Effect<A, E | TimeoutOf<O, SemaphoreTimeout>, R>
+} = dual(
+  isDataFirst,
+  <A, E, R, K>(
+    effect: Effect.Effect<A, E, R>,
+    self: KeyedSemaphore<K>,
+    key: K,
+    permits: number,
+    options?: WaitOptions
+  ) => Line.use(self.at(key), permits, effect, Ledger.unsafeSite(), options)
+)
 
 /**
  * Runs an effect while holding `permits` permits, if they are free at once and nobody waits; otherwise none.
  *
- * **Interruption** — never waits. Holding: as `withPermits`. **Errors**, **Cost** — as `withPermits`.
+ * **Interruption** — Holding: as `withPermits`. **Errors**, **Cost** — as `withPermits`.
+ *
+ * **Example** (only if it is free)
+ * ```ts run
+ * import { Effect, Option } from "effect"
+ * import { Semaphore } from "holdfast"
+ *
+ * const one = Semaphore.unsafeMake(1)
+ * const attempt = Semaphore.tryWithPermits(Effect.succeed("in"), one, 1)
+ * Effect.runSync(attempt) // => Option.some("in")
+ * Effect.runSync(Semaphore.withPermit(attempt, one)) // => Option.none()
+ * ```
  *
  * @category operations
  * @since 0.1.0
  */
-export function tryWithPermits(
-  self: Semaphore,
-  permits: number
-): <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<Option.Option<A>, E, R>
-export function tryWithPermits<A, E, R>(
-  self: Semaphore,
+export const tryWithPermits: {
+  <X>(
+    self: Semaphore<X>,
+    permits: number
+  ): <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<Option.Option<A>, E | X, R>
+  <A, E, R, X>(
+    effect: Effect.Effect<A, E, R>,
+    self: Semaphore<X>,
+    permits: number
+  ): Effect.Effect<Option.Option<A>, E | X, R>
+} = dual(
+  isDataFirst,
+  <A, E, R, X>(effect: Effect.Effect<A, E, R>, self: Semaphore<X>, permits: number) =>
+    Line.tryUse(self, permits, effect, Ledger.unsafeSite())
+)
+
+/**
+ * `tryWithPermits` of one key.
+ *
+ * @category operations
+ * @since 0.1.0
+ */
+export const tryWithPermitsKey: {
+  <K>(
+    self: KeyedSemaphore<K>,
+    key: K,
+    permits: number
+  ): <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<Option.Option<A>, E, R>
+  <A, E, R, K>(
+    effect: Effect.Effect<A, E, R>,
+    self: KeyedSemaphore<K>,
+    key: K,
+    permits: number
+  ): Effect.Effect<Option.Option<A>, E, R>
+} = dual(
+  isDataFirst,
+  <A, E, R, K>(effect: Effect.Effect<A, E, R>, self: KeyedSemaphore<K>, key: K, permits: number) =>
+    Line.tryUse(self.at(key), permits, effect, Ledger.unsafeSite())
+)
+
+/**
+ * Takes permits, waiting in the queue if need be, and holds them until the scope closes.
+ *
+ * **Interruption** — Waiting: leaves the queue, nothing is taken. **Errors** — as `withPermits`; in a closed scope it dies with
+ *   `Managed.OwnerClosed`, and nothing stays taken. **Cost** — about 9 µs.
+ *
+ * **Example** (a permit for as long as the scope)
+ * ```ts run
+ * import { Effect } from "effect"
+ * import { Semaphore } from "holdfast"
+ *
+ * const one = Semaphore.unsafeMake(1)
+ * const inside = Effect.scoped(Effect.zipRight(Semaphore.get(one, 1), Semaphore.stats(one)))
+ * Effect.runSync(inside).free // => 0
+ * Semaphore.unsafeStats(one).free // => 1
+ * ```
+ *
+ * @category operations
+ * @since 0.1.0
+ */
+export function get<E, O extends WaitOptions = {}>(
+  self: Semaphore<E>,
   permits: number,
-  effect: Effect.Effect<A, E, R>
-): Effect.Effect<Option.Option<A>, E, R>
-export function tryWithPermits(
-  self: Semaphore,
+  options?: O
+): Effect.Effect<void, E | TimeoutOf<O, SemaphoreTimeout>, Scope.Scope>
+export function get<E>(self: Semaphore<E>, permits: number, options?: WaitOptions) {
+  return Line.get(self, permits, Ledger.unsafeSite(), options)
+}
+
+/**
+ * `get` of one key.
+ *
+ * @category operations
+ * @since 0.1.0
+ */
+export function getKey<K, O extends WaitOptions = {}>(
+  self: KeyedSemaphore<K>,
+  key: K,
   permits: number,
-  effect?: Effect.Effect<unknown, unknown, unknown>
+  options?: O
+): Effect.Effect<void, TimeoutOf<O, SemaphoreTimeout>, Scope.Scope>
+export function getKey<K>(
+  self: KeyedSemaphore<K>,
+  key: K,
+  permits: number,
+  options?: WaitOptions
 ) {
-  const site = Ledger.unsafeSite(2)
-  const run = <A, E, R>(
-    effect: Effect.Effect<A, E, R>
-  ): Effect.Effect<Option.Option<A>, E, R> =>
-    // MASK: from the take to the release; the effect is restored and nothing waits.
-    Effect.uninterruptibleMask((restore) => {
-      if (!unsafeTryTake(self, permits)) return Effect.succeedNone
-      const hold = recorded(self, permits, site)
-      hold?.granted()
-      return Handover.useInMask(Effect.asSome(effect), restore, endingOf(self, permits, hold))
-    })
-  return effect === undefined ? run : run(effect)
+  return Line.get(self.at(key), permits, Ledger.unsafeSite(), options)
 }
 
 /**
- * Takes permits, waiting in line if need be, and holds them until the scope closes.
+ * Changes how many permits there are. 0 is a pause: holders keep theirs, every request waits.
  *
- * **Interruption** — Waiting: leaves the line, nothing is taken. **Errors** — none; a closed scope is a defect, and nothing
- *   stays taken. **Cost** — about 9 µs.
+ * **Details** — Growing serves waiters at once. Shrinking never touches a holder: `free` is negative until enough came back. A
+ *   waiter that asked for more than there are now dies with the `RangeError` a newcomer would get.
+ * **Errors** — a number that is negative or not whole is a `RangeError` defect. **Cost** — one look at each waiter.
  *
- * @category operations
- * @since 0.1.0
- */
-export const take = (
-  self: Semaphore,
-  permits = 1
-): Effect.Effect<void, never, Scope.Scope> => {
-  const site = Ledger.unsafeSite(2)
-  // MASK: the take and the finalizer that gives back are one step; the wait is restored.
-  return Effect.uninterruptibleMask((restore) => {
-    const isFree = unsafeTryTake(self, permits)
-    const hold = recorded(self, permits, site)
-    const kept = Handover.holdInScope(
-      self.name,
-      Effect.sync(() => giveBack(self, permits, hold))
-    )
-    if (!isFree) return Effect.zipRight(waitInMask(self, permits, restore, hold), kept)
-    hold?.granted()
-    return kept
-  })
-}
-
-/**
- * Changes how many permits there are.
+ * **Example** (pause and resume)
+ * ```ts run
+ * import { Effect, Fiber } from "effect"
+ * import { Semaphore } from "holdfast"
  *
- * **Details** — Growing serves those in line at once. Shrinking never touches a holder: `free` is negative until enough
- *   came back. A waiter that asked for more than there are now dies with the `RangeError` a newcomer would get.
- * **Interruption** — never waits. **Errors** — not a positive whole number is a `RangeError` defect.
- * **Cost** — one look at each waiter when shrinking.
+ * const program = Effect.gen(function*() {
+ *   const gate = yield* Semaphore.make(0)
+ *   const waiting = yield* Effect.fork(Semaphore.withPermit(Effect.succeed("through"), gate))
+ *   yield* Effect.yieldNow()
+ *   yield* Semaphore.resize(gate, 1)
+ *   return yield* Fiber.join(waiting)
+ * })
+ * await Effect.runPromise(program) // => "through"
+ * ```
  *
  * @category operations
  * @since 0.1.0
  */
 export const resize: {
-  (permits: number): (self: Semaphore) => Effect.Effect<void>
-  (self: Semaphore, permits: number): Effect.Effect<void>
-} = dual(2, (self: Semaphore, permits: number): Effect.Effect<void> =>
+  (permits: number): <E>(self: Semaphore<E>) => Effect.Effect<void>
+  <E>(self: Semaphore<E>, permits: number): Effect.Effect<void>
+} = dual(
+  2,
+  <E>(self: Semaphore<E>, permits: number): Effect.Effect<void> =>
+    Effect.sync(() => self.line().resize(permits))
+)
+
+/**
+ * Fails every waiter with `SemaphoreCancelled`; gives how many there were. Newcomers are served as before.
+ *
+ * **Cost** — one look at each waiter.
+ *
+ * @category operations
+ * @since 0.1.0
+ */
+export const cancelWaiters = (self: Semaphore<Cancelled>): Effect.Effect<number> =>
   Effect.sync(() => {
-    checkSize(permits)
-    const isSmaller = permits < self.permits
-    self.free += permits - self.permits
-    self.permits = permits
-    if (isSmaller) {
-      WaitQueue.refuse(
-        self.queue,
-        (need) => need > permits ? Cause.die(neverServed(self, need)) : undefined
-      )
-    }
-    serve(self)
-  }))
+    const { queue } = self.line()
+    const { size } = queue
+    const refusal = Cause.fail(new SemaphoreCancelled({ semaphore: self.name }))
+    WaitQueue.refuse(queue, () => refusal)
+    return size
+  })
+
+/**
+ * Fails every waiter with `SemaphoreClosed`, and from now on every newcomer. Holders keep their permits to their end. Closing
+ * again does nothing.
+ *
+ * **Cost** — one look at each waiter.
+ *
+ * **Example** (a closed semaphore refuses)
+ * ```ts run
+ * import { Effect } from "effect"
+ * import { Semaphore } from "holdfast"
+ *
+ * const program = Effect.gen(function*() {
+ *   const gate = yield* Semaphore.make(1, { closable: true })
+ *   yield* Semaphore.close(gate)
+ *   return yield* Effect.flip(Semaphore.withPermit(Effect.void, gate))
+ * })
+ * Effect.runSync(program)._tag // => "SemaphoreClosed"
+ * ```
+ *
+ * @category operations
+ * @since 0.1.0
+ */
+export const close = (self: Semaphore<Cancelled>): Effect.Effect<void> =>
+  Effect.sync(() => {
+    const line = self.line()
+    const refusal = Cause.fail(new SemaphoreClosed({ semaphore: self.name }))
+    line.closed ??= refusal
+    WaitQueue.refuse(line.queue, () => refusal)
+  })

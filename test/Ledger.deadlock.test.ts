@@ -102,8 +102,8 @@ describe("a circle is found", () => {
     Effect.gen(function*() {
       const keys = yield* Mutex.makeKeyed<string>({ name: "row" })
       const { found } = yield* start({
-        ann: nest([Mutex.withKey(keys, "a"), Mutex.withKey(keys, "b")], Effect.void),
-        bob: nest([Mutex.withKey(keys, "b"), Mutex.withKeys(keys, ["c", "a"])], Effect.void)
+        ann: nest([Mutex.withLockKey(keys, "a"), Mutex.withLockKey(keys, "b")], Effect.void),
+        bob: nest([Mutex.withLockKey(keys, "b"), Mutex.withLockKeys(keys, ["c", "a"])], Effect.void)
       })
       expect(found).toEqual([["ann: row[b] of bob", "bob: row[a] of ann"]])
     })
@@ -165,13 +165,13 @@ describe("a circle is found", () => {
       const lock = RwLock.unsafeMake({ name: "config", detectReentry: false })
       const { found } = yield* start({
         ann: RwLock.withRead(
-          lock,
           nest([
             (body) => Effect.zipRight(Effect.repeatN(Effect.yieldNow(), 3), body),
             RwLock.withRead(lock)
-          ], Effect.void)
+          ], Effect.void),
+          lock
         ),
-        bob: Effect.zipRight(Effect.yieldNow(), RwLock.withWrite(lock, Effect.void))
+        bob: Effect.zipRight(Effect.yieldNow(), RwLock.withWrite(Effect.void, lock))
       })
       expect(found).toEqual([["ann: config of ann"]])
     })
@@ -184,7 +184,7 @@ describe("a circle is found", () => {
       const x = mutex("x")
       const { found } = yield* start({
         ann: nest([RwLock.withRead(lock), Mutex.withLock(x)], Effect.void),
-        bob: RwLock.withRead(lock, Effect.never),
+        bob: RwLock.withRead(Effect.never, lock),
         cat: nest([Mutex.withLock(x), RwLock.withWrite(lock)], Effect.void)
       })
       expect(found).toEqual([["ann: x of cat", "cat: config of ann"]])
@@ -210,18 +210,18 @@ describe("a circle is found", () => {
       const { found } = yield* start({
         ann: Effect.scoped(
           Effect.zipRight(
-            Mutex.lock(x),
-            Effect.zipRight(Effect.yieldNow(), Semaphore.withPermits(two, 2, Effect.void))
+            Mutex.get(x),
+            Effect.zipRight(Effect.yieldNow(), Semaphore.withPermits(Effect.void, two, 2))
           )
         ),
         bob: Semaphore.withPermit(
-          two,
-          Effect.zipRight(Effect.yieldNow(), Effect.scoped(RwLock.write(lock)))
+          Effect.zipRight(Effect.yieldNow(), Effect.scoped(RwLock.getWrite(lock))),
+          two
         ),
         cat: Effect.scoped(
           Effect.zipRight(
-            RwLock.read(lock),
-            Effect.zipRight(Effect.yieldNow(), Mutex.withLock(x, Effect.void))
+            RwLock.getRead(lock),
+            Effect.zipRight(Effect.yieldNow(), Mutex.withLock(Effect.void, x))
           )
         )
       })
@@ -264,9 +264,9 @@ describe("nothing else is called a circle", () => {
     Effect.gen(function*() {
       const x = mutex("x")
       const line = Object.fromEntries(
-        Array.from({ length: 100 }, (_, index) => [`w${index}`, Mutex.withLock(x, Effect.void)])
+        Array.from({ length: 100 }, (_, index) => [`w${index}`, Mutex.withLock(Effect.void, x)])
       )
-      const { fibers, found } = yield* start({ ann: Mutex.withLock(x, Effect.never), ...line })
+      const { fibers, found } = yield* start({ ann: Mutex.withLock(Effect.never, x), ...line })
       expect(found).toEqual([])
       const { live } = yield* Ledger.snapshot
       const [held, ...waiting] = live
@@ -281,7 +281,7 @@ describe("nothing else is called a circle", () => {
       const two = Semaphore.unsafeMake(2, { name: "two" })
       const { found } = yield* start({
         ann: nest([Semaphore.withPermit(two), Semaphore.withPermit(two)], Effect.void),
-        bob: Semaphore.withPermit(two, Effect.never)
+        bob: Semaphore.withPermit(Effect.never, two)
       })
       expect(found).toEqual([])
     })
@@ -294,7 +294,7 @@ describe("nothing else is called a circle", () => {
       const { found } = yield* start({
         ann: nest([Semaphore.withPermit(two), Semaphore.withPermit(two)], Effect.void),
         bob: Effect.provideService(
-          Semaphore.withPermit(two, Effect.never),
+          Semaphore.withPermit(Effect.never, two),
           Ledger.Ledger,
           undefined
         )
@@ -310,7 +310,7 @@ describe("nothing else is called a circle", () => {
       const { fibers, found } = yield* start({
         ann: nest([Mutex.withLock(x), Mutex.withLock(y)], Effect.void),
         bob: nest([Mutex.withLock(y), Mutex.withLock(x)], Effect.void),
-        cat: Mutex.withLock(x, Effect.void)
+        cat: Mutex.withLock(Effect.void, x)
       })
       expect(found).toEqual([["ann: y of bob", "bob: x of ann"]])
       yield* Fiber.interrupt(fibers["ann"]!)
@@ -326,7 +326,7 @@ describe("nothing else is called a circle", () => {
       const [x, y] = [mutex("x"), mutex("y")]
       const { fibers } = yield* start({
         ann: nest([Mutex.withLock(x), Mutex.withLock(y)], Effect.never),
-        bob: Effect.zipRight(settle, Mutex.withLock(x, Effect.void))
+        bob: Effect.zipRight(settle, Mutex.withLock(Effect.void, x))
       })
       yield* settle
       // Interrupted, ann gives x back; bob has it from that step on, though bob has not run.
@@ -452,20 +452,20 @@ const makeThings = Effect.gen(function*() {
     if (wish.scoped) {
       return scoped(
         {
-          x: Mutex.lock(x),
-          y: Mutex.lock(y),
-          three: Semaphore.take(three, Math.min(wish.amount, 3)),
-          config: writes ? RwLock.write(config) : RwLock.read(config),
+          x: Mutex.get(x),
+          y: Mutex.get(y),
+          three: Semaphore.get(three, Math.min(wish.amount, 3)),
+          config: writes ? RwLock.getWrite(config) : RwLock.getRead(config),
           pool: Pool.get(pool)
         }[wish.thing]
       )
     }
     return (body) =>
       ({
-        x: () => Mutex.withLock(x, body),
-        y: () => Mutex.withLock(y, body),
-        three: () => Semaphore.withPermits(three, wish.amount, body),
-        config: () => writes ? RwLock.withWrite(config, body) : RwLock.withRead(config, body),
+        x: () => Mutex.withLock(body, x),
+        y: () => Mutex.withLock(body, y),
+        three: () => Semaphore.withPermits(body, three, wish.amount),
+        config: () => writes ? RwLock.withWrite(body, config) : RwLock.withRead(body, config),
         pool: () => Pool.use(pool, () => body)
       })[wish.thing]()
   }

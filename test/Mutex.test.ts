@@ -21,6 +21,13 @@ const inEveryGap = (
     for (let less = 0; less < 60; less++) yield* scenario(1, delayed(turns - less))
   })
 
+/** What it dies of. */
+const defectOf = (effect: Effect.Effect<unknown>) =>
+  Effect.map(
+    Effect.sandbox(effect).pipe(Effect.flip),
+    (cause) => Option.getOrThrow(Cause.dieOption(cause))
+  )
+
 describe("Mutex", () => {
   it.effect("Mutex-1 Mutex-2: one at a time, first come first served, and who comes back waits again", () =>
     Effect.gen(function*() {
@@ -47,7 +54,7 @@ describe("Mutex", () => {
       const mutex = Mutex.unsafeMake()
       for (const body of [Effect.void, Effect.fail("no"), Effect.die("bug"), Effect.interrupt]) {
         const plain = yield* Effect.exit(body)
-        expect(yield* Effect.exit(Mutex.withLock(mutex, body))).toEqual(plain)
+        expect(yield* Effect.exit(Mutex.withLock(body, mutex))).toEqual(plain)
         expect(yield* Mutex.stats(mutex)).toEqual(isFree)
       }
     }))
@@ -55,11 +62,11 @@ describe("Mutex", () => {
   it.effect("Mutex-1 Mutex-3: interrupted in every gap, by lock, try, timeout and scope: free afterwards (S6)", () =>
     Effect.gen(function*() {
       const inScope = (mutex: Mutex.Mutex) =>
-        Effect.scoped(Effect.zipRight(Mutex.lock(mutex), Effect.yieldNow()))
+        Effect.scoped(Effect.zipRight(Mutex.get(mutex), Effect.yieldNow()))
       const ways: Array<(mutex: Mutex.Mutex) => Effect.Effect<unknown, unknown>> = [
-        (mutex) => Mutex.withLock(mutex, Effect.yieldNow()),
-        (mutex) => Mutex.tryWithLock(mutex, Effect.yieldNow()),
-        (mutex) => Mutex.withLockTimeout(mutex, "1 hour", Effect.yieldNow()),
+        (mutex) => Mutex.withLock(Effect.yieldNow(), mutex),
+        (mutex) => Mutex.tryWithLock(Effect.yieldNow(), mutex),
+        (mutex) => Mutex.withLock(Effect.yieldNow(), mutex, { acquireTimeout: "1 hour" }),
         inScope
       ]
       for (const way of ways) {
@@ -73,25 +80,25 @@ describe("Mutex", () => {
             yield* Fiber.await(first)
             yield* Fiber.await(second)
             expect(yield* Mutex.stats(mutex)).toEqual(isFree)
-            expect(yield* Mutex.tryWithLock(mutex, Effect.succeed(1))).toEqual(Option.some(1))
+            expect(yield* Mutex.tryWithLock(Effect.succeed(1), mutex)).toEqual(Option.some(1))
           })
         )
       }
     }))
 
-  it.effect("Mutex-4: a fiber that asks again is told so at once, and holds on to what it has (S22)", () =>
+  it.effect("Mutex-4: a fiber that asks again dies at once, and what it holds is given back once (S22)", () =>
     Effect.gen(function*() {
       const mutex = yield* Mutex.make({ name: "ledger" })
-      const again = Mutex.withLock(mutex, Mutex.withLock(mutex, Effect.void))
-      const error = yield* Effect.flip(again)
+      const again = Mutex.withLock(Mutex.withLock(Effect.void, mutex), mutex)
+      const error = yield* defectOf(again)
       expect(error).toBeInstanceOf(Mutex.MutexReentry)
-      expect(error.message).toContain("Mutex \"ledger\" is held by this very fiber")
+      expect(String(error)).toContain("Mutex \"ledger\" is held by this very fiber")
       expect(
-        yield* Effect.flip(
-          Mutex.withLock(mutex, Mutex.withLockTimeout(mutex, "1 hour", Effect.void))
+        yield* defectOf(
+          Mutex.withLock(Mutex.withLock(Effect.void, mutex, { acquireTimeout: "1 hour" }), mutex)
         )
       ).toBeInstanceOf(Mutex.MutexReentry)
-      expect(yield* Effect.flip(Mutex.withLock(mutex, Effect.scoped(Mutex.lock(mutex)))))
+      expect(yield* defectOf(Mutex.withLock(Effect.scoped(Mutex.get(mutex)), mutex)))
         .toBeInstanceOf(Mutex.MutexReentry)
       expect(yield* Mutex.stats(mutex)).toEqual(isFree)
     }))
@@ -100,21 +107,21 @@ describe("Mutex", () => {
     Effect.gen(function*() {
       const mutex = yield* Mutex.make()
       const unaware = yield* Mutex.make({ detectReentry: false })
-      const twice: Effect.Effect<void> = Mutex.withLock(unaware, Effect.void)
+      const twice: Effect.Effect<void> = Mutex.withLock(Effect.void, unaware)
       yield* Effect.zipRight(twice, twice)
-      yield* Mutex.withLock(mutex, Effect.void)
+      yield* Mutex.withLock(Effect.void, mutex)
       yield* Mutex.withLock(
-        mutex,
         Effect.gen(function*() {
-          const child = yield* Effect.forkDaemon(Mutex.withLock(mutex, Effect.succeed("child")))
+          const child = yield* Effect.forkDaemon(Mutex.withLock(Effect.succeed("child"), mutex))
           yield* settle
           const { holder, ...rest } = yield* Mutex.stats(mutex)
           expect(rest).toEqual({ locked: true, waiting: 1 })
           expect(Option.getOrThrow(holder)).toEqual(yield* Effect.fiberId)
           yield* Fiber.interrupt(child)
-        })
+        }),
+        mutex
       )
-      const waiting = yield* Effect.fork(Mutex.withLock(unaware, twice))
+      const waiting = yield* Effect.fork(Mutex.withLock(twice, unaware))
       yield* settle
       expect((yield* Mutex.stats(unaware)).waiting).toBe(1)
       yield* Fiber.interrupt(waiting)
@@ -124,10 +131,14 @@ describe("Mutex", () => {
     Effect.gen(function*() {
       const mutex = yield* Mutex.make({ name: "press" })
       const long = yield* Effect.fork(
-        Mutex.withLockTimeout(mutex, "1 second", Effect.as(Effect.sleep("1 hour"), "done"))
+        Mutex.withLock(Effect.as(Effect.sleep("1 hour"), "done"), mutex, {
+          acquireTimeout: "1 second"
+        })
       )
       yield* settle
-      const late = yield* Effect.fork(Mutex.withLockTimeout(mutex, "1 second", Effect.void))
+      const late = yield* Effect.fork(
+        Mutex.withLock(Effect.void, mutex, { acquireTimeout: "1 second" })
+      )
       yield* settle
       yield* TestClock.adjust("1 second")
       const error = yield* Effect.flip(Fiber.join(late))
@@ -142,11 +153,11 @@ describe("Mutex", () => {
   it.effect("Mutex-3: a try is refused while it is held, and never waits", () =>
     Effect.gen(function*() {
       const mutex = yield* Mutex.make()
-      const holder = yield* Effect.fork(Mutex.withLock(mutex, Effect.never))
+      const holder = yield* Effect.fork(Mutex.withLock(Effect.never, mutex))
       yield* settle
       expect(yield* Effect.void.pipe(Mutex.tryWithLock(mutex))).toEqual(Option.none())
       yield* Fiber.interrupt(holder)
-      expect(yield* Mutex.tryWithLock(mutex, Effect.fail("no")).pipe(Effect.flip)).toBe("no")
+      expect(yield* Mutex.tryWithLock(Effect.fail("no"), mutex).pipe(Effect.flip)).toBe("no")
       expect(yield* Mutex.stats(mutex)).toEqual(isFree)
     }))
 
@@ -155,12 +166,12 @@ describe("Mutex", () => {
       const mutex = yield* Mutex.make({ name: "door" })
       const ledger = yield* Ledger.Ledger
       const scope = yield* Scope.make()
-      yield* Scope.extend(Mutex.lock(mutex), scope)
+      yield* Scope.extend(Mutex.get(mutex), scope)
       expect((yield* ledger!.snapshot).live).toMatchObject([{ kind: "lock", name: "door" }])
       expect((yield* Mutex.stats(mutex)).locked).toBe(true)
       yield* Scope.close(scope, Exit.void)
       yield* ledger!.assertEmpty
-      const exit = yield* Effect.exit(Scope.extend(Mutex.lock(mutex), scope))
+      const exit = yield* Effect.exit(Scope.extend(Mutex.get(mutex), scope))
       expect(Exit.isFailure(exit) && Cause.pretty(exit.cause)).toContain(
         "\"door\" was not acquired: its owner \"scope\" is closed"
       )
@@ -171,12 +182,14 @@ describe("Mutex", () => {
     Effect.gen(function*() {
       const ledger = (yield* Ledger.Ledger)!
       const mutex = Mutex.unsafeMake({ name: "m" })
-      const holder = yield* Effect.fork(Mutex.withLock(mutex, Effect.never))
+      const holder = yield* Effect.fork(Mutex.withLock(Effect.never, mutex))
       yield* settle
-      const late = yield* Effect.fork(Mutex.withLockTimeout(mutex, "1 second", Effect.void))
-      const cut = yield* Effect.fork(Effect.scoped(Mutex.lock(mutex)))
+      const late = yield* Effect.fork(
+        Mutex.withLock(Effect.void, mutex, { acquireTimeout: "1 second" })
+      )
+      const cut = yield* Effect.fork(Effect.scoped(Mutex.get(mutex)))
       yield* settle
-      expect(yield* Mutex.tryWithLock(mutex, Effect.void)).toEqual(Option.none())
+      expect(yield* Mutex.tryWithLock(Effect.void, mutex)).toEqual(Option.none())
       yield* Fiber.interrupt(cut)
       yield* TestClock.adjust("1 second")
       expect(yield* Effect.flip(Fiber.join(late))).toMatchObject({ waiting: 0 })
@@ -204,7 +217,7 @@ describe("KeyedMutex", () => {
       const visit = (name: string, id: number) =>
         Effect.fork(
           Effect.zipRight(Effect.sync(() => log.push(name)), Effect.never).pipe(
-            Mutex.withKey(keyed, new Key({ id }))
+            Mutex.withLockKey(keyed, new Key({ id }))
           )
         )
       const first = yield* visit("1a", 1)
@@ -224,7 +237,7 @@ describe("KeyedMutex", () => {
       let key = 0
       yield* Effect.whileLoop({
         while: () => key < 1_000_000,
-        body: () => Mutex.withKey(keyed, key, Effect.void),
+        body: () => Mutex.withLockKey(Effect.void, keyed, key),
         step: () => key++
       })
       expect(yield* Mutex.size(keyed)).toBe(0)
@@ -242,7 +255,7 @@ describe("KeyedMutex", () => {
           }
           yield* Effect.yieldNow()
           for (const key of keys) inside.delete(key)
-        }).pipe(Mutex.withKeys(keyed, keys))
+        }).pipe(Mutex.withLockKeys(keyed, keys))
       const lists = [["a", "b"], ["b", "a"], ["c", "a", "c"], ["b", "c"], ["a", "b", "c"], []]
       const fibers = yield* Effect.forEach(
         Array.from({ length: 60 }, (_, index) => lists[index % lists.length]!),
@@ -258,7 +271,7 @@ describe("KeyedMutex", () => {
         const keyed = yield* Mutex.makeKeyed<string>()
         const visit = (keys: ReadonlyArray<string>) =>
           Effect.fork(
-            Effect.zipRight(delay, Mutex.withKeys(keyed, keys, Effect.yieldNow()))
+            Effect.zipRight(delay, Mutex.withLockKeys(Effect.yieldNow(), keyed, keys))
           )
         const fibers = [
           yield* visit(["b"]),
@@ -276,34 +289,34 @@ describe("KeyedMutex", () => {
     Effect.gen(function*() {
       const keyed = yield* Mutex.makeKeyed<string>()
       const visit = (...keys: ReadonlyArray<string>) =>
-        Effect.fork(Mutex.withKeys(keyed, keys, Effect.never))
+        Effect.fork(Mutex.withLockKeys(Effect.never, keyed, keys))
       const first = yield* visit("a")
       yield* visit("b")
       const both = yield* visit("a", "b")
       yield* settle
       yield* Fiber.interrupt(first)
-      const next = yield* Effect.fork(Mutex.withKey(keyed, "a", Effect.succeed("has a")))
+      const next = yield* Effect.fork(Mutex.withLockKey(Effect.succeed("has a"), keyed, "a"))
       yield* settle
       expect(next.unsafePoll()).toBeNull()
       yield* Fiber.interrupt(both)
       expect(yield* Fiber.join(next)).toBe("has a")
     }))
 
-  it.effect("Mutex-4 KeyedMutex-2: asking again for a key that one holds is told before any is taken (S22)", () =>
+  it.effect("Mutex-4 KeyedMutex-2: a fiber that asks for a key that it holds dies before any is taken (S22)", () =>
     Effect.gen(function*() {
       const keyed = yield* Mutex.makeKeyed<string>({ name: "row" })
-      const error = yield* Effect.flip(
-        Mutex.withKey(keyed, "a", Mutex.withKeys(keyed, ["b", "a"], Effect.void))
+      const error = yield* defectOf(
+        Mutex.withLockKey(Mutex.withLockKeys(Effect.void, keyed, ["b", "a"]), keyed, "a")
       )
-      expect(error.message).toContain("Mutex \"row[a]\" is held by this very fiber")
-      yield* Mutex.withKey(keyed, "a", Mutex.withKey(keyed, "b", Effect.void))
-      const broken = Effect.exit(Mutex.withKeys(
+      expect(String(error)).toContain("Mutex \"row[a]\" is held by this very fiber")
+      yield* Mutex.withLockKey(Mutex.withLockKey(Effect.void, keyed, "b"), keyed, "a")
+      const broken = Effect.exit(Mutex.withLockKeys(
+        Effect.void,
         keyed,
         (function*() {
           yield "a"
           throw new Error("no more keys")
-        })(),
-        Effect.void
+        })()
       ))
       expect(Exit.isFailure(yield* broken)).toBe(true)
       expect(yield* Mutex.size(keyed)).toBe(0)

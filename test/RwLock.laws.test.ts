@@ -72,10 +72,10 @@ const run = (events: ReadonlyArray<Event>) =>
       })
     const visit = (asked: Visitor["asked"], who: number) =>
       asked === "read"
-        ? RwLock.withRead(lock, stay(who, "reading"))
+        ? RwLock.withRead(stay(who, "reading"), lock)
         : asked === "write"
-        ? RwLock.withWrite(lock, stay(who, "writing"))
-        : RwLock.withWriteDowngraded(lock, stay(who, "writing"), () => stay(who, "reading"))
+        ? RwLock.withWrite(stay(who, "writing"), lock)
+        : RwLock.withWriteDowngraded(stay(who, "writing"), lock, () => stay(who, "reading"))
     for (const event of events) {
       if (event.kind === "end") {
         model.end(event.who)
@@ -123,9 +123,9 @@ it("RwLock-1 RwLock-2 RwLock-3 RwLock-4: 3,000 random schedules go as the model 
 const interruptOne = (victim: number, yields: number, turns: number) =>
   Effect.gen(function*() {
     const lock = RwLock.unsafeMake()
-    const read = RwLock.withRead(lock, Effect.yieldNow())
-    const write = RwLock.withWriteDowngraded(lock, Effect.yieldNow(), () => Effect.yieldNow())
-    const scoped = Effect.scoped(Effect.zipRight(RwLock.write(lock), Effect.yieldNow()))
+    const read = RwLock.withRead(Effect.yieldNow(), lock)
+    const write = RwLock.withWriteDowngraded(Effect.yieldNow(), lock, () => Effect.yieldNow())
+    const scoped = Effect.scoped(Effect.zipRight(RwLock.getWrite(lock), Effect.yieldNow()))
     const fibers = yield* Effect.forEach(
       [read, write, read, scoped],
       (visit) => Effect.fork(Effect.zipRight(delayed(turns), visit))
@@ -134,7 +134,7 @@ const interruptOne = (victim: number, yields: number, turns: number) =>
     yield* Fiber.interrupt(fibers[victim]!)
     for (const fiber of fibers) yield* Fiber.await(fiber)
     expect(yield* RwLock.stats(lock)).toEqual({ readers: 0, writing: false, waiting: 0 })
-    yield* RwLock.withWrite(lock, Effect.void)
+    yield* RwLock.withWrite(Effect.void, lock)
   })
 
 it("RwLock-3: an interrupt at every yield of every budget leaves nobody inside (S6)", () =>
@@ -159,13 +159,13 @@ it("RwLock-2 WaitQueue-5: a release between finding it closed and standing in li
       const lock = RwLock.unsafeMake()
       for (
         const use of [
-          RwLock.withRead(lock, Effect.void),
-          RwLock.withWrite(lock, Effect.void),
-          RwLock.withWriteDowngraded(lock, Effect.void, () => Effect.void),
-          Effect.scoped(RwLock.read(lock))
+          RwLock.withRead(Effect.void, lock),
+          RwLock.withWrite(Effect.void, lock),
+          RwLock.withWriteDowngraded(Effect.void, lock, () => Effect.void),
+          Effect.scoped(RwLock.getRead(lock))
         ]
       ) {
-        yield* Effect.fork(RwLock.withWrite(lock, Effect.yieldNow()))
+        yield* Effect.fork(RwLock.withWrite(Effect.yieldNow(), lock))
         const second = yield* Effect.fork(Effect.zipRight(delayed(turns - less), use))
         yield* Effect.repeatN(Effect.yieldNow(), 8)
         expect([less, yield* RwLock.stats(lock)]).toEqual([

@@ -85,7 +85,7 @@ const run = (events: ReadonlyArray<Event>) =>
         return Effect.sync(() => holding.delete(who))
       })
       return Effect.map(
-        Effect.fork(Semaphore.withPermits(semaphore, permits, body)),
+        Effect.fork(Semaphore.withPermits(body, semaphore, permits)),
         (fiber) => fibers.push(fiber)
       )
     }
@@ -151,8 +151,6 @@ it("Semaphore-1 Semaphore-2: 1,000 random schedules without a pause: never more 
         schedule,
         ({ permits, yields }, who) =>
           Effect.fork(Semaphore.withPermits(
-            semaphore,
-            permits,
             Effect.acquireUseRelease(
               Effect.sync(() => {
                 order.push(who)
@@ -164,7 +162,9 @@ it("Semaphore-1 Semaphore-2: 1,000 random schedules without a pause: never more 
                 Effect.sync(() => {
                   inside -= permits
                 })
-            )
+            ),
+            semaphore,
+            permits
           ))
       )
       for (let tick = 0; tick <= 6; tick++) {
@@ -189,14 +189,14 @@ const interruptOne = (victim: 0 | 1, yields: number, turns: number) =>
     const semaphore = Semaphore.unsafeMake(2)
     const body = Effect.zipRight(
       delayed(turns),
-      Semaphore.withPermits(semaphore, 2, Effect.yieldNow())
+      Semaphore.withPermits(Effect.yieldNow(), semaphore, 2)
     )
     const fibers = [yield* Effect.fork(body), yield* Effect.fork(body), yield* Effect.fork(body)]
     yield* Effect.repeatN(Effect.yieldNow(), yields)
     yield* Fiber.interrupt(fibers[victim]!)
     for (const fiber of fibers) yield* Fiber.await(fiber)
     expect(Semaphore.unsafeStats(semaphore)).toEqual({ permits: 2, free: 2, waiting: 0 })
-    expect(yield* Semaphore.tryWithPermits(semaphore, 2, Effect.void)).toMatchObject({
+    expect(yield* Semaphore.tryWithPermits(Effect.void, semaphore, 2)).toMatchObject({
       _tag: "Some"
     })
   })
@@ -223,17 +223,17 @@ it("Semaphore-2 WaitQueue-5: a release between finding nothing and standing in l
       const semaphore = Semaphore.unsafeMake(1)
       for (
         const use of [
-          Semaphore.withPermit(semaphore, Effect.void),
-          Effect.scoped(Semaphore.take(semaphore)),
+          Semaphore.withPermit(Effect.void, semaphore),
+          Effect.scoped(Semaphore.get(semaphore, 1)),
           Effect.uninterruptibleMask((restore) =>
             Effect.map(
-              Semaphore.takeWithinInMask(semaphore, 1, restore, "1 hour", () => "late"),
+              Semaphore.takeInMask(semaphore, 1, restore, { acquireTimeout: "1 hour" }),
               () => Semaphore.unsafeRelease(semaphore, 1)
             )
           )
         ]
       ) {
-        yield* Effect.fork(Semaphore.withPermit(semaphore, Effect.yieldNow()))
+        yield* Effect.fork(Semaphore.withPermit(Effect.yieldNow(), semaphore))
         const second = yield* Effect.fork(Effect.zipRight(delayed(turns - less), use))
         yield* Effect.repeatN(Effect.yieldNow(), 8)
         expect([less, Semaphore.unsafeStats(semaphore)]).toEqual([

@@ -16,9 +16,9 @@ const makeAsker = (semaphore: Semaphore.Semaphore) => {
   const hold = (name: string, permits: number) =>
     Effect.fork(
       Semaphore.withPermits(
+        Effect.zipRight(Effect.sync(() => served.push(name)), Effect.never),
         semaphore,
-        permits,
-        Effect.zipRight(Effect.sync(() => served.push(name)), Effect.never)
+        permits
       )
     )
   return { served, hold }
@@ -57,15 +57,15 @@ describe("Semaphore", () => {
         const isAwaited = Semaphore.unsafeStats(semaphore).waiting > 0
         const before = served
         return Semaphore.withPermit(
-          semaphore,
           Effect.suspend(() => {
             if (isAwaited && served === before) barged++
             return Effect.yieldNow()
-          })
+          }),
+          semaphore
         )
       }))
       yield* Effect.yieldNow()
-      yield* atOnceAgain(() => Semaphore.withPermit(semaphore, Effect.sync(() => served++)), rounds)
+      yield* atOnceAgain(() => Semaphore.withPermit(Effect.sync(() => served++), semaphore), rounds)
       yield* Fiber.interrupt(greedy)
       expect([served, barged]).toEqual([rounds, 0])
     }))
@@ -145,7 +145,7 @@ describe("Semaphore", () => {
       for (const body of bodies) {
         for (const permits of [1, 3]) {
           const plain = yield* Effect.exit(body)
-          expect(yield* Effect.exit(Semaphore.withPermits(semaphore, permits, body))).toEqual(plain)
+          expect(yield* Effect.exit(Semaphore.withPermits(body, semaphore, permits))).toEqual(plain)
           expect(Semaphore.unsafeStats(semaphore).free).toBe(3)
         }
       }
@@ -155,7 +155,7 @@ describe("Semaphore", () => {
     Effect.gen(function*() {
       const semaphore = Semaphore.unsafeMake(2)
       const { hold } = makeAsker(semaphore)
-      const attempt = Semaphore.tryWithPermits(semaphore, 1, Effect.succeed("in"))
+      const attempt = Semaphore.tryWithPermits(Effect.succeed("in"), semaphore, 1)
       expect(yield* attempt).toEqual(Option.some("in"))
       yield* hold("holder", 1)
       const big = yield* hold("BIG", 2)
@@ -165,7 +165,7 @@ describe("Semaphore", () => {
       expect(yield* Effect.succeed("in").pipe(Semaphore.tryWithPermits(semaphore, 1))).toEqual(
         Option.some("in")
       )
-      expect(yield* Effect.exit(Semaphore.tryWithPermits(semaphore, 1, Effect.fail("no"))))
+      expect(yield* Effect.exit(Semaphore.tryWithPermits(Effect.fail("no"), semaphore, 1)))
         .toEqual(Exit.fail("no"))
       expect(Semaphore.unsafeStats(semaphore).free).toBe(1)
     }))
@@ -215,13 +215,13 @@ describe("Semaphore", () => {
       const semaphore = Semaphore.unsafeMake(2, { name: "lanes" })
       const ledger = yield* Ledger.Ledger
       const scope = yield* Scope.make()
-      yield* Scope.extend(Semaphore.take(semaphore, 2), scope)
+      yield* Scope.extend(Semaphore.get(semaphore, 2), scope)
       expect(Semaphore.unsafeStats(semaphore).free).toBe(0)
       expect((yield* ledger!.snapshot).live).toMatchObject([{ kind: "permit", name: "lanes" }])
       yield* Scope.close(scope, Exit.void)
       expect(Semaphore.unsafeStats(semaphore).free).toBe(2)
       yield* ledger!.assertEmpty
-      const exit = yield* Effect.exit(Scope.extend(Semaphore.take(semaphore), scope))
+      const exit = yield* Effect.exit(Scope.extend(Semaphore.get(semaphore, 1), scope))
       expect(Exit.isFailure(exit) && Cause.pretty(exit.cause)).toContain("OwnerClosed")
       expect(Semaphore.unsafeStats(semaphore).free).toBe(2)
     }).pipe(Effect.provide(Ledger.layer())))
@@ -233,14 +233,18 @@ describe("Semaphore", () => {
       yield* hold("holder", 1)
       const late = yield* Effect.fork(
         Effect.uninterruptibleMask((restore) =>
-          Semaphore.takeWithinInMask(semaphore, 2, restore, "1 second", () => "late" as const)
+          Semaphore.takeInMask(semaphore, 2, restore, { acquireTimeout: "1 second" })
         )
       )
       yield* hold("small", 1)
       yield* settle
       expect(served).toEqual(["holder"])
       yield* TestClock.adjust("1 second")
-      expect(yield* Effect.flip(Fiber.join(late))).toBe("late")
+      const error = yield* Effect.flip(Fiber.join(late))
+      expect(error).toMatchObject({ asked: 2, stats: { permits: 2, free: 1, waiting: 1 } })
+      expect(error.message).toMatch(
+        /^2 of 2 permits of "semaphore" were not free within 1s: 1 free/
+      )
       yield* settle
       expect(served).toEqual(["holder", "small"])
     }))
@@ -254,7 +258,7 @@ describe("Semaphore", () => {
         return [...live, ...ended].map(({ attributes, state }) => [attributes["permits"], state])
       }
       const hold = (permits: number) =>
-        Effect.fork(Semaphore.withPermits(semaphore, permits, Effect.never))
+        Effect.fork(Semaphore.withPermits(Effect.never, semaphore, permits))
       const three = yield* hold(3)
       const two = yield* hold(2)
       const one = yield* hold(1)

@@ -20,7 +20,7 @@ interface Entry {
 }
 
 /** A line that was captured and that nobody has read yet. */
-interface Site {
+export interface Site {
   readonly text: string | undefined
 }
 
@@ -77,7 +77,7 @@ export class Hold implements WaitQueue.Watch {
   readonly amount: number
   readonly entry: Entry
   /** Its place in line, from when it stands there. */
-  waiter: WaitQueue.Waiter | undefined = undefined
+  waiter: WaitQueue.Waiter<unknown> | undefined = undefined
   state: "waiting" | "held" | "ended" = "waiting"
 
   constructor(recorder: Recorder, thing: Thing, request: Request) {
@@ -94,7 +94,7 @@ export class Hold implements WaitQueue.Watch {
     })
   }
 
-  joined(waiter: WaitQueue.Waiter): void {
+  joined(waiter: WaitQueue.Waiter<unknown>): void {
     this.waiter = waiter
   }
 

@@ -1,100 +1,166 @@
 /**
- * waitQueue: THE fair queue. Order, cancellation and hand-over of everything that waits are decided here and nowhere else.
+ * waitQueue: THE fair queue. It alone decides the order, the cancellation and the hand-over of everything that waits in line.
  *
- * DESIGN. A doubly linked list of waiter records. Whoever has something to give grants it to the head record in one
- * synchronous step; the record, not the fiber's wake-up, is the truth. A waiter whose fiber is interrupted finds out from
- * its record, inside its own uninterruptible region, whether it was still queued (it unlinks itself, O(1)) or had been
- * granted (it gives the grant on in the same step). So a grant is never lost between "given" and "started".
+ * DESIGN. A doubly linked list of waiter records. The owner of the queue grants to the head record in one synchronous step; the
+ * record holds the truth, not the moment at which the fiber wakes. An interrupted waiter reads in its own uninterruptible region
+ * whether it was still queued (it unlinks itself) or granted (it passes the grant on in the same step), so no grant is lost between
+ * "granted" and "started". A waiter of higher priority joins before those of lower priority; only a queue whose waiters differ in
+ * priority remembers the last waiter of each. All bounds of one queue share one timer fiber (timers.ts).
  *
  * INVARIANTS
- * - WaitQueue-1 (L6) First come, first served: only the head is ever granted.
- * - WaitQueue-2 (L2) A granted waiter that was interrupted before it ran gives its grant on in the same step.
- * - WaitQueue-3 A cancelled, late or refused waiter leaves at once; the queue holds only fibers that still want, and
- *   whoever leaves lets the owner serve those behind it in the same step.
- * - WaitQueue-4 A grant wakes exactly the waiter it was given to: wake-ups never outnumber grants and departures.
- * - WaitQueue-5 To find nothing and to stand in line are one step: no release falls between and is missed.
- * - WaitQueue-6 Whoever watches a waiter is told in the step itself: joined, granted or gone, and gone after all.
+ * - WaitQueue-1 (L6) First come, first served within one priority, higher priorities first: only the head is ever granted.
+ * - WaitQueue-2 (L2) A granted waiter that is interrupted before it runs passes its grant on in the same step.
+ * - WaitQueue-3 A cancelled, late or refused waiter leaves at once, and the owner serves those behind it in the same step.
+ * - WaitQueue-4 A grant wakes exactly the waiter that gets it: wake-ups never outnumber grants and departures.
+ * - WaitQueue-5 Finding nothing and joining the queue are one step: no release falls between them and is missed.
+ * - WaitQueue-6 The watch of a waiter is called in the step itself: joined, granted, left, and left after a grant.
  *
- * COST one record and one `Effect.async` per wait; cancel and grant O(1). A bound on the wait forks one timer.
+ * COST one record and one `Effect.async` per wait; cancel and grant O(1). Joining O(1), or O(priorities in the queue). A bound is an
+ * entry of a heap; the first one of a queue forks.
  * SOURCES tokio's batch semaphore (one queue under every primitive), Trio's parking lot.
  */
-import type * as Cause from "effect/Cause"
-import type * as Duration from "effect/Duration"
+import * as Cause from "effect/Cause"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import { type AnyFiber, currentFiber } from "./runtime.ts"
+import * as Timers from "./timers.ts"
 
-type Restore = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
+export type Restore = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
 
-/** Who is told what becomes of a waiter (internal/hold.ts, for the ledger). */
+/** Observes one waiter (internal/hold.ts does, for the ledger). */
 export interface Watch {
-  joined(waiter: Waiter): void
+  joined(waiter: Waiter<unknown>): void
   granted(): void
-  /** It goes without: late, refused, or interrupted, with the cause; after `granted`, if that was given on. */
+  /** It leaves without a grant: late, refused or interrupted, with the cause; or it passes its grant on, after `granted`. */
   left(cause?: Cause.Cause<unknown>): void
 }
 
-/** One fiber in line. `need` is what it asks for; it is the queue owner's to read. */
-export interface Waiter {
+/** One fiber in the queue. Only this file writes it. */
+export interface Waiter<E> {
+  /** What it asks for; only the owner of the queue reads it. */
   readonly need: number
+  readonly priority: number
+  /** The fiber that will own the grant, if its owner remembers that. */
+  readonly owner: AnyFiber | undefined
   readonly watch: Watch | undefined
-  // All guarded by the single thread; written only by this file.
   state: "queued" | "granted" | "refused" | "cancelled"
   resume: ((effect: Effect.Effect<void>) => void) | undefined
+  timer: Timers.Timer | undefined
   /** Why it was refused. */
-  refusal: Cause.Cause<never> | undefined
-  previous: Waiter | undefined
-  next: Waiter | undefined
+  refusal: Cause.Cause<E> | undefined
+  previous: Waiter<E> | undefined
+  next: Waiter<E> | undefined
 }
 
-/** A line of waiters. */
-export interface WaitQueue {
-  // Guarded by the single thread; written only by this file.
-  head: Waiter | undefined
-  tail: Waiter | undefined
+/** A queue whose owner may refuse waiters with `E`. Only this file writes it. */
+export interface WaitQueue<E = never> {
+  head: Waiter<E> | undefined
+  tail: Waiter<E> | undefined
   size: number
+  /** The last waiter of each priority, from when a second priority joins until the queue is empty. */
+  lasts: Map<number, Waiter<E>> | undefined
+  timers: Timers.Timers | undefined
 }
 
 /**
- * What the owner of the line does when a waiter goes without what it was given: with `true` it had been granted (the goods
- * must go to the next in line), with `false` it left the line (the new head may now be served).
+ * How the owner reacts when a waiter leaves without what it asked for. `true`: it had a grant, which must go to the next waiter.
+ * `false`: it left the queue, and the new head may now be served.
  */
-export type GiveOn = (wasGranted: boolean) => void
+export type OnLeave = (wasGranted: boolean) => void
 
-export const make = (): WaitQueue => ({ head: undefined, tail: undefined, size: 0 })
+/** How long a waiter waits, and the failure of a late one. */
+export interface Bound<E> {
+  readonly atMost: Duration.Duration
+  /** It may throw. */
+  readonly late: () => E
+}
 
-const enqueue = (queue: WaitQueue, need: number, watch: Watch | undefined): Waiter => {
-  const waiter: Waiter = {
+export interface Options<E> {
+  readonly priority?: number | undefined
+  readonly owner?: AnyFiber | undefined
+  readonly bound?: Bound<E> | undefined
+}
+
+export const make = <E = never>(): WaitQueue<E> => ({
+  head: undefined,
+  tail: undefined,
+  size: 0,
+  lasts: undefined,
+  timers: undefined
+})
+
+/** The waiter after which one of this priority joins. */
+const predecessor = <E>(queue: WaitQueue<E>, priority: number): Waiter<E> | undefined => {
+  const { tail } = queue
+  if (queue.lasts === undefined) {
+    if (tail === undefined || tail.priority === priority) return tail
+    queue.lasts = new Map([[tail.priority, tail]])
+  }
+  let nearest: Waiter<E> | undefined
+  for (const last of queue.lasts.values()) {
+    const isNearer = nearest === undefined || last.priority < nearest.priority
+    if (last.priority >= priority && isNearer) nearest = last
+  }
+  return nearest
+}
+
+const enqueue = <E>(
+  queue: WaitQueue<E>,
+  need: number,
+  watch: Watch | undefined,
+  { owner, priority = 0 }: Options<unknown>
+): Waiter<E> => {
+  const previous = predecessor(queue, priority)
+  const next = previous === undefined ? queue.head : previous.next
+  const waiter: Waiter<E> = {
     need,
+    priority,
+    owner,
     watch,
     state: "queued",
     resume: undefined,
+    timer: undefined,
     refusal: undefined,
-    previous: queue.tail,
-    next: undefined
+    previous,
+    next
   }
-  if (queue.tail === undefined) queue.head = waiter
-  else queue.tail.next = waiter
-  queue.tail = waiter
+  if (previous === undefined) queue.head = waiter
+  else previous.next = waiter
+  if (next === undefined) queue.tail = waiter
+  else next.previous = waiter
+  queue.lasts?.set(priority, waiter)
   queue.size++
   watch?.joined(waiter)
   return waiter
 }
 
-/** Ends the waiting of a queued waiter. It keeps no neighbour: a waiter in hand must not keep a whole line in memory. */
-const leave = (
-  queue: WaitQueue,
-  waiter: Waiter,
-  state: "granted" | "refused" | "cancelled",
-  why?: () => Cause.Cause<unknown> | undefined
-): void => {
-  if (waiter.previous === undefined) queue.head = waiter.next
-  else waiter.previous.next = waiter.next
-  if (waiter.next === undefined) queue.tail = waiter.previous
-  else waiter.next.previous = waiter.previous
+const unlink = <E>(queue: WaitQueue<E>, waiter: Waiter<E>): void => {
+  const { next, previous, priority } = waiter
+  if (queue.lasts?.get(priority) === waiter) {
+    if (previous?.priority === priority) queue.lasts.set(priority, previous)
+    else queue.lasts.delete(priority)
+  }
+  if (previous === undefined) queue.head = next
+  else previous.next = next
+  if (next === undefined) queue.tail = previous
+  else next.previous = previous
+  // A reference to one waiter must not keep the whole queue in memory.
   waiter.previous = undefined
   waiter.next = undefined
-  queue.size--
+  if (--queue.size === 0) queue.lasts = undefined
+}
+
+/** Ends the wait of a queued waiter. */
+const leave = <E>(
+  queue: WaitQueue<E>,
+  waiter: Waiter<E>,
+  state: "granted" | "refused" | "cancelled",
+  why?: () => Cause.Cause<unknown>
+): void => {
+  unlink(queue, waiter)
+  if (waiter.timer !== undefined) Timers.stop(waiter.timer)
   waiter.state = state
-  // Asked for when the waiter has left: whoever counts those in line for it does not count this one.
+  // After it has left: a message that counts the waiters must not count this one.
   const cause = why?.()
   if (state === "granted") waiter.watch?.granted()
   else waiter.watch?.left(cause)
@@ -102,95 +168,85 @@ const leave = (
 }
 
 /** Grants the head what it asked for and wakes it. The caller has already set the goods aside for it. */
-export const grantHead = (queue: WaitQueue): void => {
+export const grantHead = <E>(queue: WaitQueue<E>): void => {
   const waiter = queue.head
   if (waiter === undefined) throw new Error("WaitQueue-1 broken: nobody to grant to")
   leave(queue, waiter, "granted")
 }
 
-/** Sends everybody away for whom `hopeless` knows why; the caller then serves those who stay. O(waiters). */
-export const refuse = (
-  queue: WaitQueue,
-  hopeless: (need: number) => Cause.Cause<never> | undefined
+/** Refuses each waiter for which `refusalOf` gives a cause; the caller then serves the others. O(waiters). */
+export const refuse = <E>(
+  queue: WaitQueue<E>,
+  refusalOf: (need: number) => Cause.Cause<E> | undefined
 ): void => {
   for (let waiter = queue.head; waiter !== undefined;) {
     const { next } = waiter
-    const refusal = hopeless(waiter.need)
+    const refusal = refusalOf(waiter.need)
     waiter.refusal = refusal
     if (refusal !== undefined) leave(queue, waiter, "refused", () => refusal)
     waiter = next
   }
 }
 
-const settled = <E>(
-  queue: WaitQueue,
-  waiter: Waiter,
+const causeOf = <E>(late: () => E): Cause.Cause<E> => {
+  try {
+    return Cause.fail(late())
+  } catch (defect) {
+    return Cause.die(defect)
+  }
+}
+
+/**
+ * Waits in the queue until granted, refused, or late by its bound.
+ *
+ * The waiter joins when this is CALLED, not when the effect runs (which it must, once, inside the mask): call it in the step that
+ * found nothing to take, or a release in between is missed (WaitQueue-5). After a call with a priority, serve the head: the new
+ * waiter may be it.
+ */
+export const waitInMask = <E = never, E2 = never>(
+  queue: WaitQueue<E>,
+  need: number,
   restore: Restore,
-  giveOn: GiveOn,
-  refusal: () => Cause.Cause<E> | undefined
-): Effect.Effect<void, E> => {
+  onLeave: OnLeave,
+  watch?: Watch,
+  options: Options<E2> = {}
+): Effect.Effect<void, E | E2> => {
+  const waiter = enqueue(queue, need, watch, options)
+  let lateness: Cause.Cause<E2> | undefined
   const woken = Effect.async<void>((resume) => {
     waiter.resume = resume
     if (waiter.state !== "queued") resume(Effect.void)
   })
-  return Effect.matchCauseEffect(restore(woken), {
+  const wait = Effect.matchCauseEffect(restore(woken), {
     onFailure: (cause) => {
       if (waiter.state === "granted") {
         waiter.watch?.left(cause)
-        giveOn(true)
+        onLeave(true)
       } else if (waiter.state === "queued") {
         leave(queue, waiter, "cancelled", () => cause)
-        giveOn(false)
+        onLeave(false)
       }
       return Effect.failCause(cause)
     },
-    onSuccess: () => {
-      const refused = refusal()
-      return refused === undefined ? Effect.void : Effect.failCause(refused)
+    onSuccess: (): Effect.Effect<void, E | E2> => {
+      const refusal: Cause.Cause<E | E2> | undefined = waiter.refusal ?? lateness
+      return refusal === undefined ? Effect.void : Effect.failCause(refusal)
     }
   })
-}
-
-/**
- * Waits in line until granted, or until `refuse` says why not.
- *
- * It stands in line when this is CALLED, not when the effect runs (which it must, once, in the mask): call it in the very
- * step that found nothing to take, or a release in between is missed and it waits for ever (WaitQueue-5).
- */
-export const waitInMask = (
-  queue: WaitQueue,
-  need: number,
-  restore: Restore,
-  giveOn: GiveOn,
-  watch?: Watch
-): Effect.Effect<void> => {
-  const waiter = enqueue(queue, need, watch)
-  return settled(queue, waiter, restore, giveOn, () => waiter.refusal)
-}
-
-/** As `waitInMask`, for at most `atMost` of the `Clock`: whoever is late leaves in the timer's own step, as `late` says. */
-export const waitAtMostInMask = <E>(
-  queue: WaitQueue,
-  need: number,
-  restore: Restore,
-  giveOn: GiveOn,
-  atMost: Duration.Duration,
-  late: () => Cause.Cause<E>,
-  watch?: Watch
-): Effect.Effect<void, E> => {
-  const waiter = enqueue(queue, need, watch)
-  // Guarded by the single thread.
-  let lateness: Cause.Cause<E> | undefined
-  const wait = settled(queue, waiter, restore, giveOn, () => waiter.refusal ?? lateness)
-  return Effect.flatMap(
-    Effect.forkDaemon(Effect.interruptible(Effect.sleep(atMost))),
-    (timer) => {
-      timer.addObserver(() => {
-        if (waiter.state !== "queued") return
-        leave(queue, waiter, "refused", () => lateness = late())
-        giveOn(false)
-      })
-      return Effect.onExit(wait, () => Effect.sync(() => timer.unsafeInterruptAsFork(timer.id())))
+  const { bound } = options
+  if (bound === undefined || !Duration.isFinite(bound.atMost)) return wait
+  const { atMost, late } = bound
+  const onLate = (): void => {
+    if (waiter.state !== "queued") return
+    leave(queue, waiter, "refused", () => lateness = causeOf(late))
+    onLeave(false)
+  }
+  return Effect.clockWith((clock) => {
+    const caller = currentFiber()
+    if (waiter.state === "queued" && caller !== undefined) {
+      queue.timers = Timers.on(queue.timers, clock)
+      waiter.timer = Timers.start(queue.timers, Duration.toMillis(atMost), caller, onLate)
     }
-  )
+    return wait
+  })
 }

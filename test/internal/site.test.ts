@@ -14,7 +14,7 @@ const lamp = Managed.make({ name: "lamp", acquire: Effect.void, release: () => E
 const mutex = Mutex.unsafeMake()
 const main = Effect.gen(function* lightUp() {
   yield* lamp
-  yield* Effect.scoped(Mutex.lock(mutex))
+  yield* Effect.scoped(Mutex.get(mutex))
   yield* Mutex.withLock(mutex)(Effect.void)
   const { ended, live } = yield* Ledger.snapshot
   return [...live, ...ended].map(({ site }) => site)

@@ -1,7 +1,8 @@
 import { describe, expect, it } from "@effect/vitest"
-import { Cause, Duration, Effect, Exit, Fiber, TestClock } from "effect"
+import { Cause, Duration, Effect, Exit, Fiber, TestClock, TestServices } from "effect"
 import * as fc from "effect/FastCheck"
 import * as Hold from "../../src/internal/hold.ts"
+import * as Timers from "../../src/internal/timers.ts"
 import * as WaitQueue from "../../src/internal/waitQueue.ts"
 
 /** A line in front of a single good, and what happened there. */
@@ -69,14 +70,9 @@ describe("waitQueue", () => {
       const fibers = yield* Effect.forEach(names, (name) => Effect.fork(ask(name)))
       const late = yield* Effect.fork(
         Effect.uninterruptibleMask((restore) =>
-          WaitQueue.waitAtMostInMask(
-            counter.queue,
-            2,
-            restore,
-            giveOn,
-            Duration.seconds(1),
-            () => Cause.fail("late" as const)
-          )
+          WaitQueue.waitInMask(counter.queue, 2, restore, giveOn, undefined, {
+            bound: { atMost: Duration.seconds(1), late: () => "late" as const }
+          })
         )
       )
       yield* settle
@@ -99,9 +95,14 @@ describe("waitQueue", () => {
       let refusals = 0
       const waiter = yield* Effect.fork(
         Effect.uninterruptibleMask((restore) =>
-          WaitQueue.waitAtMostInMask(counter.queue, 1, restore, giveOn, Duration.seconds(1), () => {
-            refusals++
-            return Cause.fail("late" as const)
+          WaitQueue.waitInMask(counter.queue, 1, restore, giveOn, undefined, {
+            bound: {
+              atMost: Duration.seconds(1),
+              late: () => {
+                refusals++
+                return "late" as const
+              }
+            }
           })
         )
       )
@@ -134,6 +135,112 @@ describe("waitQueue", () => {
       yield* settle
       expect([wakeUps, counter.departures, counter.log.length]).toEqual([750, 250, 750])
     }))
+
+  it.effect("WaitQueue-3: all bounds of a queue share one timer fiber, which ends with the last wait", () =>
+    Effect.gen(function*() {
+      const { counter, give, giveOn } = makeCounter()
+      const sleepers = () => Fiber.unsafeRoots().filter(Timers.isSleeper).length
+      const ask = (millis: number) =>
+        Effect.fork(
+          Effect.uninterruptibleMask((restore) =>
+            WaitQueue.waitInMask(counter.queue, 1, restore, giveOn, undefined, {
+              bound: { atMost: Duration.millis(millis), late: () => "late" }
+            })
+          )
+        )
+      const fibers = yield* Effect.forEach([30, 20, 10, 20, 30, Infinity], ask)
+      yield* settle
+      expect([sleepers(), counter.queue.timers?.heap.length]).toEqual([1, 5])
+      give()
+      yield* Fiber.interrupt(fibers[1]!)
+      expect(counter.queue.timers?.heap.length).toBe(3)
+      yield* TestClock.adjust(30)
+      const exits = yield* Effect.forEach(fibers.slice(0, 5), (fiber) => Fiber.await(fiber))
+      expect(exits.map((exit) => exit._tag)).toEqual([
+        "Success",
+        "Failure",
+        "Failure",
+        "Failure",
+        "Failure"
+      ])
+      yield* settle
+      expect([sleepers(), counter.queue.size]).toEqual([0, 1])
+      yield* Fiber.interrupt(fibers[5]!)
+    }))
+
+  it.effect("WaitQueue-3: a bound is on its caller's clock, though another waits on another clock", () =>
+    Effect.gen(function*() {
+      const { counter, giveOn } = makeCounter()
+      const ask = Effect.uninterruptibleMask((restore) =>
+        WaitQueue.waitInMask(counter.queue, 1, restore, giveOn, undefined, {
+          bound: { atMost: Duration.millis(5), late: () => "late" }
+        })
+      )
+      const test = yield* Effect.fork(ask)
+      yield* settle
+      expect(yield* Effect.flip(TestServices.provideLive(ask))).toBe("late")
+      expect(test.unsafePoll()).toBeNull()
+      yield* TestClock.adjust(5)
+      expect(yield* Effect.flip(Fiber.join(test))).toBe("late")
+    }))
+
+  it("WaitQueue-1: higher priorities first, first come first served within one, whatever joins and leaves", () =>
+    fc.assert(fc.asyncProperty(
+      fc.array(
+        fc.oneof(
+          fc.record({ join: fc.integer({ min: -1, max: 2 }) }),
+          fc.record({ leave: fc.nat(20) }),
+          fc.constant("grant" as const)
+        ),
+        { maxLength: 40 }
+      ),
+      (events) =>
+        Effect.runPromise(Effect.gen(function*() {
+          const queue = WaitQueue.make()
+          const served: Array<number> = []
+          let model: Array<{ readonly id: number; readonly priority: number }> = []
+          const expected: Array<number> = []
+          const fibers: Array<Fiber.Fiber<unknown>> = []
+          for (const event of events) {
+            if (event === "grant") {
+              if (queue.head === undefined) continue
+              WaitQueue.grantHead(queue)
+              expected.push(model.shift()!.id)
+            } else if ("join" in event) {
+              const id = fibers.length
+              const priority = event.join
+              fibers.push(
+                yield* Effect.fork(Effect.uninterruptibleMask((restore) =>
+                  Effect.map(
+                    WaitQueue.waitInMask(queue, 1, restore, () => {}, undefined, { priority }),
+                    () => served.push(id)
+                  )
+                ))
+              )
+              model.push({ id, priority })
+              model = model.toSorted((a, b) => b.priority - a.priority || a.id - b.id)
+            } else if (model.some(({ id }) => id === event.leave)) {
+              yield* Fiber.interrupt(fibers[event.leave]!)
+              model = model.filter(({ id }) => id !== event.leave)
+            }
+            yield* settle
+            const line: Array<number> = []
+            for (let waiter = queue.head; waiter !== undefined; waiter = waiter.next) {
+              line.push(waiter.priority)
+              expect(waiter.next?.previous ?? waiter).toBe(waiter)
+            }
+            expect(line).toEqual(model.map(({ priority }) => priority))
+            expect(served).toEqual(expected)
+          }
+          yield* Fiber.interruptAll(fibers)
+          expect([queue.size, queue.head, queue.tail, queue.lasts]).toEqual([
+            0,
+            undefined,
+            undefined,
+            undefined
+          ])
+        }))
+    )))
 
   it.effect("WaitQueue-6, Hold-1: who watches is told in the step itself, and of each end once", () =>
     Effect.gen(function*() {

@@ -186,7 +186,7 @@ export const ours: ReadonlyArray<Own> = [
   ...contended(
     "KeyedMutex.withKeys",
     Mutex.makeKeyed<string>(),
-    (mutex, body) => Mutex.withKeys(mutex, ["a", "b"])(body)
+    (mutex, body) => Mutex.withLockKeys(mutex, ["a", "b"])(body)
   ),
   ...contended(
     "RwLock.withWrite",
@@ -340,29 +340,29 @@ export const ours: ReadonlyArray<Own> = [
     name: "RwLock.withWriteDowngraded",
     setup: RwLock.make(),
     body: (lock) =>
-      behind(RwLock.withRead(lock)(hold), RwLock.withWriteDowngraded(lock, turn, () => turn))
+      behind(RwLock.withRead(lock)(hold), RwLock.withWriteDowngraded(turn, lock, () => turn))
   }),
   ...contended(
     "Semaphore.take",
     Semaphore.make(1),
-    (semaphore, body) => Effect.scoped(Effect.zipRight(Semaphore.take(semaphore, 1), body)),
+    (semaphore, body) => Effect.scoped(Effect.zipRight(Semaphore.get(semaphore, 1), body)),
     { invariant: (semaphore) => Semaphore.unsafeStats(semaphore).free === 1 }
   ),
   ...contended(
     "Mutex.lock",
     Mutex.make(),
-    (mutex, body) => Effect.scoped(Effect.zipRight(Mutex.lock(mutex), body))
+    (mutex, body) => Effect.scoped(Effect.zipRight(Mutex.get(mutex), body))
   ),
   ...contended(
     "RwLock.read",
     RwLock.make(),
     (lock, body) =>
-      both(RwLock.withWrite(lock)(turn), Effect.scoped(Effect.zipRight(RwLock.read(lock), body)))
+      both(RwLock.withWrite(lock)(turn), Effect.scoped(Effect.zipRight(RwLock.getRead(lock), body)))
   ),
   ...contended(
     "Mutex.withLockTimeout",
     Mutex.make(),
-    (mutex, body) => Effect.exit(Mutex.withLockTimeout(mutex, "3 millis")(body))
+    (mutex, body) => Effect.exit(Mutex.withLock(mutex, { acquireTimeout: "3 millis" })(body))
   ),
   ...contended(
     "Pool.tryUse",

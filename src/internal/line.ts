@@ -1,0 +1,366 @@
+/**
+ * line: a thing that is taken at once or waited for in a queue, as a bracket, a try, or in a scope. Semaphore, Mutex, RwLock and
+ * RateLimiter differ in what one takes and when it is free; everything else about taking is here.
+ *
+ * DESIGN. A class per kind of thing says what is free (`tryTake`), who is next (`serve`) and what comes back (`giveBack`). Keyed
+ * things are one line per key, made when the key comes into use and forgotten in the step in which nobody holds or awaits it.
+ * Order is decided in waitQueue.ts, the hand-over in handover.ts, what the ledger sees in hold.ts.
+ *
+ * INVARIANTS those of Semaphore.ts, Mutex.ts, RwLock.ts and RateLimiter.ts.
+ *
+ * COST uncontended two frames; one queue record per wait.
+ */
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import { identity } from "effect/Function"
+import * as Inspectable from "effect/Inspectable"
+import * as MutableHashMap from "effect/MutableHashMap"
+import * as Option from "effect/Option"
+import type * as Scope from "effect/Scope"
+import { Handle } from "./handle.ts"
+import * as Handover from "./handover.ts"
+import * as Hold from "./hold.ts"
+import { type AnyFiber, currentFiber } from "./runtime.ts"
+import * as Span from "./span.ts"
+import * as WaitQueue from "./waitQueue.ts"
+
+export type Restore = WaitQueue.Restore
+
+export interface WaitOptions {
+  readonly acquireTimeout?: Duration.DurationInput | undefined
+  readonly priority?: number | undefined
+}
+
+/** The line of one key. */
+export interface Home {
+  readonly key: unknown
+  readonly forget: () => void
+}
+
+let ranks = 0
+
+/** `E`: why the owner refuses; `T`: the failure of a late waiter. */
+export abstract class Line<E, T> extends Handle implements Hold.Thing {
+  readonly label: string
+  readonly home: Home | undefined
+  readonly queue = WaitQueue.make<E>()
+  /** The order in which calls that take several lines take them. */
+  readonly rank = ranks++
+  /** Calls that will take it in a later step: it is not forgotten meanwhile. */
+  pins = 0
+  holds: Hold.Holds | undefined = undefined
+  #ending: Handover.Ending | undefined = undefined
+
+  constructor(label: string, home?: Home) {
+    super()
+    this.label = label
+    this.home = home
+  }
+
+  /** What errors, the ledger and spans call it. */
+  get name(): string {
+    return this.home === undefined
+      ? this.label
+      : `${this.label}[${Inspectable.toStringUnknown(this.home.key, 0)}]`
+  }
+
+  line(): this {
+    return this
+  }
+
+  /** The module, in the names of spans. */
+  abstract readonly module: string
+  abstract kindOf(need: number): string
+  abstract recorder(): Hold.Recorder | undefined
+  /** The fiber that asks, if the thing remembers its holders. */
+  asker(): AnyFiber | undefined {
+    return undefined
+  }
+  /** Takes it for a newcomer if it is free and nobody waits. */
+  abstract tryTake(need: number, owner: AnyFiber | undefined): boolean
+  /** The end of one who would wait for ever, or of everyone once the thing is closed. */
+  refusal(_need: number, _asker: AnyFiber | undefined): Effect.Effect<never, E> | undefined {
+    return undefined
+  }
+  abstract late(need: number, waited: Duration.Duration): T
+  /** Grants to the head of the queue as long as that is possible. */
+  abstract serve(): void
+  /** Takes back what was taken, serves, and settles. */
+  abstract giveBack(need: number, owner: AnyFiber | undefined): void
+  abstract isIdle(): boolean
+  abstract isServedIf(waiting: Hold.Hold, letsGo: (hold: Hold.Hold) => boolean): boolean
+
+  /** Forgets the line of a key that nobody uses. */
+  settle(): void {
+    if (this.home !== undefined && this.pins === 0 && this.isIdle()) this.home.forget()
+  }
+
+  ending(
+    need: number,
+    owner: AnyFiber | undefined,
+    hold: Hold.Hold | undefined
+  ): Handover.Ending {
+    if (hold === undefined && need === 1) {
+      return this.#ending ??= Handover.endingWith(() => this.giveBack(1, undefined))
+    }
+    return Handover.endingWith(() => end(this, need, owner, hold))
+  }
+}
+
+type AnyLine = Line<any, any>
+
+const end = (
+  line: AnyLine,
+  need: number,
+  owner: AnyFiber | undefined,
+  hold: Hold.Hold | undefined
+): void => {
+  hold?.left()
+  line.giveBack(need, owner)
+}
+
+/** Whether a waiter would be served if all let go for whom `letsGo` is true: those before it first, then it. */
+export const isServedInTurn = (
+  line: AnyLine,
+  capacity: number,
+  waiting: Hold.Hold,
+  letsGo: (hold: Hold.Hold) => boolean
+): boolean => {
+  let need = waiting.amount
+  for (let before = waiting.waiter?.previous; before !== undefined; before = before.previous) {
+    const { watch } = before
+    // Most of a long queue stands or falls with the waiter just before, and that is one look.
+    if (watch instanceof Hold.Hold) {
+      if (!letsGo(watch)) return false
+      break
+    }
+    need = Math.max(need, before.need)
+  }
+  return Hold.keepAtMost(line, capacity - need, letsGo)
+}
+
+/** The entry of one that asks, if a ledger is in force. */
+export const record = (
+  line: AnyLine,
+  need: number,
+  site: Hold.Site | undefined
+): Hold.Hold | undefined => {
+  const recorder = line.recorder()
+  return recorder && new Hold.Hold(recorder, line, {
+    kind: line.kindOf(need),
+    name: line.name,
+    amount: Math.max(need, 1),
+    site,
+    attributes: need > 1 ? { permits: need } : undefined,
+    isServedIf: (waiting, letsGo) => line.isServedIf(waiting, letsGo)
+  })
+}
+
+const attributesOf = (line: AnyLine) => ({ "holdfast.name": line.name })
+
+/** Waits in the queue. To be called in the step that found nothing free, inside the mask (WaitQueue-5). */
+export const wait = <E, T>(
+  line: Line<E, T>,
+  need: number,
+  owner: AnyFiber | undefined,
+  restore: Restore,
+  hold: Hold.Hold | undefined,
+  options: WaitOptions = {}
+): Effect.Effect<void, E | T> => {
+  const { acquireTimeout, priority = 0 } = options
+  const atMost = acquireTimeout === undefined ? undefined : Duration.decode(acquireTimeout)
+  const waiting = WaitQueue.waitInMask<E, T>(
+    line.queue,
+    need,
+    restore,
+    (wasGranted) => {
+      if (wasGranted) return line.giveBack(need, owner)
+      line.serve()
+      line.settle()
+    },
+    hold,
+    {
+      priority,
+      owner,
+      bound: atMost && { atMost, late: () => line.late(need, atMost) }
+    }
+  )
+  // It may stand before those for whom too little was free.
+  if (priority !== 0) line.serve()
+  const fiber = currentFiber()
+  return fiber === undefined
+    ? waiting
+    : Span.withSpan(fiber, waiting, `${line.module}.wait`, attributesOf, line)
+}
+
+/** Takes at once or waits; then `inside` runs in the same masked step. What it gets must be given back. */
+export const takeInMask = <A, E, R, E2, T>(
+  line: Line<E2, T>,
+  need: number,
+  asker: AnyFiber | undefined,
+  owner: AnyFiber | undefined,
+  restore: Restore,
+  site: Hold.Site | undefined,
+  options: WaitOptions | undefined,
+  inside: (hold: Hold.Hold | undefined) => Effect.Effect<A, E, R>
+): Effect.Effect<A, E | E2 | T, R> => {
+  if (line.tryTake(need, owner)) {
+    const hold = record(line, need, site)
+    hold?.granted()
+    return inside(hold)
+  }
+  const refusal = line.refusal(need, asker)
+  if (refusal !== undefined) return refusal
+  const hold = record(line, need, site)
+  return Effect.flatMap(
+    wait(line, need, owner, restore, hold, options),
+    () => inside(hold)
+  )
+}
+
+/** A handle, or a key of a keyed one: the line is looked up in the step that takes. */
+export interface Source<E, T> {
+  line(): Line<E, T>
+}
+
+/** The bracket. */
+export const use = <A, E, R, E2, T>(
+  source: Source<E2, T>,
+  need: number,
+  effect: Effect.Effect<A, E, R>,
+  site: Hold.Site | undefined,
+  options: WaitOptions | undefined
+): Effect.Effect<A, E | E2 | T, R> =>
+  // MASK: from the grant to the release; the wait and the effect are restored.
+  Effect.uninterruptibleMask((restore) => {
+    const line = source.line()
+    const asker = line.asker()
+    return takeInMask(
+      line,
+      need,
+      asker,
+      asker,
+      restore,
+      site,
+      options,
+      (hold) => Handover.useInMask(effect, restore, line.ending(need, asker, hold))
+    )
+  })
+
+/** The bracket that runs nothing unless the thing is free. */
+export const tryUse = <A, E, R, E2>(
+  source: Source<E2, unknown>,
+  need: number,
+  effect: Effect.Effect<A, E, R>,
+  site: Hold.Site | undefined
+): Effect.Effect<Option.Option<A>, E | E2, R> =>
+  // MASK: from the take to the release; the effect is restored and nothing waits.
+  Effect.uninterruptibleMask((restore): Effect.Effect<Option.Option<A>, E | E2, R> => {
+    const line = source.line()
+    const asker = line.asker()
+    if (!line.tryTake(need, asker)) return line.refusal(need, undefined) ?? Effect.succeedNone
+    const hold = record(line, need, site)
+    hold?.granted()
+    return Handover.useInMask(Effect.asSome(effect), restore, line.ending(need, asker, hold))
+  })
+
+/** Holds until the scope closes. Any fiber may close a scope, so no fiber is the owner. */
+export const get = <E, T>(
+  source: Source<E, T>,
+  need: number,
+  site: Hold.Site | undefined,
+  options: WaitOptions | undefined
+): Effect.Effect<void, E | T, Scope.Scope> =>
+  // MASK: the take and the finalizer that gives back are one step; the wait is restored.
+  Effect.uninterruptibleMask((restore) => {
+    const line = source.line()
+    return takeInMask(line, need, line.asker(), undefined, restore, site, options, (hold) =>
+      Handover.holdInScope(
+        line.name,
+        Effect.sync(() =>
+          end(line, need, undefined, hold)
+        )
+      ))
+  })
+
+/** The brackets of several lines, each inside the one before, in the order of their ranks: the same for all who use them now. */
+export const useAll = <A, E, R, E2, T>(
+  linesOf: () => ReadonlyArray<Line<E2, T>>,
+  effect: Effect.Effect<A, E, R>,
+  site: Hold.Site | undefined,
+  options: WaitOptions | undefined
+): Effect.Effect<A, E | E2 | T, R> =>
+  // MASK: from the first grant to the last release; the waits and the effect are restored.
+  Effect.uninterruptibleMask((restore): Effect.Effect<A, E | E2 | T, R> => {
+    const lines = linesOf().toSorted((one, other) => one.rank - other.rank)
+    const asker = lines[0]?.asker()
+    // Each is asked before any is taken.
+    const refusals = lines.map((line) => line.refusal(1, asker))
+    const refusal = refusals.find((one) => one !== undefined)
+    for (const line of lines) line.pins++
+    const from = (index: number): Effect.Effect<A, E | E2 | T, R> => {
+      const line = lines[index]
+      if (line === undefined) return restore(effect)
+      const next = Effect.suspend(() => from(index + 1))
+      return takeInMask(
+        line,
+        1,
+        asker,
+        asker,
+        restore,
+        site,
+        options,
+        (hold) => Handover.useInMask(next, identity, line.ending(1, asker, hold))
+      )
+    }
+    const unpin = Handover.endingWith(() => {
+      for (const line of lines) {
+        line.pins--
+        line.settle()
+      }
+    })
+    return Handover.useInMask(refusal ?? from(0), identity, unpin)
+  })
+
+/** One line per key that is in use. Keys are compared as `Equal` does: data by value, other objects by identity. */
+export abstract class Keyed<K, L> extends Handle {
+  readonly name: string
+  readonly lines = MutableHashMap.empty<K, L>()
+
+  constructor(name: string) {
+    super()
+    this.name = name
+  }
+
+  abstract makeLine(home: Home): L
+
+  toJSON(): unknown {
+    return { _id: this.id, name: this.name, keys: MutableHashMap.size(this.lines) }
+  }
+
+  abstract readonly id: string
+
+  /** In a step that takes it, for a line that nobody takes is not forgotten. */
+  lineOf(key: K): L {
+    const known = MutableHashMap.get(this.lines, key)
+    if (Option.isSome(known)) return known.value
+    const line = this.makeLine({
+      key,
+      forget: () => void MutableHashMap.remove(this.lines, key)
+    })
+    MutableHashMap.set(this.lines, key, line)
+    return line
+  }
+
+  at(key: K): { line(): L } {
+    return { line: () => this.lineOf(key) }
+  }
+
+  unsafeFind(key: K): L | undefined {
+    return Option.getOrUndefined(MutableHashMap.get(this.lines, key))
+  }
+
+  get size(): number {
+    return MutableHashMap.size(this.lines)
+  }
+}
