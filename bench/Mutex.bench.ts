@@ -26,11 +26,11 @@ const suite: Suite = {
   contenders: {
     "Mutex.withLock": loop(Mutex.withLock(Effect.void, mutex)),
     "Mutex.withLock, no detection": loop(Mutex.withLock(Effect.void, unaware)),
-    "Mutex.withLockTimeout": loop(
+    "Mutex.withLock, bounded": loop(
       Mutex.withLock(Effect.void, mutex, { acquireTimeout: "1 second" })
     ),
-    "Mutex.withKey": loop(Mutex.withLockKey(Effect.void, keyed, 1)),
-    "Mutex.lock in a scope": loop(Effect.scoped(Mutex.get(mutex))),
+    "Mutex.withLockKey": loop(Mutex.withLockKey(Effect.void, keyed, 1)),
+    "Mutex.get in a scope": loop(Effect.scoped(Mutex.get(mutex))),
     "Effect.Semaphore": loop(theirs(Effect.void)),
     "async-mutex": async () => {
       for (let i = 0; i < operations; i++) await asynchronous.runExclusive(nothing)

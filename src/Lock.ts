@@ -334,16 +334,10 @@ export const make = (backend: Backend, options?: MakeOptions): Service => {
       return Cause.interrupt(FiberId.none)
     }
     const { queue } = slot
-    const waited = acquireTimeout === undefined
-      ? WaitQueue.waitInMask(queue, 1, restore, onLeave)
-      : WaitQueue.waitAtMostInMask(
-        queue,
-        1,
-        restore,
-        onLeave,
-        Duration.decode(acquireTimeout),
-        late
-      )
+    const atMost = Duration.decode(acquireTimeout ?? Infinity)
+    const waited = WaitQueue.waitInMask(queue, 1, restore, onLeave, undefined, {
+      bound: { atMost, late }
+    })
     return Effect.as(waited, slot)
   }
 

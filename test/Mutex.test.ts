@@ -1,5 +1,5 @@
 import { describe, expect, it } from "@effect/vitest"
-import { Cause, Data, Effect, Exit, Fiber, Option, Scope, TestClock } from "effect"
+import { Cause, Data, Effect, Exit, Fiber, Option, Runtime, Scope, TestClock } from "effect"
 import { Ledger, Mutex } from "holdfast"
 import { delayed, turnsBeforeYield } from "./support/yields.ts"
 
@@ -22,7 +22,7 @@ const inEveryGap = (
   })
 
 /** What it dies of. */
-const defectOf = (effect: Effect.Effect<unknown>) =>
+const defectOf = (effect: Effect.Effect<unknown, unknown>) =>
   Effect.map(
     Effect.sandbox(effect).pipe(Effect.flip),
     (cause) => Option.getOrThrow(Cause.dieOption(cause))
@@ -205,6 +205,49 @@ describe("Mutex", () => {
       yield* Fiber.interrupt(holder)
       yield* ledger.assertEmpty
     }).pipe(Effect.provide(Ledger.layer())))
+
+  it.effect("Mutex-6: between a grant and its fiber's next step stats names the fiber that was granted", () =>
+    Effect.gen(function*() {
+      const mutex = yield* Mutex.make()
+      const first = yield* Effect.fork(Mutex.withLock(Effect.never, mutex))
+      const second = yield* Effect.fork(Mutex.withLock(Effect.never, mutex))
+      const third = yield* Effect.fork(Effect.scoped(Effect.zipRight(Mutex.get(mutex), settle)))
+      yield* settle
+      const seen: Array<unknown> = []
+      const runtime = yield* Effect.runtime()
+      const look = () => seen.push(Runtime.runSync(runtime)(Mutex.stats(mutex)))
+      first.addObserver(look)
+      yield* Fiber.interrupt(first)
+      // Here the second has not run.
+      expect(seen).toEqual([{ locked: true, waiting: 1, holder: Option.some(second.id()) }])
+      second.addObserver(look)
+      yield* Fiber.interrupt(second)
+      expect(seen.at(-1)).toEqual({ locked: true, waiting: 0, holder: Option.none() })
+      yield* Fiber.join(third)
+      expect(yield* Mutex.stats(mutex)).toEqual(isFree)
+    }))
+
+  it.effect("Mutex-2: a higher priority is served first, equal ones in the order of arrival", () =>
+    Effect.gen(function*() {
+      const mutex = yield* Mutex.make()
+      const log: Array<string> = []
+      const ask = (name: string, priority: number) =>
+        Effect.fork(
+          Mutex.withLock(Effect.sync(() => log.push(name)), mutex, {
+            priority,
+            acquireTimeout: "1 hour"
+          })
+        )
+      const holder = yield* Effect.fork(Mutex.withLock(Effect.never, mutex))
+      yield* settle
+      for (const [name, priority] of [["a", 0], ["b", 5], ["c", 0], ["d", 5], ["e", -1]] as const) {
+        yield* ask(name, priority)
+      }
+      yield* settle
+      yield* Fiber.interrupt(holder)
+      yield* settle
+      expect(log).toEqual(["b", "d", "a", "c", "e"])
+    }))
 })
 
 class Key extends Data.Class<{ readonly id: number }> {}
@@ -319,6 +362,30 @@ describe("KeyedMutex", () => {
         })()
       ))
       expect(Exit.isFailure(yield* broken)).toBe(true)
+      expect(yield* Mutex.size(keyed)).toBe(0)
+    }))
+
+  it.effect("KeyedMutex-1 KeyedMutex-2: a try, a scope and a bound by key leave nothing behind", () =>
+    Effect.gen(function*() {
+      const keyed = yield* Mutex.makeKeyed<string>({ name: "row" })
+      expect(yield* Mutex.tryWithLockKey(Effect.succeed(1), keyed, "a")).toEqual(Option.some(1))
+      expect(yield* Mutex.size(keyed)).toBe(0)
+      yield* Effect.scoped(Effect.gen(function*() {
+        yield* Mutex.getKey(keyed, "a")
+        expect(yield* Mutex.tryWithLockKey(Effect.succeed(1), keyed, "a")).toEqual(Option.none())
+        expect(yield* Mutex.tryWithLockKey(Effect.succeed(1), keyed, "b")).toEqual(Option.some(1))
+        expect(yield* Mutex.statsKey(keyed, "a")).toMatchObject({ locked: true, waiting: 0 })
+        expect(yield* Mutex.statsKey(keyed, "b")).toEqual(isFree)
+        const late = yield* Effect.fork(
+          Mutex.withLockKeys(Effect.void, keyed, ["b", "a"], { acquireTimeout: "1 second" })
+        )
+        yield* settle
+        yield* TestClock.adjust("1 second")
+        expect((yield* Effect.flip(Fiber.join(late))).message).toContain(
+          "Mutex \"row[a]\" was not free within 1s: held by a scope, 0 more waiting"
+        )
+        expect(yield* Mutex.size(keyed)).toBe(1)
+      }))
       expect(yield* Mutex.size(keyed)).toBe(0)
     }))
 })

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "@effect/vitest"
-import { Cause, Deferred, Effect, Exit, Fiber, Option, Scope } from "effect"
+import { Cause, Deferred, Effect, Exit, Fiber, Option, Scope, TestClock } from "effect"
 import { Ledger, RwLock } from "holdfast"
 
 const settle = Effect.repeatN(Effect.yieldNow(), 6)
@@ -7,7 +7,7 @@ const settle = Effect.repeatN(Effect.yieldNow(), 6)
 const nobody = { readers: 0, writing: false, waiting: 0 }
 
 /** What it dies of. */
-const defectOf = (effect: Effect.Effect<unknown>) =>
+const defectOf = (effect: Effect.Effect<unknown, unknown>) =>
   Effect.map(
     Effect.sandbox(effect).pipe(Effect.flip),
     (cause) => Option.getOrThrow(Cause.dieOption(cause))
@@ -128,7 +128,7 @@ describe("RwLock", () => {
       expect(log).toEqual(["r", "w"])
     }))
 
-  it.effect("RwLock-5: a fiber that would wait for itself is told what it holds and what it asked (S23)", () =>
+  it.effect("RwLock-5: a fiber that would wait for itself dies of what it holds and what it asked (S23)", () =>
     Effect.gen(function*() {
       const lock = yield* RwLock.make({ name: "config" })
       const ways = [
@@ -142,8 +142,12 @@ describe("RwLock", () => {
         ]
       ] as const
       for (const [holds, asked, way] of ways) {
-        const error = yield* Effect.flip(way)
-        expect(error).toMatchObject({ _tag: "RwLockReentry", lock: "config", holds, asked })
+        expect(yield* defectOf(way)).toMatchObject({
+          _tag: "RwLockReentry",
+          lock: "config",
+          holds,
+          asked
+        })
         expect(yield* RwLock.stats(lock)).toEqual(nobody)
       }
     }))
@@ -199,4 +203,49 @@ describe("RwLock", () => {
         expect(yield* RwLock.stats(lock)).toEqual(nobody)
       }
     }).pipe(Effect.provide(Ledger.layer())))
+
+  it.effect("RwLock-2 RwLock-3: a try enters only what is open and passes nobody; a late waiter lets those behind it in", () =>
+    Effect.gen(function*() {
+      const lock = yield* RwLock.make({ name: "config" })
+      const { log, read } = makeVisitors(lock)
+      const reader = yield* read("r1")
+      yield* settle
+      expect(yield* RwLock.tryWithRead(Effect.succeed(1), lock)).toEqual(Option.some(1))
+      expect(yield* RwLock.tryWithWrite(Effect.succeed(1), lock)).toEqual(Option.none())
+      const writer = yield* Effect.fork(
+        RwLock.withWrite(Effect.void, lock, { acquireTimeout: "1 second" })
+      )
+      yield* read("r2")
+      yield* settle
+      expect(yield* RwLock.tryWithRead(Effect.succeed(1), lock)).toEqual(Option.none())
+      yield* TestClock.adjust("1 second")
+      const error = yield* Effect.flip(Fiber.join(writer))
+      expect(error).toMatchObject({ asked: "write", stats: { readers: 1, waiting: 1 } })
+      expect(error.message).toContain("Lock \"config\" could not be entered to write within 1s")
+      expect(log).toEqual(["r1", "r2"])
+      // Who has priority stands before a writer that waits.
+      yield* Effect.fork(RwLock.withWrite(Effect.void, lock))
+      yield* settle
+      expect(yield* RwLock.withRead(Effect.succeed("in"), lock, { priority: 1 })).toBe("in")
+      yield* Fiber.interrupt(reader)
+    }))
+
+  it.effect("KeyedRwLock-1: keys do not wait for each other, and leave nothing behind", () =>
+    Effect.gen(function*() {
+      const files = yield* RwLock.makeKeyed<string>()
+      const writer = yield* Effect.fork(RwLock.withWriteKey(Effect.never, files, "a"))
+      const scoped = yield* Effect.fork(
+        Effect.scoped(Effect.zipRight(RwLock.getReadKey(files, "b"), Effect.never))
+      )
+      yield* settle
+      expect(yield* RwLock.tryWithReadKey(Effect.succeed(1), files, "a")).toEqual(Option.none())
+      expect(yield* RwLock.tryWithWriteKey(Effect.succeed(1), files, "b")).toEqual(Option.none())
+      expect(yield* RwLock.withReadKey(Effect.succeed(1), files, "b")).toBe(1)
+      expect(yield* RwLock.statsKey(files, "b")).toEqual({ readers: 1, writing: false, waiting: 0 })
+      expect(yield* RwLock.size(files)).toBe(2)
+      yield* Effect.scoped(RwLock.getWriteKey(files, "c"))
+      yield* Fiber.interruptAll([writer, scoped])
+      expect(yield* RwLock.size(files)).toBe(0)
+      expect(yield* RwLock.statsKey(files, "a")).toEqual(nobody)
+    }))
 })

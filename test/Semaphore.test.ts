@@ -1,6 +1,7 @@
 import { describe, expect, it } from "@effect/vitest"
-import { Cause, Effect, Exit, Fiber, Option, Scope, TestClock } from "effect"
-import { Ledger, Semaphore } from "holdfast"
+import { Cause, Effect, Either, Exit, Fiber, Option, Scope, TestClock, Tracer } from "effect"
+import { Ledger, Mutex, RwLock, Semaphore, type Shared } from "holdfast"
+import { expectTypeOf } from "vitest"
 
 const settle = Effect.repeatN(Effect.yieldNow(), 20)
 
@@ -280,8 +281,176 @@ describe("Semaphore", () => {
       expect((yield* ledger.snapshot).kinds["permit"]).toMatchObject({ acquired: 3, released: 3 })
     }).pipe(Effect.provide(Ledger.layer())))
 
+  it.effect("Semaphore-2: a higher priority is served first, before those for whom too little is free (S2)", () =>
+    Effect.gen(function*() {
+      const semaphore = Semaphore.unsafeMake(2)
+      const served: Array<string> = []
+      const ask = (name: string, permits: number, priority: number) =>
+        Effect.fork(
+          Effect.zipRight(Effect.sync(() => served.push(name)), Effect.never).pipe(
+            Semaphore.withPermits(semaphore, permits, { priority })
+          )
+        )
+      const holder = yield* ask("holder", 1, 0)
+      const big = yield* ask("BIG", 2, 0)
+      const low = yield* ask("low", 2, -1)
+      yield* settle
+      expect(served).toEqual(["holder"])
+      // One permit is free: enough for this one, who stands before BIG.
+      const urgent = yield* ask("urgent", 1, 1)
+      yield* settle
+      expect(served).toEqual(["holder", "urgent"])
+      yield* ask("normal", 2, 0)
+      yield* settle
+      for (const fiber of [holder, urgent, big]) yield* Fiber.interrupt(fiber)
+      yield* settle
+      expect(served).toEqual(["holder", "urgent", "BIG", "normal"])
+      yield* Fiber.interrupt(low)
+    }))
+
+  it.effect("Semaphore-4: with 0 permits every request waits, and none is refused for its size", () =>
+    Effect.gen(function*() {
+      const semaphore = yield* Semaphore.make(0)
+      const { hold, served } = makeAsker(semaphore)
+      yield* hold("three", 3)
+      yield* hold("one", 1)
+      const tooMany = yield* hold("five", 5)
+      yield* settle
+      expect(yield* Semaphore.tryWithPermits(Effect.void, semaphore, 1)).toEqual(Option.none())
+      yield* Semaphore.resize(semaphore, 4)
+      yield* settle
+      expect(served).toEqual(["three", "one"])
+      expect((yield* Fiber.await(tooMany))._tag).toBe("Failure")
+      yield* Semaphore.resize(semaphore, 0)
+      expect(yield* Semaphore.stats(semaphore)).toEqual({ permits: 0, free: -4, waiting: 0 })
+    }))
+
+  it.effect("Semaphore-7: close fails every waiter and every newcomer, and leaves the holders alone", () =>
+    Effect.gen(function*() {
+      const semaphore = yield* Semaphore.make(2, { name: "gate", closable: true })
+      const holder = yield* Effect.fork(
+        Semaphore.withPermit(Effect.as(Effect.sleep("1 second"), "held to its end"), semaphore)
+      )
+      yield* settle
+      const waiters = yield* Effect.forEach(
+        [
+          Semaphore.withPermits(Effect.void, semaphore, 2),
+          Effect.scoped(Semaphore.get(semaphore, 2)),
+          Semaphore.withPermits(Effect.void, semaphore, 2, { acquireTimeout: "1 hour" })
+        ],
+        (wait) => Effect.fork(Effect.either(wait))
+      )
+      yield* settle
+      yield* Semaphore.close(semaphore)
+      yield* Semaphore.close(semaphore)
+      for (const waiter of waiters) {
+        const either = yield* Fiber.join(waiter)
+        expect(Either.isLeft(either) && either.left._tag).toBe("SemaphoreClosed")
+      }
+      const refused = [
+        Semaphore.withPermit(Effect.void, semaphore),
+        Semaphore.tryWithPermits(Effect.void, semaphore, 1),
+        Effect.scoped(Semaphore.get(semaphore, 1)),
+        Effect.uninterruptibleMask((restore) => Semaphore.takeInMask(semaphore, 1, restore))
+      ]
+      for (const one of refused) expect((yield* Effect.flip(one))._tag).toBe("SemaphoreClosed")
+      yield* TestClock.adjust("1 second")
+      expect(yield* Fiber.join(holder)).toBe("held to its end")
+      expect(yield* Semaphore.stats(semaphore)).toEqual({ permits: 2, free: 2, waiting: 0 })
+    }))
+
+  it.effect("Semaphore-7: cancelWaiters fails those who wait now; the semaphore stays open", () =>
+    Effect.gen(function*() {
+      const semaphore = yield* Semaphore.make(1, { closable: true })
+      const holder = yield* Effect.fork(Semaphore.withPermit(Effect.never, semaphore))
+      const wait = Effect.flip(Semaphore.withPermit(Effect.void, semaphore))
+      const waiters = yield* Effect.forEach([wait, wait], Effect.fork)
+      yield* settle
+      expect(yield* Semaphore.cancelWaiters(semaphore)).toBe(2)
+      for (const waiter of waiters) {
+        expect((yield* Fiber.join(waiter))._tag).toBe("SemaphoreCancelled")
+      }
+      yield* Fiber.interrupt(holder)
+      expect(yield* Semaphore.withPermit(Effect.succeed("in"), semaphore)).toBe("in")
+      // Only a closable one may be closed.
+      const plain = Semaphore.unsafeMake(1)
+      // @ts-expect-error
+      const closing = Semaphore.close(plain)
+      expect(closing).toBeDefined()
+    }))
+
+  it.effect("KeyedSemaphore-1: each key has its own permits, and leaves nothing behind", () =>
+    Effect.gen(function*() {
+      const hosts = yield* Semaphore.makeKeyed<string>(2, { name: "host" })
+      const stay = (key: string, permits: number) =>
+        Effect.fork(Semaphore.withPermitsKey(Effect.never, hosts, key, permits))
+      const a = yield* stay("a", 2)
+      const b = yield* stay("b", 1)
+      const late = yield* Effect.fork(
+        Semaphore.withPermitsKey(Effect.void, hosts, "a", 1, { acquireTimeout: "1 second" })
+      )
+      yield* settle
+      expect(yield* Semaphore.statsKey(hosts, "a")).toEqual({ permits: 2, free: 0, waiting: 1 })
+      expect(yield* Semaphore.tryWithPermitsKey(Effect.void, hosts, "a", 1)).toEqual(Option.none())
+      yield* Effect.scoped(Semaphore.getKey(hosts, "b", 1))
+      yield* TestClock.adjust("1 second")
+      expect((yield* Effect.flip(Fiber.join(late))).message).toContain("\"host[a]\"")
+      const tooMany = yield* Effect.exit(Semaphore.withPermitsKey(Effect.void, hosts, "c", 3))
+      expect(Exit.isFailure(tooMany) && Cause.pretty(tooMany.cause)).toContain("never be served")
+      expect(yield* Semaphore.size(hosts)).toBe(2)
+      yield* Fiber.interruptAll([a, b])
+      expect(yield* Semaphore.size(hosts)).toBe(0)
+      expect(yield* Semaphore.statsKey(hosts, "a")).toEqual({ permits: 2, free: 2, waiting: 0 })
+    }))
+
+  it.effect("a wait is a span of the program's tracer; what is free at once is none", () =>
+    Effect.gen(function*() {
+      const spans: Array<string> = []
+      const native = yield* Effect.tracer
+      const tracer = Tracer.make({
+        context: native.context,
+        span: (name, ...rest) => {
+          spans.push(name)
+          return native.span(name, ...rest)
+        }
+      })
+      const semaphore = Semaphore.unsafeMake(1)
+      const use = Effect.withTracer(Semaphore.withPermit(Effect.yieldNow(), semaphore), tracer)
+      yield* use
+      expect(spans).toEqual([])
+      const fibers = [yield* Effect.fork(use), yield* Effect.fork(use)]
+      for (const fiber of fibers) yield* Fiber.join(fiber)
+      expect(spans).toEqual(["holdfast.semaphore.wait"])
+      expect(Semaphore.unsafeStats(semaphore).free).toBe(1)
+    }))
+
+  it("a handle shows its name and its counters, and is no other handle", () => {
+    const semaphore = Semaphore.unsafeMake(2, { name: "two" })
+    expect(JSON.stringify(semaphore)).toBe(
+      "{\"_id\":\"Semaphore\",\"name\":\"two\",\"permits\":2,\"free\":2,\"waiting\":0}"
+    )
+    expect(semaphore.pipe((self) => self.name)).toBe("two")
+    expect(JSON.stringify(Mutex.unsafeMake())).toContain("\"locked\":false")
+    expect(JSON.stringify(RwLock.unsafeMake())).toContain("\"readers\":0")
+    const takesShared = (shared: Shared.Shared<unknown, unknown>): unknown => shared
+    const takesMutex = (mutex: Mutex.Mutex): unknown => mutex
+    // @ts-expect-error
+    takesShared(Mutex.unsafeMake())
+    // @ts-expect-error
+    takesMutex(RwLock.unsafeMake())
+    // @ts-expect-error
+    takesMutex(semaphore)
+    const unbounded: Effect.Effect<void> = Semaphore.withPermit(Effect.void, semaphore)
+    const bounded = Semaphore.withPermit(Effect.void, semaphore, { acquireTimeout: "1 second" })
+    expectTypeOf(bounded).toEqualTypeOf<Effect.Effect<void, Semaphore.SemaphoreTimeout>>()
+    expect(unbounded).toBeDefined()
+  })
+
   it("misuse is refused by name", () => {
-    expect(() => Semaphore.unsafeMake(0)).toThrow("whole number of permits")
+    for (const permits of [-1, 1.5, NaN, Infinity]) {
+      expect(() => Semaphore.unsafeMake(permits)).toThrow("whole number of permits")
+    }
+    expect(() => Semaphore.unsafeMake(1, { nome: "x" } as {})).toThrow("has no option `nome`")
     const semaphore = Semaphore.unsafeMake(1)
     expect(() => Semaphore.unsafeTryTake(semaphore, 2)).toThrow("could never be served")
     expect(() => Semaphore.unsafeRelease(semaphore, 1)).toThrow("released twice")

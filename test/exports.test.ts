@@ -108,8 +108,8 @@ describe("exports", () => {
         GeneratorDidNotYield GeneratorFailed GeneratorYieldedTwice HotswapTypeId Interrupted OwnerClosed ReleaseTimeout TypeId all flatMap fromAsyncGenerator fromDisposable fromLayer fromScoped gen hotswap layer make map toAsyncDisposable use useOption
         type AllOptions GeneratorOptions Held Hotswap Managed Options Owned ReleaseReason Restore Settings
       holdfast/Mutex
-        MutexReentry MutexTimeout lock make makeKeyed size stats tryWithLock unsafeMake withKey withKeys withLock withLockTimeout
-        type KeyedMutex Mutex Options Stats
+        MutexReentry MutexTimeout TypeId get getKey make makeKeyed size stats statsKey tryWithLock tryWithLockKey unsafeMake withLock withLockKey withLockKeys
+        type KeyedMutex Mutex Options Stats TypeId
       holdfast/Parallel
         all forEach race raceAll raceFirst
         type Options
@@ -126,11 +126,11 @@ describe("exports", () => {
         Embedded EmbeddedFailed EmbeddedUnavailable layer make
         type Exited Options Server
       holdfast/RwLock
-        RwLockReentry make read stats unsafeMake withRead withWrite withWriteDowngraded write
-        type Mode Options RwLock Stats
+        RwLockReentry RwLockTimeout TypeId getRead getReadKey getWrite getWriteKey make makeKeyed size stats statsKey tryWithRead tryWithReadKey tryWithWrite tryWithWriteKey unsafeMake withRead withReadKey withWrite withWriteDowngraded withWriteKey
+        type KeyedRwLock Mode Options RwLock Stats TypeId
       holdfast/Semaphore
-        make resize stats take takeInMask takeWithinInMask tryWithPermits unsafeMake unsafeRelease unsafeStats unsafeTryTake withPermit withPermits
-        type Restore Semaphore Stats
+        SemaphoreCancelled SemaphoreClosed SemaphoreTimeout TypeId cancelWaiters close get getKey make makeKeyed resize size stats statsKey takeInMask tryWithPermits tryWithPermitsKey unsafeMake unsafeRelease unsafeStats unsafeTryTake withPermit withPermits withPermitsKey
+        type Cancelled KeyedSemaphore Options Restore Semaphore Stats TimeoutOf TypeId WaitOptions
       holdfast/Shared
         SharedClosed SharedClosedByHolder SharedFull TypeId get getKey invalidate invalidateKey keys layer layerKeyed make makeKeyed refCount size stats statsKey touch touchKey use useKey
         type InvalidateOptions KeyedOptions KeyedShared Options Shared Stats TypeId

@@ -10,6 +10,7 @@
  *
  * COST uncontended two frames; one queue record per wait.
  */
+import * as Cause from "effect/Cause"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import { identity } from "effect/Function"
@@ -182,7 +183,7 @@ export const wait = <E, T>(
     {
       priority,
       owner,
-      bound: atMost && { atMost, late: () => line.late(need, atMost) }
+      bound: atMost && { atMost, late: () => Cause.fail(line.late(need, atMost)) }
     }
   )
   // It may stand before those for whom too little was free.

@@ -71,8 +71,8 @@ export type OnLeave = (wasGranted: boolean) => void
 /** How long a waiter waits, and the failure of a late one. */
 export interface Bound<E> {
   readonly atMost: Duration.Duration
-  /** It may throw. */
-  readonly late: () => E
+  /** Called when it has left. It may throw. */
+  readonly late: () => Cause.Cause<E>
 }
 
 export interface Options<E> {
@@ -188,9 +188,9 @@ export const refuse = <E>(
   }
 }
 
-const causeOf = <E>(late: () => E): Cause.Cause<E> => {
+const causeOf = <E>(late: () => Cause.Cause<E>): Cause.Cause<E> => {
   try {
-    return Cause.fail(late())
+    return late()
   } catch (defect) {
     return Cause.die(defect)
   }

@@ -71,7 +71,7 @@ describe("waitQueue", () => {
       const late = yield* Effect.fork(
         Effect.uninterruptibleMask((restore) =>
           WaitQueue.waitInMask(counter.queue, 2, restore, giveOn, undefined, {
-            bound: { atMost: Duration.seconds(1), late: () => "late" as const }
+            bound: { atMost: Duration.seconds(1), late: () => Cause.fail("late" as const) }
           })
         )
       )
@@ -100,7 +100,7 @@ describe("waitQueue", () => {
               atMost: Duration.seconds(1),
               late: () => {
                 refusals++
-                return "late" as const
+                return Cause.fail("late" as const)
               }
             }
           })
@@ -144,7 +144,7 @@ describe("waitQueue", () => {
         Effect.fork(
           Effect.uninterruptibleMask((restore) =>
             WaitQueue.waitInMask(counter.queue, 1, restore, giveOn, undefined, {
-              bound: { atMost: Duration.millis(millis), late: () => "late" }
+              bound: { atMost: Duration.millis(millis), late: () => Cause.fail("late") }
             })
           )
         )
@@ -173,7 +173,7 @@ describe("waitQueue", () => {
       const { counter, giveOn } = makeCounter()
       const ask = Effect.uninterruptibleMask((restore) =>
         WaitQueue.waitInMask(counter.queue, 1, restore, giveOn, undefined, {
-          bound: { atMost: Duration.millis(5), late: () => "late" }
+          bound: { atMost: Duration.millis(5), late: () => Cause.fail("late") }
         })
       )
       const test = yield* Effect.fork(ask)

@@ -39,22 +39,22 @@ export const mutants: ReadonlyArray<Mutant> = [
   mutant(
     "a granted waiter that is interrupted keeps its grant",
     "internal/waitQueue.ts",
-    "        waiter.watch?.left(cause)\n        giveOn(true)\n",
+    "        waiter.watch?.left(cause)\n        onLeave(true)\n",
     "",
     ...everyWaiter
   ),
   mutant(
     "a granted waiter that is interrupted gives on as if it had only left",
     "internal/waitQueue.ts",
-    "giveOn(true)",
-    "giveOn(false)",
+    "onLeave(true)",
+    "onLeave(false)",
     ...everyWaiter
   ),
   mutant(
     "an interrupted waiter stays in line",
     "internal/waitQueue.ts",
-    "        leave(queue, waiter, \"cancelled\", () => cause)\n        giveOn(false)",
-    "        giveOn(false)",
+    "        leave(queue, waiter, \"cancelled\", () => cause)\n        onLeave(false)",
+    "        onLeave(false)",
     ...everyWaiter
   ),
   mutant(
@@ -118,30 +118,43 @@ export const mutants: ReadonlyArray<Mutant> = [
   mutant(
     "a granted waiter that is interrupted stays in the ledger",
     "internal/waitQueue.ts",
-    "        waiter.watch?.left(cause)\n        giveOn(true)\n",
-    "        giveOn(true)\n",
+    "        waiter.watch?.left(cause)\n        onLeave(true)\n",
+    "        onLeave(true)\n",
     ...everyWaiter
   ),
   mutant(
-    "a permit that came back stays in the ledger",
-    "Semaphore.ts",
-    "  hold?.left()\n",
-    "",
+    "what came back from a bracket or a scope stays in the ledger",
+    "internal/line.ts",
+    "  hold?.left()\n  line.giveBack(need, owner)",
+    "  line.giveBack(need, owner)",
     "Semaphore.withPermit"
   ),
-  mutant("a lock that came back stays in the ledger", "Mutex.ts", "  hold?.left()\n", "", "Mutex."),
   mutant(
-    "who is let out of a scope stays in the ledger",
+    "a lock that came back stays in the ledger",
+    "internal/line.ts",
+    "  hold?.left()\n  line.giveBack(need, owner)",
+    "  line.giveBack(need, owner)",
+    "Mutex."
+  ),
+  mutant(
+    "a reader that leaves with its scope stays in the ledger",
+    "internal/line.ts",
+    "  hold?.left()\n  line.giveBack(need, owner)",
+    "  line.giveBack(need, owner)",
+    "RwLock.getRead"
+  ),
+  mutant(
+    "a writer that leaves stays in the ledger",
     "RwLock.ts",
-    "          hold?.left()\n          letOut(state, mode)",
-    "          letOut(state, mode)",
-    "RwLock.read"
+    "    hold?.left()\n    this.giveBack(need)",
+    "    this.giveBack(need)",
+    "RwLock.withWrite"
   ),
   mutant(
     "a writer who reads on stays in the ledger",
     "RwLock.ts",
-    "      hold?.left()\n      state.writing = false",
-    "      state.writing = false",
+    "    hold?.left()\n    this.writing = false",
+    "    this.writing = false",
     "RwLock.withWriteDowngraded"
   ),
   mutant(
@@ -158,84 +171,116 @@ export const mutants: ReadonlyArray<Mutant> = [
     "",
     "Pool.use"
   ),
-  // Semaphore.
+  // Lines: Semaphore, Mutex, RwLock.
+  ...["Semaphore.withPermit", "Mutex.withLock", "RwLock.withWrite"].flatMap((subject) => [
+    withoutMask(
+      `the bracket of ${subject} without its mask`,
+      "internal/line.ts",
+      "(restore) => {\n    const line = source.line()\n    const asker = line.asker()\n    return takeInMask(",
+      subject
+    ),
+    mutant(
+      `the wait of ${subject} is restored as a whole, grant and all`,
+      "internal/line.ts",
+      "    wait(line, need, owner, restore, hold, options),\n    () => inside(hold)",
+      "    restore(wait(line, need, owner, restore, hold, options)),\n    () => inside(hold)",
+      subject
+    ),
+    mutant(
+      `the bracket of ${subject} can be cut before its user runs`,
+      "internal/line.ts",
+      "    wait(line, need, owner, restore, hold, options),\n    () => inside(hold)",
+      "    Effect.zipLeft(wait(line, need, owner, restore, hold, options), restore(Effect.yieldNow())),\n    () => inside(hold)",
+      subject
+    ),
+    mutant(
+      `a waiter of ${subject} that is granted and interrupted keeps what it got`,
+      "internal/line.ts",
+      "if (wasGranted) return line.giveBack(need, owner)",
+      "if (wasGranted) return",
+      subject
+    )
+  ]),
   withoutMask(
-    "withPermits without its mask",
-    "Semaphore.ts",
-    "(restore) => {\n    const isFree = unsafeTryTake(self, permits)\n    const hold = recorded(self, permits, site)\n    const ending",
-    "Semaphore.withPermit"
+    "the hold of a scope without its mask",
+    "internal/line.ts",
+    "(restore) => {\n    const line = source.line()\n    return takeInMask(line, need, line.asker(), undefined",
+    "Semaphore.get"
+  ),
+  withoutMask(
+    "a try without its mask",
+    "internal/line.ts",
+    "(restore): Effect.Effect<Option.Option<A>, E | E2, R> => {",
+    "Semaphore.tryWithPermits"
+  ),
+  withoutMask(
+    "several keys without their mask",
+    "internal/line.ts",
+    "(restore): Effect.Effect<A, E | E2 | T, R> => {",
+    "KeyedMutex.withLockKeys"
   ),
   mutant(
-    "the wait for a permit is restored as a whole, grant and all",
-    "Semaphore.ts",
-    "      waitInMask(self, permits, restore, hold),\n      () => Handover",
-    "      restore(waitInMask(self, permits, restore, hold)),\n      () => Handover",
-    "Semaphore.withPermit"
+    "a key that is taken back stays in the map",
+    "internal/line.ts",
+    "      line.pins--\n      line.settle()\n",
+    "      line.pins--\n",
+    "KeyedMutex.withLockKeys"
   ),
   mutant(
-    "a permit given on is not counted",
-    "Semaphore.ts",
-    "  if (wasGranted) self.free += permits\n",
+    "several keys are never unpinned",
+    "internal/line.ts",
+    "      line.pins--\n      line.settle()\n",
     "",
-    "Semaphore.withPermit"
+    "KeyedMutex.withLockKeys"
   ),
   mutant(
-    "who gives a permit on serves nobody",
-    "Semaphore.ts",
-    "  if (wasGranted) self.free += permits\n  serve(self)",
-    "  if (wasGranted) self.free += permits",
-    "Semaphore.withPermit"
+    "a waiter that leaves serves nobody behind it",
+    "internal/line.ts",
+    "      line.serve()\n      line.settle()\n",
+    "      line.settle()\n",
+    "RwLock.withRead beside a writer",
+    "RwLock.withWrite"
   ),
   mutant(
-    "a release serves nobody",
+    "a release of permits serves nobody",
     "Semaphore.ts",
-    "  if (self.queue.size > 0) serve(self)\n",
+    "    if (this.queue.size > 0) this.serve()\n",
     "",
     "Semaphore.withPermit"
   ),
   mutant(
     "a permit is released twice",
     "Semaphore.ts",
-    "  self.free += permits\n  if (self.queue.size > 0) serve(self)",
-    "  self.free += permits * 2\n  if (self.queue.size > 0) serve(self)",
+    "    this.free = free\n    if",
+    "    this.free = free + permits\n    if",
     "Semaphore.withPermit"
   ),
-  // Mutex.
   mutant(
-    "withLock restores the whole wait",
+    "a permit of a key leaves the key in the map",
+    "Semaphore.ts",
+    "    if (this.queue.size > 0) this.serve()\n    this.settle()\n",
+    "    if (this.queue.size > 0) this.serve()\n",
+    "KeyedSemaphore.withPermitsKey"
+  ),
+  mutant(
+    "a closed semaphore keeps its waiters",
+    "Semaphore.ts",
+    "    WaitQueue.refuse(line.queue, () => refusal)\n",
+    "",
+    "Semaphore.close"
+  ),
+  mutant(
+    "a mutex that comes back serves nobody",
     "Mutex.ts",
-    "        (hold) => Semaphore.waitInMask(self.slot.line, 1, restore, hold)\n",
-    "        (hold) => restore(Semaphore.waitInMask(self.slot.line, 1, restore, hold))\n",
+    "    this.holder = undefined\n    this.serve()\n",
+    "    this.holder = undefined\n",
     "Mutex.withLock"
   ),
   mutant(
-    "withLock lets the bracket be cut before its user runs",
-    "Mutex.ts",
-    "  return Effect.flatMap(wait(hold), () => {",
-    "  return Effect.flatMap(Effect.zipLeft(wait(hold), restore(Effect.yieldNow())), () => {",
-    "Mutex.withLock"
-  ),
-  // RwLock.
-  mutant(
-    "a writer who was let in and interrupted stays in",
+    "a writer that leaves serves nobody",
     "RwLock.ts",
-    "    if (wasGranted) letOut(state, mode)\n    else serve(state)",
-    "    if (!wasGranted) serve(state)",
-    "RwLock.withWrite"
-  ),
-  mutant(
-    "a writer who left the line serves nobody",
-    "RwLock.ts",
-    "    if (wasGranted) letOut(state, mode)\n    else serve(state)",
-    "    if (wasGranted) letOut(state, mode)",
-    "RwLock.withRead beside a writer",
-    "RwLock.withWrite"
-  ),
-  mutant(
-    "entering can be cut after it was granted",
-    "RwLock.ts",
-    "  return Effect.flatMap(waited, () => inside(hold))",
-    "  return Effect.flatMap(restore(waited), () => inside(hold))",
+    "    else this.writing = false\n    this.serve()\n",
+    "    else this.writing = false\n",
     "RwLock.withWrite"
   ),
   // Shared.
@@ -406,18 +451,6 @@ export const mutants: ReadonlyArray<Mutant> = [
     "internal/workers.ts",
     "(restore) =>\n    Effect.transplant((graft) =>",
     "Parallel.forEach"
-  ),
-  withoutMask(
-    "Mutex.withLock without its mask",
-    "Mutex.ts",
-    "(restore) =>\n      bracket(\n        self,\n        self.slot,\n        effect,\n        restore,\n        site,\n        (hold) => Semaphore.waitInMask",
-    "Mutex.withLock"
-  ),
-  withoutMask(
-    "RwLock brackets without their mask",
-    "RwLock.ts",
-    "(restore) => {\n    const asker = askerOf(self.reentry)\n    return enterInMask",
-    "RwLock.withWrite"
   ),
   withoutMask(
     "Managed in a scope without its mask",

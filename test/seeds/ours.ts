@@ -184,9 +184,10 @@ export const ours: ReadonlyArray<Own> = [
     (mutex, body) => Mutex.withLock(mutex)(body)
   ),
   ...contended(
-    "KeyedMutex.withKeys",
+    "KeyedMutex.withLockKeys",
     Mutex.makeKeyed<string>(),
-    (mutex, body) => Mutex.withLockKeys(mutex, ["a", "b"])(body)
+    (mutex, body) => Mutex.withLockKeys(mutex, ["a", "b"])(body),
+    { invariant: (mutex) => Effect.runSync(Mutex.size(mutex)) === 0 }
   ),
   ...contended(
     "RwLock.withWrite",
@@ -343,27 +344,82 @@ export const ours: ReadonlyArray<Own> = [
       behind(RwLock.withRead(lock)(hold), RwLock.withWriteDowngraded(turn, lock, () => turn))
   }),
   ...contended(
-    "Semaphore.take",
+    "Semaphore.get",
     Semaphore.make(1),
     (semaphore, body) => Effect.scoped(Effect.zipRight(Semaphore.get(semaphore, 1), body)),
     { invariant: (semaphore) => Semaphore.unsafeStats(semaphore).free === 1 }
   ),
   ...contended(
-    "Mutex.lock",
+    "Mutex.get",
     Mutex.make(),
     (mutex, body) => Effect.scoped(Effect.zipRight(Mutex.get(mutex), body))
   ),
   ...contended(
-    "RwLock.read",
+    "RwLock.getRead",
     RwLock.make(),
     (lock, body) =>
       both(RwLock.withWrite(lock)(turn), Effect.scoped(Effect.zipRight(RwLock.getRead(lock), body)))
   ),
   ...contended(
-    "Mutex.withLockTimeout",
+    "Mutex.withLock, bounded",
     Mutex.make(),
     (mutex, body) => Effect.exit(Mutex.withLock(mutex, { acquireTimeout: "3 millis" })(body))
   ),
+  ...contended(
+    "Mutex.withLock, with a priority",
+    Mutex.make(),
+    (mutex, body) =>
+      both(
+        Mutex.withLock(hold, mutex),
+        both(Mutex.withLock(turn, mutex), Mutex.withLock(body, mutex, { priority: 1 }))
+      )
+  ),
+  ...contended(
+    "KeyedMutex.withLockKey",
+    Mutex.makeKeyed<string>(),
+    (mutex, body) =>
+      Effect.exit(Mutex.withLockKey(body, mutex, "a", { acquireTimeout: "3 millis" })),
+    { invariant: (mutex) => Effect.runSync(Mutex.size(mutex)) === 0 }
+  ),
+  ...contended(
+    "KeyedSemaphore.withPermitsKey",
+    Semaphore.makeKeyed<string>(1),
+    (semaphore, body) => Semaphore.withPermitsKey(body, semaphore, "a", 1),
+    { invariant: (semaphore) => Effect.runSync(Semaphore.size(semaphore)) === 0 }
+  ),
+  ...contended(
+    "Semaphore.tryWithPermits",
+    Semaphore.make(1),
+    (semaphore, body) => Semaphore.tryWithPermits(body, semaphore, 1),
+    { invariant: (semaphore) => Semaphore.unsafeStats(semaphore).free === 1 }
+  ),
+  ...contended(
+    "RwLock.withWrite, bounded",
+    RwLock.make(),
+    (lock, body) =>
+      both(
+        RwLock.withRead(hold, lock),
+        both(
+          Effect.exit(RwLock.withWrite(turn, lock, { acquireTimeout: "3 millis" })),
+          RwLock.withRead(body, lock)
+        )
+      )
+  ),
+  alone({
+    name: "Semaphore.close, beside a waiter",
+    setup: Semaphore.make(1, { closable: true }),
+    body: (semaphore) =>
+      Effect.gen(function*() {
+        yield* Effect.forkScoped(Semaphore.withPermit(hold, semaphore))
+        yield* Effect.yieldNow()
+        yield* Effect.forkScoped(Effect.zipRight(Effect.sleep(1), Semaphore.close(semaphore)))
+        yield* Effect.exit(Semaphore.withPermit(turn, semaphore))
+      }),
+    invariant: (semaphore) => {
+      const { free, waiting } = Semaphore.unsafeStats(semaphore)
+      return free === 1 && waiting === 0
+    }
+  }),
   ...contended(
     "Pool.tryUse",
     (probe) => Pool.make({ ...patient, acquire: resource(probe), max: 1 }),
