@@ -62,11 +62,8 @@ export class Pool {
 
   permit(restore: Managed.Restore): Effect.Effect<void, SqlError> {
     const { acquireTimeout } = this.settings
-    return Semaphore.takeWithinInMask(
-      this.semaphore,
-      1,
-      restore,
-      acquireTimeout,
+    return Effect.mapError(
+      Semaphore.takeInMask(this.semaphore, 1, restore, { acquireTimeout }),
       () => failed(new PostgresTimeout({ waited: acquireTimeout, stats: this.unsafeStats() }))
     )
   }

@@ -222,14 +222,14 @@ export const mutants: ReadonlyArray<Mutant> = [
   mutant(
     "a key that is taken back stays in the map",
     "internal/line.ts",
-    "      line.pins--\n      line.settle()\n",
-    "      line.pins--\n",
+    "        line.pins--\n        line.settle()\n",
+    "        line.pins--\n",
     "KeyedMutex.withLockKeys"
   ),
   mutant(
     "several keys are never unpinned",
     "internal/line.ts",
-    "      line.pins--\n      line.settle()\n",
+    "        line.pins--\n        line.settle()\n",
     "",
     "KeyedMutex.withLockKeys"
   ),

@@ -410,7 +410,7 @@ export const ours: ReadonlyArray<Own> = [
     setup: Semaphore.make(1, { closable: true }),
     body: (semaphore) =>
       Effect.gen(function*() {
-        yield* Effect.forkScoped(Semaphore.withPermit(hold, semaphore))
+        yield* Effect.forkScoped(Semaphore.withPermit(Effect.never, semaphore))
         yield* Effect.yieldNow()
         yield* Effect.forkScoped(Effect.zipRight(Effect.sleep(1), Semaphore.close(semaphore)))
         yield* Effect.exit(Semaphore.withPermit(turn, semaphore))
