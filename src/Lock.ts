@@ -265,6 +265,8 @@ const noneIfHeld = <A, E, R>(
       : Effect.failCause(cause as Cause.Cause<E>)
   })
 
+const span = (key: string): Ledger.SpanOptions => ({ attributes: () => ({ "lock.key": key }) })
+
 /** The user's line. */
 const siteOf = (options: TryOptions | undefined): Ledger.Site | undefined =>
   options?.site ?? Ledger.unsafeSite()
@@ -432,7 +434,7 @@ export const make = (backend: Backend, options?: MakeOptions): Service => {
     return Managed.make({
       name: key,
       kind: "lock",
-      acquire: (restore) => acquire(asking, restore),
+      acquire: (restore) => Ledger.withSpan(acquire(asking, restore), "lock.acquire", span(key)),
       release: (taken) => {
         end(taken.hold, "released")
         const { release } = taken.grant
@@ -493,7 +495,8 @@ export const make = (backend: Backend, options?: MakeOptions): Service => {
   (
     { hold, lease }: Taken
   ): Effect.Effect<A, E | LockLost, R> => {
-    const run = Effect.suspend(() => Effect.isEffect(body) ? body : body(lease))
+    const user = Effect.suspend(() => Effect.isEffect(body) ? body : body(lease))
+    const run = Ledger.withSpan(user, "lock.hold", span(hold.key))
     return Effect.locallyWith(
       // A grant of this process cannot be lost, so no fiber is forked to watch over it.
       backend.remote ? lease.protect(run) : run,

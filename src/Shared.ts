@@ -25,7 +25,7 @@
  *   instance that was idle longest, or fails with `SharedFull`.
  *
  * COST about 1.2 µs for a use of an open instance; about 60 µs for one that opens and releases it; one parked fiber per
- * instance. `idleTimeToLive` forks a timer once per such time, not per use.
+ * instance, and one that sleeps for all idle ones.
  * NOT DONE an acquire that uses itself is not refused: it waits until the ledger reports it. No `layerConfig`: an acquire is
  * no configuration.
  * SOURCES effect#8389 (first caller owns the lookup), effect#7516 (old entry's cleanup removes its replacement), RcMap

@@ -1,5 +1,16 @@
 import { describe, expect, it } from "@effect/vitest"
-import { Cause, Deferred, Duration, Effect, Exit, Fiber, Layer, Option, TestClock } from "effect"
+import {
+  Cause,
+  Deferred,
+  Duration,
+  Effect,
+  Exit,
+  Fiber,
+  Layer,
+  Option,
+  TestClock,
+  Tracer
+} from "effect"
 import { Ledger, type Managed } from "holdfast"
 import * as Lock from "holdfast/Lock"
 import { eventually, failuresOf, lockContract } from "./Lock.contract.ts"
@@ -189,6 +200,46 @@ describe("Lock", () => {
       yield* TestClock.adjust("2 seconds")
       for (const fiber of fibers) yield* Fiber.join(fiber)
       expect(log).toEqual(["first", "released", "second", "released"])
+    }))
+
+  it.effect("Span-1: with a tracer, the wait for a key and the time it is held are spans, which end with them", () =>
+    Effect.gen(function*() {
+      const spans: Array<string> = []
+      const tracer = Tracer.make({
+        context: (run) => run(),
+        span: (name, parent, context, links, startTime, kind) => {
+          const attributes = new Map<string, unknown>()
+          spans.push(`+${name}`)
+          return {
+            _tag: "Span",
+            name,
+            spanId: name,
+            traceId: "t",
+            parent,
+            context,
+            links,
+            kind,
+            sampled: true,
+            status: { _tag: "Started", startTime },
+            attributes,
+            attribute: (key, value) => attributes.set(key, value),
+            event: () => {},
+            addLinks: () => {},
+            end: () => spans.push(`-${name} ${attributes.get("lock.key")}`)
+          }
+        }
+      })
+      const lock = yield* Lock.makeMemory
+      const one = lock.withLock("k")(Effect.fail("no"))
+      yield* Effect.withTracer(Effect.exit(one), tracer)
+      yield* Effect.withTracer(lock.tryWithLock("k")(Effect.void), tracer)
+      const once = [
+        "+holdfast.lock.acquire",
+        "-holdfast.lock.acquire k",
+        "+holdfast.lock.hold",
+        "-holdfast.lock.hold k"
+      ]
+      expect(spans).toEqual([...once, ...once])
     }))
 
   it.effect("Options-1: a wrong option is a defect that says what to write", () =>

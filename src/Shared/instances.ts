@@ -18,6 +18,7 @@ import * as Runtime from "effect/Runtime"
 import { withFailure } from "../internal/exit.ts"
 import * as Hold from "../internal/hold.ts"
 import { type AnyFiber, currentFiber } from "../internal/runtime.ts"
+import * as Timers from "../internal/timers.ts"
 import * as Ledger from "../Ledger.ts"
 import type { Opened, Restore } from "../Managed/resource.ts"
 
@@ -71,7 +72,7 @@ export class Instance<K, A, E> {
   /** In milliseconds. */
   timeToLive = 0
   idleSince = 0
-  timer: Fiber.RuntimeFiber<void> | undefined = undefined
+  timer: Timers.Timer | undefined = undefined
 
   /** It opens after the instances in `after` have ended. */
   constructor(
@@ -176,29 +177,28 @@ export class Instance<K, A, E> {
     if (this.state === "opening") return this.fiber.unsafeInterruptAsFork(FiberId.none)
     this.state = "ending"
     this.group.idle.delete(this)
-    this.timer?.unsafeInterruptAsFork(FiberId.none)
+    if (this.timer !== undefined) Timers.stop(this.timer)
     this.release?.()
   }
 
   becomeIdle(): void {
-    const { clock, idle, settings } = this.group
+    const { idle, settings, timers } = this.group
     if (settings.capacity !== Infinity) {
       idle.delete(this)
       idle.add(this)
     }
     if (this.timeToLive === Infinity) return
-    this.idleSince = clock.unsafeCurrentTimeMillis()
-    // One timer for many uses: it looks at `idleSince` when it fires.
+    this.idleSince = Timers.nowOf(timers)
+    // One timer for many uses: it looks at `idleSince` when it is due.
     if (this.timer === undefined) this.startTimer(this.timeToLive)
   }
 
   startTimer(millis: number): void {
-    const { group } = this
-    this.timer = group.fork(Effect.sleep(millis))
-    this.timer.addObserver(() => {
+    const { timers } = this.group
+    this.timer = Timers.start(timers, millis, this.fiber, () => {
       this.timer = undefined
-      if (this.state !== "open" || this.users.size > 0) return
-      const rest = this.idleSince + this.timeToLive - group.clock.unsafeCurrentTimeMillis()
+      if (this.users.size > 0) return
+      const rest = this.idleSince + this.timeToLive - Timers.nowOf(timers)
       if (rest > 0) this.startTimer(rest)
       else this.end()
     })
@@ -217,7 +217,7 @@ const maxFailures = 16
 export class Group<K, A, E> {
   readonly settings: Settings<K, A, E>
   readonly runtime: Runtime.Runtime<never>
-  readonly clock: Clock.Clock
+  readonly timers: Timers.Timers
   /** The instances of a key, while there are any. */
   readonly lines = MutableHashMap.empty<K, Array<Instance<K, A, E>>>()
   isClosed = false
@@ -237,7 +237,7 @@ export class Group<K, A, E> {
   ) {
     this.settings = settings
     this.runtime = runtime
-    this.clock = clock
+    this.timers = Timers.make(clock)
   }
 
   /** Starts a fiber that has no parent, after the step that asks for it. */
