@@ -1,5 +1,5 @@
 /**
- * What every lock layer keeps. A backend that passes is a lock; run it on yours:
+ * The contract of every lock backend. Run it on yours:
  * `lockContract("mine", { one, two })`, where `two` is a second service on the same locks, if there can be one.
  */
 import { expect, it } from "@effect/vitest"
@@ -23,7 +23,7 @@ export interface Subject {
 
 const yields = (times: number): Effect.Effect<void> => Effect.repeatN(Effect.yieldNow(), times)
 
-/** One turn of the event loop: sockets get their chance, as they do not between mere yields. */
+/** One turn of the event loop, in which sockets are served. */
 const turn: Effect.Effect<void> = Effect.async((resume) => {
   const immediate = setImmediate(() => resume(Effect.void))
   return Effect.sync(() => clearImmediate(immediate))
@@ -31,7 +31,7 @@ const turn: Effect.Effect<void> = Effect.async((resume) => {
 
 export const turns = (times: number): Effect.Effect<void> => Effect.repeatN(turn, times)
 
-/** Waits until it is so; the test's own time limit is the cap. */
+/** Waits until it is so, within the time limit of the test. */
 export const eventually = (so: () => boolean): Effect.Effect<void> =>
   Effect.suspend(() => so() ? Effect.void : Effect.zipRight(turn, eventually(so)))
 
@@ -97,7 +97,7 @@ export const lockContract = (name: string, subject: Subject): void => {
           Array.from({ length: 8 }, (_, index) => index),
           (index) =>
             Effect.tap(
-              // Daemons: they outlive the body, so to wait for the lock it holds is not a reentry by its own doing.
+              // Daemons without a parent: they outlive the body, so their wait is no reentry.
               Effect.forkDaemon(
                 outside(lock.withLock(key)(Effect.sync(() => order.push(index))))
               ),
@@ -170,7 +170,7 @@ export const lockContract = (name: string, subject: Subject): void => {
   )
 
   test(
-    "Lock-3: a late waiter fails with LockTimeout, which says who holds it, and leaves nothing",
+    "Lock-3: a late waiter fails with LockTimeout, which names the holder, and holds nothing",
     (one, two) =>
       Effect.gen(function*() {
         const key = freshKey()
@@ -260,7 +260,7 @@ export const lockContract = (name: string, subject: Subject): void => {
   )
 }
 
-/** Runs it as a fiber that was forked by nobody: holding a key is inherited, so `fork` would not do. */
+/** Runs it in a fiber without a parent: a child inherits the keys that its parent holds. */
 const outside = <A, E>(effect: Effect.Effect<A, E>): Effect.Effect<A, E> =>
   Effect.async((resume) => {
     const fiber = Effect.runFork(effect)

@@ -17,7 +17,7 @@ import { eventually, failuresOf, lockContract } from "./Lock.contract.ts"
 
 lockContract("memory", { one: Lock.makeMemory, fibers: 200, offsets: 160 })
 
-/** A backend of this process whose grants can be taken away, and whose release is as told. */
+/** A backend of this process whose grants can be lost, with the given release. */
 const fragile = (release: Effect.Effect<unknown, unknown> = Effect.void) => {
   const lose: Array<(reason: Lock.LossReason) => void> = []
   let fence = 0n
@@ -46,7 +46,7 @@ const fragile = (release: Effect.Effect<unknown, unknown> = Effect.void) => {
   return { service, lose: () => lose.at(-1)!("connection"), releases: () => releases }
 }
 
-/** A backend whose take can be cut while it waits, and then needs a few steps more that cannot. */
+/** A backend whose take waits interruptibly, and then runs `rest` uninterruptibly. */
 const slow = (rest: Effect.Effect<unknown>) => {
   let held = 0
   const take = (_: Lock.Request, restore: Managed.Restore) =>
@@ -77,7 +77,7 @@ const slow = (rest: Effect.Effect<unknown>) => {
 }
 
 describe("Lock", () => {
-  it.effect("Lock-3: acquireTimeout is on the Clock, and the next waiter is not disturbed", () =>
+  it.effect("Lock-3: acquireTimeout is on the Clock, and does not disturb the next waiter", () =>
     Effect.gen(function*() {
       const lock = yield* Lock.makeMemory
       const order: Array<string> = []
@@ -107,7 +107,7 @@ describe("Lock", () => {
       expect(yield* lock.tryWithLock("k")(Effect.void)).toEqual(Option.some(undefined))
     }))
 
-  it.effect("Lock-3: a wait that ends and times out in one instant is one or the other, never both", () =>
+  it.effect("Lock-3: a grant and a timeout in one instant: exactly one of them counts", () =>
     Effect.gen(function*() {
       const lock = yield* Lock.makeMemory
       for (let round = 0; round < 50; round++) {
@@ -125,7 +125,7 @@ describe("Lock", () => {
     }))
 
   for (const options of [{}, { acquireTimeout: "1 hour" }] satisfies ReadonlyArray<Lock.Options>) {
-    it.effect(`Lock-3: cut at any step of a slow backend, nothing is held (${JSON.stringify(options)})`, () =>
+    it.effect(`Lock-3: interrupted at any step of a slow backend, nothing is held (${JSON.stringify(options)})`, () =>
       Effect.gen(function*() {
         const { held, service } = slow(Effect.repeatN(Effect.yieldNow(), 3))
         for (let offset = 0; offset < 40; offset++) {
@@ -140,7 +140,7 @@ describe("Lock", () => {
       }))
   }
 
-  it.effect("Lock-3: what is granted as the time runs out is kept, and let go once", () =>
+  it.effect("Lock-3: a grant in the moment of the timeout counts, and is released once", () =>
     Effect.gen(function*() {
       const { held, service } = slow(Effect.sleep("2 seconds"))
       const fiber = yield* Effect.fork(
@@ -284,7 +284,7 @@ describe("Lock", () => {
       expect(releases()).toBe(1)
     }))
 
-  it.effect("Lock-4: what else the body died of is kept beside the loss; a finished body is lost too", () =>
+  it.effect("Lock-4: another defect of the body stays beside the loss; a body that ignores the interruption fails too", () =>
     Effect.gen(function*() {
       const { lose, service } = fragile()
       const failing = yield* Effect.exit(
@@ -378,7 +378,7 @@ describe("Lock", () => {
       expect(log).toEqual(["body ended", "released"])
     }))
 
-  it.effect("a body under a remote lease keeps its fiber refs, and its failures their types", () =>
+  it.effect("a body under a remote lease fails with its own errors", () =>
     Effect.gen(function*() {
       const { service } = fragile()
       const exit = yield* Effect.exit(
@@ -387,7 +387,7 @@ describe("Lock", () => {
       expect(failuresOf(exit)).toEqual([{ _tag: "Mine" }])
     }))
 
-  it.effect("Lock-8: who waits is acquiring, blocked by who has the key, or by who waits for the backend before it", () =>
+  it.effect("Lock-8: a waiter is acquiring, blocked by the holder of the key, or by the fiber that waits for the backend before it", () =>
     Effect.gen(function*() {
       const ledger = (yield* Ledger.Ledger)!
       const gate = yield* Deferred.make<void>()

@@ -1,7 +1,7 @@
 /**
- * The laws of what is shared: against a model, in any order of events, each of which is let settle; in any order without a
- * pause, where only the outcome is judged; and an interrupt in every gap between two operations, found by shrinking the
- * number of operations after which a fiber yields.
+ * The laws of Shared: random events against a model, with a pause after each; random events without pauses, where only the
+ * outcome is checked; and an interrupt between any two operations, by reducing the number of operations after which a fiber
+ * yields.
  */
 import { expect, it } from "@effect/vitest"
 import { Clock, Duration, Effect, Exit, Fiber, Scope } from "effect"
@@ -12,7 +12,7 @@ import { delayed, turnsBeforeYield } from "./support/yields.ts"
 
 const settle = Effect.repeatN(Effect.yieldNow(), 12)
 
-/** A clock that stands still until it is told. */
+/** A clock that only `advance` moves. */
 const makeClock = () => {
   const sleepers = new Set<{ readonly at: number; readonly wake: () => void }>()
   const state = { now: 0, sleepers: sleepers as ReadonlySet<unknown> }
@@ -72,10 +72,10 @@ interface Instance {
   readonly users: Set<number>
 }
 
-/** What has to be. An instance is known by its place in the list, a user by his. */
+/** The expected state. Instances and users are known by their index. */
 class Model {
   readonly instances: Array<Instance> = []
-  /** How each user ended, none while he has or awaits an instance. */
+  /** How each user ended; undefined while it has an instance or waits for one. */
   readonly ends: Array<"ended" | "interrupted" | "refused" | "closed" | undefined> = []
   current: Instance | undefined = undefined
   isClosed = false
@@ -251,7 +251,7 @@ const run = (timeToLive: number, events: ReadonlyArray<Event>) =>
     yield* ledger!.assertEmpty
   }).pipe(Effect.provide(Ledger.layer()))
 
-it("Shared-1 Shared-2 Shared-3 Shared-4 Shared-5 Shared-6: 2,500 random schedules go as the model does", async () => {
+it("Shared-1 Shared-2 Shared-3 Shared-4 Shared-5 Shared-6: 2,500 random schedules end as in the model", async () => {
   await fc.assert(
     fc.asyncProperty(
       fc.constantFrom(0, 50),
@@ -262,7 +262,7 @@ it("Shared-1 Shared-2 Shared-3 Shared-4 Shared-5 Shared-6: 2,500 random schedule
   )
 })
 
-/** What tells whether an instance is used before it is open or after it is closed, and whether any is left. */
+/** An acquire that records which instances are open; `visit` fails if its instance is not. */
 const makeWatched = (yields: number, failsEvery: number) => {
   const open = new Set<number>()
   let next = 0
@@ -294,7 +294,7 @@ const makeWatched = (yields: number, failsEvery: number) => {
   return { acquire, open, visit }
 }
 
-it("Shared-1 Shared-2 KeyedShared-1 KeyedShared-2: 1,000 random schedules without a pause: never used while closed, nothing left", async () => {
+it("Shared-1 Shared-2 KeyedShared-1 KeyedShared-2: 1,000 random schedules without pauses: no use of a closed instance, no entry left", async () => {
   const plan = fc.record({
     yields: fc.nat(3),
     failsEvery: fc.integer({ min: 2, max: 5 }),
@@ -359,7 +359,7 @@ it("Shared-1 Shared-2 KeyedShared-1 KeyedShared-2: 1,000 random schedules withou
   )
 })
 
-/** Two users at once, by bracket and by scope; one is interrupted after `yields`; the other must not notice. */
+/** Two users at once, by bracket and by scope; one is interrupted after `yields`; the other must succeed. */
 const interruptOne = (victim: 0 | 1, yields: number, turns: number) =>
   Effect.gen(function*() {
     const { acquire, open, visit } = makeWatched(1, Number.POSITIVE_INFINITY)
@@ -381,7 +381,7 @@ const interruptOne = (victim: 0 | 1, yields: number, turns: number) =>
     expect(open.size).toBe(0)
   })
 
-it("Shared-1 Shared-2: an interrupt at every yield of every budget leaves nothing open, and the other user untouched (S6)", () =>
+it("Shared-1 Shared-2: an interrupt at every yield of every budget leaves nothing open, and the other user succeeds (S6)", () =>
   Effect.runPromise(Effect.gen(function*() {
     for (let budget = 14; budget <= 42; budget++) {
       for (let yields = 0; yields <= 25; yields++) {
@@ -396,7 +396,7 @@ it("Shared-1 Shared-2: an interrupt at every yield of every budget leaves nothin
     }
   })))
 
-it("KeyedShared-1 KeyedShared-2: two on one key, one delayed or interrupted in every gap: never two instances, nothing left", () =>
+it("KeyedShared-1 KeyedShared-2: two users of one key, one delayed or interrupted at every step: never two instances, no entry left", () =>
   Effect.runPromise(Effect.gen(function*() {
     const scenario = (victim: 0 | 1 | undefined, yields: number, turns: number) =>
       Effect.gen(function*() {

@@ -19,7 +19,7 @@ import * as Shared from "holdfast/Shared"
 
 const settle = Effect.repeatN(Effect.yieldNow(), 30)
 
-/** A resource that tells what happens to it: `+1` opened for the first time, `-1` released. `gate` holds the acquire. */
+/** A resource and the log of its instances: `+1` when the first is opened, `-1` when it is released. `gate` delays the acquire. */
 const makeResource = (gate: Effect.Effect<void, string> = Effect.void) => {
   const log: Array<string> = []
   let opened = 0
@@ -62,7 +62,7 @@ describe("Shared", () => {
       expect(log).toEqual(["+1", "-1"])
     }))
 
-  it.effect("Shared-2: the first who asked is interrupted, the second gets what was being acquired (S26)", () =>
+  it.effect("Shared-2: the first user is interrupted, the second gets the instance that was being acquired (S26)", () =>
     Effect.gen(function*() {
       const { acquire, log } = makeResource(Effect.sleep("1 second"))
       const shared = yield* Shared.make({ name: "line", acquire })
@@ -75,10 +75,13 @@ describe("Shared", () => {
       expect(log).toEqual(["+1", "-1"])
     }).pipe(Effect.scoped))
 
-  it.effect("Shared-2: the last who awaits it leaves, and the acquire is cut; the next one acquires anew (S26)", () =>
+  it.effect("Shared-2: the acquire is interrupted when its last waiter leaves; the next user acquires anew (S26)", () =>
     Effect.gen(function*() {
-      let cut = 0
-      const gate = Effect.onInterrupt(Effect.sleep("1 second"), () => Effect.sync(() => cut++))
+      let interrupts = 0
+      const gate = Effect.onInterrupt(
+        Effect.sleep("1 second"),
+        () => Effect.sync(() => interrupts++)
+      )
       const { acquire, log } = makeResource(gate)
       const shared = yield* Shared.make({ name: "line", acquire, idleTimeToLive: "1 hour" })
       const users = [
@@ -88,10 +91,10 @@ describe("Shared", () => {
       yield* TestClock.adjust("500 millis")
       yield* Fiber.interrupt(users[0]!)
       yield* settle
-      expect(cut).toBe(0)
+      expect(interrupts).toBe(0)
       yield* Fiber.interrupt(users[1]!)
       yield* settle
-      expect([cut, log, yield* Shared.stats(shared)]).toEqual([
+      expect([interrupts, log, yield* Shared.stats(shared)]).toEqual([
         1,
         [],
         { state: "none", users: 0, former: 0 }
@@ -101,7 +104,7 @@ describe("Shared", () => {
       expect(yield* Fiber.join(next)).toBe(1)
     }).pipe(Effect.scoped))
 
-  it.effect("Shared-2: an acquire that cannot be cut holds up no user that leaves; what it opens is released", () =>
+  it.effect("Shared-2: an uninterruptible acquire delays no user that leaves; its instance is released", () =>
     Effect.gen(function*() {
       const log: Array<string> = []
       const acquire = Managed.make({
@@ -122,7 +125,7 @@ describe("Shared", () => {
       expect(log).toEqual(["open", "closed", "open"])
     }).pipe(Effect.scoped))
 
-  it.effect("Shared-2: made where nothing may be cut, it can still be cut", () =>
+  it.effect("Shared-2: an acquire is interruptible also if `make` ran uninterruptibly", () =>
     Effect.gen(function*() {
       const { acquire, log } = makeResource(Effect.never)
       const shared = yield* Effect.uninterruptible(Shared.make({ name: "line", acquire }))
@@ -148,7 +151,7 @@ describe("Shared", () => {
       expect(seen).toBe("owner")
     }).pipe(Effect.scoped))
 
-  it.effect("Shared-3: a failure or a defect reaches everyone who awaits it, and nobody after them (S26)", () =>
+  it.effect("Shared-3: a failure or a defect reaches all waiters of that acquire, and no later user (S26)", () =>
     Effect.gen(function*() {
       for (const bad of [Exit.fail("refused"), Exit.die("bug")]) {
         let isDown = true
@@ -168,7 +171,7 @@ describe("Shared", () => {
       }
     }).pipe(Effect.scoped))
 
-  it.effect("Shared-4: the last user out starts the time to live, one who comes back in time keeps it (S26)", () =>
+  it.effect("Shared-4: the last user to leave starts the time to live; a use within it keeps the instance open (S26)", () =>
     Effect.gen(function*() {
       const { acquire, log } = makeResource()
       const shared = yield* Shared.make({ name: "line", acquire, idleTimeToLive: "1 minute" })
@@ -188,7 +191,7 @@ describe("Shared", () => {
       expect(yield* Shared.use(shared, Effect.succeed)).toBe(2)
     }).pipe(Effect.scoped))
 
-  it.effect("Shared-4: kept for ever means until the owner closes", () =>
+  it.effect("Shared-4: an infinite time to live ends when the owner closes", () =>
     Effect.gen(function*() {
       const { acquire, log } = makeResource()
       yield* Effect.scoped(Effect.gen(function*() {
@@ -204,7 +207,7 @@ describe("Shared", () => {
       expect(log).toEqual(["+1", "-1"])
     }))
 
-  it.effect("Shared-4: without it the last user out waits for the release; the next instance comes after it", () =>
+  it.effect("Shared-4: without it the last user waits for the release; the next instance opens after it", () =>
     Effect.gen(function*() {
       const log: Array<string> = []
       const acquire = Effect.acquireRelease(
@@ -224,7 +227,7 @@ describe("Shared", () => {
       yield* Fiber.join(second)
     }).pipe(Effect.scoped))
 
-  it.effect("Shared-5: invalid in use: its users keep it, newcomers get another, its end touches nothing (S26)", () =>
+  it.effect("Shared-5: invalidated in use: its users keep it, new users get another, its end does not touch that one (S26)", () =>
     Effect.gen(function*() {
       const { acquire, log } = makeResource()
       const shared = yield* Shared.make({ name: "line", acquire, idleTimeToLive: "1 minute" })
@@ -244,7 +247,7 @@ describe("Shared", () => {
       expect(log).toEqual(["+1", "+2", "-1", "-2"])
     }).pipe(Effect.scoped))
 
-  it.effect("Shared-5: invalid while idle it is gone when that returns; `only` spares what replaced it", () =>
+  it.effect("Shared-5: invalidated while idle: it is released when `invalidate` returns; `only` spares its successor", () =>
     Effect.gen(function*() {
       const { acquire, log } = makeResource()
       const shared = yield* Shared.make({ name: "line", acquire, idleTimeToLive: "1 minute" })
@@ -256,7 +259,7 @@ describe("Shared", () => {
       expect(yield* Shared.use(shared, Effect.succeed)).toBe(second)
     }).pipe(Effect.scoped))
 
-  it.effect("Shared-5: invalid while it opens: who awaits it still gets it, the next one another", () =>
+  it.effect("Shared-5: invalidated while it opens: its waiters still get it, the next user gets another", () =>
     Effect.gen(function*() {
       const { acquire } = makeResource(Effect.sleep("1 second"))
       const shared = yield* Shared.make({ name: "line", acquire, idleTimeToLive: "1 minute" })
@@ -294,7 +297,7 @@ describe("Shared", () => {
       expect(yield* Shared.stats(shared)).toEqual({ state: "closed", users: 0, former: 0 })
     }))
 
-  it.effect("Shared-6: who awaits an acquire when the owner closes is told so, and the acquire is cut", () =>
+  it.effect("Shared-6: the close fails those who wait for an acquire, and interrupts the acquire", () =>
     Effect.gen(function*() {
       const { acquire, log } = makeResource(Effect.never)
       const owner = yield* Scope.make()
@@ -311,7 +314,7 @@ describe("Shared", () => {
       expect(log).toEqual([])
     }))
 
-  it.effect("Shared-6: closed by a fiber that uses it, the close names that fiber and its line instead of waiting for it", () =>
+  it.effect("Shared-6: a close by a fiber that uses it names that fiber and its line instead of waiting for it", () =>
     Effect.gen(function*() {
       const { acquire, log } = makeResource()
       const owner = yield* Scope.make()
@@ -332,7 +335,7 @@ describe("Shared", () => {
       expect(yield* Shared.stats(shared)).toEqual({ state: "closed", users: 0, former: 0 })
     }).pipe(Effect.provide(Ledger.layer())))
 
-  it.effect("Shared-6: closed by a user of one key, the close still waits for the others", () =>
+  it.effect("Shared-6: a close by a user of one key still waits for the others", () =>
     Effect.gen(function*() {
       const owner = yield* Scope.make()
       const keyed = yield* Scope.extend(
@@ -351,7 +354,7 @@ describe("Shared", () => {
       expect(Exit.isFailure(closed) && Cause.pretty(closed.cause)).toContain("\"line[a]\"")
     }))
 
-  it.effect("Shared-7: a release that hangs is abandoned at its deadline, and the user that waited hears of it", () =>
+  it.effect("Shared-7: a release that hangs is abandoned at its deadline, and fails the user that waited for it", () =>
     Effect.gen(function*() {
       const ledger = yield* Ledger.Ledger
       const acquire = Effect.acquireRelease(Effect.void, () => Effect.never)
@@ -368,7 +371,7 @@ describe("Shared", () => {
       yield* ledger!.assertEmpty
     }).pipe(Effect.scoped, Effect.provide(Ledger.layer())))
 
-  it.effect("Shared-7: what a release nobody waited for failed with is in the exit of the owner", () =>
+  it.effect("Shared-7: the failure of a release that no user waited for is in the exit of the owner", () =>
     Effect.gen(function*() {
       const acquire = Managed.make({
         name: "line",
@@ -403,7 +406,7 @@ describe("Shared", () => {
       yield* ledger!.assertEmpty
     }).pipe(Effect.provide(Ledger.layer())))
 
-  it.effect("Shared-8: who awaits the acquire is acquiring, blocked by it; who was told is held; who fails is failed", () =>
+  it.effect("Shared-8: a user is acquiring, blocked by the acquire; then held, or failed if the acquire fails", () =>
     Effect.scoped(Effect.gen(function*() {
       const ledger = (yield* Ledger.Ledger)!
       const gate = yield* Deferred.make<void, string>()
@@ -432,12 +435,12 @@ describe("Shared", () => {
 
       const broken = yield* Shared.make({ name: "broken", acquire: Effect.fail("no such host") })
       yield* Effect.flip(Shared.use(broken, () => Effect.void))
-      const told = (yield* ledger.snapshot).ended.findLast(({ kind }) => kind === "shared use")
-      expect(told).toMatchObject({ state: "failed", cause: "Error: no such host" })
+      const entry = (yield* ledger.snapshot).ended.findLast(({ kind }) => kind === "shared use")
+      expect(entry).toMatchObject({ state: "failed", cause: "Error: no such host" })
       yield* ledger.assertEmpty
     })).pipe(Effect.provide(Ledger.layer())))
 
-  it.effect("Shared-1: a scope that is closed already keeps nothing; a Layer offers it to services", () =>
+  it.effect("Shared-1: `get` in a closed scope holds nothing; a Layer offers the instance to services", () =>
     Effect.gen(function*() {
       const { acquire, log } = makeResource()
       class Line extends Context.Tag("Line")<Line, Shared.Shared<number, string>>() {}
@@ -465,7 +468,7 @@ describe("Shared", () => {
       expect(log).toEqual(["+1", "-1"])
     }).pipe(Effect.scoped))
 
-  it.effect("Shared-4: the idle time may depend on the value; one that is no duration fails its users, and is released", () =>
+  it.effect("Shared-4: the idle time may depend on the value; one that is no duration fails the users, and the instance is released", () =>
     Effect.gen(function*() {
       const { acquire, log } = makeResource()
       const shared = yield* Shared.make({
@@ -570,7 +573,7 @@ describe("Shared", () => {
           const ref = yield* Scope.extend(make(resource), owner)
           const user = yield* Effect.fork(ask(ref, resource))
           yield* Deferred.await(opening)
-          // What a timeout does: an interrupt while an acquire runs that cannot be cut.
+          // As a timeout does: an interrupt during an uninterruptible acquire.
           const ending = yield* Effect.fork(Fiber.interrupt(user))
           yield* Effect.yieldNow()
           yield* Deferred.succeed(goOn, undefined)
@@ -615,7 +618,7 @@ describe("KeyedShared", () => {
     return { log, acquire }
   }
 
-  it.effect("KeyedShared-1: one instance per key, each with its own users; 20,000 keys leave nothing behind", () =>
+  it.effect("KeyedShared-1: one instance per key, each with its own users; 20,000 keys leave no entry", () =>
     Effect.gen(function*() {
       const { acquire, log } = keyedResource()
       const keyed = yield* Shared.makeKeyed({ name: "line", acquire })
@@ -642,7 +645,7 @@ describe("KeyedShared", () => {
       expect(yield* Shared.statsKey(keyed, "a")).toEqual(Option.none())
     }).pipe(Effect.scoped))
 
-  it.effect("KeyedShared-1: `keys` has what is open or idle, each for a time that may depend on the key; `touchKey` restarts it", () =>
+  it.effect("KeyedShared-1: `keys` lists open and idle instances; the idle time may depend on the key; `touchKey` restarts it", () =>
     Effect.gen(function*() {
       const { acquire, log } = keyedResource()
       const keyed = yield* Shared.makeKeyed({
@@ -664,7 +667,7 @@ describe("KeyedShared", () => {
       expect(yield* Shared.keys(keyed)).toEqual([])
     }).pipe(Effect.scoped))
 
-  it.effect("KeyedShared-1: nothing is left by a failed acquire, one that throws, and a closed owner", () =>
+  it.effect("KeyedShared-1: a failed acquire, one that throws, and a closed owner leave no entry", () =>
     Effect.gen(function*() {
       const owner = yield* Scope.make()
       const keyed = yield* Scope.extend(
@@ -686,7 +689,7 @@ describe("KeyedShared", () => {
       expect(yield* Shared.size(keyed)).toBe(0)
     }))
 
-  it.effect("KeyedShared-2: a newcomer takes the place of the longest idle one, or is told that all are in use", () =>
+  it.effect("KeyedShared-2: a newcomer replaces the longest idle instance, or fails if all are in use", () =>
     Effect.gen(function*() {
       const { acquire, log } = keyedResource()
       const keyed = yield* Shared.makeKeyed({
@@ -712,7 +715,7 @@ describe("KeyedShared", () => {
       expect(log.slice(4)).toEqual(["-c", "+d"])
     }).pipe(Effect.scoped))
 
-  it.effect("KeyedShared-2: the ones being released count: a newcomer waits for them", () =>
+  it.effect("KeyedShared-2: instances being released count: a newcomer waits for them", () =>
     Effect.gen(function*() {
       let open = 0
       let most = 0

@@ -189,7 +189,7 @@ describe("fences", () => {
     }).pipe(Effect.when(() => linux)))
 })
 
-it.scopedLive("a listener of somebody else who says nonsense is a holder, too", () =>
+it.scopedLive("a foreign listener that answers nonsense is a holder, too", () =>
   Effect.gen(function*() {
     const key = freshKey()
     const lock = yield* LockFile.make({ namespace, sockets: "file", directory })

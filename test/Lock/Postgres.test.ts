@@ -123,7 +123,7 @@ describe("LockPostgres", () => {
             const scope = yield* Scope.make()
             yield* Scope.extend(one.get(key), scope)
             const waiter = yield* Effect.fork(two.withLock(key)(Effect.sync(() => granted++)))
-            // Every fourth round is cut while it opens; the others are in the server's queue by then.
+            // Every fourth round is interrupted while it opens; the others wait in the server's queue.
             yield* pause(round % 4 === 0 ? round % 12 : 15)
             const freeing = yield* Effect.fork(Scope.close(scope, Exit.void))
             // The unlock, the grant, the fence and the body follow each other within these turns.
@@ -204,7 +204,7 @@ describe("LockPostgres", () => {
     }))
 })
 
-/** Bytes pass between a TCP port of ours and the server's Unix socket, until they are told not to. */
+/** Forwards bytes between a TCP port of ours and the server's Unix socket, until it is stopped. */
 const proxy = Effect.acquireRelease(
   Effect.promise(async () => {
     const state = { frozen: false, forge: false }
@@ -236,7 +236,7 @@ const proxy = Effect.acquireRelease(
     })
 )
 
-/** What a pooler does: BackendKeyData ('K', length 12) announces a process that is not the one which answers. */
+/** As a pooler does: BackendKeyData ('K', length 12) announces a process that is not the one which answers. */
 const forgePid = (chunk: Buffer): void => {
   const at = chunk.indexOf(Buffer.from([0x4b, 0, 0, 0, 12]))
   if (at >= 0) chunk.writeInt32BE(1, at + 5)
@@ -263,7 +263,7 @@ describe("LockPostgres, through a network", () => {
       expect(failuresOf(yield* Fiber.join(fiber))).toMatchObject([{ _tag: "LockLost" }])
     }))
 
-  it.scopedLive("LockPostgres-2: a waiter of a server that went silent is cut loose within the bound", () =>
+  it.scopedLive("LockPostgres-2: an interrupted waiter of a silent server ends within the bound", () =>
     Effect.gen(function*() {
       const { port, state } = yield* proxy
       const near = yield* LockPostgres.make({ ...options(), namespace: "proxy" })
@@ -276,7 +276,7 @@ describe("LockPostgres, through a network", () => {
       state.frozen = true
       const exit = yield* Fiber.interrupt(waiter)
       expect(Exit.isFailure(exit) && Cause.isInterruptedOnly(exit.cause)).toBe(true)
-      // The server sees the cut socket, though it was waiting for a lock: client_connection_check_interval.
+      // The server notices the closed socket while it waits for a lock: client_connection_check_interval.
       yield* until(advisoryLocks, 1)
       yield* Scope.close(scope, Exit.void)
       yield* until(advisoryLocks, 0)
@@ -294,7 +294,7 @@ describe("LockPostgres, through a network", () => {
         }))
       )
       expect(exit).toEqual(Exit.succeed("done"))
-      // The socket was cut, so the server let go.
+      // The socket was destroyed, so the server released the lock.
       yield* until(advisoryLocks, 0)
     }).pipe(Effect.provide(Logger.remove(Logger.defaultLogger))))
 
@@ -362,7 +362,7 @@ await Effect.runPromise(Effect.repeatN(increment, 49))`
       expect(rises(fences)).toBe(100)
     }))
 
-  it.scopedLive("LockPostgres-3: a killed holder frees the key; a stopped one keeps it, and is named", () =>
+  it.scopedLive("LockPostgres-3: a killed holder frees the key; a stopped one still holds it, and is named", () =>
     Effect.gen(function*() {
       const key = `child ${randomBytes(4).toString("hex")}`
       const lock = yield* LockPostgres.make(options())

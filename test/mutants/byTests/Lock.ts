@@ -65,7 +65,7 @@ export const mutants: ReadonlyArray<Mutant> = [
     "Lock.ts",
     "        passOn(key, slot)\n        return Effect.failCause(cause)",
     "        return Effect.failCause(cause)",
-    "Lock-3: cut at any step of a slow backend"
+    "Lock-3: interrupted at any step of a slow backend"
   ),
   mutant(
     "a granted waiter that is interrupted keeps the key",
@@ -114,7 +114,7 @@ export const mutants: ReadonlyArray<Mutant> = [
     "Lock/lease.ts",
     ": Cause.sequential(Cause.fail(lost), exit.cause)",
     ": Cause.fail(lost)",
-    "Lock-4: what else the body died of"
+    "Lock-4: another defect of the body"
   ),
   mutant(
     "a lease lives on after its scope",
@@ -149,6 +149,6 @@ export const mutants: ReadonlyArray<Mutant> = [
     "Lock.ts",
     "first === undefined || first === asking.entry ? [] : [first]",
     "[]",
-    "Lock-8: who waits is acquiring"
+    "Lock-8: a waiter is acquiring"
   )
 ]
