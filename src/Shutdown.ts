@@ -58,56 +58,12 @@ export {
 export type { Options } from "./Shutdown/run.ts"
 
 /**
- * The shutdown of one run. The functions of this module use the one in force.
+ * The shutdown of one run, with the operations of this module as methods. The functions here use the one in force.
  *
  * @category models
  * @since 0.1.0
  */
-export interface Service {
-  /** Waits for the request, and gives its reason. */
-  readonly requested: Effect.Effect<Reason>
-  /** The reason of the request, if there has been one. */
-  readonly reason: Effect.Effect<Option.Option<Reason>>
-  /** Asks for the end. True if this was the first request. */
-  readonly request: (reason: Reason) => Effect.Effect<boolean>
-  /** Marks work that ends by itself soon after `requested`, and the program with it. `site` is its line in the report. */
-  readonly drains: <A, E, R>(
-    effect: Effect.Effect<A, E, R>,
-    site?: Ledger.Site
-  ) => Effect.Effect<A, E, R>
-  /** Marks work that is to finish before the program is interrupted. */
-  readonly inFlight: <A, E, R>(
-    effect: Effect.Effect<A, E, R>,
-    site?: Ledger.Site
-  ) => Effect.Effect<A, E, R>
-  /** The phase. Its `changes` begin with the current one and end after `exited`. */
-  readonly phase: Subscribable.Subscribable<Phase>
-  /** Whether to accept new work: false from the request on. */
-  readonly isReady: Effect.Effect<boolean>
-  /** Registers a hook of draining for the length of the scope. */
-  readonly onDrain: <A, E, R>(
-    hook: Effect.Effect<A, E, R>,
-    site?: Ledger.Site
-  ) => Effect.Effect<void, never, R | Scope.Scope>
-  /** Registers a hook of stopping for the length of the scope. */
-  readonly onStop: <A, E, R>(
-    hook: Effect.Effect<A, E, R>,
-    site?: Ledger.Site
-  ) => Effect.Effect<void, never, R | Scope.Scope>
-  readonly report: Effect.Effect<Report>
-  /** Runs the program of this shutdown. There is only one: a second is a defect. */
-  readonly run: <A, E, R>(
-    program: Effect.Effect<A, E, R>,
-    options?: Options
-  ) => Effect.Effect<Ended<A, E>, never, R>
-  readonly unsafeRequest: (reason: Reason) => boolean
-  readonly unsafeReason: () => Option.Option<Reason>
-  readonly unsafePhase: () => Phase
-  readonly unsafeDrainers: () => number
-  readonly unsafeReport: () => Report
-  /** Counts a failed or abandoned release that its owner does not see. */
-  readonly unsafeReported: () => void
-}
+export type Service = Run
 
 const tag: Tag = {
   get: (context) => Context.get(context, Shutdown),

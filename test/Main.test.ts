@@ -82,7 +82,7 @@ describe.concurrent("Main", () => {
       expect(ended).toMatchObject({ code, out: ["+a", "ready", "-a"] })
       const [first, last, ...more] = ended.err.trim().split("\n")
       expect(first).toMatch(
-        new RegExp(`^${signal}: process \\d+ is letting go \\(SIGINT .*to force\\)\\.$`)
+        new RegExp(`^${signal}: process \\d+ is shutting down \\(SIGINT .*to force\\)\\.$`)
       )
       expect(last).toMatch(new RegExp(`^${signal}: 1 released in \\d+\\.\\d s; exit ${code}\\.$`))
       expect(more).toEqual([])
@@ -145,9 +145,9 @@ describe.concurrent("Main", () => {
     const waited = await runProgram("untilHup patient", twice)
     expect(waited).toMatchObject({ code: 143, out: ["+slow", "ready", "-slow"] })
     expect(waited.err).toContain(
-      "SIGTERM: already letting go, in phase releasing (SIGINT to force)"
+      "SIGTERM: already shutting down, in phase releasing (SIGINT to force)"
     )
-    expect(waited.err).toContain("SIGHUP: already letting go")
+    expect(waited.err).toContain("SIGHUP: already shutting down")
     expect(await runProgram("forceOnTerm patient", twice)).toMatchObject({
       code: 143,
       out: ["+slow", "ready"]
@@ -220,7 +220,7 @@ describe.concurrent("Main", () => {
     const ended = await runProgram("hooks", (child) => child.kill("SIGTERM"))
     expect(ended.out).toEqual(["+a", "ready", "ready false", "stop", "-a"])
     expect(ended.err).toMatch(
-      /^Still stopping after \d+\.\d s: 1 onStop hook at .*main\.mjs:\d+:\d+; going on without\.$/m
+      /^Still stopping after \d+\.\d s: 1 onStop hook at .*main\.mjs:\d+:\d+; continuing\.$/m
     )
     expect(ended.err).toMatch(
       /failed onStop hook after \d+\.\d s, registered at .*main\.mjs:\d+:\d+: .*no such room/
@@ -286,7 +286,7 @@ describe.concurrent("Main", () => {
     )
     expect(ended.err).toMatch(
       new RegExp(
-        `^Still stopping after \\d+\\.\\d s: ${flying}, ${draining}; going on without\\.$`,
+        `^Still stopping after \\d+\\.\\d s: ${flying}, ${draining}; continuing\\.$`,
         "m"
       )
     )
@@ -415,7 +415,7 @@ describe.concurrent("Main", () => {
     })
     expect(ended.code).toBe(1)
     expect(ended.err).toMatch(
-      /^What is marked cannot be shown: Error: no report\n(.*\n)+Fibers:\n/m
+      /^The marked work cannot be shown: Error: no report\n(.*\n)+Fibers:\n/m
     )
     expect(ended.err).toMatch(/^Main-2: the shutdown itself failed\. Error: no report$/m)
     expect(ended.err).toMatch(/^ {2}abandoned resource "hung" after \d+\.\d s, asked for at/m)
@@ -482,6 +482,38 @@ describe.concurrent("Main", () => {
     expect(err).toContain(`  failed ${name} after`)
     expect(err).not.toMatch(/^SIGTERM: 5/m)
     expect(err).not.toContain("\u001b")
+  })
+
+  it("Main-3: no control character of a time-out, a failure or a fiber reaches the terminal, and none forges a line", async () => {
+    const { code, err } = await runProgram("forgesErrors", (child) => child.kill("SIGTERM"))
+    expect(code).toBe(1)
+    expect(err).toContain(
+      "ReleaseTimeout: The release of resource \"\\u{9b}31m SIGTERM: 5 released"
+    )
+    expect(err).toContain("Error: \\u{1b}[2J\\u{9b}2J\n  SIGTERM: 6 released")
+    expect(err).toMatch(/ {2}fiber #\d+ was left behind and failed: .*\\u\{9b\}3J\n {2}SIGTERM: 7/)
+    expect(err).not.toMatch(/^SIGTERM: [567]/m)
+    // oxlint-disable-next-line no-control-regex
+    expect(err).not.toMatch(/[\u0000-\u0009\u000b-\u001f\u007f-\u009f]/)
+  })
+
+  it("lines go to the Logger that the program has configured; failures also to standard error", async () => {
+    const entries = ({ out }: Ended) =>
+      out.filter((line) => line.startsWith("{")).map((line) =>
+        JSON.parse(line) as { readonly logLevel: string; readonly message: string }
+      )
+    const asked = await runProgram("logs", (child) => child.kill("SIGTERM"))
+    expect(asked).toMatchObject({ code: 143, err: "" })
+    expect(entries(asked).map(({ logLevel }) => logLevel)).toEqual(["INFO", "INFO"])
+    expect(entries(asked)[0]!.message).toMatch(/^SIGTERM: process \d+ is shutting down/)
+    expect(entries(asked)[1]!.message).toMatch(/^SIGTERM: 1 released in .* s; exit 143\.$/)
+    const failed = await runProgram("logsFailure")
+    expect(failed.code).toBe(1)
+    expect(failed.err).toMatch(/^Error: no luck\n/)
+    expect(entries(failed)).toEqual([expect.objectContaining({ logLevel: "ERROR" })])
+    const thrown = await runProgram("loggerThrows", (child) => child.kill("SIGTERM"))
+    expect(thrown.code).toBe(143)
+    expect(thrown.err).toMatch(/^SIGTERM: process \d+ is .*\nSIGTERM: 1 released in .*\n$/)
   })
 
   it("a program that interrupts every fiber there is ends like one that is interrupted, and says so", async () => {

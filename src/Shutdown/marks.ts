@@ -118,10 +118,10 @@ interface Hook {
   readonly run: Effect.Effect<unknown, unknown>
   readonly site: Ledger.Site | undefined
   state: "waiting" | HookReport["state"]
-  fiber: AnyFiber | undefined
+  fiber?: AnyFiber
   startedAt: number
-  endedAt: number | undefined
-  cause: Cause.Cause<unknown> | undefined
+  endedAt?: number
+  cause?: Cause.Cause<unknown>
 }
 
 export class Hooks {
@@ -143,16 +143,8 @@ export class Hooks {
     site: Ledger.Site | undefined
   ): Effect.Effect<void, never, R | Scope.Scope> {
     return Effect.flatMap(Effect.context<R>(), (context) => {
-      const hook: Hook = {
-        phase,
-        run: Effect.provide(effect, context),
-        site,
-        state: "waiting",
-        fiber: undefined,
-        startedAt: 0,
-        endedAt: undefined,
-        cause: undefined
-      }
+      const run = Effect.provide(effect, context)
+      const hook: Hook = { phase, run, site, state: "waiting", startedAt: 0 }
       return Effect.asVoid(Effect.acquireRelease(
         Effect.suspend(() => {
           this.#registered.add(hook)

@@ -3,6 +3,7 @@
  */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Record from "effect/Record"
 import * as Stream from "effect/Stream"
 import * as Subscribable from "effect/Subscribable"
 import * as Options from "../internal/options.ts"
@@ -64,28 +65,14 @@ const defaults: Millis = {
   total: 25_000
 }
 
-export const rules = {
-  drainDelay: Options.duration,
-  drainTimeout: Options.duration,
-  stopTimeout: Options.duration,
-  releaseTimeout: Options.duration,
-  total: Options.duration
-}
+export const rules = Record.map(defaults, () => Options.duration)
 
 /** Of options that have been checked. */
-export const millisIn = (budgets: Budgets): Millis => {
-  const millis = (name: keyof Budgets): number => {
+export const millisIn = (budgets: Budgets): Millis =>
+  Record.map(defaults, (otherwise, name) => {
     const given = budgets[name]
-    return given === undefined ? defaults[name] : Duration.toMillis(given)
-  }
-  return {
-    drainDelay: millis("drainDelay"),
-    drainTimeout: millis("drainTimeout"),
-    stopTimeout: millis("stopTimeout"),
-    releaseTimeout: millis("releaseTimeout"),
-    total: millis("total")
-  }
-}
+    return given === undefined ? otherwise : Duration.toMillis(given)
+  })
 
 /** INVARIANT Shutdown-4: how long after the request draining and stopping must have ended. */
 const latest = ({ releaseTimeout, stopTimeout, total }: Millis) => {

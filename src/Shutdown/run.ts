@@ -13,6 +13,7 @@ import type * as Fiber from "effect/Fiber"
 import * as FiberId from "effect/FiberId"
 import * as Option from "effect/Option"
 import * as RuntimeFlags from "effect/RuntimeFlags"
+import type * as Subscribable from "effect/Subscribable"
 import * as Deadline from "../internal/deadline.ts"
 import * as OptionsOf from "../internal/options.ts"
 import type { AnyFiber } from "../internal/runtime.ts"
@@ -68,11 +69,11 @@ interface Main<A, E> {
 
 /** The tag of the shutdown in force, which Shutdown.ts owns. */
 export interface Tag {
-  /** A run, unless the value is not ours. */
-  readonly get: (context: Context.Context<never>) => unknown
+  readonly get: (context: Context.Context<never>) => Run
   readonly provide: <A, E, R>(effect: Effect.Effect<A, E, R>, run: Run) => Effect.Effect<A, E, R>
 }
 
+/** Its fields are private, so that a `Service` is made by `unsafeMake` only. */
 export class Run {
   readonly #budget: Deadline.Budget
   readonly #tag: Tag
@@ -106,18 +107,20 @@ export class Run {
     this.#tag = tag
   }
 
-  readonly requested = Deferred.await(this.#asked)
-  readonly reason = Effect.sync(() => this.unsafeReason())
-  readonly isReady = Effect.sync(() => this.unsafePhase() === "running")
-  readonly report = Effect.sync(() => this.unsafeReport())
-  readonly phase = this.#phases.subscribable
+  readonly requested: Effect.Effect<Reason> = Deferred.await(this.#asked)
+  readonly reason: Effect.Effect<Option.Option<Reason>> = Effect.sync(() => this.unsafeReason())
+  readonly isReady: Effect.Effect<boolean> = Effect.sync(() => this.unsafePhase() === "running")
+  readonly report: Effect.Effect<Report> = Effect.sync(() => this.unsafeReport())
+  readonly phase: Subscribable.Subscribable<Phase> = this.#phases.subscribable
   unsafeReason = (): Option.Option<Reason> => Option.fromNullable(this.#reason)
   unsafePhase = (): Phase => this.#phases.current
   unsafeDrainers = (): number => this.#marks.drains.size
+  /** Counts a failed or abandoned release that its owner does not see. */
   unsafeReported = (): void => {
     this.#reported.total++
   }
 
+  /** Here and below, `site` is the line that the report gives. */
   inFlight = <A, E, R>(effect: Effect.Effect<A, E, R>, site?: Ledger.Site) =>
     this.#marks.mark("inFlight", effect, site)
   drains = <A, E, R>(effect: Effect.Effect<A, E, R>, site?: Ledger.Site) =>
@@ -130,7 +133,7 @@ export class Run {
   request = (reason: Reason): Effect.Effect<boolean> =>
     Effect.sync(() => this.unsafeRequest(reason))
 
-  /** INVARIANT Shutdown-1. */
+  /** INVARIANT Shutdown-1: true if this is the first request. */
   unsafeRequest = (reason: Reason): boolean => {
     if (this.#reason !== undefined) return false
     this.#reason = reason
@@ -206,8 +209,7 @@ export class Run {
     )
   }
 
-  // The run.
-
+  /** Runs the program of this shutdown. There is only one: a second is a defect. */
   run = <A, E, R>(
     program: Effect.Effect<A, E, R>,
     options: Options = {},
@@ -216,7 +218,7 @@ export class Run {
     Effect.withFiberRuntime((caller, { runtimeFlags }) => {
       const parent = this.#tag.get(caller.currentContext)
       const running = this.#lead(program, options)
-      if (!(parent instanceof Run) || parent === this || this.#hasProgram) return running
+      if (parent === this || this.#hasProgram) return running
       this.#isShielded = !RuntimeFlags.interruptible(runtimeFlags) || Deadline.isWork(caller)
       const entered = Effect.sync(() => {
         this.#parent = parent
@@ -453,8 +455,8 @@ export class Run {
 
   /** Whether a fiber is of this program, or of a nested one: what is forked in a program inherits its context. */
   #isAround(fiber: AnyFiber): boolean {
-    let run = this.#tag.get(fiber.currentContext)
-    while (run instanceof Run && run !== this) run = run.#parent
+    let run: Run | undefined = this.#tag.get(fiber.currentContext)
+    while (run !== undefined && run !== this) run = run.#parent
     return run === this
   }
 

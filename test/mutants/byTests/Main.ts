@@ -13,14 +13,14 @@ const mutant = (what: string, file: string, from: string, to: string, title: str
 export const mutants: ReadonlyArray<Mutant> = [
   mutant(
     "the second signal of one Ctrl-C forces the exit",
-    "Main.ts",
-    "    if (!isFirst && !isSecondMeant) {\n",
+    "Main/signals.ts",
+    "    if (!isFirst && !isApart) {\n",
     "    if (false) {\n",
     "Main-1: the same signal twice at once"
   ),
   mutant(
     "a later SIGTERM forces the exit",
-    "Main.ts",
+    "Main/signals.ts",
     "    } else if (!isFirst && forceOn.includes(signal)) {",
     "    } else if (!isFirst) {",
     "Main-1: a later SIGTERM or SIGHUP"
@@ -28,7 +28,7 @@ export const mutants: ReadonlyArray<Mutant> = [
   mutant(
     "the code after a signal is 0",
     "Main.ts",
-    "codeOf(report.reason.signal) : 0",
+    "codeOf(reason.signal) : 0",
     "0 : 0",
     "Main-1, Main-3: SIGINT releases"
   ),
@@ -42,64 +42,78 @@ export const mutants: ReadonlyArray<Mutant> = [
   mutant(
     "a release that is only reported leaves the code 0",
     "Main.ts",
-    "report.failed > 0 || report.reported > 0",
-    "report.failed > 0",
+    "overran || failed > 0 || reported > 0 ||",
+    "overran || failed > 0 ||",
     "Main-3: a release that went wrong and is only reported"
   ),
   mutant(
     "an error that cannot be shown is thrown",
-    "Main.ts",
-    "  } catch {\n    return [...Cause.failures(cause), ...Cause.defects(cause)].map(stackOf).join(\"\\n\")\n  }",
+    "Main/output.ts",
+    "  } catch {\n    return errorText(error)\n  }",
     "  } finally {}",
     "Main-3: an error that cannot be printed"
   ),
   mutant(
     "a process.exit of the program's own is not reported",
     "Main.ts",
-    "  process.on(\"exit\", onExit)\n",
+    "    output.text(`process.exit(${code}) was called in phase ${shutdown.unsafePhase()}.`)\n",
     "",
     "Main-3: a `process.exit`"
   ),
   mutant(
     "the error of a request is printed twice",
     "Main.ts",
-    "    if (course.told !== undefined && isOnly(cause, course.told.error)) return true\n",
+    "    if (printed !== undefined && isOnly(cause, printed.error)) return true\n",
     "",
     "Main-3: the error that a program asks for its end by"
   ),
   mutant(
-    "names are printed raw in a list of holders",
-    "Main.ts",
-    "      holderLines(snapshot).forEach((line) => print(printable(line)))",
-    "      holderLines(snapshot).forEach((line) => print(line))",
+    "control characters are printed raw",
+    "Main/output.ts",
+    "write(printable(line))",
+    "write(line)",
+    "Main-3: no control character"
+  ),
+  mutant(
+    "the message of an error forges a line",
+    "Main/output.ts",
+    "index === 0 || /^[\\s}]/.test(line) ? line",
+    "true ? line",
+    "Main-3: no control character"
+  ),
+  mutant(
+    "a name in a list of holders forges a line",
+    "Shutdown/words.ts",
+    "  return [...capped(circles), ...capped(lines)].map(printable)",
+    "  return [...capped(circles), ...capped(lines)]",
     "Main-3, Main-6: no name forges a line"
   ),
   mutant(
-    "names are printed raw at the end",
-    "Main.ts",
-    "  printable(\n    `  ${state} ${kind} \"${name}\"",
-    "  String(\n    `  ${state} ${kind} \"${name}\"",
-    "Main-3, Main-6: no name forges a line"
+    "bad news goes to the logger only",
+    "Main/output.ts",
+    "    this.#log(LogLevel.Error, text)\n    this.text(text)",
+    "    this.#log(LogLevel.Error, text) || this.text(text)",
+    "lines go to the Logger"
   ),
   mutant(
     "a stray error leaves the code as it was",
     "Main.ts",
-    "    const fallback = course.hasStray ? 1 : defaultCode(exit, report)",
+    "    const fallback = hasStray ? 1 : defaultCode(exit, report)",
     "    const fallback = defaultCode(exit, report)",
     "Main-4: a stray throw while letting go"
   ),
   mutant(
     "lost output leaves the code 0",
     "Main.ts",
-    "    const exitCode = asked === 0 && course.outputLost ? 1 : asked",
+    "    const exitCode = asked === 0 && isOutputLost ? 1 : asked",
     "    const exitCode = asked",
     "Main-5: output that is lost"
   ),
   mutant(
     "a dump prints every fiber",
     "Main.ts",
-    "          [\"Fibers:\", ...capped(lines.flat())]",
-    "          [\"Fibers:\", ...lines.flat()]",
+    "[\"Fibers:\", ...capped(lines)]",
+    "[\"Fibers:\", ...lines]",
     "Main-6: of many fibers"
   ),
   mutant(

@@ -1,5 +1,5 @@
 // One program per argument, run by Main.run in a child process; test/Main.test.ts drives it with real signals.
-import { Deferred, Effect, Exit, Fiber } from "effect"
+import { Deferred, Effect, Exit, Fiber, Logger } from "effect"
 import { Ledger, Managed, Shutdown } from "holdfast"
 import * as Main from "holdfast/Main"
 import * as fs from "node:fs"
@@ -283,6 +283,19 @@ const programs = {
     yield* held("\u001b[31mred\nSIGTERM: 5 released; exit 0.", Effect.die(new Error("\u001b[2J")), { onReleaseFailure: "report" })
     yield* waiting
   })),
+  // Names with control characters, in messages of our own and of the program's.
+  forgesErrors: Effect.scoped(Effect.gen(function*() {
+    yield* held("\u009b31m\nSIGTERM: 5 released; exit 0.", Effect.never, { releaseDeadline: "200 millis" })
+    yield* held("b", Effect.die(new Error("\u001b[2J\u009b2J\nSIGTERM: 6 released; exit 0.")))
+    yield* Effect.forkDaemon(Effect.ensuring(Effect.never, Effect.dieMessage("\u009b3J\nSIGTERM: 7 released; exit 0.")))
+    yield* Effect.yieldNow()
+    yield* waiting
+  })),
+  logs: Effect.provide(withA(waiting), Logger.json),
+  logsFailure: Effect.provide(Effect.zipRight(Effect.sleep("1200 millis"), Effect.fail(new Error("no luck"))), Logger.json),
+  loggerThrows: Effect.provide(withA(waiting), Logger.replace(Logger.defaultLogger, Logger.make(() => {
+    throw new Error("no disk")
+  }))),
   interruptsAll: withA(Effect.gen(function*() {
     yield* ready
     for (const fiber of Fiber.unsafeRoots()) fiber.unsafeInterruptAsFork(fiber.id())
