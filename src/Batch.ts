@@ -23,18 +23,21 @@
  * @since 0.1.0
  */
 import * as Cause from "effect/Cause"
+import * as Context from "effect/Context"
 import * as Data from "effect/Data"
-import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
-import * as FiberId from "effect/FiberId"
 import * as Option from "effect/Option"
 import type * as Schedule from "effect/Schedule"
+import type * as Types from "effect/Types"
+import * as Condition from "./internal/condition.ts"
 import { exitWithin } from "./internal/deadline.ts"
 import { prettyOf } from "./internal/exit.ts"
+import * as Rules from "./internal/options.ts"
 import * as Source from "./internal/source.ts"
+import { withSpan } from "./internal/span.ts"
 import * as Workers from "./internal/workers.ts"
 import * as Ledger from "./Ledger.ts"
 import * as Semaphore from "./Semaphore.ts"
@@ -81,7 +84,7 @@ export interface Job<Item, A, E, R, E2 = E, R2 = R> {
 }
 
 /**
- * Remembers which keys are done, in one transaction with what they did.
+ * Remembers which keys are done, in one transaction with their effects.
  *
  * @category models
  * @since 0.1.0
@@ -92,6 +95,32 @@ export interface Checkpoint<E, R> {
     key: string,
     effects: Effect.Effect<unknown, E2, R2>
   ) => Effect.Effect<void, E | E2, R | R2>
+}
+
+/**
+ * The checkpoint of a program as a service, whichever its backend: `layer` of `holdfast/Batch/Postgres` provides it.
+ *
+ * @category tags
+ * @since 0.1.0
+ */
+export const Checkpoint = Context.GenericTag<Checkpoint<CheckpointError, never>>(
+  "holdfast/Batch/Checkpoint"
+)
+
+/**
+ * The backend of the service `Checkpoint` failed. The failures of an item's own effects pass unchanged.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class CheckpointError extends Data.TaggedError("CheckpointError")<{
+  readonly operation: "isDone" | "commit"
+  readonly key: string
+  readonly cause: unknown
+}> {
+  override get message(): string {
+    return `Checkpoint: ${this.operation} of key "${this.key}" failed: ${this.cause}`
+  }
 }
 
 /**
@@ -191,107 +220,131 @@ export interface Options<Item, A, E, R, E2 = E, R2 = R, E3 = E, R3 = R> {
     | undefined
 }
 
-const defaultConcurrency = 16
 const defaultGrace = Duration.seconds(25)
 const sourceCloseDeadline = Duration.seconds(5)
 
-interface Tally {
-  taken: number
-  done: number
-  alreadyDone: number
-  skipped: number
-  failed: number
-  interrupted: number
-  duplicates: number
+const finiteConcurrency: Rules.Rule = {
+  expected: "an integer, 1 or more",
+  accepts: (value) => Number.isSafeInteger(value) && Number(value) >= 1
 }
+const verdicts = Rules.oneOf("fail", "collect", "skip")
+const rules = {
+  concurrency: finiteConcurrency,
+  onError: {
+    expected: `${verdicts.expected}, or a function`,
+    accepts: (value: unknown) => typeof value === "function" || verdicts.accepts(value)
+  },
+  checkpoint: Rules.anything,
+  drain: Rules.anything,
+  onTaken: Rules.callback,
+  onSettled: Rules.callback
+}
+const drainRules = { when: Rules.anything, grace: Rules.duration }
 
-/** The state of one run, shared by its workers. Items fail with `E`, `onSettled` with `E2`. */
+/** One run, shared by its workers. Items fail with `E`, `onSettled` with `E2`. */
 interface Running<Item, A, E, E2, R> {
   readonly name: string
   readonly keyOf: ((item: Item) => string) | undefined
   readonly begin: (item: Item, key: string | undefined) => Attempts<A, E, R>
   readonly options: Options<Item, A, E, R, E, R, E2, R>
-  readonly concurrency: number
-  readonly crew: Workers.Group<E | E2>
-  readonly stop: Effect.Effect<unknown>
+  readonly group: Workers.Group<E | E2>
   readonly intake: Intake<Item>
-  // Guarded by the single thread: read and written in one synchronous step per item.
+  /** The keys taken so far. */
   readonly seen: Set<string>
-  readonly tally: Tally
+  readonly tally: Types.Mutable<Omit<Report, "name" | "status">>
 }
 
+/** A source that is pulled by several workers. */
 interface Intake<Item> {
-  /** The next item, or `undefined` when there is none or the run has been stopped. */
-  readonly pull: Effect.Effect<Source.Taken<Item> | undefined>
-  readonly close: Effect.Effect<void>
+  /** Waits until `take` may give an item. May be interrupted without loss. */
+  readonly ready: Effect.Effect<void>
+  /** The next item, if it is there; run in the step that begins to settle it. */
+  readonly take: () => Source.Taken<Item> | undefined
+  /** Ends the source; gives the item that it gave in the meantime, and which no worker took. */
+  readonly close: Effect.Effect<Source.Taken<Item> | undefined>
   readonly isExhausted: () => boolean
 }
 
-const isAsync = <Item>(
-  source: Iterable<Item> | AsyncIterable<Item>
-): source is AsyncIterable<Item> => Symbol.asyncIterator in Object(source)
-
 const openSource = <Item>(
   source: Iterable<Item> | AsyncIterable<Item>,
-  isStopped: () => boolean,
-  stopped: Effect.Effect<void>
+  group: Workers.Group<unknown>
 ): Intake<Item> => {
-  if (!isAsync(source)) {
-    const { close, isExhausted, pull } = Source.make(source)
-    return {
-      pull: Effect.sync(() => isStopped() ? undefined : pull()),
-      close: Effect.sync(close),
-      isExhausted
-    }
+  if (Symbol.asyncIterator in Object(source)) {
+    return openAsync(source as AsyncIterable<Item>, group)
   }
-  // Guarded by the single thread and by `turn`.
-  let exhausted = false
-  let index = 0
-  const accept = (next: IteratorResult<Item>): Source.Taken<Item> | undefined => {
-    if (next.done === true) {
-      exhausted = true
-      return undefined
-    }
-    return { item: next.value, index: index++ }
-  }
-  const iterator = source[Symbol.asyncIterator]()
-  const turn = Semaphore.unsafeMake(1, { name: "batch source" })
-  const broken = () =>
-    Effect.sync(() => {
-      exhausted = true
-    })
+  const { close, isExhausted, pull } = Source.make(source as Iterable<Item>)
   return {
-    pull: Semaphore.withPermit(turn)(Effect.suspend(() =>
-      exhausted || isStopped()
-        ? Effect.succeed(undefined)
-        // A source that has nothing to give must not hold up a drain.
-        : Effect.raceFirst(
-          Effect.promise(() => iterator.next()).pipe(
-            Effect.map(accept),
-            Effect.tapDefect(broken)
-          ),
-          Effect.as(stopped, undefined)
-        )
-    )),
-    close: Effect.suspend(() =>
-      exhausted
-        ? Effect.void
-        : Effect.flatMap(
-          exitWithin(Effect.promise(async () => iterator.return?.()), sourceCloseDeadline),
-          Option.match({ onNone: () => Effect.void, onSome: Effect.asVoid })
-        )
-    ),
-    isExhausted: () => exhausted
+    ready: Effect.void,
+    take: pull,
+    close: Effect.as(Effect.sync(close), undefined),
+    isExhausted
   }
 }
 
-const verdictOn = <Item, E>(
-  options: { readonly onError?: Options<Item, unknown, E, never>["onError"] },
-  cause: Cause.Cause<E>,
-  item: Item
-): Verdict => {
-  if (typeof options.onError === "function") return options.onError(cause, item)
-  return Cause.isDie(cause) ? "fail" : options.onError ?? "fail"
+/** The answer to a `next()`; written once. */
+interface Answer<Item> {
+  result: (() => IteratorResult<Item>) | undefined
+}
+
+const openAsync = <Item>(
+  source: AsyncIterable<Item>,
+  group: Workers.Group<unknown>
+): Intake<Item> => {
+  const iterator = source[Symbol.asyncIterator]()
+  const turn = Semaphore.unsafeMake(1, { name: "batch source" })
+  // A worker that stops to wait leaves its answer here: the source may have given an item for it.
+  let answer: Answer<Item> | undefined
+  let exhausted = false
+  let index = 0
+  const ask = async (answer: Answer<Item>): Promise<void> => {
+    try {
+      const result = await iterator.next()
+      answer.result = () => result
+    } catch (error) {
+      answer.result = () => {
+        throw error
+      }
+    }
+    Condition.notify(group.changed)
+  }
+  const isAnswered = () => answer?.result !== undefined
+  const ready = Effect.suspend(() => {
+    if (exhausted || group.stopped) return Effect.void
+    if (answer === undefined) void ask(answer = { result: undefined })
+    // A source that has nothing to give must not delay a drain.
+    return Condition.wait(group.changed, () => isAnswered() || group.stopped)
+  })
+  const take = () => {
+    const result = answer?.result
+    if (result === undefined) return undefined
+    answer = undefined
+    // Until the result says otherwise: a source that throws has ended.
+    exhausted = true
+    const next = result()
+    if (next.done === true) return undefined
+    exhausted = false
+    return { item: next.value, index: index++ }
+  }
+  const closed = Effect.zipRight(
+    Effect.promise(async () => iterator.return?.()),
+    Effect.suspend(() =>
+      answer === undefined ? Effect.void : Condition.wait(group.changed, isAnswered)
+    )
+  )
+  return {
+    ready: Semaphore.withPermit(turn)(ready),
+    take,
+    close: Effect.suspend(() =>
+      exhausted ? Effect.succeed(undefined) : Effect.flatMap(
+        exitWithin(closed, sourceCloseDeadline),
+        (exit) =>
+          Option.isSome(exit) && Exit.isFailure(exit.value)
+            ? Effect.failCause(exit.value.cause)
+            : Effect.sync(take)
+      )
+    ),
+    isExhausted: () => exhausted
+  }
 }
 
 interface Judged<E> {
@@ -299,20 +352,23 @@ interface Judged<E> {
   readonly verdict: Verdict
 }
 
-/** The verdict on a failed item; an `onError` that throws has judged nothing and is itself a failure. */
+/** The verdict on a failed item. An `onError` that throws is itself a failure, which ends the run. */
 const judge = <Item, E>(
-  options: { readonly onError?: Options<Item, unknown, E, never>["onError"] },
+  onError: Options<Item, unknown, E, never>["onError"],
   cause: Cause.Cause<E>,
   item: Item
 ): Judged<E> => {
+  if (typeof onError !== "function") {
+    return { cause, verdict: Cause.isDie(cause) ? "fail" : onError ?? "fail" }
+  }
   try {
-    return { cause, verdict: verdictOn(options, cause, item) }
+    return { cause, verdict: onError(cause, item) }
   } catch (thrown) {
     return { cause: Cause.sequential(cause, Cause.die(thrown)), verdict: "fail" }
   }
 }
 
-/** What becomes of one item. `attempts` tells how often `process` has started. */
+/** The work on one item; `attempts` counts how often `process` has started. */
 interface Attempts<A, E, R> {
   readonly work: Effect.Effect<Ending<A, E>, E, R>
   readonly attempts: () => number
@@ -406,71 +462,63 @@ export const run = <
 > => {
   const site = Ledger.unsafeSite()
   return Effect.suspend(() => {
-    const concurrency = options.concurrency ?? defaultConcurrency
-    if (!Number.isSafeInteger(concurrency) || concurrency < 1) {
-      return Effect.die(
-        new RangeError(
-          `Batch-3: concurrency must be a whole number, 1 or more; got ${concurrency}.`
-        )
+    const { checkpoint, concurrency = 16, drain } = options
+    Rules.check("Batch.run", options, rules)
+    Rules.check("Batch.run, drain", drain, drainRules)
+    Rules.check("Batch.run, job", { timeout: job.timeout }, { timeout: Rules.positiveDuration })
+    if (checkpoint !== undefined && job.key === undefined) {
+      throw new RangeError(
+        `Batch-6: job "${job.name}" has a checkpoint but no \`key\` to remember items by.`
       )
     }
-    if (options.checkpoint !== undefined && job.key === undefined) {
-      return Effect.die(
-        new RangeError(
-          `Batch-6: job "${job.name}" has a checkpoint but no \`key\` to remember items by.`
-        )
-      )
-    }
-    const crew = Workers.makeGroup<E | E2 | E3 | E4 | ItemTimeout>()
-    const stopped = Deferred.unsafeMake<void>(FiberId.none)
-    const run = supervise<Item, A, E | E2 | E3 | ItemTimeout, E4, R | R2 | R3 | R4 | R5>({
-      name: job.name,
-      keyOf: job.key,
-      begin: beginItem(job, options.checkpoint),
-      options,
-      concurrency,
-      crew,
-      stop: Effect.suspend(() => {
-        Workers.stop(crew)
-        return Deferred.succeed(stopped, undefined)
-      }),
-      intake: openSource(source, () => crew.stopped, Deferred.await(stopped)),
-      seen: new Set(),
-      tally: {
-        taken: 0,
-        done: 0,
-        alreadyDone: 0,
-        skipped: 0,
-        failed: 0,
-        interrupted: 0,
-        duplicates: 0
-      }
-    })
+    const group = Workers.makeGroup<E | E2 | E3 | E4 | ItemTimeout>()
+    const run = supervise<Item, A, E | E2 | E3 | ItemTimeout, E4, R | R2 | R3 | R4 | R5>(
+      {
+        name: job.name,
+        keyOf: job.key,
+        begin: beginItem(job, checkpoint),
+        options,
+        group,
+        intake: openSource(source, group),
+        seen: new Set(),
+        tally: {
+          taken: 0,
+          done: 0,
+          alreadyDone: 0,
+          skipped: 0,
+          failed: 0,
+          interrupted: 0,
+          duplicates: 0
+        }
+      },
+      concurrency
+    )
     return Ledger.withSite(Ledger.withOwner(run, job.name), site)
   })
 }
 
 /** Forks the workers, watches for a drain, and closes the source after the last of them. */
 const supervise = <Item, A, E, E2, R>(
-  running: Running<Item, A, E, E2, R>
+  running: Running<Item, A, E, E2, R>,
+  concurrency: number
 ): Effect.Effect<Report, BatchFailed<E | E2>, R> => {
-  const { crew, intake, name, options: { drain }, stop, tally } = running
+  const { group, intake, name, options: { drain }, tally } = running
   const grace = Duration.decode(drain?.grace ?? defaultGrace)
-  const reportAs = (status: Report["status"]): Report => ({ name, status, ...tally })
-  const workers = Workers.run(crew, {
-    count: running.concurrency,
-    hasWork: () => !crew.stopped && !intake.isExhausted(),
+  const stop = Effect.sync(() => Workers.stop(group))
+  const workers = Workers.run(group, {
+    count: concurrency,
+    hasWork: () => !group.stopped && !intake.isExhausted(),
     worker: () => worker(running),
     onInterrupted: drain === undefined
       ? stop
-      : Effect.zipRight(stop, exitWithin(Workers.awaitEnd(crew), grace))
+      : Effect.zipRight(stop, exitWithin(Workers.awaitEnd(group), grace))
   })
   const drainOnRequest = (drain?.when ?? Effect.never).pipe(
     Effect.zipRight(stop),
     Effect.zipRight(Effect.sleep(grace)),
-    Effect.zipRight(Effect.sync(() => Workers.cut(crew))),
-    // Nobody could stop the run any more: better it ends now, and says why.
-    Effect.catchAllCause((cause) => Effect.sync(() => Workers.fail(crew, cause)))
+    Effect.zipRight(Effect.sync(() => Workers.cut(group))),
+    // Without a watcher the run could not be drained any more: it ends now, with the cause.
+    Effect.catchAllCause((cause) => Effect.sync(() => Workers.fail(group, cause)))
   )
   // MASK: the drain's watcher and the source must be ended whatever the workers' end; `workers` is restored.
   return Effect.uninterruptibleMask((restore) =>
@@ -478,13 +526,17 @@ const supervise = <Item, A, E, E2, R>(
       const watcher = yield* Effect.forkDaemon(Effect.interruptible(drainOnRequest))
       const ended = yield* Effect.exit(restore(workers))
       yield* Fiber.interrupt(watcher)
-      const exit = both(ended, yield* Effect.exit(intake.close))
-      if (Exit.isSuccess(exit)) {
-        return reportAs(intake.isExhausted() && tally.interrupted === 0 ? "complete" : "drained")
-      }
-      const report = reportAs("failed")
-      // Our caller was interrupted: that is its exit; what failed on the way out is kept beside it.
-      if (Workers.wasInterrupted(crew)) {
+      const closed = yield* Effect.exit(Effect.flatMap(
+        intake.close,
+        (late) => late === undefined ? Effect.void : settle(asInterrupted(running), late, restore)
+      ))
+      const exit = both(ended, closed)
+      const isComplete = intake.isExhausted() && tally.interrupted === 0
+      const status = Exit.isFailure(exit) ? "failed" : isComplete ? "complete" : "drained"
+      const report: Report = { name, status, ...tally }
+      if (Exit.isSuccess(exit)) return report
+      // Our caller was interrupted: that is its exit; what failed on the way out stands beside it.
+      if (Workers.wasInterrupted(group)) {
         return yield* Effect.failCause(
           Cause.map(exit.cause, (error) => new BatchFailed({ report, failure: Cause.fail(error) }))
         )
@@ -493,6 +545,14 @@ const supervise = <Item, A, E, E2, R>(
     })
   )
 }
+
+/** For an item that the source gave after the last worker had ended. */
+const asInterrupted = <Item, A, E, E2, R>(
+  running: Running<Item, A, E, E2, R>
+): Running<Item, A, E, E2, R> => ({
+  ...running,
+  begin: () => ({ work: Effect.interrupt, attempts: () => 0 })
+})
 
 /** The first exit; if both failed, both causes (L5). */
 const both = <A, E, E2>(
@@ -505,8 +565,8 @@ const both = <A, E, E2>(
       Exit.isSuccess(first) ? second.cause : Cause.sequential(first.cause, second.cause)
     )
 
-/** The exit of a hook, which may be none, and may throw. */
-const told = <E, R>(
+/** The exit of a hook, which may be absent, and may throw. */
+const exitOf = <E, R>(
   hook: () => Effect.Effect<unknown, E, R> | undefined
 ): Effect.Effect<Exit.Exit<unknown, E>, never, R> =>
   Effect.exit(Effect.suspend(() => hook() ?? Effect.void))
@@ -514,16 +574,15 @@ const told = <E, R>(
 const worker = <Item, A, E, E2, R>(
   running: Running<Item, A, E, E2, R>
 ): Effect.Effect<void, E | E2, R> => {
-  let idle = false
-  // MASK: taking an item and settling it belong together, or the report would not add up; pulling and processing are restored.
+  const { group, intake } = running
+  // MASK: taking an item and settling it belong together, or the report would not add up; waiting and processing are restored.
   return Effect.uninterruptibleMask((restore) =>
     Effect.whileLoop({
-      while: () => !idle && !running.crew.stopped,
+      while: () => !group.stopped && !intake.isExhausted(),
       body: () =>
-        Effect.flatMap(restore(running.intake.pull), (taken) => {
-          if (taken !== undefined) return settle(running, taken, restore)
-          idle = true
-          return Effect.void
+        Effect.flatMap(restore(intake.ready), () => {
+          const taken = group.isCut ? undefined : intake.take()
+          return taken === undefined ? Effect.void : settle(running, taken, restore)
         }),
       step: () => {}
     })
@@ -550,16 +609,20 @@ const settle = <Item, A, E, E2, R>(
   restore: <A2, E3, R2>(effect: Effect.Effect<A2, E3, R2>) => Effect.Effect<A2, E3, R2>
 ): Effect.Effect<void, E | E2, R> =>
   Effect.gen(function*() {
-    const { begin, keyOf, options, tally } = running
+    const { begin, keyOf, name, options, tally } = running
     const key = keyOf?.(item)
     const { attempts, work } = begin(item, key)
     if (!isFirst(running, key)) return
     // INVARIANT Batch-2: from here to its ending in the tally nothing may fail or throw past us.
     tally.taken++
-    const began = yield* told(() => options.onTaken?.(item, index))
-    const exit = Exit.isFailure(began) ? began : yield* Effect.exit(restore(work))
+    const began = yield* exitOf(() => options.onTaken?.(item, index))
+    const exit = Exit.isFailure(began) ? began : yield* Effect.exit(restore(
+      Effect.withFiberRuntime<Ending<A, E>, E, R>((fiber) =>
+        withSpan(fiber, work, "batch.item", attributesOf, { name, index, key })
+      )
+    ))
     const failure = Exit.isFailure(exit) && !Cause.isInterruptedOnly(exit.cause)
-      ? judge(options, exit.cause, item)
+      ? judge(options.onError, exit.cause, item)
       : undefined
     const ending: Ending<A, E> = Exit.isSuccess(exit)
       ? exit.value
@@ -567,8 +630,20 @@ const settle = <Item, A, E, E2, R>(
       ? { status: "interrupted" }
       : { status: failure.verdict === "skip" ? "skipped" : "failed", cause: failure.cause }
     tally[ending.status]++
-    const settled = yield* told(() =>
+    const settled = yield* exitOf(() =>
       options.onSettled?.({ item, index, attempts: attempts(), ...ending })
     )
     yield* failure?.verdict === "fail" ? both(Exit.failCause(failure.cause), settled) : settled
   })
+
+const attributesOf = (
+  { index, key, name }: {
+    readonly name: string
+    readonly index: number
+    readonly key: string | undefined
+  }
+): Readonly<Record<string, unknown>> => ({
+  "holdfast.batch.job": name,
+  "holdfast.batch.index": index,
+  ...key === undefined ? {} : { "holdfast.batch.key": key }
+})

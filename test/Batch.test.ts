@@ -10,7 +10,8 @@ import {
   Fiber,
   Option,
   Schedule,
-  TestClock
+  TestClock,
+  Tracer
 } from "effect"
 import { Batch, Ledger, Managed, Shutdown } from "holdfast"
 import { expectTypeOf } from "vitest"
@@ -247,9 +248,13 @@ describe("Batch", () => {
   it.effect("Batch-4: an async source that never yields does not hold up a drain", () =>
     Effect.gen(function*() {
       const shutdown = Shutdown.unsafeMake()
+      let asked = 0
       const silent: AsyncIterable<number> = {
         [Symbol.asyncIterator]: () => ({
-          next: () => new Promise(() => {}),
+          next: () => {
+            asked++
+            return new Promise(() => {})
+          },
           return: () => new Promise(() => {})
         })
       }
@@ -258,10 +263,121 @@ describe("Batch", () => {
           drain: { when: shutdown.requested }
         })
       )
-      yield* Effect.yieldNow()
+      yield* Effect.repeatN(Effect.yieldNow(), 10)
+      expect(asked).toBe(1)
       yield* shutdown.request({ kind: "request", by: "test" })
+      // Its bound to close, not the grace of the items.
       yield* TestClock.adjust("5 seconds")
-      expect((yield* Fiber.join(fiber)).status).toBe("drained")
+      const exit = fiber.unsafePoll()
+      expect(exit !== null && Exit.isSuccess(exit) && exit.value.status).toBe("drained")
+    }))
+
+  it.effect("Batch-2: an item that an async source was giving when the run ended early is in the report", () =>
+    Effect.gen(function*() {
+      for (const how of ["drain", "failure", "interruption"] as const) {
+        for (const hasReturn of [true, false]) {
+          let dequeued = 0
+          const gate = yield* Deferred.make<void>()
+          const requested = yield* Deferred.make<void>()
+          const outcomes: Array<string> = []
+          const source: AsyncIterable<number> = {
+            [Symbol.asyncIterator]: () => ({
+              next: async () => {
+                const value = ++dequeued
+                if (value === 3) await Effect.runPromise(Deferred.await(gate))
+                return { value, done: false }
+              },
+              ...hasReturn ? { return: async () => ({ value: undefined, done: true }) } : {}
+            })
+          }
+          const fiber = yield* Effect.fork(Batch.run(
+            {
+              name: how,
+              process: (n) =>
+                n === 2 && how === "failure"
+                  ? Effect.zipRight(Effect.sleep("1 second"), Effect.fail("no"))
+                  : Effect.void
+            },
+            source,
+            {
+              concurrency: 2,
+              drain: { when: Deferred.await(requested), grace: "1 second" },
+              onSettled: ({ attempts, item, status }) =>
+                Effect.sync(() => outcomes.push(`${item} ${status} after ${attempts}`))
+            }
+          ))
+          yield* Effect.promise(() => new Promise((resolve) => setTimeout(resolve, 5)))
+          if (how === "drain") yield* Deferred.succeed(requested, undefined)
+          if (how === "interruption") yield* Fiber.interruptFork(fiber)
+          yield* TestClock.adjust("1 second")
+          yield* Deferred.succeed(gate, undefined)
+          yield* Effect.promise(() => new Promise((resolve) => setTimeout(resolve, 5)))
+          yield* TestClock.adjust("1 second")
+          const exit = fiber.unsafePoll()
+          expect([how, hasReturn, exit === null]).toEqual([how, hasReturn, false])
+          expect([how, hasReturn, dequeued, outcomes.toSorted()]).toEqual([how, hasReturn, 3, [
+            "1 done after 1",
+            how === "failure" ? "2 failed after 1" : "2 done after 1",
+            "3 interrupted after 0"
+          ]])
+          if (how === "interruption") continue
+          const failure = Option.flatMap(
+            exit !== null && Exit.isFailure(exit) ? Option.some(exit.cause) : Option.none(),
+            Cause.failureOption
+          )
+          const report = exit !== null && Exit.isSuccess(exit)
+            ? exit.value
+            : Option.getOrThrow(failure).report
+          expect([report.taken, sum(report), report.interrupted]).toEqual([3, 3, 1])
+        }
+      }
+    }))
+
+  it.effect("each item has a span where the program has a tracer", () =>
+    Effect.gen(function*() {
+      const spans: Array<readonly [string, unknown]> = []
+      const tracer = Tracer.make({
+        span: (name, parent, context, links, startTime, kind) => {
+          const attributes = new Map<string, unknown>()
+          return {
+            _tag: "Span",
+            spanId: name,
+            traceId: "trace",
+            sampled: true,
+            status: { _tag: "Started", startTime },
+            name,
+            parent,
+            context,
+            links,
+            kind,
+            attributes,
+            attribute: (key, value) => attributes.set(key, value),
+            addLinks: () => {},
+            event: () => {},
+            end: (_, exit) => {
+              spans.push([name, { ...Object.fromEntries(attributes), exit: exit._tag }])
+            }
+          }
+        },
+        context: (run) => run()
+      })
+      const job = {
+        name: "traced",
+        key: String,
+        process: (n: number) => n === 2 ? Effect.fail("no") : Effect.void
+      }
+      const run = Batch.run(job, [1, 2], { onError: "collect", concurrency: 1 })
+      yield* Effect.withTracer(run, tracer)
+      const item = (index: number, exit: string) => [
+        "holdfast.batch.item",
+        {
+          "holdfast.batch.job": "traced",
+          "holdfast.batch.index": index,
+          "holdfast.batch.key": `${index + 1}`,
+          exit
+        }
+      ]
+      expect(spans).toEqual([item(0, "Success"), item(1, "Failure")])
     }))
 
   it.effect("Batch-6: a key that comes twice is one item", () =>
@@ -488,8 +604,30 @@ describe("Batch", () => {
   it.effect("misuse is refused by name", () =>
     Effect.gen(function*() {
       const job = { name: "j", process: () => Effect.void }
-      const zero = yield* Effect.exit(Batch.run(job, [1], { concurrency: 0 }))
-      expect(Exit.isFailure(zero) && Cause.pretty(zero.cause)).toContain("concurrency must be")
+      const said = (run: Effect.Effect<unknown, unknown>) =>
+        Effect.map(
+          Effect.exit(run),
+          (exit) => Exit.isFailure(exit) ? Cause.pretty(exit.cause) : exit
+        )
+      for (const concurrency of [0, 1.5, Infinity, Number.NaN]) {
+        expect(yield* said(Batch.run(job, [1], { concurrency }))).toContain(
+          `Batch.run: \`concurrency\` must be an integer, 1 or more; got ${concurrency}.`
+        )
+      }
+      expect(yield* said(Batch.run(job, [1], { drain: { grace: -1 } }))).toContain(
+        "Batch.run, drain: `grace` must be a duration"
+      )
+      expect(yield* said(Batch.run({ ...job, timeout: 0 }, [1]))).toContain(
+        "Batch.run, job: `timeout` must be a duration above 0"
+      )
+      // @ts-expect-error a wrong name
+      expect(yield* said(Batch.run(job, [1], { concurency: 2 }))).toContain(
+        "Batch.run has no option `concurency`."
+      )
+      // @ts-expect-error a wrong verdict
+      expect(yield* said(Batch.run(job, [1], { onError: "ignore" }))).toContain(
+        `\`onError\` must be one of "fail", "collect", "skip", or a function; got "ignore".`
+      )
       const checkpoint = { isDone: () => Effect.succeed(false), commit: () => Effect.void }
       const keyless = yield* Effect.exit(Batch.run(job, [1], { checkpoint }))
       expect(Exit.isFailure(keyless) && Cause.pretty(keyless.cause)).toContain("no `key`")

@@ -70,10 +70,10 @@ describe("exports", () => {
     expect(`\n${surface}\n`).toMatchInlineSnapshot(`
       "
       holdfast/Batch
-        BatchFailed ItemTimeout run
+        BatchFailed Checkpoint CheckpointError ItemTimeout run
         type Checkpoint Ending Job Options Outcome Report Verdict
       holdfast/Batch/Postgres
-        checkpoint
+        checkpoint layer layerConfig
         type Checkpoint Options
       holdfast/Deadline
         exit

@@ -12,6 +12,7 @@
  * COST joining and leaving O(1); a notification runs every test in the set, and costs one look when the set is empty.
  */
 import * as Effect from "effect/Effect"
+import * as FiberId from "effect/FiberId"
 
 export interface Observer {
   readonly isMet: () => boolean
@@ -51,9 +52,13 @@ export const observe = (
   }
 }
 
-/** Waits until `isMet`. */
-export const wait = (self: Condition, isMet: () => boolean): Effect.Effect<void> =>
+/** Waits until `isMet`. A fiber dump shows `blockingOn` as what the fiber waits for. */
+export const wait = (
+  self: Condition,
+  isMet: () => boolean,
+  blockingOn: FiberId.FiberId = FiberId.none
+): Effect.Effect<void> =>
   Effect.async((resume) => {
     const leave = observe(self, () => resume(Effect.void), isMet)
     return Effect.sync(leave)
-  })
+  }, blockingOn)

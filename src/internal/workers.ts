@@ -22,6 +22,7 @@ import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
 import * as FiberId from "effect/FiberId"
 import { identity } from "effect/Function"
+import * as Condition from "./condition.ts"
 
 /** The state of one run, written only by this file. A worker reads `stopped` before it takes the next item. */
 export interface Group<E> {
@@ -37,7 +38,8 @@ export interface Group<E> {
   readonly fibers: Set<Fiber.RuntimeFiber<void, E>>
   /** Those that have ended, in that sequence. */
   readonly ended: Array<Fiber.RuntimeFiber<void, E>>
-  wake: (() => void) | undefined
+  /** Notified when a worker ends, and by `stop` and `finish`. */
+  readonly changed: Condition.Condition
   owner: FiberId.FiberId
 }
 
@@ -55,13 +57,14 @@ export const makeGroup = <E>(): Group<E> => ({
   failures: [],
   fibers: new Set(),
   ended: [],
-  wake: undefined,
+  changed: Condition.make(),
   owner: FiberId.none
 })
 
 /** No new item starts; running items continue. */
 export const stop = <E>(group: Group<E>): void => {
   group.stopped = true
+  Condition.notify(group.changed)
 }
 
 /** No new item starts and every running one is interrupted. Does not wait. */
@@ -77,7 +80,7 @@ export const cut = <E>(group: Group<E>): void => {
 export const finish = <E>(group: Group<E>): void => {
   group.stopped = true
   group.isFinished = true
-  group.wake?.()
+  Condition.notify(group.changed)
 }
 
 /** After `run` has failed: whether its caller was interrupted, while it waited or before it could begin. */
@@ -97,16 +100,11 @@ const idsOf = (ids: ReadonlyArray<FiberId.FiberId>, from: number, to: number): F
   return FiberId.combine(idsOf(ids, from, middle), idsOf(ids, middle, to))
 }
 
-/** A fiber dump shows the workers that were alive when this wait began as what the caller is blocked on. */
-const until = <E>(group: Group<E>, isOver: () => boolean): Effect.Effect<void> =>
+/** A fiber dump shows the workers that were alive when this wait began. */
+const until = <E>(group: Group<E>, isMet: () => boolean): Effect.Effect<void> =>
   Effect.suspend(() => {
     const ids = Array.from(group.fibers, (fiber) => fiber.id())
-    return Effect.async<void>((resume) => {
-      group.wake = () => {
-        if (isOver()) resume(Effect.void)
-      }
-      group.wake()
-    }, idsOf(ids, 0, ids.length))
+    return Condition.wait(group.changed, isMet, idsOf(ids, 0, ids.length))
   })
 
 /** Waits for the workers to end. For a grace period: bound it from outside. */
@@ -144,7 +142,7 @@ const enlist = <E>(
       cut(group)
     }
     group.alive--
-    group.wake?.()
+    Condition.notify(group.changed)
   })
   // It may have run, and the others been interrupted, between its fork and here.
   if (group.isCut) fiber.unsafeInterruptAsFork(group.owner)

@@ -1,9 +1,10 @@
-import { SqlClient } from "@effect/sql"
+import { SqlClient, type SqlError } from "@effect/sql"
 import { expect, it } from "@effect/vitest"
-import { Effect, Exit, Fiber } from "effect"
+import { Config, ConfigProvider, Effect, Exit, Fiber } from "effect"
 import { Batch, Parallel } from "holdfast"
 import * as BatchPostgres from "holdfast/Batch/Postgres"
 import * as Postgres from "holdfast/Postgres"
+import { expectTypeOf } from "vitest"
 
 const items = Array.from({ length: 60 }, (_, i) => i)
 
@@ -72,6 +73,36 @@ it.layer(Postgres.layerEmbedded({ max: 4 }), {
         expect(yield* checkpoint.isDone("k")).toBe(false)
         yield* sql`DROP TABLE effect_rows`
       }))
+
+    it.scoped("as a service it has errors of its own, and those of the items pass unchanged", () =>
+      Effect.gen(function*() {
+        const sql = yield* setUp
+        const checkpoint = yield* Batch.Checkpoint
+        const run = Batch.run(job(sql, () => Effect.void), items, { checkpoint })
+        expectTypeOf(run).toEqualTypeOf<
+          Effect.Effect<
+            Batch.Report,
+            Batch.BatchFailed<Error | SqlError.SqlError | Batch.CheckpointError | Batch.ItemTimeout>
+          >
+        >()
+        expect([(yield* run).done, (yield* run).alreadyDone]).toEqual([60, 60])
+        const wrong = sql`SELECT * FROM no_such_table`
+        expect((yield* Effect.flip(checkpoint.commit("k", wrong)))._tag).toBe("SqlError")
+        yield* sql`ALTER TABLE holdfast_batch_done RENAME TO away`
+        const failed = yield* Effect.flip(checkpoint.commit("k", Effect.void))
+        const unread = yield* Effect.flip(checkpoint.isDone("k"))
+        yield* sql`ALTER TABLE away RENAME TO holdfast_batch_done`
+        expect([failed._tag, failed.operation, unread.operation, unread.key]).toEqual([
+          "CheckpointError",
+          "commit",
+          "isDone",
+          "k"
+        ])
+        yield* sql`DROP TABLE effect_rows`
+      }).pipe(
+        Effect.provide(BatchPostgres.layerConfig({ run: Config.string("RUN") })),
+        Effect.withConfigProvider(ConfigProvider.fromMap(new Map([["RUN", "service"]])))
+      ))
 
     it.scoped("BatchPostgres-2: many first comers all get the table", () =>
       Effect.gen(function*() {
