@@ -31,10 +31,9 @@ import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
 import type * as Schedule from "effect/Schedule"
-import type * as Types from "effect/Types"
 import * as Condition from "./internal/condition.ts"
 import { exitWithin } from "./internal/deadline.ts"
-import { prettyOf } from "./internal/exit.ts"
+import { prettyOf, withFailure } from "./internal/exit.ts"
 import * as Rules from "./internal/options.ts"
 import * as Source from "./internal/source.ts"
 import { withSpan } from "./internal/span.ts"
@@ -220,16 +219,12 @@ export interface Options<Item, A, E, R, E2 = E, R2 = R, E3 = E, R3 = R> {
     | undefined
 }
 
-const defaultGrace = Duration.seconds(25)
-const sourceCloseDeadline = Duration.seconds(5)
-
-const finiteConcurrency: Rules.Rule = {
-  expected: "an integer, 1 or more",
-  accepts: (value) => Number.isSafeInteger(value) && Number(value) >= 1
-}
 const verdicts = Rules.oneOf("fail", "collect", "skip")
 const rules = {
-  concurrency: finiteConcurrency,
+  concurrency: {
+    expected: "an integer, 1 or more",
+    accepts: (value: unknown) => Number.isSafeInteger(value) && Number(value) >= 1
+  },
   onError: {
     expected: `${verdicts.expected}, or a function`,
     accepts: (value: unknown) => typeof value === "function" || verdicts.accepts(value)
@@ -240,19 +235,8 @@ const rules = {
   onSettled: Rules.callback
 }
 const drainRules = { when: Rules.anything, grace: Rules.duration }
-
-/** One run, shared by its workers. Items fail with `E`, `onSettled` with `E2`. */
-interface Running<Item, A, E, E2, R> {
-  readonly name: string
-  readonly keyOf: ((item: Item) => string) | undefined
-  readonly begin: (item: Item, key: string | undefined) => Attempts<A, E, R>
-  readonly options: Options<Item, A, E, R, E, R, E2, R>
-  readonly group: Workers.Group<E | E2>
-  readonly intake: Intake<Item>
-  /** The keys taken so far. */
-  readonly seen: Set<string>
-  readonly tally: Types.Mutable<Omit<Report, "name" | "status">>
-}
+const defaultGrace = Duration.seconds(25)
+const sourceCloseDeadline = Duration.seconds(5)
 
 /** A source that is pulled by several workers. */
 interface Intake<Item> {
@@ -347,27 +331,6 @@ const openAsync = <Item>(
   }
 }
 
-interface Judged<E> {
-  readonly cause: Cause.Cause<E>
-  readonly verdict: Verdict
-}
-
-/** The verdict on a failed item. An `onError` that throws is itself a failure, which ends the run. */
-const judge = <Item, E>(
-  onError: Options<Item, unknown, E, never>["onError"],
-  cause: Cause.Cause<E>,
-  item: Item
-): Judged<E> => {
-  if (typeof onError !== "function") {
-    return { cause, verdict: Cause.isDie(cause) ? "fail" : onError ?? "fail" }
-  }
-  try {
-    return { cause, verdict: onError(cause, item) }
-  } catch (thrown) {
-    return { cause: Cause.sequential(cause, Cause.die(thrown)), verdict: "fail" }
-  }
-}
-
 /** The work on one item; `attempts` counts how often `process` has started. */
 interface Attempts<A, E, R> {
   readonly work: Effect.Effect<Ending<A, E>, E, R>
@@ -392,24 +355,217 @@ const beginItem = <Item, A, E, R, E2, R2, E3, R3>(
     })
   })
   const processed = job.retry === undefined ? attempt : Effect.retry(attempt, job.retry)
-  const committed: Work = Effect.flatMap(processed, (value) => {
-    const effects: Effect.Effect<unknown, E2, R2> = Effect.suspend(() =>
-      job.commit?.(item, value, attempts) ?? Effect.void
-    )
-    const commit: Effect.Effect<unknown, E2 | E3, R2 | R3> =
-      checkpoint === undefined || key === undefined
-        ? effects
-        : checkpoint.commit(key, effects)
-    return Effect.as(commit, { status: "done", value } as const)
-  })
+  const commitOf = (value: A): Effect.Effect<unknown, E2, R2> =>
+    Effect.suspend(() => job.commit?.(item, value, attempts) ?? Effect.void)
+  const done = (value: A) => ({ status: "done", value } as const)
   const work: Work = checkpoint === undefined || key === undefined
-    ? committed
+    ? Effect.flatMap(processed, (value) => Effect.as(commitOf(value), done(value)))
     : Effect.if(Effect.suspend(() => checkpoint.isDone(key)), {
       onTrue: () => Effect.succeed({ status: "alreadyDone" } as const),
-      onFalse: () => committed
+      onFalse: () =>
+        Effect.flatMap(
+          processed,
+          (value) => Effect.as(checkpoint.commit(key, commitOf(value)), done(value))
+        )
     })
   return { work, attempts: () => attempts }
 }
+
+/** For an item that the source gave after the last worker had ended. */
+const notBegun: Attempts<never, never, never> = { work: Effect.interrupt, attempts: () => 0 }
+
+type Restore = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
+
+/** One run, shared by its workers. Items fail with `E`, `onSettled` with `E2`. */
+class Run<Item, A, E, E2, R> {
+  readonly group = Workers.makeGroup<E | E2>()
+  readonly seen = new Set<string>()
+  readonly tally = {
+    taken: 0,
+    done: 0,
+    alreadyDone: 0,
+    skipped: 0,
+    failed: 0,
+    interrupted: 0,
+    duplicates: 0
+  }
+  readonly intake: Intake<Item>
+  readonly name: string
+  readonly keyOf: ((item: Item) => string) | undefined
+  readonly begin: (item: Item, key: string | undefined) => Attempts<A, E, R>
+  readonly options: Options<Item, A, E, R, E, R, E2, R>
+
+  constructor(
+    source: Iterable<Item> | AsyncIterable<Item>,
+    name: string,
+    keyOf: ((item: Item) => string) | undefined,
+    begin: (item: Item, key: string | undefined) => Attempts<A, E, R>,
+    options: Options<Item, A, E, R, E, R, E2, R>
+  ) {
+    this.intake = openSource(source, this.group)
+    this.name = name
+    this.keyOf = keyOf
+    this.begin = begin
+    this.options = options
+  }
+
+  hasWork(): boolean {
+    return !this.group.stopped && !this.intake.isExhausted()
+  }
+
+  /** Forks the workers, watches for a drain, and closes the source after the last of them. */
+  supervise(): Effect.Effect<Report, BatchFailed<E | E2>, R> {
+    const { group, intake, options: { concurrency = 16, drain } } = this
+    const grace = Duration.decode(drain?.grace ?? defaultGrace)
+    const stop = Effect.sync(() => Workers.stop(group))
+    const workers = Workers.run(group, {
+      count: concurrency,
+      hasWork: () => this.hasWork(),
+      worker: () => this.worker(),
+      onInterrupted: drain === undefined
+        ? stop
+        : Effect.zipRight(stop, exitWithin(Workers.awaitEnd(group), grace))
+    })
+    const drainOnRequest = (drain?.when ?? Effect.never).pipe(
+      Effect.zipRight(stop),
+      Effect.zipRight(Effect.sleep(grace)),
+      Effect.zipRight(Effect.sync(() => Workers.cut(group))),
+      // Without a watcher the run could not be drained any more: it ends now, with the cause.
+      Effect.catchAllCause((cause) => Effect.sync(() => Workers.fail(group, cause)))
+    )
+    // MASK: the drain's watcher and the source must be ended whatever the workers' end; `workers` is restored.
+    return Effect.uninterruptibleMask((restore) =>
+      Effect.gen(this, function*() {
+        const watcher = yield* Effect.forkDaemon(Effect.interruptible(drainOnRequest))
+        const ended = yield* Effect.exit(restore(workers))
+        yield* Fiber.interrupt(watcher)
+        const closed = yield* Effect.exit(Effect.flatMap(
+          intake.close,
+          (late) => late === undefined ? Effect.void : this.settle(late, restore, () => notBegun)
+        ))
+        return yield* this.reported(both(ended, closed))
+      })
+    )
+  }
+
+  reported(exit: Exit.Exit<void, E | E2>): Effect.Effect<Report, BatchFailed<E | E2>> {
+    const { group, intake, name, tally } = this
+    const isComplete = intake.isExhausted() && tally.interrupted === 0
+    const status = Exit.isFailure(exit) ? "failed" : isComplete ? "complete" : "drained"
+    const report: Report = { name, status, ...tally }
+    if (Exit.isSuccess(exit)) return Effect.succeed(report)
+    if (!Workers.wasInterrupted(group)) {
+      return new BatchFailed({ report, failure: exit.cause })
+    }
+    // Our caller was interrupted: that is its exit; what failed on the way out stands beside it.
+    return Effect.failCause(
+      Cause.map(exit.cause, (error) => new BatchFailed({ report, failure: Cause.fail(error) }))
+    )
+  }
+
+  worker(): Effect.Effect<void, E | E2, R> {
+    const { group, intake } = this
+    // MASK: taking an item and settling it belong together, or the report would not add up; waiting and processing are restored.
+    return Effect.uninterruptibleMask((restore) =>
+      Effect.whileLoop({
+        while: () => this.hasWork(),
+        body: () =>
+          Effect.flatMap(restore(intake.ready), () => {
+            const taken = group.isCut ? undefined : intake.take()
+            return taken === undefined ? Effect.void : this.settle(taken, restore, this.begin)
+          }),
+        step: () => {}
+      })
+    )
+  }
+
+  /** True if the key is new in this run (Batch-6). */
+  isFirst(key: string | undefined): boolean {
+    if (key === undefined) return true
+    if (this.seen.has(key)) {
+      this.tally.duplicates++
+      return false
+    }
+    this.seen.add(key)
+    return true
+  }
+
+  /** An `onError` that throws is itself a failure, which ends the run. */
+  judge(cause: Cause.Cause<E>, item: Item): Judged<E> {
+    const { onError } = this.options
+    if (typeof onError !== "function") {
+      return { cause, verdict: Cause.isDie(cause) ? "fail" : onError ?? "fail" }
+    }
+    try {
+      return { cause, verdict: onError(cause, item) }
+    } catch (thrown) {
+      return { cause: Cause.sequential(cause, Cause.die(thrown)), verdict: "fail" }
+    }
+  }
+
+  settle(
+    { index, item }: Source.Taken<Item>,
+    restore: Restore,
+    begin: (item: Item, key: string | undefined) => Attempts<A, E, R>
+  ): Effect.Effect<void, E | E2, R> {
+    const { name, options, tally } = this
+    return Effect.gen(this, function*() {
+      const key = this.keyOf?.(item)
+      const { attempts, work } = begin(item, key)
+      if (!this.isFirst(key)) return
+      // INVARIANT Batch-2: from here to its ending in the tally nothing may fail or throw past us.
+      tally.taken++
+      const began = yield* exitOf(() => options.onTaken?.(item, index))
+      const exit = Exit.isFailure(began) ? began : yield* Effect.exit(restore(
+        Effect.withFiberRuntime<Ending<A, E>, E, R>((fiber) =>
+          withSpan(fiber, work, "batch.item", attributesOf, { name, index, key })
+        )
+      ))
+      const failure = Exit.isFailure(exit) && !Cause.isInterruptedOnly(exit.cause)
+        ? this.judge(exit.cause, item)
+        : undefined
+      const ending: Ending<A, E> = Exit.isSuccess(exit)
+        ? exit.value
+        : failure === undefined
+        ? { status: "interrupted" }
+        : { status: failure.verdict === "skip" ? "skipped" : "failed", cause: failure.cause }
+      tally[ending.status]++
+      const settled = yield* exitOf(() =>
+        options.onSettled?.({ item, index, attempts: attempts(), ...ending })
+      )
+      yield* failure?.verdict === "fail" ? both(Exit.failCause(failure.cause), settled) : settled
+    })
+  }
+}
+
+interface Judged<E> {
+  readonly cause: Cause.Cause<E>
+  readonly verdict: Verdict
+}
+
+const attributesOf = (
+  { index, key, name }: {
+    readonly name: string
+    readonly index: number
+    readonly key: string | undefined
+  }
+): Readonly<Record<string, unknown>> => ({
+  "holdfast.batch.job": name,
+  "holdfast.batch.index": index,
+  ...key === undefined ? {} : { "holdfast.batch.key": key }
+})
+
+/** The first exit; if both failed, both causes (L5). */
+const both = <A, E, E2>(
+  first: Exit.Exit<A, E>,
+  second: Exit.Exit<unknown, E2>
+): Exit.Exit<A, E | E2> => Exit.isSuccess(second) ? first : withFailure(first, second.cause)
+
+/** The exit of a hook, which may be absent, and may throw. */
+const exitOf = <E, R>(
+  hook: () => Effect.Effect<unknown, E, R> | undefined
+): Effect.Effect<Exit.Exit<unknown, E>, never, R> =>
+  Effect.exit(Effect.suspend(() => hook() ?? Effect.void))
 
 /**
  * Runs a job over a source and reports.
@@ -462,188 +618,22 @@ export const run = <
 > => {
   const site = Ledger.unsafeSite()
   return Effect.suspend(() => {
-    const { checkpoint, concurrency = 16, drain } = options
     Rules.check("Batch.run", options, rules)
-    Rules.check("Batch.run, drain", drain, drainRules)
+    Rules.check("Batch.run, drain", options.drain, drainRules)
     Rules.check("Batch.run, job", { timeout: job.timeout }, { timeout: Rules.positiveDuration })
-    if (checkpoint !== undefined && job.key === undefined) {
+    if (options.checkpoint !== undefined && job.key === undefined) {
       throw new RangeError(
         `Batch-6: job "${job.name}" has a checkpoint but no \`key\` to remember items by.`
       )
     }
-    const group = Workers.makeGroup<E | E2 | E3 | E4 | ItemTimeout>()
-    const run = supervise<Item, A, E | E2 | E3 | ItemTimeout, E4, R | R2 | R3 | R4 | R5>(
-      {
-        name: job.name,
-        keyOf: job.key,
-        begin: beginItem(job, checkpoint),
-        options,
-        group,
-        intake: openSource(source, group),
-        seen: new Set(),
-        tally: {
-          taken: 0,
-          done: 0,
-          alreadyDone: 0,
-          skipped: 0,
-          failed: 0,
-          interrupted: 0,
-          duplicates: 0
-        }
-      },
-      concurrency
+    const begin = beginItem(job, options.checkpoint)
+    const run = new Run<Item, A, E | E2 | E3 | ItemTimeout, E4, R | R2 | R3 | R4 | R5>(
+      source,
+      job.name,
+      job.key,
+      begin,
+      options
     )
-    return Ledger.withSite(Ledger.withOwner(run, job.name), site)
+    return Ledger.withSite(Ledger.withOwner(run.supervise(), job.name), site)
   })
 }
-
-/** Forks the workers, watches for a drain, and closes the source after the last of them. */
-const supervise = <Item, A, E, E2, R>(
-  running: Running<Item, A, E, E2, R>,
-  concurrency: number
-): Effect.Effect<Report, BatchFailed<E | E2>, R> => {
-  const { group, intake, name, options: { drain }, tally } = running
-  const grace = Duration.decode(drain?.grace ?? defaultGrace)
-  const stop = Effect.sync(() => Workers.stop(group))
-  const workers = Workers.run(group, {
-    count: concurrency,
-    hasWork: () => !group.stopped && !intake.isExhausted(),
-    worker: () => worker(running),
-    onInterrupted: drain === undefined
-      ? stop
-      : Effect.zipRight(stop, exitWithin(Workers.awaitEnd(group), grace))
-  })
-  const drainOnRequest = (drain?.when ?? Effect.never).pipe(
-    Effect.zipRight(stop),
-    Effect.zipRight(Effect.sleep(grace)),
-    Effect.zipRight(Effect.sync(() => Workers.cut(group))),
-    // Without a watcher the run could not be drained any more: it ends now, with the cause.
-    Effect.catchAllCause((cause) => Effect.sync(() => Workers.fail(group, cause)))
-  )
-  // MASK: the drain's watcher and the source must be ended whatever the workers' end; `workers` is restored.
-  return Effect.uninterruptibleMask((restore) =>
-    Effect.gen(function*() {
-      const watcher = yield* Effect.forkDaemon(Effect.interruptible(drainOnRequest))
-      const ended = yield* Effect.exit(restore(workers))
-      yield* Fiber.interrupt(watcher)
-      const closed = yield* Effect.exit(Effect.flatMap(
-        intake.close,
-        (late) => late === undefined ? Effect.void : settle(asInterrupted(running), late, restore)
-      ))
-      const exit = both(ended, closed)
-      const isComplete = intake.isExhausted() && tally.interrupted === 0
-      const status = Exit.isFailure(exit) ? "failed" : isComplete ? "complete" : "drained"
-      const report: Report = { name, status, ...tally }
-      if (Exit.isSuccess(exit)) return report
-      // Our caller was interrupted: that is its exit; what failed on the way out stands beside it.
-      if (Workers.wasInterrupted(group)) {
-        return yield* Effect.failCause(
-          Cause.map(exit.cause, (error) => new BatchFailed({ report, failure: Cause.fail(error) }))
-        )
-      }
-      return yield* new BatchFailed({ report, failure: exit.cause })
-    })
-  )
-}
-
-/** For an item that the source gave after the last worker had ended. */
-const asInterrupted = <Item, A, E, E2, R>(
-  running: Running<Item, A, E, E2, R>
-): Running<Item, A, E, E2, R> => ({
-  ...running,
-  begin: () => ({ work: Effect.interrupt, attempts: () => 0 })
-})
-
-/** The first exit; if both failed, both causes (L5). */
-const both = <A, E, E2>(
-  first: Exit.Exit<A, E>,
-  second: Exit.Exit<unknown, E2>
-): Exit.Exit<A, E | E2> =>
-  Exit.isSuccess(second)
-    ? first
-    : Exit.failCause(
-      Exit.isSuccess(first) ? second.cause : Cause.sequential(first.cause, second.cause)
-    )
-
-/** The exit of a hook, which may be absent, and may throw. */
-const exitOf = <E, R>(
-  hook: () => Effect.Effect<unknown, E, R> | undefined
-): Effect.Effect<Exit.Exit<unknown, E>, never, R> =>
-  Effect.exit(Effect.suspend(() => hook() ?? Effect.void))
-
-const worker = <Item, A, E, E2, R>(
-  running: Running<Item, A, E, E2, R>
-): Effect.Effect<void, E | E2, R> => {
-  const { group, intake } = running
-  // MASK: taking an item and settling it belong together, or the report would not add up; waiting and processing are restored.
-  return Effect.uninterruptibleMask((restore) =>
-    Effect.whileLoop({
-      while: () => !group.stopped && !intake.isExhausted(),
-      body: () =>
-        Effect.flatMap(restore(intake.ready), () => {
-          const taken = group.isCut ? undefined : intake.take()
-          return taken === undefined ? Effect.void : settle(running, taken, restore)
-        }),
-      step: () => {}
-    })
-  )
-}
-
-/** True if the key is new in this run (Batch-6). */
-const isFirst = <Item, A, E, E2, R>(
-  { seen, tally }: Running<Item, A, E, E2, R>,
-  key: string | undefined
-): boolean => {
-  if (key === undefined) return true
-  if (seen.has(key)) {
-    tally.duplicates++
-    return false
-  }
-  seen.add(key)
-  return true
-}
-
-const settle = <Item, A, E, E2, R>(
-  running: Running<Item, A, E, E2, R>,
-  { index, item }: Source.Taken<Item>,
-  restore: <A2, E3, R2>(effect: Effect.Effect<A2, E3, R2>) => Effect.Effect<A2, E3, R2>
-): Effect.Effect<void, E | E2, R> =>
-  Effect.gen(function*() {
-    const { begin, keyOf, name, options, tally } = running
-    const key = keyOf?.(item)
-    const { attempts, work } = begin(item, key)
-    if (!isFirst(running, key)) return
-    // INVARIANT Batch-2: from here to its ending in the tally nothing may fail or throw past us.
-    tally.taken++
-    const began = yield* exitOf(() => options.onTaken?.(item, index))
-    const exit = Exit.isFailure(began) ? began : yield* Effect.exit(restore(
-      Effect.withFiberRuntime<Ending<A, E>, E, R>((fiber) =>
-        withSpan(fiber, work, "batch.item", attributesOf, { name, index, key })
-      )
-    ))
-    const failure = Exit.isFailure(exit) && !Cause.isInterruptedOnly(exit.cause)
-      ? judge(options.onError, exit.cause, item)
-      : undefined
-    const ending: Ending<A, E> = Exit.isSuccess(exit)
-      ? exit.value
-      : failure === undefined
-      ? { status: "interrupted" }
-      : { status: failure.verdict === "skip" ? "skipped" : "failed", cause: failure.cause }
-    tally[ending.status]++
-    const settled = yield* exitOf(() =>
-      options.onSettled?.({ item, index, attempts: attempts(), ...ending })
-    )
-    yield* failure?.verdict === "fail" ? both(Exit.failCause(failure.cause), settled) : settled
-  })
-
-const attributesOf = (
-  { index, key, name }: {
-    readonly name: string
-    readonly index: number
-    readonly key: string | undefined
-  }
-): Readonly<Record<string, unknown>> => ({
-  "holdfast.batch.job": name,
-  "holdfast.batch.index": index,
-  ...key === undefined ? {} : { "holdfast.batch.key": key }
-})

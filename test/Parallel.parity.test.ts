@@ -380,6 +380,76 @@ programs["batching: requests in a cache are answered after an interrupted batch"
     )
   )
 
+programs["batching: composes with Effect's own operators, outside and inside"] = (
+  { all, forEach }
+) =>
+  queried((get) =>
+    Effect.all([
+      forEach([1, 2], get, { ...wide, batching: true }),
+      Effect.withSpan(
+        all([get(3), Effect.zip(get(4), get(5), { concurrent: true, batching: true })], {
+          ...wide,
+          batching: "inherit"
+        }),
+        "span"
+      ),
+      forEach([6], get)
+    ], { ...wide, batching: true })
+  ).pipe(Effect.withRequestBatching(true))
+programs["batching: uninterruptible, an interrupt does not reach it"] = ({ forEach }) =>
+  queried((get) =>
+    Effect.gen(function*() {
+      const fiber = yield* Effect.fork(
+        Effect.uninterruptible(forEach(five, get, { concurrency: 2, batching: true }))
+      )
+      yield* after(3)
+      return shown(yield* Fiber.interrupt(fiber))
+    })
+  )
+programs["batching: equal requests in a cache are one"] = ({ forEach }) =>
+  queried((get) =>
+    Effect.zip(
+      forEach([1, 1, 2], get, { ...wide, batching: true }),
+      forEach([2, 1, 3], get, { concurrency: 2, batching: true })
+    )
+  ).pipe(
+    Effect.withRequestCaching(true),
+    Effect.provide(
+      Layer.setRequestCache(Request.makeCache({ capacity: 10, timeToLive: "1 minute" }))
+    )
+  )
+programs["a race within forEach, and forEach within a race"] = ({ forEach, race }) =>
+  noting((note) =>
+    race(
+      forEach([1, 2, 3], (n) =>
+        race(
+          Effect.zipRight(after(n), note(`fast ${n}`)),
+          Effect.onInterrupt(Effect.never, () => note(`slow ${n} ended`))
+        ), wide),
+      Effect.onInterrupt(Effect.never, () => note("ended"))
+    )
+  )
+programs["a service and a scope reach the items"] = ({ forEach }) =>
+  noting((note) =>
+    Effect.scoped(
+      forEach([1, 2], (n) =>
+        Effect.acquireRelease(
+          note(`acquire ${n}`),
+          (_, exit) => note(`release ${n}: ${exit._tag}`)
+        ), wide)
+    )
+  )
+for (const concurrency of [undefined, 2, "unbounded"] as const) {
+  programs[`an item that throws, ${concurrency ?? "one"} at once`] = ({ forEach }) =>
+    forEach([1], () => {
+      throw new Error("thrown")
+    }, { concurrency })
+  programs[`an item that interrupts itself, ${concurrency ?? "one"} at once`] = ({ forEach }) =>
+    forEach([1, 2], (n) => n === 2 ? Effect.interrupt : Effect.void, { concurrency })
+  programs[`a call of no items, ${concurrency ?? "one"} at once`] = ({ forEach }) =>
+    forEach([], Effect.succeed, { concurrency })
+}
+
 describe("Parallel-6: as Effect's", () => {
   for (const [name, program] of Object.entries(programs)) {
     it.effect(name, () =>
