@@ -1013,7 +1013,9 @@ describe("Pool, watching", () => {
       const holder = yield* hold(pool)
       const state = yield* Metric.snapshot
       const mine = state.filter(({ metricKey: { tags } }) =>
-        tags.some(({ key, value }) => key === "pool.name" && value === "metered")
+        tags.some(({ key, value }) =>
+          key === "db.client.connection.pool.name" && value === "metered"
+        )
       )
       expect(Array.from(new Set(mine.map(({ metricKey }) => metricKey.name))).toSorted()).toEqual([
         "db.client.connection.count",
@@ -1025,6 +1027,16 @@ describe("Pool, watching", () => {
         "db.client.connection.use_time",
         "db.client.connection.wait_time"
       ])
+      const labelsOf = (name: string) =>
+        mine.filter(({ metricKey }) => metricKey.name === `db.client.connection.${name}`)
+          .map(({ metricKey: { tags } }) =>
+            Array.from(tags, ({ key, value }) => `${key}=${value}`).toSorted().slice(1).join(" ")
+          ).toSorted()
+      expect(labelsOf("count")).toEqual([
+        "db.client.connection.state=idle unit={connection}",
+        "db.client.connection.state=used unit={connection}"
+      ])
+      expect(labelsOf("wait_time")).toEqual(["unit=s"])
       yield* holder.release
     }))
 

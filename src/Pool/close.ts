@@ -44,7 +44,7 @@ export const makeState = <A, E, R2, R3>(
       const { metrics = false } = settings
       const meter = metrics === false
         ? undefined
-        : makeMeter(metrics === true ? "pool" : metrics, name)
+        : makeMeter(metrics, name)
       // MASK: a fiber of the pool is cut only where it says so itself, never before its first step.
       const masked = Runtime.disableRuntimeFlag(runtime, RuntimeFlags.Interruption)
       return Effect.map(Effect.clock, (clock): State<A, E> => ({

@@ -71,7 +71,10 @@ export interface Settings<A, R2 = never, R3 = never> {
   readonly shutdownTimeout?: Duration.DurationInput | undefined
   /** Then: interrupt the holders and wait as long again (default), or abandon them. */
   readonly onShutdownTimeout?: "interrupt" | "abandon" | undefined
-  /** Metrics under OpenTelemetry's names with this prefix; `true` means `"pool"`. Default none. */
+  /**
+   * Metrics in the shape of OpenTelemetry's `db.client.connection.*` under this prefix, by the labels `<prefix>.pool.name` and
+   * `<prefix>.state`; times in seconds. `true` means `"holdfast.pool.item"`, with the label `holdfast.pool.name`. Default none.
+   */
   readonly metrics?: boolean | string | undefined
 }
 
