@@ -4,6 +4,7 @@ import { describe, expect, it } from "@effect/vitest"
 import {
   Cause,
   Context,
+  DefaultServices,
   Duration,
   Effect,
   Either,
@@ -14,7 +15,8 @@ import {
   Schedule,
   Scope,
   Stream,
-  TestClock
+  TestClock,
+  Tracer
 } from "effect"
 import { Ledger } from "holdfast"
 import * as Files from "holdfast/Files"
@@ -52,7 +54,33 @@ const tick = Effect.promise(() => new Promise((done) => setImmediate(done)))
 const content = Buffer.alloc(600_000, "n")
 const sha256 = (bytes: Uint8Array | string) => createHash("sha256").update(bytes).digest("hex")
 
+/** A tracer that notes the spans that begin. */
+const tracerOf = (begun: Array<string>) => {
+  const live = Context.get(DefaultServices.liveServices, Tracer.Tracer)
+  return Tracer.make({
+    span: (name, parent, context, links, startTime, kind, options) => {
+      begun.push(`${kind} ${name}`)
+      return live.span(name, parent, context, links, startTime, kind, options)
+    },
+    context: live.context
+  })
+}
+
 describe("download", () => {
+  live(
+    "runs in a client span, where there is a tracer",
+    Effect.gen(function*() {
+      const dir = yield* directory
+      const origin = yield* Origin.make({ "/file": Origin.body("x") })
+      const begun: Array<string> = []
+      yield* Http.download(origin.url("/file"), path.join(dir, "file")).pipe(
+        Effect.provide(Http.session()),
+        Effect.withTracer(tracerOf(begun))
+      )
+      expect(begun).toEqual(["client holdfast.http.download"])
+    })
+  )
+
   live(
     "Http-4: brings the whole file, and says what it brought",
     Effect.gen(function*() {
@@ -465,7 +493,15 @@ describe("session", () => {
   live(
     "Http-5: caps that are no whole number are a mistake, said at once",
     Effect.gen(function*() {
-      for (const options of [{ perHost: 0 }, { perHost: 1.5 }, { total: 0 }]) {
+      for (
+        const options of [
+          { perHost: 0 },
+          { perHost: 1.5 },
+          { total: 0 },
+          { maxRedirects: -1 },
+          { maxRedirects: Number.NaN }
+        ]
+      ) {
         const exit = yield* Effect.exit(Effect.provide(Effect.void, Http.session(options)))
         expect(Exit.isFailure(exit) && Cause.isDie(exit.cause)).toBe(true)
       }

@@ -1,0 +1,62 @@
+/**
+ * Http/client: `@effect/platform`'s `HttpClient` over the connections of a session. ../Http.ts has the invariants.
+ */
+import * as NodeHttpClient from "@effect/platform-node/NodeHttpClient"
+import * as HttpClient from "@effect/platform/HttpClient"
+import * as HttpClientRequest from "@effect/platform/HttpClientRequest"
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as ExecutionStrategy from "effect/ExecutionStrategy"
+import * as Exit from "effect/Exit"
+import * as Option from "effect/Option"
+import * as Scope from "effect/Scope"
+import type { Flow, Live } from "./connections.ts"
+
+/** Ties a request to the scope it runs in, if any, until its connection is free (Http-2). */
+const tied = <A, E, R>(request: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+  Effect.contextWithEffect((context: Context.Context<R>) =>
+    Option.match(Context.getOption(context, Scope.Scope), {
+      onNone: () => request,
+      onSome: (scope) =>
+        // MASK: the tie is made before the request and undone with it; the request itself is restored.
+        Effect.uninterruptibleMask((restore) =>
+          Effect.gen(function*() {
+            // A scope of its own, so that the long-lived one forgets the request when its connection is free.
+            const tie = yield* Scope.fork(scope, ExecutionStrategy.sequential)
+            let flow: Flow | undefined
+            const onFree = () => Effect.runSync(Scope.close(tie, Exit.void))
+            const onFlow = (started: Flow) => flow = started
+            const ended = () => flow?.abandon(new Error("The scope of this request has ended."))
+            yield* Scope.addFinalizer(tie, Effect.sync(ended))
+            const given = Context.getOption(context, NodeHttpClient.UndiciRequestOptions)
+            // Path and method are the request's; the platform writes them over these.
+            const options = {
+              path: "",
+              method: "GET",
+              ...Option.getOrUndefined(given),
+              onFlow,
+              onFree
+            } as const
+            const sent = Effect.provideService(
+              request,
+              NodeHttpClient.UndiciRequestOptions,
+              options
+            )
+            return yield* Effect.onError(
+              restore(sent),
+              (cause) => Scope.close(tie, Exit.failCause(cause))
+            )
+          })
+        )
+    })
+  )
+
+export const clientOf = (live: Live): HttpClient.HttpClient =>
+  NodeHttpClient.makeUndici(live.dispatcher).pipe(
+    HttpClient.mapRequest((request) =>
+      request.headers["user-agent"] === undefined
+        ? HttpClientRequest.setHeader(request, "user-agent", live.settings.userAgent)
+        : request
+    ),
+    HttpClient.transformResponse(tied)
+  )
