@@ -33,110 +33,34 @@
  *
  * @since 0.1.0
  */
-import * as Cause from "effect/Cause"
 import type * as Context from "effect/Context"
-import * as Data from "effect/Data"
-import * as Duration from "effect/Duration"
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
-import * as FiberId from "effect/FiberId"
 import { dual } from "effect/Function"
 import * as Inspectable from "effect/Inspectable"
 import * as Layer from "effect/Layer"
 import * as MutableHashMap from "effect/MutableHashMap"
 import * as Option from "effect/Option"
-import type { Pipeable } from "effect/Pipeable"
 import type * as Scope from "effect/Scope"
-import type * as Types from "effect/Types"
-import { Handle } from "./internal/handle.ts"
 import * as Handover from "./internal/handover.ts"
 import * as Rules from "./internal/options.ts"
 import * as Ledger from "./Ledger.ts"
-import { asManaged, fromScopedAt } from "./Managed/resource.ts"
-import * as Instances from "./Shared/instances.ts"
+import type { SharedClosed, SharedFull } from "./Shared/errors.ts"
+import {
+  enterInMask,
+  Group,
+  type KeyedOptions,
+  keyedRules,
+  type KeyedShared,
+  leave,
+  rules
+} from "./Shared/instances.ts"
 
-/**
- * The owner's scope has begun to close; nothing was acquired.
- *
- * @category errors
- * @since 0.1.0
- */
-export class SharedClosed extends Data.TaggedError("SharedClosed")<{
-  /** Its name, with the key; a field called `name` would replace the error's own. */
-  readonly shared: string
-}> {
-  override get message(): string {
-    return `Shared "${this.shared}" is closed: the scope it was made in has begun to close. `
-      + "Make it in a scope that outlives its users."
-  }
-}
-
-/**
- * There are `capacity` instances, and all of them are in use.
- *
- * @category errors
- * @since 0.1.0
- */
-export class SharedFull extends Data.TaggedError("SharedFull")<{
-  readonly shared: string
-  readonly capacity: number
-}> {
-  override get message(): string {
-    return `Shared "${this.shared}" has ${this.capacity} instances and all of them are in use. `
-      + "Raise `capacity`, or use fewer keys at a time."
-  }
-}
-
-/**
- * A fiber that uses an instance closed the owner's scope, and would have waited for itself. A defect in the exit of the close;
- * the instance is released when its last user leaves.
- *
- * @category errors
- * @since 0.1.0
- */
-export class SharedClosedByHolder extends Data.TaggedError("SharedClosedByHolder")<{
-  readonly shared: string
-  /** The fiber's name, such as `#12`. */
-  readonly fiber: string
-  /** The line that asked for the instance, if a ledger in force records lines. */
-  readonly site: string | undefined
-}> {
-  override get message(): string {
-    const where = this.site === undefined ? "" : ` since ${this.site.split("\n", 1)[0]}`
-    return `Fiber ${this.fiber} closes the scope of shared "${this.shared}" while it uses an instance${where}: `
-      + "it would wait for itself. The close does not wait for this instance; end the use before the scope."
-  }
-}
-
-/**
- * @category symbols
- * @since 0.1.0
- */
-export const TypeId: unique symbol = Symbol.for("holdfast/Shared")
-
-/**
- * @category symbols
- * @since 0.1.0
- */
-export type TypeId = typeof TypeId
-
-/**
- * One instance per key. Keys are compared as `Equal` does: data by value, other objects by identity.
- *
- * @category models
- * @since 0.1.0
- */
-export interface KeyedShared<in out K, out A, out E = never>
-  extends Pipeable, Inspectable.Inspectable
-{
-  readonly [TypeId]: {
-    readonly _K: Types.Invariant<K>
-    readonly _A: Types.Covariant<A>
-    readonly _E: Types.Covariant<E>
-  }
-  readonly name: string
-}
+export { SharedClosed, SharedClosedByHolder, SharedFull } from "./Shared/errors.ts"
+export { TypeId } from "./Shared/instances.ts"
+export type { KeyedOptions, KeyedShared } from "./Shared/instances.ts"
 
 /**
  * One instance for all its users.
@@ -145,31 +69,6 @@ export interface KeyedShared<in out K, out A, out E = never>
  * @since 0.1.0
  */
 export interface Shared<out A, out E = never> extends KeyedShared<undefined, A, E> {}
-
-/**
- * The options of `makeKeyed`.
- *
- * @category models
- * @since 0.1.0
- */
-export interface KeyedOptions<K, A, E, R> {
-  /** Shown by the ledger and in errors. */
-  readonly name: string
-  /** Runs interruptibly in a fiber and a scope of its own; a `Managed` is used as it is. */
-  readonly acquire: (key: K) => Effect.Effect<A, E, R>
-  /**
-   * How long an instance without users stays open; a function is called once per instance. Default 0: no time;
-   * `Duration.infinity`: until the owner's scope closes.
-   */
-  readonly idleTimeToLive?:
-    | Duration.DurationInput
-    | ((key: K, value: A) => Duration.DurationInput)
-    | undefined
-  /** How long the release may take, all that was acquired together. Default 5 seconds; a `Managed` brings its own. */
-  readonly releaseDeadline?: Duration.DurationInput | undefined
-  /** The most instances at a time, those being opened or released included. Default: no bound. */
-  readonly capacity?: number | undefined
-}
 
 /**
  * The options of `make`, as in `makeKeyed`.
@@ -213,91 +112,27 @@ export interface Stats {
   readonly former: number
 }
 
-/** Stands for a type parameter; never called. */
-const same = <T>(value: T): T => value
-
-type Group<K, A, E> = Instances.Group<K, A, E | SharedClosed | SharedFull>
-
-class SharedHandle<K, A, E> extends Handle implements KeyedShared<K, A, E> {
-  readonly [TypeId] = { _K: same<K>, _A: same<never>, _E: same<never> }
-  readonly name: string
-  readonly group: Group<K, A, E>
-
-  constructor(name: string, group: Group<K, A, E>) {
-    super()
-    this.name = name
-    this.group = group
-  }
-
-  toJSON() {
-    const { group: { isClosed, live }, name } = this
-    return { _id: "Shared", name, isClosed, instances: live.size }
-  }
-}
-
-/** Every handle is a `SharedHandle`; `E` has `SharedFull` where there is a capacity. */
-const groupOf = <K, A, E>(self: KeyedShared<K, A, E>): Instances.Group<K, A, E | SharedClosed> =>
-  (self as unknown as { readonly group: Instances.Group<K, A, E | SharedClosed> }).group
+/** Every handle is a `Group`. */
+const groupOf = <K, A, E>(self: KeyedShared<K, A, E>): Group<K, A, E> =>
+  self as unknown as Group<K, A, E>
 
 // Constructors.
-
-const rules: Rules.Rules = {
-  name: Rules.text,
-  acquire: Rules.anything,
-  idleTimeToLive: {
-    expected: `${Rules.duration.expected}, or a function that returns one`,
-    accepts: (value) => typeof value === "function" || Rules.duration.accepts(value)
-  },
-  releaseDeadline: Rules.duration
-}
-
-const keyedRules: Rules.Rules = { ...rules, capacity: Rules.integer(1) }
 
 const makeGroup = <K, A, E, R>(
   options: KeyedOptions<K, A, E, R>,
   nameOf: (key: K) => string
-): Effect.Effect<SharedHandle<K, A, E>, never, Exclude<R, Scope.Scope> | Scope.Scope> =>
+): Effect.Effect<Group<K, A, E>, never, Exclude<R, Scope.Scope> | Scope.Scope> =>
   Effect.gen(function*() {
-    const { acquire, capacity = Infinity, idleTimeToLive = 0, name, releaseDeadline } = options
     const runtime = yield* Effect.runtime<Exclude<R, Scope.Scope>>()
-    const group = new Instances.Group<K, A, E | SharedClosed | SharedFull>(
-      {
-        nameOf,
-        capacity,
-        // suspend: an `acquire` that throws is a failed acquire.
-        open: ({ key, name }, restore, site, asked) =>
-          Effect.suspend(() => {
-            const resource = acquire(key)
-            const known = asManaged(resource)
-            if (known !== undefined) {
-              return Ledger.withOwner(known.openInMask(restore, site, asked), name)
-            }
-            const settings = { name, kind: "shared", releaseDeadline }
-            return fromScopedAt(settings, resource, undefined)
-              .openInMask(restore, site, asked)
-          }).pipe(Effect.provide(runtime.context)),
-        timeToLive: (key, value) => {
-          if (typeof idleTimeToLive !== "function") return Duration.toMillis(idleTimeToLive)
-          const given = idleTimeToLive(key, value)
-          Rules.check(`Shared "${nameOf(key)}"`, { idleTimeToLive: given }, rules)
-          return Duration.toMillis(given)
-        },
-        closed: (shared) => Cause.fail(new SharedClosed({ shared })),
-        full: () => Cause.fail(new SharedFull({ shared: name, capacity })),
-        closedByHolder: (shared, { fiber, site }) =>
-          Cause.die(
-            new SharedClosedByHolder({
-              shared,
-              fiber: fiber === undefined ? "none" : FiberId.threadName(fiber.id()),
-              site: site?.text
-            })
-          )
-      },
+    // The runtime has `R`, and each acquire runs there.
+    const group = new Group(
+      options as KeyedOptions<K, A, E, Scope.Scope>,
+      nameOf,
       runtime,
       yield* Effect.clock
     )
-    yield* Effect.addFinalizer(() => Effect.suspend(() => group.close()))
-    return new SharedHandle(name, group)
+    yield* Effect.addFinalizer(() => group.close())
+    return group
   })
 
 /**
@@ -445,15 +280,15 @@ const useOne = <K, A, E, B, E2, R2>(
   const site = Ledger.unsafeSite()
   // MASK: from entering to leaving; the wait and the use are restored.
   return Effect.uninterruptibleMask((restore) =>
-    Instances.enterInMask(
+    enterInMask(
       groupOf(self),
       key,
       restore,
       site,
       (instance, user, value) =>
         Effect.matchCauseEffect(restore(Effect.suspend(() => f(value))), {
-          onFailure: (cause) => Instances.leave(instance, user, Exit.failCause(cause)),
-          onSuccess: (result) => Instances.leave(instance, user, Exit.succeed(result))
+          onFailure: (cause) => leave(instance, user, Exit.failCause(cause)),
+          onSuccess: (result) => leave(instance, user, Exit.succeed(result))
         })
     )
   )
@@ -466,11 +301,11 @@ const getOne = <K, A, E>(
   const site = Ledger.unsafeSite()
   // MASK: entering and the finalizer that leaves are one step; the wait is restored.
   return Effect.uninterruptibleMask((restore) =>
-    Instances.enterInMask(groupOf(self), key, restore, site, (instance, user, value) =>
+    enterInMask(groupOf(self), key, restore, site, (instance, user, value) =>
       Effect.as(
         Handover.holdInScope(
           instance.name,
-          Effect.suspend(() => Instances.leave(instance, user, Exit.void))
+          Effect.suspend(() => leave(instance, user, Exit.void))
         ),
         value
       ))
@@ -586,7 +421,7 @@ export const invalidateKey: {
     options?: InvalidateOptions<A>
   ): Effect.Effect<boolean>
 } = dual(
-  ([self]) => self instanceof SharedHandle,
+  ([self]) => self instanceof Group,
   <K, A, E>(
     self: KeyedShared<K, A, E>,
     key: K,

@@ -133,7 +133,7 @@ describe("exports", () => {
         type Cancelled KeyedSemaphore Options Restore Semaphore Stats TimeoutOf TypeId WaitOptions
       holdfast/Shared
         SharedClosed SharedClosedByHolder SharedFull TypeId get getKey invalidate invalidateKey keys layer layerKeyed make makeKeyed refCount size stats statsKey touch touchKey use useKey
-        type InvalidateOptions KeyedOptions KeyedShared Options Shared Stats TypeId
+        type InvalidateOptions KeyedOptions KeyedShared Options Shared Stats
       holdfast/Shutdown
         Shutdown ShutdownTimeout drains inFlight isReady onDrain onStop phase reason report request requested run shortfall unsafeMake
         type Budgets Ended FiberReport HookReport Options Phase PhaseReport Reason Report ResourceReport Service Unfinished

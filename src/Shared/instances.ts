@@ -8,19 +8,28 @@
  */
 import * as Cause from "effect/Cause"
 import type * as Clock from "effect/Clock"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as FiberId from "effect/FiberId"
+import { identity } from "effect/Function"
+import type * as Inspectable from "effect/Inspectable"
 import * as MutableHashMap from "effect/MutableHashMap"
 import * as Option from "effect/Option"
+import type { Pipeable } from "effect/Pipeable"
 import * as Runtime from "effect/Runtime"
+import type * as Scope from "effect/Scope"
+import type * as Types from "effect/Types"
 import { withFailure } from "../internal/exit.ts"
+import { Handle } from "../internal/handle.ts"
 import * as Hold from "../internal/hold.ts"
+import * as Rules from "../internal/options.ts"
 import { type AnyFiber, currentFiber } from "../internal/runtime.ts"
 import * as Timers from "../internal/timers.ts"
 import * as Ledger from "../Ledger.ts"
-import type { Opened, Restore } from "../Managed/resource.ts"
+import { asManaged, fromScopedAt, type Opened, type Restore } from "../Managed/resource.ts"
+import { SharedClosed, SharedClosedByHolder, SharedFull } from "./errors.ts"
 
 /** One user: it waits until the instance is open, then has it. */
 export interface User {
@@ -31,23 +40,71 @@ export interface User {
   wake: (() => void) | undefined
 }
 
-/** What the owner decides for its instances. */
-export interface Settings<K, A, E> {
-  readonly nameOf: (key: K) => string
-  readonly open: (
-    instance: Instance<K, A, E>,
-    restore: Restore,
-    site: Ledger.Site | undefined,
-    asked: (entry: Ledger.Entry) => void
-  ) => Effect.Effect<Opened<A>, E>
-  /** In milliseconds. */
-  readonly timeToLive: (key: K, value: A) => number
-  readonly capacity: number
-  readonly closed: (name: string) => Cause.Cause<E>
-  readonly full: () => Cause.Cause<E>
-  /** `user` has the instance and closes the group. */
-  readonly closedByHolder: (name: string, user: User) => Cause.Cause<never>
+/**
+ * @category symbols
+ * @since 0.1.0
+ */
+export const TypeId: unique symbol = Symbol.for("holdfast/Shared")
+
+/**
+ * @category symbols
+ * @since 0.1.0
+ */
+export type TypeId = typeof TypeId
+
+/**
+ * One instance per key. Keys are compared as `Equal` does: data by value, other objects by identity.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface KeyedShared<in out K, out A, out E = never>
+  extends Pipeable, Inspectable.Inspectable
+{
+  readonly [TypeId]: {
+    readonly _K: Types.Invariant<K>
+    readonly _A: Types.Covariant<A>
+    readonly _E: Types.Covariant<E>
+  }
+  readonly name: string
 }
+
+/**
+ * The options of `makeKeyed`.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface KeyedOptions<K, A, E, R> {
+  /** Shown by the ledger and in errors. */
+  readonly name: string
+  /** Runs interruptibly in a fiber and a scope of its own; a `Managed` is used as it is. */
+  readonly acquire: (key: K) => Effect.Effect<A, E, R>
+  /**
+   * How long an instance without users stays open; a function is called once per instance. Default 0: no time;
+   * `Duration.infinity`: until the owner's scope closes.
+   */
+  readonly idleTimeToLive?:
+    | Duration.DurationInput
+    | ((key: K, value: A) => Duration.DurationInput)
+    | undefined
+  /** How long the release may take, all that was acquired together. Default 5 seconds; a `Managed` brings its own. */
+  readonly releaseDeadline?: Duration.DurationInput | undefined
+  /** The most instances at a time, those being opened or released included. Default: no bound. */
+  readonly capacity?: number | undefined
+}
+
+export const rules: Rules.Rules = {
+  name: Rules.text,
+  acquire: Rules.anything,
+  idleTimeToLive: {
+    expected: `${Rules.duration.expected}, or a function that returns one`,
+    accepts: (value) => typeof value === "function" || Rules.duration.accepts(value)
+  },
+  releaseDeadline: Rules.duration
+}
+
+export const keyedRules: Rules.Rules = { ...rules, capacity: Rules.integer(1) }
 
 /** One acquire, its value, its users, its release. Written only by this file. */
 export class Instance<K, A, E> {
@@ -62,7 +119,7 @@ export class Instance<K, A, E> {
   /** New users get another instance. */
   isRetired = false
   /** What the users get; undefined while it opens. */
-  outcome: Exit.Exit<A, E> | undefined = undefined
+  outcome: Exit.Exit<A, E | SharedClosed> | undefined = undefined
   /** A user waits for the release, and gets its failure. */
   isAwaited = false
   /** The ledger's entry of the acquire. */
@@ -84,7 +141,7 @@ export class Instance<K, A, E> {
   ) {
     this.group = group
     this.key = key
-    this.name = group.settings.nameOf(key)
+    this.name = group.nameOf(key)
     this.line = line
     line.push(this)
     group.live.add(this)
@@ -97,7 +154,6 @@ export class Instance<K, A, E> {
     after: ReadonlyArray<Instance<K, A, E>>,
     site: Ledger.Site | undefined
   ): Effect.Effect<void, E> {
-    const { settings } = this.group
     const asked = (entry: Ledger.Entry): void => {
       this.entry = entry
     }
@@ -107,7 +163,7 @@ export class Instance<K, A, E> {
       Effect.uninterruptibleMask((restore) =>
         Effect.flatMap(restore(awaitAll(after)), () =>
           Effect.flatMap(
-            settings.open(this, restore, site, asked),
+            this.group.open(this, restore, site, asked),
             ({ close, value }) => Effect.onExit(this.opened(value), (exit) => close(exit))
           ))
       )
@@ -117,7 +173,7 @@ export class Instance<K, A, E> {
   /** Waits until it shall be released. */
   opened(value: A): Effect.Effect<void> {
     return Effect.async((resume) => {
-      this.timeToLive = this.group.settings.timeToLive(this.key, value)
+      this.timeToLive = this.group.timeToLive(this.key, value)
       this.state = "open"
       this.release = () => resume(Effect.void)
       this.decide(Exit.succeed(value))
@@ -126,7 +182,7 @@ export class Instance<K, A, E> {
   }
 
   /** Wakes all who wait for the acquire. */
-  decide(outcome: Exit.Exit<A, E>): void {
+  decide(outcome: Exit.Exit<A, E | SharedClosed>): void {
     if (this.outcome !== undefined) return
     this.outcome = outcome
     for (const { hold, wake } of this.users) {
@@ -182,8 +238,8 @@ export class Instance<K, A, E> {
   }
 
   becomeIdle(): void {
-    const { idle, settings, timers } = this.group
-    if (settings.capacity !== Infinity) {
+    const { capacity, idle, timers } = this.group
+    if (capacity !== Infinity) {
       idle.delete(this)
       idle.add(this)
     }
@@ -213,9 +269,13 @@ const awaitAll = (
 /** The close reports at most so many failed releases. */
 const maxFailures = 16
 
-/** All instances of one `make`. Written only by this file. */
-export class Group<K, A, E> {
-  readonly settings: Settings<K, A, E>
+/** All instances of one `make`, and the handle of its users. Written only by this file. */
+export class Group<K, A, E> extends Handle implements KeyedShared<K, A, E> {
+  readonly [TypeId] = { _K: identity<K>, _A: identity<never>, _E: identity<never> }
+  readonly name: string
+  readonly capacity: number
+  readonly options: KeyedOptions<K, A, E, Scope.Scope>
+  readonly nameOf: (key: K) => string
   readonly runtime: Runtime.Runtime<never>
   readonly timers: Timers.Timers
   /** The instances of a key, while there are any. */
@@ -231,18 +291,56 @@ export class Group<K, A, E> {
   readonly failures: Array<Cause.Cause<never>> = []
 
   constructor(
-    settings: Settings<K, A, E>,
+    options: KeyedOptions<K, A, E, Scope.Scope>,
+    nameOf: (key: K) => string,
     runtime: Runtime.Runtime<never>,
     clock: Clock.Clock
   ) {
-    this.settings = settings
+    super()
+    this.name = options.name
+    this.capacity = options.capacity ?? Infinity
+    this.options = options
+    this.nameOf = nameOf
     this.runtime = runtime
     this.timers = Timers.make(clock)
+  }
+
+  toJSON() {
+    const { isClosed, live, name } = this
+    return { _id: "Shared", name, isClosed, instances: live.size }
   }
 
   /** Starts a fiber that has no parent, after the step that asks for it. */
   fork<B, E2>(effect: Effect.Effect<B, E2>): Fiber.RuntimeFiber<B, E2> {
     return Runtime.runFork(this.runtime, effect, { immediate: false })
+  }
+
+  open(
+    { key, name }: Instance<K, A, E>,
+    restore: Restore,
+    site: Ledger.Site | undefined,
+    asked: (entry: Ledger.Entry) => void
+  ): Effect.Effect<Opened<A>, E> {
+    // suspend: an `acquire` that throws is a failed acquire.
+    return Effect.suspend(() => {
+      const { acquire, releaseDeadline } = this.options
+      const resource = acquire(key)
+      const known = asManaged(resource)
+      if (known !== undefined) {
+        return Ledger.withOwner(known.openInMask(restore, site, asked), name)
+      }
+      const settings = { name, kind: "shared", releaseDeadline }
+      return fromScopedAt(settings, resource, undefined).openInMask(restore, site, asked)
+    })
+  }
+
+  /** In milliseconds; throws for what is no duration. */
+  timeToLive(key: K, value: A): number {
+    const { idleTimeToLive = 0 } = this.options
+    if (typeof idleTimeToLive !== "function") return Duration.toMillis(idleTimeToLive)
+    const given = idleTimeToLive(key, value)
+    Rules.check(`Shared "${this.nameOf(key)}"`, { idleTimeToLive: given }, rules)
+    return Duration.toMillis(given)
   }
 
   lineOf(key: K): Array<Instance<K, A, E>> | undefined {
@@ -259,7 +357,7 @@ export class Group<K, A, E> {
   presentOrNew(key: K, site: Ledger.Site | undefined): Instance<K, A, E> | undefined {
     const present = this.present(key)
     if (present !== undefined) return present
-    const { ending, live, settings: { capacity } } = this
+    const { capacity, ending, live } = this
     if (live.size - ending.size >= capacity) {
       const [longestIdle] = this.idle
       if (longestIdle === undefined) return undefined
@@ -284,25 +382,30 @@ export class Group<K, A, E> {
 
   /** Fails those who wait for an acquire, waits for the users, and fails with the failures of releases. */
   close(): Effect.Effect<void> {
-    this.isClosed = true
-    const closer = currentFiber()
-    const awaited: Array<Instance<K, A, E>> = []
-    for (const instance of Array.from(this.live)) {
-      const { name, users } = instance
-      instance.isRetired = true
-      if (instance.state === "opening") {
-        instance.decide(Exit.failCause(this.settings.closed(name)))
-        instance.end()
-      } else instance.settle()
-      const own = Array.from(users).find(({ fiber }) => fiber === closer)
-      if (own === undefined) awaited.push(instance)
-      else this.report(this.settings.closedByHolder(name, own))
-    }
-    return Effect.flatMap(awaitAll(awaited), () => {
-      const [first, ...more] = this.failures
-      return first === undefined
-        ? Effect.void
-        : Effect.failCause(more.reduce(Cause.sequential<never, never>, first))
+    return Effect.withFiberRuntime((closer) => {
+      this.isClosed = true
+      const awaited: Array<Instance<K, A, E>> = []
+      for (const instance of Array.from(this.live)) {
+        const { name: shared, users } = instance
+        instance.isRetired = true
+        if (instance.state === "opening") {
+          instance.decide(Exit.fail(new SharedClosed({ shared })))
+          instance.end()
+        } else instance.settle()
+        const own = Array.from(users).find(({ fiber }) => fiber === closer)
+        if (own === undefined) {
+          awaited.push(instance)
+          continue
+        }
+        const fiber = FiberId.threadName(closer.id())
+        this.report(Cause.die(new SharedClosedByHolder({ shared, fiber, site: own.site?.text })))
+      }
+      return Effect.flatMap(awaitAll(awaited), () => {
+        const [first, ...more] = this.failures
+        return first === undefined
+          ? Effect.void
+          : Effect.failCause(more.reduce(Cause.sequential<never, never>, first))
+      })
     })
   }
 }
@@ -312,7 +415,7 @@ const awaitOpen = <K, A, E>(
   instance: Instance<K, A, E>,
   user: User,
   restore: Restore
-): Effect.Effect<A, E> => {
+): Effect.Effect<A, E | SharedClosed> => {
   const decided = Effect.async<void>((resume) => {
     user.wake = () => resume(Effect.void)
     if (instance.outcome !== undefined) user.wake()
@@ -350,11 +453,12 @@ export const enterInMask = <K, A, E, B, E2, R2>(
   restore: Restore,
   site: Ledger.Site | undefined,
   use: (instance: Instance<K, A, E>, user: User, value: A) => Effect.Effect<B, E2, R2>
-): Effect.Effect<B, E | E2, R2> => {
-  const { settings } = group
-  if (group.isClosed) return Effect.failCause(settings.closed(settings.nameOf(key)))
+): Effect.Effect<B, E | E2 | SharedClosed, R2> => {
+  const { capacity, isClosed, name } = group
+  if (isClosed) return Effect.fail(new SharedClosed({ shared: group.nameOf(key) }))
   const instance = group.presentOrNew(key, site)
-  if (instance === undefined) return Effect.failCause(settings.full())
+  // With a capacity `makeKeyed` has the error in `E`.
+  if (instance === undefined) return Effect.fail(new SharedFull({ shared: name, capacity }) as E)
   const ledger = Ledger.unsafeInForce()
   const hold = ledger && new Hold.Hold(ledger, instance, {
     kind: "shared use",
