@@ -898,7 +898,7 @@ describe("acquires that do not end", () => {
       yield* TestClock.adjust("5 seconds")
       const exit = yield* Fiber.await(fiber)
       expect(Exit.isFailure(exit) && Cause.pretty(exit.cause)).toMatch(
-        /The exit stack "files" waited 5s .+ did not wait any longer for "hung" \(asked for at .*ExitStack\.test\.ts:.+\): .+ Bound the acquire/
+        /The exit stack "files" waited 5s .+ did not wait any longer for "hung" \(requested at .*ExitStack\.test\.ts:.+\): .+ Bound the acquire/
       )
     }).pipe(Effect.provide(Ledger.layer())))
 

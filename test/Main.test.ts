@@ -160,7 +160,7 @@ describe.concurrent("Main", () => {
     expect(ended.err).toMatch(/The release of resource "hung" .*did not end within 300ms/)
     expect(ended.err).toMatch(/SIGTERM: 1 released, 1 abandoned in \d+\.\d s; exit 1\./)
     expect(ended.err).toMatch(
-      /abandoned resource "hung" after \d+\.\d s, asked for at .*main\.mjs:\d+/
+      /abandoned resource "hung" after \d+\.\d s, requested at .*main\.mjs:\d+/
     )
     expect(ended.code).toBe(1)
   })
@@ -180,7 +180,7 @@ describe.concurrent("Main", () => {
     const unbounded = await runProgram("unbounded", (child) => child.kill("SIGTERM"))
     expect(unbounded.code).toBe(1)
     expect(unbounded.err).toMatch(/^ReleaseTimeout: The release of resource "for ever" /m)
-    expect(unbounded.err).toMatch(/^ {2}abandoned resource "for ever" after 1\.\d s, asked for/m)
+    expect(unbounded.err).toMatch(/^ {2}abandoned resource "for ever" after 1\.\d s, requested at/m)
     const acquire = await runProgram("hungAcquire", (child) => child.kill("SIGTERM"))
     expect(acquire.code).toBe(1)
     expect(acquire.err).toContain("acquiring resource \"never open\"")
@@ -199,7 +199,7 @@ describe.concurrent("Main", () => {
     expect(ended.err).toContain("Error: release broke\n")
     expect(ended.err).toContain("SIGTERM: 1 released, 1 failed in")
     expect(ended.err).toMatch(
-      /failed resource "broken" after .* s, asked for at .*main\.mjs.*: .*release broke/
+      /failed resource "broken" after .* s, requested at .*main\.mjs.*: .*release broke/
     )
     expect(ended.code).toBe(1)
   })
@@ -260,9 +260,9 @@ describe.concurrent("Main", () => {
     const ended = await runProgram("crowd", (child) => child.kill("SIGTERM"))
     const lines = ended.err.split("\n")
     const [culprit, alike, ...more] = lines.slice(lines.indexOf("Still held:") + 1)
-    expect(culprit).toMatch(/^ {2}acquiring resource "culprit" for \d\.\d s of #\d+, asked for at/)
+    expect(culprit).toMatch(/^ {2}acquiring resource "culprit" for \d\.\d s of #\d+, requested at/)
     expect(alike).toMatch(
-      /^ {2}3,000 x held resource "connection" for up to \d\.\d s, asked for at/
+      /^ {2}3,000 x held resource "connection" for up to \d\.\d s, requested at/
     )
     expect(more.slice(47)).toEqual([
       expect.stringContaining("held resource \"own 47\""),
@@ -315,7 +315,7 @@ describe.concurrent("Main", () => {
     const [dumped] = ended.err.split("SIGTERM")
     expect(dumped).toMatch(/^SIGUSR2: process \d+, in phase running\.\nStill held:\n/)
     expect(dumped).toMatch(
-      / {2}held resource "a" for \d\.\d s of #\d+, asked for at .*main\.mjs:\d+/
+      / {2}held resource "a" for \d\.\d s of #\d+, requested at .*main\.mjs:\d+/
     )
     expect(dumped).toMatch(
       / {2}acquiring mutex "two" for .* of #\d+; waits for mutex "two" of #\d+/
@@ -330,7 +330,7 @@ describe.concurrent("Main", () => {
     const ended = await runProgram("leaks", (child) => child.kill("SIGTERM"))
     expect(ended.code).toBe(143)
     expect(ended.err.match(
-      /^Held for more than 200ms: resource "a" \(held\) of fiber #\d+, asked for at .*main\.mjs:\d+:\d+.*\.$/gm
+      /^Held for more than 200ms: resource "a" \(held\) of fiber #\d+, requested at .*main\.mjs:\d+:\d+.*\.$/gm
     )).toHaveLength(1)
   })
 
@@ -352,7 +352,7 @@ describe.concurrent("Main", () => {
       expect(ended.err).toMatch(
         new RegExp(`^${why}: 0 released, 1 abandoned in .* s; exit 1\\.$`, "m")
       )
-      expect(ended.err).toMatch(/^ {2}abandoned resource "hung" after \d+\.\d s, asked for at/m)
+      expect(ended.err).toMatch(/^ {2}abandoned resource "hung" after \d+\.\d s, requested at/m)
     }
   })
 
@@ -418,7 +418,7 @@ describe.concurrent("Main", () => {
       /^The marked work cannot be shown: Error: no report\n(.*\n)+Fibers:\n/m
     )
     expect(ended.err).toMatch(/^Main-2: the shutdown itself failed\. Error: no report$/m)
-    expect(ended.err).toMatch(/^ {2}abandoned resource "hung" after \d+\.\d s, asked for at/m)
+    expect(ended.err).toMatch(/^ {2}abandoned resource "hung" after \d+\.\d s, requested at/m)
     expect(ended.err).toMatch(/\nBroken: forced exit\.\nNothing is held any more\.\n$/)
   })
 

@@ -92,7 +92,7 @@ export class EnterTimeout extends Data.TaggedError("EnterTimeout")<{
     const all = this.entering.map(({ resource, site }) =>
       site === undefined
         ? `"${resource}"`
-        : `"${resource}" (asked for at ${site.split("\n", 1)[0]})`
+        : `"${resource}" (requested at ${site.split("\n", 1)[0]})`
     )
     return `The exit stack "${this.stack}" waited ${
       Duration.format(Duration.min(this.elapsed, this.deadline))

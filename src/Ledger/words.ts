@@ -34,12 +34,12 @@ export interface Described {
 const lineOf = (words: string, entry: Described | undefined): string =>
   entry?.site === undefined ? "" : `${words}${entry.site.split("\n", 1)[0]}`
 
-/** `report > lock "a" (held) of fiber #3, asked for at f (/app/a.ts:1:2)`. */
+/** `report > lock "a" (held) of fiber #3, requested at f (/app/a.ts:1:2)`. */
 export const describe = (entry: Described): string => {
   const { fiber, kind, name, owner, state } = entry
   const path = [...owner, `${kind} "${name}" (${state})`].join(" > ")
   const by = fiber === undefined ? "" : ` of fiber ${fiber}`
-  return printable(`${path}${by}${lineOf(", asked for at ", entry)}`)
+  return printable(`${path}${by}${lineOf(", requested at ", entry)}`)
 }
 
 const waiterOf = (entry: Described | undefined): string => {
@@ -68,7 +68,7 @@ const mostListed = 10
 
 export const describeStillHeld = (entries: ReadonlyArray<Described>): string => {
   const listed = entries.slice(0, mostListed).map((entry) =>
-    `${entry.kind} "${entry.name}" (${entry.state}${lineOf(", asked for at ", entry)})`
+    `${entry.kind} "${entry.name}" (${entry.state}${lineOf(", requested at ", entry)})`
   )
   const more = entries.length - listed.length
   return printable(

@@ -46,7 +46,7 @@ export const holderLines = (
   for (const entry of live) {
     const { kind, name, owner, site, state } = entry
     const what = `${state} ${[...owner, `${kind} "${name}"`].join(" > ")}`
-    const where = `${at(", asked for at ", site)}${blocked(entry)}`
+    const where = `${at(", requested at ", site)}${blocked(entry)}`
     const group = groups.get(what + where)
     if (group === undefined) groups.set(what + where, { what, where, entries: [entry] })
     else group.entries.push(entry)
@@ -84,7 +84,7 @@ const resourceLine = (
   { cause, kind, name, site, state }: Ledger.Entry | ResourceReport,
   releaseTook: number
 ): string =>
-  `  ${state} ${kind} "${name}" after ${seconds(releaseTook)}${at(", asked for at ", site)}${
+  `  ${state} ${kind} "${name}" after ${seconds(releaseTook)}${at(", requested at ", site)}${
     state === "abandoned" ? "" : because(cause)
   }`
 

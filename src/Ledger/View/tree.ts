@@ -154,7 +154,7 @@ const badLines = ({ ended, takenAt }: Ledger.Snapshot): ReadonlyArray<string> =>
     const path = [...entry.owner, labelOf(entry)].join(" > ")
     const took = `after ${duration(ageOf(entry, takenAt))}`
     const never = entry.heldAt === undefined ? ", never held" : ""
-    const at = entry.site === undefined ? "" : `, asked for at ${shortSite(entry.site)}`
+    const at = entry.site === undefined ? "" : `, requested at ${shortSite(entry.site)}`
     return `  ${marks[entry.state]} ${entry.state} ${path} ${took}${never}${at}${causeOf(entry)}`
   })
   return ["", "Abandoned and failed", ...lines, ...more(bad.length - mostCauses, "")]
