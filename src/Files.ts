@@ -73,7 +73,7 @@ const hints: Readonly<Record<string, string>> = {
  * @since 0.1.0
  */
 export class FileError extends Data.TaggedError("FileError")<{
-  /** What was being done: `"open"`, `"write"`, `"sync"`, `"rename"`, … */
+  /** `"open"`, `"write"`, `"sync"`, `"rename"`, … */
   readonly operation: string
   readonly path: string
   readonly code: string
@@ -104,9 +104,7 @@ const codeOf = (error: PlatformError): string => {
 }
 
 /**
- * Tells what the platform failed with: `Effect.mapError(fs.makeDirectory(path), toFileError("make", path))`.
- *
- * **Interruption** — never waits. **Errors** — none. **Cost** — an object.
+ * The error of the platform as a `FileError`: `Effect.mapError(fs.makeDirectory(path), toFileError("make", path))`.
  *
  * @category conversions
  * @since 0.1.0
@@ -145,7 +143,7 @@ const synced = (
     Effect.scoped(Effect.flatMap(fs.open(path, { flag: "r" }), (file) => file.sync))
   )
 
-/** Where directories cannot be synced there is nothing to wait for; every other refusal is told. */
+/** Codes by which a file system says that it cannot sync directories. They are no failure; all others are. */
 const cannotSync = new Set(["EINVAL", "EISDIR", "ENOSYS", "ENOTSUP", "EPERM"])
 
 const syncedDirectory = (fs: FileSystem.FileSystem, path: string): Effect.Effect<void, FileError> =>
@@ -163,7 +161,7 @@ const swap = (
 ): Effect.Effect<void, FileError> => {
   const renamed = step("rename", to, fs.rename(from, to))
   if (durability !== "full") return renamed
-  // MASK: once renamed the new content is there; whoever asked for it to last must not be told so by half.
+  // MASK: the sync of the directory belongs to the rename; without it the new content might not last.
   return Effect.uninterruptible(
     Effect.zipRight(renamed, syncedDirectory(fs, Path.dirname(to)))
   )
@@ -192,7 +190,7 @@ export const publish = (
   })
 
 /**
- * A file on its way. What is not published when its owner ends is removed.
+ * A file that is being written. It is removed with its owner unless it was published.
  *
  * @category models
  * @since 0.1.0
@@ -206,7 +204,7 @@ export interface Draft {
 }
 
 /**
- * What `draft` takes.
+ * Options of `draft`.
  *
  * @category models
  * @since 0.1.0
@@ -232,7 +230,7 @@ const writeIn =
         )
     }))
 
-/** Gone already is as good as removed (Files-3). */
+/** Removes a file; its absence is no failure (Files-3). */
 const removeIfThere = (fs: FileSystem.FileSystem, path: string): Effect.Effect<void, FileError> =>
   Effect.catchIf(
     step("remove", path, fs.remove(path)),
@@ -290,7 +288,7 @@ export const draft = (
   })
 
 /**
- * What `writeAtomic` takes besides the content.
+ * Options of `writeAtomic`.
  *
  * @category models
  * @since 0.1.0
@@ -341,7 +339,7 @@ const replaced = (
   )
 
 /** Gives the draft the owner (where allowed) and the mode of the file it replaces. */
-const dress = (
+const copyOwnership = (
   fs: FileSystem.FileSystem,
   path: string,
   old: Option.Option<FileSystem.File.Info>,
@@ -365,7 +363,7 @@ const draftName = (target: string): string =>
 /**
  * Replaces the content of a file as a whole, or not at all.
  *
- * **Details** — through a symbolic link the file it leads to is replaced; mode and, where allowed, owner are kept. Of several
+ * **Details** — through a symbolic link the file it leads to is replaced; mode and, where allowed, owner stay. Of several
  *   writers at once the last to finish wins, whole.
  * **Interruption** — the write in flight is waited for, the draft is removed, and the path holds what it held before, or
  *   already the new content.
@@ -412,7 +410,7 @@ export const writeAtomic = <E = never, R = never>(
           if (typeof content === "string") yield* draft.write(Buffer.from(content))
           else if (content instanceof Uint8Array) yield* draft.write(content)
           else yield* Stream.runForEach(content, draft.write)
-          yield* dress(fs, draft.path, old, mode)
+          yield* copyOwnership(fs, draft.path, old, mode)
           yield* draft.publish(target, options)
         })
     )

@@ -18,7 +18,7 @@
  * COST (2026-11, loopback, 2 cores) about 3.5 ms a small download, nearly all of it calls to the file system; 300 MB/s a
  *   large one, hashed; one chunk (up to 64 KiB) in memory each.
  * NOT DONE: resuming with Range; proxies; HTTP/2; `total` counts downloads, not the `HttpClient`'s requests; a body without
- *   length or chunks ends where the server closes, so it cannot be told from a cut one (give `expectedSha256`); two
+ *   length or chunks ends where the server closes, so a cut one looks complete (give `expectedSha256`); two
  *   processes must not share a partial path (within a session it is refused).
  * SOURCES undici #1139, #4364 (unread bodies hold connections), #5360 (its backpressure may end the process: see `Flow`);
  *   huggingface_hub #4060, httrack #428 (short answers taken for success); httpx #1461 (cancelled requests eat the pool).
@@ -76,7 +76,7 @@ export {
 export type { Downloaded, DownloadOptions } from "./Http/save.ts"
 
 /**
- * What a session holds at this instant.
+ * The counters of a session at one instant.
  *
  * @category models
  * @since 0.1.0
@@ -114,8 +114,8 @@ export class Session extends Context.Tag("holdfast/Http/Session")<Session, Sessi
  * A session for as long as the layer lives: `download` inside it, and `@effect/platform`'s `HttpClient` over the same
  * connections.
  *
- * **Interruption** — making it never waits. Closing cuts what is in flight: requests fail, downloads with `SessionClosed`.
- * **Errors** — none here; misuse (no positive whole number) is a defect.
+ * **Interruption** — closing cuts requests in flight: they fail, downloads with `SessionClosed`.
+ * **Errors** — options that are no positive whole numbers are a defect.
  * **Cost** — nothing until the first request; then a connection per request at once, up to `perHost`, kept alive 4 seconds.
  *
  * @category layers
@@ -201,7 +201,7 @@ export const download = (
 }
 
 /**
- * What `retryPolicy` takes.
+ * Options of `retryPolicy`.
  *
  * @category models
  * @since 0.1.0

@@ -92,8 +92,8 @@ export interface PoolOptions {
 }
 
 /**
- * Where the server is, and how the pool behaves. What is given by neither `url` nor a field is taken from the usual
- * environment variables (`PGHOST`, `PGUSER`, …). What `url` holds wins over the fields.
+ * The address of the server, and how the pool behaves. Values in `url` win over the fields; values in neither come from the usual
+ * environment variables (`PGHOST`, `PGUSER`, …).
  *
  * @category models
  * @since 0.1.0

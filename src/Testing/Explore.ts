@@ -3,12 +3,12 @@
  *
  * DESIGN. A program runs under a scheduler, a clock and random numbers of our own (`simulation.ts`), unmodified and
  * synchronously, thousands of times a second. The plain run is traced once; then each of its points is tried: interrupt
- * there, let all settle, use the subject a second time, close its owner, look at what is left (`experiment.ts`). What breaks a
- * law that the plain run keeps is gathered into windows with a grade of reach and a token (`findings.ts`, `token.ts`).
+ * there, let all settle, use the subject a second time, close its owner, check what is left (`experiment.ts`). Violations of laws
+ * that the plain run keeps are gathered into windows with a grade of reach and a token (`findings.ts`, `token.ts`).
  *
  * INVARIANTS
- * - Explore-5 A verdict says what it covered; what could not be told is "inconclusive", never "safe".
- * - Explore-6 A replay runs the very same operations up to its place, or fails as stale.
+ * - Explore-5 A verdict says what it covered; a program that could not be judged is "inconclusive", never "safe".
+ * - Explore-6 A replay runs the same operations up to its point, or fails as stale.
  *
  * COST see the verdict: `runs` and `seconds`; 5,000 to 20,000 runs a second.
  * NOT DONE partial-order reduction, second interrupts, Bun and browsers.
@@ -50,7 +50,7 @@ import { allFaults, fromToken, isHash, nameHash, type Parsed, StaleToken } from 
 import { getLocator } from "./where.ts"
 
 /**
- * What is explored. The body is run many times, each time in a scope of its own; the setup is run once per run, in the owner's
+ * The subject of an exploration. The body is run many times, each time in a scope of its own; the setup is run once per run, in the owner's
  * scope, and is not interrupted.
  *
  * @category models
@@ -63,9 +63,9 @@ export interface Subject<S = void> {
     | ((probe: Probe.Probe) => Effect.Effect<S, unknown, Scope.Scope>)
     | undefined
   readonly body: (state: S, probe: Probe.Probe) => Effect.Effect<unknown, unknown, Scope.Scope>
-  /** What must still work after an interrupt. Default: the body again, ending as it did the first time. */
+  /** Must still work after an interrupt. Default: the body again, which must end as it did the first time. */
   readonly after?: ((state: S) => Effect.Effect<unknown, unknown, Scope.Scope>) | undefined
-  /** Looked at when all has settled; broken if it is `false`, a text, or throws. */
+  /** Called when all has settled; broken if it returns `false` or a text, or throws. */
   readonly invariant?: ((state: S) => boolean | string | void) | undefined
   readonly faults?: Faults | undefined
   /** @internal The function whose line stands for the body's. */
@@ -94,12 +94,12 @@ export interface Options {
   readonly faults?: Faults | undefined
   /** How many forced delays of other fibers go with each interrupt. Default 0. */
   readonly interleave?: 0 | 1 | 2 | undefined
-  /** Default 50,000 runs and 20 seconds. What was left out is in the verdict. */
+  /** Default 50,000 runs and 20 seconds. The verdict says what was left out. */
   readonly budget?:
     | { readonly runs?: number | undefined; readonly millis?: number | undefined }
     | undefined
   readonly seed?: number | undefined
-  /** A run with more operations is said to spin. Default one million. */
+  /** A run with more operations counts as one that spins. Default one million. */
   readonly opLimit?: number | undefined
 }
 
@@ -147,7 +147,7 @@ const programOf = <S>(
   }
 }
 
-/** A hang that goes away beside the event loop was no hang: the program waits on something native after its interrupt. */
+/** Whether a hang stays when the event loop runs. If not, the program waits on something native after its interrupt. */
 const isRealHang = async (session: Session, strike: Ungraded): Promise<boolean> => {
   const { close, first, second } = strike.outcome
   if (session.driver.mode === "asynchronous" || ![first, second, close].includes(never)) return true
@@ -258,7 +258,7 @@ const explore = async (program: ReturnType<typeof programOf>, options: Options) 
   return verdictOf(session, swept, options, coveredBy(session, swept, options))
 }
 
-/** Runs `use` with everything under control; what cannot be told becomes an inconclusive verdict. */
+/** Runs `use` with everything under control. A program that cannot be judged gives an inconclusive verdict. */
 const controlled = async (name: string, use: () => Promise<Verdict>): Promise<Verdict> => {
   selfCheck()
   const release = takeControl()
@@ -330,7 +330,7 @@ export interface Schedules extends Pick<Options, "fail" | "budget" | "seed" | "o
   readonly pct?:
     | { readonly runs?: number | undefined; readonly depth?: number | undefined }
     | undefined
-  /** What a right exit is. Default: one that ends (success, failure with the same first line) as the plain run. */
+  /** Whether an exit is right. Default: it ends (success, failure with the same first line) as the plain run does. */
   readonly check?: Check | undefined
 }
 
@@ -395,7 +395,7 @@ export const interleavings = <S = void>(
 }
 
 /**
- * What one replayed run shows.
+ * The result of one replayed run.
  *
  * @category models
  * @since 0.1.0
@@ -488,7 +488,7 @@ export const replay = async <S = void>(
 export const isTokenOf = (token: string, name: string): boolean => isFor(fromToken(token), name)
 
 /**
- * A verdict in words: what was found, where, how to see it again, and exactly what was covered.
+ * A verdict in words: the findings, their lines, how to replay them, and exactly what was covered.
  *
  * @category getters
  * @since 0.1.0
@@ -496,7 +496,7 @@ export const isTokenOf = (token: string, name: string): boolean => isFor(fromTok
 export const format = (verdict: Verdict): string => formatVerdict(verdict)
 
 /**
- * What `certify` came to.
+ * The result of `certify`.
  *
  * @category models
  * @since 0.1.0

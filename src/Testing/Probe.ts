@@ -2,7 +2,7 @@
  * Probe: resources for tests that count themselves, and may be made to fail.
  *
  * DESIGN. The explorer finds scopes by itself; a probe is for what never reaches a scope, for a name in the report, and for
- * faults. Each run gives its subject a probe of its own; what a probe does is in `recorder.ts`.
+ * faults. Each run gives its subject a probe of its own; `recorder.ts` has the probe.
  *
  * @since 0.1.0
  */
@@ -59,7 +59,7 @@ export type Counter = recorder.Counter
 export type WrapOptions = recorder.WrapOptions
 
 /**
- * What an acquire of a probe fails with when the explorer wants it to.
+ * The failure of a probe's acquire when the explorer makes it fail.
  *
  * @category errors
  * @since 0.1.0
@@ -67,7 +67,7 @@ export type WrapOptions = recorder.WrapOptions
 export const FaultInjected = recorder.FaultInjected
 
 /**
- * A number of operations that change nothing: what moves an unlucky moment into reach of the default scheduler.
+ * A number of operations that change nothing. They move an unlucky moment into reach of the default scheduler.
  *
  * @category constructors
  * @since 0.1.0

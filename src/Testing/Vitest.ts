@@ -37,7 +37,7 @@ export interface Interleaved<S>
 type Body = (probe: Probe.Probe) => Effect.Effect<unknown, unknown, Scope.Scope>
 
 /**
- * What this `it` has more than the one of `@effect/vitest`.
+ * The methods that this `it` adds to the one of `@effect/vitest`.
  *
  * @category models
  * @since 0.1.0

@@ -32,7 +32,7 @@ export interface Moment {
   readonly inside: number
 }
 
-/** What a plain program showed. */
+/** The result of a plain program. */
 export interface Certificate {
   readonly certified: boolean
   readonly moment: Moment | undefined
@@ -44,7 +44,7 @@ export interface Certificate {
 const capMillis = 250
 const mostMillis = 2_000
 const mostTurns = 12
-/** What `pad` and its combinator take themselves, and the one that the yield comes after. */
+/** The operations of `pad` and its combinator, and the one that the yield comes after. */
 const paddingOperations = 3
 
 /** Where in the plain run the waits are: a real moment in the middle of each. */
@@ -155,7 +155,7 @@ export const certifyPlainly = async (
   expected: { readonly second: string }
 ): Promise<Certificate> => {
   const run = (moment: Moment | undefined) => Effect.runPromise(attempt(program, moment, expected))
-  // What already goes wrong without an interrupt proves nothing.
+  // A failure without an interrupt proves nothing.
   if ((await run(undefined)) !== undefined) {
     return { certified: false, moment: undefined, seen: undefined, attempts: 1 }
   }
@@ -163,7 +163,7 @@ export const certifyPlainly = async (
   for (const moment of moments.slice(0, mostAttempts)) {
     attempts++
     const seen = await run(moment)
-    // Once more: what a busy machine does once is no proof.
+    // Once more: a busy machine may do it once.
     if (seen === undefined || (await run(moment)) === undefined) continue
     return { certified: true, moment, seen, attempts }
   }

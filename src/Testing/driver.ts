@@ -3,7 +3,7 @@
  *
  * DESIGN. The synchronous driver owns everything, so what has nothing left to run hangs. A program that also waits on a native
  * promise or handle is driven with turns of the event loop between the steps: three idle turns without a handle of its own
- * mean that nothing will come; a handle that stays open means that nobody can tell, and that is what it says.
+ * mean that nothing will come; a handle that stays open means that the program cannot be judged, and the verdict says so.
  *
  * INVARIANTS
  * - Explore-4 A program that still waits on a real handle is never said to hang: the verdict is inconclusive and names it.
@@ -17,7 +17,7 @@ import * as timers from "node:timers/promises"
 import { makeWorld, type Outcome, type Program, type RunOptions, type Until } from "./experiment.ts"
 import { Endless, type Simulation } from "./simulation.ts"
 
-/** Something real is still open, so whether the program hangs cannot be told. */
+/** A real handle is still open, so whether the program hangs is not known. */
 export class WaitingOnHandle extends Error {
   override readonly name = "WaitingOnHandle"
   readonly handles: ReadonlyArray<string>
@@ -85,7 +85,7 @@ const idle = (before: ReadonlyMap<string, number>) => async (simulation: Simulat
     if (!simulation.isIdle) return false
     open = newHandles(before)
   }
-  // What the last handle brought arrives in the turn after it.
+  // The result of the last handle arrives in the turn after it.
   await timers.setImmediate()
   return simulation.isIdle
 }

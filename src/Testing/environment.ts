@@ -1,5 +1,5 @@
 /**
- * environment: what every fiber of every run finds around it: virtual time, seeded chance, a ledger, no loggers.
+ * environment: the services of every fiber of every run: virtual time, seeded random numbers, a ledger, no loggers.
  *
  * DESIGN. Two runtimes per process, plain and supervised, whose services ask whichever run is active. So a run costs no
  * services of its own, and starting a fiber adds nothing to it: no operation, no layer.
@@ -25,17 +25,17 @@ import {
   supervisedRuntime
 } from "./runtime.ts"
 
-/** What the services ask of a run. */
+/** The part of a run that the services use. */
 export interface Active {
   readonly now: number
   readonly at: (delay: number, fire: () => void) => () => boolean
   /** A number from 0 to 1. */
   readonly random: () => number
   readonly chance: Random.Random
-  /** What our own resources say is held. */
+  /** The entries of our own resources. */
   readonly held: Set<Ledger.Entry>
   readonly onOperation: (fiber: AnyFiber, instruction: Instruction) => void
-  /** What the scopes of this run report to; `scopes.ts` knows its type. */
+  /** The ledger of the scopes of this run; `scopes.ts` knows its type. */
   readonly scopes: unknown
   /** Tasks that went to effect's own scheduler. */
   escapes: number

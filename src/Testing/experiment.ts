@@ -6,7 +6,7 @@
  * synchronously (thousands of runs a second) and, for programs that wait on real handles, asynchronously.
  *
  * INVARIANTS
- * - Explore-3 A law is broken only relative to the plain run: what already happens without an interrupt is no finding.
+ * - Explore-3 A law is broken only relative to the plain run: a violation that happens without an interrupt is no finding.
  *
  * SOURCES Meta's `cancel_safe` and xapi's `cancel_test` (the second use as oracle).
  *
@@ -31,11 +31,11 @@ export interface Program {
   ) => Effect.Effect<unknown, unknown, Scope.Scope>
   readonly after?: ((state: never) => Effect.Effect<unknown, unknown, Scope.Scope>) | undefined
   readonly invariant?: ((state: never) => boolean | string | void) | undefined
-  /** What was written where the subject was. */
+  /** A value that was written where the subject was. */
   readonly origin: unknown
 }
 
-/** What a run may break. */
+/** The laws of a run. */
 export type Law =
   | "the target exits"
   | "the second use is as the first"
@@ -54,7 +54,7 @@ export interface Violation {
   readonly message: string
 }
 
-/** What was acquired and never released, and from where. */
+/** A resource that was acquired and never released, and its line. */
 export interface Unreleased {
   readonly name: string
   readonly at: string | undefined
@@ -130,7 +130,7 @@ export class BrokenSetup extends Error {
   override readonly name = "BrokenSetup"
 }
 
-/** What a run is made of. */
+/** The parts of a run. */
 export interface World {
   readonly simulation: Simulation
   readonly run: Generator<Until, Outcome, void>
@@ -151,7 +151,7 @@ interface Seen {
   endless: string | undefined
 }
 
-/** What is left when a run is over. */
+/** The state when a run is over. */
 const leftovers = ({ first, recorder, scopes, simulation }: {
   readonly simulation: Simulation
   readonly scopes: ScopeLedger
@@ -221,7 +221,7 @@ function* steps(
   const first = simulation.forkTarget(use)
   try {
     yield ended(first)
-    // Now, or never: what a second use wakes has hung until then.
+    // Checked before the second use, which may wake a fiber that had hung until then.
     seen.exit = first.unsafePoll()
     simulation.unwatch()
     yield quiescence
@@ -308,7 +308,7 @@ export const judge = (outcome: Outcome, plain: Outcome): ReadonlyArray<Violation
   return found
 }
 
-/** What an observer could tell two runs apart by. */
+/** The part of a run that an observer sees. */
 export const signatureOf = (outcome: Outcome): string =>
   [
     outcome.first,

@@ -163,7 +163,7 @@ const describeOutcome = ({ close, first, log, second }: Outcome): ReadonlyArray<
   ...(log.length === 0 ? [] : [`resources: ${log.join(" ")}`])
 ]
 
-/** What the nearest point that keeps the laws did otherwise. */
+/** The difference to the nearest point that keeps the laws. */
 export const differenceTo = (pass: Strike["point"], passed: Outcome, failed: Outcome): string => {
   const other = describeOutcome(failed)
   const differing = describeOutcome(passed).filter((line) => !other.includes(line))

@@ -33,7 +33,7 @@ type UserCode = (trace: Trace, global: number) => boolean
 
 type Executed = readonly [next: Instruction, returnsTo: Instruction | undefined]
 
-/** What each step of a run executed, by one more run of it. */
+/** The code that each step of a run executed, from one more run of it. */
 const executedBy = async (
   session: Session,
   fault: Recording.PlannedFault | undefined,
@@ -77,7 +77,7 @@ const userCodeOf = async (
   }
 }
 
-/** What a closer look at one strike shows. */
+/** The result of a closer look at one strike. */
 export interface Look {
   readonly at: string | undefined
   readonly stack: ReadonlyArray<string>
@@ -271,7 +271,7 @@ const nearestPass = async (
   return differenceTo(pass, passed, outcome)
 }
 
-/** What a sweep found, looked at closely. */
+/** The findings of a sweep, each inspected. */
 export const findingsOf = async (
   session: Session,
   swept: Swept

@@ -51,7 +51,7 @@ const walk = (random: () => number): Strategy => ({
 })
 
 const pct = (random: () => number, { depth, steps }: Chosen): Strategy => {
-  // Guarded by the single thread. Above zero: as born; below: lowered, the later the lower.
+  // Above zero: as given at the start. Below zero: lowered; a later change gives a lower one.
   const priorities = new Map<AnyFiber | undefined, number>()
   let lowest = 0
   let step = 0

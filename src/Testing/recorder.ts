@@ -16,7 +16,7 @@ import * as Predicate from "effect/Predicate"
 import type * as Scope from "effect/Scope"
 
 /**
- * What an acquire of a probe fails with when the explorer wants it to.
+ * The failure of a probe's acquire when the explorer makes it fail.
  */
 export class FaultInjected extends Data.TaggedError("FaultInjected")<{
   readonly name: string
@@ -66,7 +66,7 @@ export interface WrapOptions {
 }
 
 /**
- * What a subject gets to count with.
+ * Counters and resources for a subject.
  */
 export interface Probe {
   /** A resource in the current scope. */
@@ -191,7 +191,6 @@ export const makeRecorder = (options: {
   readonly pad?: number | undefined
   readonly locate?: (() => string | undefined) | undefined
 }): Recorder => {
-  // All guarded by the single thread.
   const entries: Array<Entry> = []
   const counters = new Map<string, number>()
   const log: Array<string> = []
@@ -235,7 +234,7 @@ export const makeRecorder = (options: {
     })
   const release: Probe["release"] = (handle, { releaseTakes } = {}) =>
     Effect.suspend(() => {
-      // A release that goes wrong was tried: what it did not give back is not its owner's fault.
+      // A release that fails was tried: its owner is not at fault.
       closed(handle)
       const fault = faultFor("release")
       if (fault !== undefined) return Effect.orDie(strike(handle.name, fault))

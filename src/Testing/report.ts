@@ -1,14 +1,14 @@
 /**
  * report: a verdict in words.
  *
- * SOURCES Lincheck's table; what users of other explorers ask for: the line, what leaked, how to see it again.
+ * SOURCES Lincheck's table; wishes of users of other explorers: the line, the leak, how to replay it.
  *
  * @since 0.1.0
  */
 import { type Finding, grades } from "./findings.ts"
 
 /**
- * What an exploration came to.
+ * The result of an exploration.
  *
  * @category models
  * @since 0.1.0
@@ -67,7 +67,7 @@ const said = ({ findings, name, status }: Verdict): string => {
     : `${name} is not safe: ${findings.length} finding(s)`
 }
 
-/** The whole verdict: what was found, and exactly what was covered. */
+/** The whole verdict: the findings, and exactly what was covered. */
 export const formatVerdict = (verdict: Verdict): string => {
   const { classes, covered, findings, notes, points, runs, seconds, status } = verdict
   return [

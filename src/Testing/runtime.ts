@@ -71,7 +71,7 @@ export const standOf = (fiber: AnyFiber): number => {
     (currentRuntimeFlags & RuntimeFlags.Interruption)
 }
 
-/** Whether a value is an instruction: what `onEffect` gives is one. */
+/** Whether a value is an instruction, such as `onEffect` gives. */
 export const asInstruction = (effect: unknown): Instruction => effect as Instruction
 
 /** Operations that only push their handler: no code of anybody runs. */
@@ -150,7 +150,7 @@ export const interceptFinalizers = (
   }
 }
 
-/** Sees each task that goes to effect's own scheduler: what escaped a controlled run. Returns how to undo. */
+/** Sees each task that escapes a controlled run to effect's own scheduler. Returns how to undo. */
 export const interceptDefaultScheduler = (onTask: () => void): () => void => {
   const scheduler = Scheduler.defaultScheduler as {
     scheduleTask: Scheduler.Scheduler["scheduleTask"]
@@ -233,7 +233,7 @@ const facts: ReadonlyArray<readonly [fact: string, holds: () => boolean]> = [
     () => {
       const ran: Array<number> = []
       let yielding = false
-      // MASK: what is checked is that the interrupt waits for its end.
+      // MASK: the check is that the interrupt waits for the end of this region.
       const body = Effect.zipRight(
         Effect.sync(() => ran.push(1)),
         Effect.uninterruptible(
@@ -279,7 +279,7 @@ const facts: ReadonlyArray<readonly [fact: string, holds: () => boolean]> = [
   ],
   ["a fiber shows its stack, its flags and its children", () => {
     let held = false
-    // MASK: what is checked is that a fiber shows it.
+    // MASK: the check is that a fiber shows this region.
     observed(
       Effect.zipRight(Effect.fork(Effect.yieldNow()), Effect.uninterruptible(Effect.sync(() => 1))),
       (fiber) => {

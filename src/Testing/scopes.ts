@@ -2,8 +2,8 @@
  * scopes: a ledger of every scope of a run, found without touching the program.
  *
  * DESIGN. All scopes share one prototype, so one replaced method sees each registration. A finalizer is counted when its
- * scope calls it. What was registered and never called belongs to a scope that nobody closed: that is a leak, even where no
- * test double tells of it.
+ * scope calls it. A finalizer that is never called belongs to a scope that was never closed: that is a leak, also where no test
+ * double reports it.
  *
  * COST one record per finalizer. SOURCES Effect's `Scope`, resource ledgers of leak sanitizers.
  *
@@ -15,18 +15,18 @@ import type { Simulation } from "./simulation.ts"
 
 interface Registration {
   runs: number
-  /** From where it was registered, if the run was asked to look. */
+  /** The line that registered it, in the one run that looks. */
   readonly at: string | undefined
 }
 
 /** The finalizers of one run. */
 export interface ScopeLedger {
-  // Guarded by the single thread; written only by this file.
+  // Written by this file alone.
   readonly registrations: Array<Registration>
   readonly scopes: Map<PrivateScope, Array<Registration>>
   doubles: number
   disorders: number
-  /** Says where the running fiber stands; set in the one run that looks. */
+  /** The line of the running fiber; set in the one run that looks. */
   readonly locate: (() => string | undefined) | undefined
 }
 
@@ -60,11 +60,11 @@ const run = (ledger: ScopeLedger, scope: PrivateScope, registration: Registratio
   if (++registration.runs > 1) ledger.doubles++
   if (scope.strategy._tag !== "Sequential") return
   const all = ledger.scopes.get(scope) ?? []
-  // Last in, first out: whatever was registered after it has run before it.
+  // Last in, first out: all that were registered after it have run before it.
   if (all.slice(all.indexOf(registration) + 1).some(({ runs }) => runs === 0)) ledger.disorders++
 }
 
-/** Fills the ledger of whichever run is active. Returns how to undo. */
+/** Fills the ledger of the active run. Returns how to undo. */
 export const watchScopes = (): () => void =>
   interceptFinalizers((scope, finalizer) => {
     // Written by `makeScopeLedger` only.

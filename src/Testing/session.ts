@@ -21,7 +21,7 @@ import { type Points, pointsOf } from "./points.ts"
 import { watchScopes } from "./scopes.ts"
 import { controlGlobals, makeTrace, type Plan, type Trace } from "./simulation.ts"
 
-/** What bounds an exploration. */
+/** The bounds of an exploration. */
 export interface Limits {
   readonly runs: number
   readonly millis: number
@@ -38,7 +38,7 @@ export interface Session {
   readonly trace: Trace
   readonly points: Points
   readonly startedAt: number
-  // Guarded by the single thread; counted by `runPlan`.
+  // Counted by `runPlan`.
   runs: number
   readonly notes: Array<string>
 }
@@ -48,11 +48,11 @@ export class Unexplorable extends Error {
   override readonly name = "Unexplorable"
 }
 
-// Guarded by the single thread; written only by `takeControl`.
+// Written by `takeControl` alone.
 let holders = 0
 let letGo: ReadonlyArray<() => void> = []
 
-/** Controls what runs share, for as long as anybody explores. Returns how to let go, once. */
+/** Controls what all runs share, while any exploration is open. Returns the function that gives it back, which works once. */
 export const takeControl = (): () => void => {
   if (holders++ === 0) letGo = [controlGlobals(), watchScopes()]
   let released = false
@@ -91,7 +91,7 @@ const plainRun = async (
   return { outcome, trace }
 }
 
-/** What is wrong with a plain run by itself. */
+/** The reason why a plain run cannot be explored. */
 const troubleOf = (program: Program, { outcome }: { readonly outcome: Outcome }) => {
   const clean: Outcome = {
     ...outcome,

@@ -4,7 +4,7 @@
  * DESIGN. Each fiber has an effect `SchedulerRunner`, as under `Scheduler.makeBatched`, so tasks keep effect's own order; only
  * where the batches go is ours: a queue that is drained synchronously. Time is a list of timers that jumps to the next one when nothing is ready.
  * One fiber, the target, is watched: its operations are counted, and at the planned place it is made to yield (or is found
- * parked) and is told to end. The interrupt goes in where another fiber would put it: behind the resume in the mailbox,
+ * parked) and gets the interrupt. The interrupt goes in where another fiber would put it: behind the resume in the mailbox,
  * never from inside `shouldYield`.
  *
  * INVARIANTS
@@ -44,7 +44,7 @@ export interface Place {
   readonly index: number
 }
 
-/** What makes one run differ from the plain one. */
+/** The differences of one run to the plain one. */
 export interface Plan {
   readonly place?: Place | undefined
   /** Operations, counted over all fibers, before which the fiber yields although it need not. Ascending. */
@@ -60,7 +60,7 @@ export interface Strategy {
   readonly yields: (fiber: AnyFiber, ready: ReadonlyArray<AnyFiber | undefined>) => boolean
 }
 
-/** What the plain run records about each operation, counted over all fibers. */
+/** One operation of the plain run, counted over all fibers. */
 export interface Step {
   readonly hash: number
   /** Fibers are numbered in the order of their birth; the target is the one with `own`. */
@@ -78,7 +78,7 @@ export interface Step {
   readonly contended: boolean
 }
 
-/** What the plain run records about each moment at which the target waits. */
+/** One moment of the plain run at which the target waits. */
 export interface Park {
   readonly kind: "parked" | "between" | "quiet" | "resumed"
   readonly index: number
@@ -128,7 +128,7 @@ export const defaultBudget = 2048
 const defaultHorizon = 120_000
 
 export class Simulation implements Active {
-  // All guarded by the single thread; written by this file, read by anyone.
+  // Written by this file alone.
   now = 0
   ops = 0
   global = 0
@@ -145,7 +145,7 @@ export class Simulation implements Active {
   /** Every fiber that was ever scheduled. A map, not a weak one as effect's: weak keys double the cost of a run. */
   readonly fibers = new Map<AnyFiber | undefined, Scheduler.SchedulerRunner>()
   readonly held = new Set<Ledger.Entry>()
-  /** What the scopes of this run report to. */
+  /** The ledger of the scopes of this run. */
   scopes: unknown = undefined
   readonly #plan: Plan
   readonly #trace: Trace | undefined

@@ -16,7 +16,7 @@ import { makeTrace, type Trace } from "./simulation.ts"
 /** A strike whose grade is not known yet. */
 export type Ungraded = Omit<Strike, "grade" | "step"> & { readonly trace: Trace }
 
-/** What a sweep found and did. */
+/** The results of a sweep. */
 export interface Swept {
   readonly strikes: Array<Ungraded>
   tried: number
@@ -119,7 +119,7 @@ export const sweepFaults = async (
       if (!outcome.struck) break
       swept.planned++
       swept.tried++
-      // Whoever waits for an acquire that never returns waits until it is interrupted.
+      // A fiber that waits for an acquire that never returns waits until it is interrupted.
       const violations = fault === "acquire never returns" ? [] : judge(outcome, session.plain)
       if (violations.length > 0) {
         swept.strikes.push({

@@ -20,7 +20,7 @@ export interface Chosen {
   readonly steps: number
 }
 
-/** What a token says. */
+/** The content of a token. */
 export interface Recipe {
   readonly name: string
   readonly place: Place

@@ -2,8 +2,8 @@
  * where: the source line of an effect, without instrumentation.
  *
  * DESIGN. The inspector of the own process knows where each function was written, and at which `yield*` each generator
- * stands. So the line of a stopped fiber is read from the closures of its next instruction and of its stack. Asked only when
- * something was found. Bundlers and test runners inline source maps; they are followed.
+ * stands. So the line of a stopped fiber is read from the closures of its next instruction and of its stack, only for findings.
+ * Inlined source maps, which bundlers and test runners write, are followed.
  *
  * NOT DONE runtimes without `node:inspector` (browsers) get no lines. COST about 0.1 ms per function, cached.
  *
@@ -22,7 +22,7 @@ import { type AnyFiber, type Instruction, stackOf } from "./runtime.ts"
 export interface Line {
   readonly file: string
   readonly text: string
-  /** Written by whoever uses the library under test, not by effect and not by us. */
+  /** Written by the user of the library under test, not by effect and not by us. */
   readonly isUser: boolean
 }
 
@@ -37,7 +37,7 @@ export interface Locator {
   readonly here: () => string | undefined
 }
 
-/** Knows nothing: what is used where there is no inspector. */
+/** Finds no line. For processes without an inspector. */
 export const blind: Locator = {
   lineOf: () => undefined,
   linesOf: () => [],
@@ -121,7 +121,7 @@ const openLocator = async (): Promise<Locator> => {
     urls.set(params.scriptId, [params.url, params.sourceMapURL])
   })
   session.post("Debugger.enable")
-  // Nobody may stop at a `debugger` statement or an exception because of us.
+  // Without this, `debugger` statements and exceptions would stop the process.
   session.post("Debugger.setSkipAllPauses", { skip: true })
   const script = (id: string): Script => {
     const known = scripts.get(id)
@@ -177,7 +177,7 @@ const openLocator = async (): Promise<Locator> => {
   }
 }
 
-// Opened once, by the first who asks: reading in all scripts takes 30 ms; staying open costs nothing and holds nothing up.
+// Opened at the first call: reading all scripts takes 30 ms. It stays open, which costs nothing and keeps no process alive.
 let shared: Promise<Locator> | undefined
 
 /** The locator of this process. */

@@ -17,7 +17,7 @@ import * as Origin from "./origin.ts"
 
 const portFile = "origin-port.txt"
 
-/** What outlives the mirror, whose ledger is summed while this is still held, is not in it. */
+/** Outside the ledger: these resources outlive the mirror, which sums the ledger while they are still held. */
 const aside = Effect.provideService(Ledger.Ledger, undefined)
 
 /** Writes a file of the demo's own, never through a link: that would replace another's file. */
@@ -60,7 +60,7 @@ export const demo = (
     const fs = yield* FileSystem.FileSystem
     const folder = path.resolve(to)
     yield* fs.makeDirectory(folder, { recursive: true })
-    // The origin's scope is inside: what is printed next comes after its release too.
+    // The origin's scope ends here, so that the next lines are printed after its release.
     const code = yield* Effect.scoped(Effect.gen(function*() {
       const locks = yield* aside(LockFile.make({ namespace: "holdfast" }))
       yield* aside(Mirror.take(locks, yield* fs.realPath(folder), "demo"))

@@ -14,7 +14,7 @@ import { pathToFileURL } from "node:url"
 import type * as Testing from "../Testing.ts"
 import type { Voice } from "./mirror.ts"
 
-/** What the command line said. */
+/** The options of the command line. */
 export interface Options {
   readonly module: string
   readonly mode: "quick" | "full"
@@ -38,7 +38,7 @@ const isRecord = (value: unknown): value is Readonly<Record<string, unknown>> =>
 
 const subjectsIn = (name: string, value: unknown): ReadonlyArray<Subject> => {
   if (Effect.isEffect(value)) {
-    // Whatever it needs that is missing ends its plain run, which the verdict then says.
+    // A missing service ends its plain run; the verdict says so.
     const body = value as Effect.Effect<unknown, unknown>
     return [{ name, body: () => body }]
   }

@@ -3,8 +3,8 @@
  *
  * DESIGN. The whole runtime in one scope: folder lock, database, row lock, HTTP session, batch; released in reverse. The
  * folder lock comes first because it also guards the embedded server's data: whatever still runs there when we hold the
- * lock is an orphan. What the run has learnt is kept outside that scope, so the report is written, and the ledger summed,
- * after everything has been let go, however the run ended.
+ * lock is an orphan. The results of the run outlive that scope: the report is written, and the ledger summed, after the
+ * last release, however the run ended.
  *
  * INVARIANTS
  * - Mirror-1 Two runs on one folder never overlap, on one host (folder lock) or through one database (row lock).
@@ -46,7 +46,7 @@ import * as Progress from "./progress.ts"
 import * as Report from "./report.ts"
 import * as UrlList from "./urlList.ts"
 
-/** What the command line said. Sizes in bytes. */
+/** The options of the command line. Sizes in bytes. */
 export interface Options {
   readonly list: string
   readonly to: string
@@ -61,7 +61,7 @@ export interface Options {
   readonly timeout: Duration.Duration
 }
 
-/** What holds where the command line says nothing. */
+/** The defaults of the options. */
 export const defaults = {
   concurrency: 16,
   perHost: 6,
@@ -167,7 +167,7 @@ const checkPlace = (option: "report" | "ledger", { ledger, list, report, to }: O
     )
   })
 
-/** Holds `mirror:<folder>`, or that of another `work`, until the scope closes, or says who holds it. */
+/** Holds the lock `<work>:<folder>` until the scope closes, or fails with its holder. */
 export const take = (locks: Lock.Service, folder: string, work = "mirror") =>
   Effect.gen(function*() {
     const key = `${work}:${folder}`
@@ -213,7 +213,7 @@ const fetchInto = (folder: string, parts: string, place: string, url: string, op
     })
   })
 
-/** What spoils every item alike: no room, no rights on the disk, no database. */
+/** Whether every other item would fail alike: no room or no rights on the disk, no database. */
 const isFatal = (error: unknown): boolean =>
   error instanceof SqlError.SqlError
   || error instanceof Files.FileError &&
@@ -365,8 +365,8 @@ const codeOf = (error: { readonly _tag: string }): number => {
   }
 }
 
-/** Whether it was kept: a file that cannot be written must not hide how the run ended. */
-const keep = (file: string, content: string, voice: Voice) =>
+/** Writes a file, and returns whether that worked: a failure must not hide how the run ended. */
+const store = (file: string, content: string, voice: Voice) =>
   Files.writeAtomic(file, content).pipe(
     Effect.as(true),
     Effect.catchAll((error) => Effect.as(voice.error(`holdfast: ${error.message}`), false))
@@ -378,11 +378,11 @@ const summarise = (options: Options, run: Run, voice: Voice) =>
     const snapshot = ledger === undefined ? undefined : yield* ledger.snapshot
     const report = Report.make(run.items, snapshot)
     for (const line of Report.lines(report, snapshot)) yield* voice.line(line)
-    const isReportKept = options.report === undefined
-      || (yield* keep(options.report, `${JSON.stringify(report, null, 2)}\n`, voice))
-    const isLedgerKept = options.ledger === undefined || snapshot === undefined
-      || (yield* keep(options.ledger, View.json(snapshot), voice))
-    return { report, isKept: isReportKept && isLedgerKept }
+    const isReportStored = options.report === undefined
+      || (yield* store(options.report, `${JSON.stringify(report, null, 2)}\n`, voice))
+    const isLedgerStored = options.ledger === undefined || snapshot === undefined
+      || (yield* store(options.ledger, View.json(snapshot), voice))
+    return { report, isStored: isReportStored && isLedgerStored }
   })
 
 /**
@@ -410,7 +410,7 @@ export const mirror = (
         const exit = yield* Effect.exit(restore(inFolder(options, list, run, voice)))
         const failure = Exit.isFailure(exit) ? Cause.failureOption(exit.cause) : Option.none()
         if (Option.isSome(failure) && codeOf(failure.value) > 1) return yield* failure.value
-        const { isKept, report } = yield* summarise(options, run, voice)
+        const { isStored, report } = yield* summarise(options, run, voice)
         if (Exit.isFailure(exit)) return yield* Effect.failCause(exit.cause)
         if (run.status === "drained") {
           const done = report.done + report.alreadyDone
@@ -420,7 +420,7 @@ export const mirror = (
           )
           return 75
         }
-        return report.failed + report.skipped > 0 || !isKept ? 1 : 0
+        return report.failed + report.skipped > 0 || !isStored ? 1 : 0
       })
     )
   }).pipe(

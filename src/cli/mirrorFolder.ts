@@ -5,7 +5,7 @@
  * makes and checks one component at a time, so that nothing is made behind a link before the link was seen. In `.holdfast`, where
  * the mirror also deletes, it refuses every link but the one that Postgres/Embedded makes for its data.
  *
- * INVARIANTS Mirror-2, stated in mirror.ts and kept here.
+ * INVARIANTS Mirror-2, stated in mirror.ts, is decided here.
  * NOT DONE an account that replaces a folder by a link between the check and the write: Node has no `openat`.
  */
 import type * as PlatformError from "@effect/platform/Error"
@@ -94,7 +94,7 @@ export const open = (to: string) =>
     return folder
   })
 
-/** An empty folder for partial downloads, removed with its scope. What lies there was left by a killed run. */
+/** An empty folder for partial downloads, removed with its scope. Files that lie there are a killed run's. */
 export const openParts = (folder: string) =>
   Effect.gen(function*() {
     const fs = yield* FileSystem.FileSystem

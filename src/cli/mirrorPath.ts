@@ -1,5 +1,5 @@
 /**
- * mirrorPath: where each URL is kept below the target folder, as `<host>/<path>`.
+ * mirrorPath: the path of each URL below the target folder, `<host>/<path>`.
  *
  * DESIGN. Two steps. `plain` names one URL by itself, readably and injectively: `http://example.com/docs/a.html` is
  * `example.com/docs/a.html`. `plan` sees the whole set and gives a hashed name (`a~~0123456789abcdef.html`) to those whose
@@ -78,7 +78,7 @@ const part = (text: string): string => {
 interface Parts {
   readonly host: string
   readonly folders: ReadonlyArray<string>
-  /** What stands after the last slash, as written. */
+  /** The text after the last slash, as written. */
   readonly last: string
   /** With its `?`, or empty. */
   readonly query: string
@@ -176,7 +176,7 @@ const namesOf = (url: string): Names => {
 export const plain = (url: string): string => plainOf(partsOf(url))
 
 /**
- * Whether a path, whoever wrote it, is one that a mirror may write to: relative, inside its folder on any system, and not
+ * Whether a mirror may write to a path that anyone may have written: relative, inside its folder on any system, and not
  * in the folder's own `.holdfast`.
  *
  * @category naming
@@ -201,7 +201,7 @@ interface Tree {
 }
 
 const makeTree = (): Tree => {
-  // Both hold folded paths. Guarded by `plan`, which owns them.
+  // Both hold folded paths.
   const files = new Set<string>()
   const folders = new Set<string>()
   return {

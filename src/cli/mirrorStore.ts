@@ -13,10 +13,10 @@ import type * as SqlError from "@effect/sql/SqlError"
 import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
 
-/** What the table remembers of one URL; `bytes` in bytes, `sha256` in hex. */
+/** The row of one URL; `bytes` in bytes, `sha256` in hex. */
 export interface Row {
   readonly url: string
-  /** Whoever else writes to the table may have left it, and the others, empty. */
+  /** Null, as the fields below, if another program wrote the row. */
   readonly path: string | null
   readonly bytes: number | null
   readonly sha256: string | null
@@ -51,7 +51,7 @@ export class TableUnusable extends Data.TaggedError("TableUnusable")<{
   }
 }
 
-/** What the server says of a table that has not our shape: no such column, another type, no key, no table but a view. */
+/** SQLSTATEs for a table of another shape: no such column, another type, no key, a view. */
 const otherShape = new Set(["42703", "42P10", "42804", "42846", "42809", "22P02", "42883", "55000"])
 
 const codeOf = ({ cause }: SqlError.SqlError): unknown =>

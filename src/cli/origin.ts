@@ -3,7 +3,7 @@
  * real origins, each of which a client that tries again gets over.
  *
  * DESIGN. A table of documents drawn from a seed, and a handler that looks one up. Bodies are made when they are asked for
- * and never kept, so the server starts at once and holds nothing but the answers in flight. A fault that hits a first
+ * and never stored, so the server starts at once and holds nothing but the answers in flight. A fault that hits a first
  * request only is remembered per document and per run of the server.
  *
  * INVARIANTS
@@ -27,7 +27,7 @@ import { setTimeout as pause } from "node:timers/promises"
 import * as Managed from "../Managed.ts"
 
 /**
- * What `make` takes.
+ * Options of `make`.
  *
  * @category models
  * @since 0.1.0
@@ -53,7 +53,7 @@ export interface Origin {
   readonly port: number
   /** Every document and every redirect, once. */
   readonly urls: ReadonlyArray<string>
-  /** What all of `urls` amount to when each is fetched once. */
+  /** The bytes of all `urls`, each fetched once. */
   readonly totalBytes: number
   /** Of what a client that follows redirects is sent in the end; undefined for a URL that is not in `urls`. */
   readonly sha256Of: (url: string) => string | undefined
@@ -79,7 +79,7 @@ export class OriginFailed extends Data.TaggedError("OriginFailed")<{
   }
 }
 
-/** What goes wrong with a document; "busy" and "cut" only the first time. */
+/** The fault of a document; "busy" and "cut" occur the first time only. */
 type Fault = "none" | "late" | "trickled" | "busy" | "cut"
 
 interface Document {
@@ -148,7 +148,6 @@ const faults: ReadonlyArray<Fault> = [
 
 /** Mulberry32: a small generator that is the same everywhere. */
 const random = (seed: number): () => number => {
-  // Guarded by its one user, `draw`.
   let state = seed | 0
   return () => {
     state = (state + 0x6D2B79F5) | 0
@@ -205,7 +204,7 @@ interface Site {
   readonly items: ReadonlyMap<string, Item>
   readonly seed: number
   readonly pace: number
-  /** Documents whose first-request fault has been shown. Guarded by the single thread. */
+  /** Documents whose first-request fault has occurred. */
   readonly met: Set<string>
 }
 
@@ -294,7 +293,7 @@ class Running implements Origin {
   readonly totalBytes: number
   readonly site: Site
   readonly base: string
-  // Both guarded by the single thread: only the server's events write them.
+  // Written by the server's events alone.
   requests = 0
   sockets = 0
 
@@ -340,7 +339,7 @@ const start = (options: Options): Effect.Effect<Running, OriginFailed> =>
         resume(Effect.succeed(new Running(server, site)))
       })
     } catch (cause) {
-      // What is no port at all is thrown, not emitted.
+      // For a number that is no port `listen` throws.
       failed(cause)
     }
   })
@@ -354,7 +353,7 @@ const stop = ({ server }: Running): Effect.Effect<void> =>
 /**
  * The bundled origin: listens on 127.0.0.1 from its acquire to its release.
  *
- * **Interruption** — opening: never waits for anyone. Holding: answers that are under way are cut and every socket closed.
+ * **Interruption** — holding: answers under way are cut and every socket is closed.
  * **Errors** — `OriginFailed`: the port is taken, forbidden, or none.
  * **Cost** — milliseconds to start; no body is made before it is asked for.
  *

@@ -21,7 +21,7 @@ import * as Fiber from "effect/Fiber"
 import * as Managed from "../Managed.ts"
 
 /**
- * What the run counts. Written by the run alone, in the steps it records; `startedAt` is in milliseconds of the `Clock`.
+ * The counters of a run, which the run alone writes; `startedAt` is in milliseconds of the `Clock`.
  *
  * @category models
  * @since 0.1.0
@@ -69,7 +69,7 @@ export interface RenderOptions {
 }
 
 /**
- * What can be said about the pace: nothing in the first two seconds.
+ * The pace; unknown in the first two seconds.
  *
  * @category models
  * @since 0.1.0
@@ -264,7 +264,6 @@ class Running implements Reporter {
   readonly live: boolean
   readonly color: boolean
   readonly shown: ProgressState
-  // All guarded by the single thread: each method runs in one step.
   drawn = ""
   broken = false
   lastTenth = 0
@@ -335,7 +334,7 @@ interface Attended extends Reporter {
  * Shows a state while the scope lasts: on a terminal as one line, redrawn and in the end erased, otherwise as lines of a log.
  * The release writes the `summary`. `env` is looked at for `NO_COLOR` and `TERM=dumb`.
  *
- * **Interruption** — opening: never waits. Holding: nothing is lost, the release draws the last line.
+ * **Interruption** — holding: the release draws the last line.
  * **Errors** — none, whatever the sink does (Progress-4).
  * **Cost** — a fiber that wakes every 100 ms.
  *

@@ -1,5 +1,5 @@
 /**
- * report: what a mirror run did, as data and as lines for people.
+ * report: the results of a mirror run, as data and as lines for people.
  *
  * INVARIANTS
  * - Report-1 The counts are those of the items: they add up by construction.
@@ -19,7 +19,7 @@ export interface Item {
   readonly error: string | null
 }
 
-/** What `--report` writes. */
+/** The JSON of `--report`. */
 export interface Report {
   readonly taken: number
   readonly done: number

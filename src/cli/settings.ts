@@ -1,5 +1,5 @@
 /**
- * settings: what people write on a command line (`"25 seconds"`, `10MiB`) as values, or a line that says what is wrong.
+ * settings: the texts of options (`"25 seconds"`, `10MiB`) as values, or an error that says what to write.
  */
 import * as Data from "effect/Data"
 import * as Duration from "effect/Duration"
@@ -17,7 +17,7 @@ export class BadOption extends Data.TaggedError("BadOption")<{
   }
 }
 
-/** A name of a folder: without one it would be the folder we stand in, which nobody meant. */
+/** A name of a folder. An empty one would mean the current folder, so it is refused. */
 export const folder = (option: string, value: string): Effect.Effect<string, BadOption> =>
   value.trim() === ""
     ? new BadOption({ option, value: `"${value}"`, expected: "a folder" })

@@ -8,7 +8,7 @@
  * INVARIANTS
  * - UrlList-1 Nothing vanishes: each line is blank, a comment, an item, a duplicate of an item, or rejected with a reason.
  * - UrlList-2 Items are distinct, absolute, http(s), without fragment and credentials, and normalise to themselves.
- * - UrlList-3 What is kept of a rejected line is short, one line, free of control characters and of credentials.
+ * - UrlList-3 The text of a rejected line is short, one line, free of control characters and of credentials.
  *
  * COST O(bytes); the file is held in memory once, at most `maxBytes` (default 64 MiB).
  * NOT DONE "-" for standard input: `/dev/stdin` does it where it exists, for a pipe too.
@@ -39,7 +39,7 @@ export interface Rejected {
 }
 
 /**
- * What a list holds. `urls` are in the order of the file; `duplicates` counts the lines that repeat one of them.
+ * The content of a list. `urls` are in the order of the file; `duplicates` counts the lines that repeat one of them.
  *
  * @category models
  * @since 0.1.0
@@ -268,7 +268,7 @@ const unreadable = (name: string, maxBytes: number) => (cause: PlatformError): L
   return new ListUnreadable({ name, reason, maxBytes, cause })
 }
 
-/** What cannot be read at a position (a pipe, a terminal), in sequence. */
+/** Reads in sequence a file that has no positions, such as a pipe. */
 const pipeOf = (name: string, maxBytes: number): Stream.Stream<Uint8Array, ListUnreadable> =>
   Stream.fromAsyncIterable(
     createReadStream(name, { end: maxBytes }) as AsyncIterable<Uint8Array>,

@@ -13,7 +13,7 @@ import type * as Ledger from "../Ledger.ts"
 import * as View from "../Ledger/View.ts"
 import type { Voice } from "./mirror.ts"
 
-/** What the command line said. `width`: of the terminal, in characters; none if it is no terminal. */
+/** The options of the command line. `width`: of the terminal, in characters; none if it is no terminal. */
 export interface Options {
   readonly ledger: string
   readonly html: boolean
@@ -49,7 +49,7 @@ const viewOf = (options: Options) => {
   return asked.length > 1 ? new OneViewOnly({ asked }) : Effect.succeed(asked[0] ?? "text")
 }
 
-/** The hints of `FileError` are for who writes. */
+/** Without the hints of `FileError`, which are for writers. */
 const unread = (ledger: string) => (error: PlatformError): LedgerUnusable => {
   const refused = Files.toFileError("read", ledger)(error)
   const reason = refused.code === "ENOENT" ? "There is no such file." : refused.message

@@ -21,7 +21,7 @@ const runPrefix = "hf-pg-"
 const maxSocketPath = 103
 const sharedPlace = "/var/lib/holdfast"
 
-/** Guarded by the single thread: data directories in use by this process (Embedded-3). */
+/** Data directories in use by this process (Embedded-3). */
 const inUse = new Set<string>()
 
 export const reserve = (
@@ -170,7 +170,7 @@ export const stopOrphan = (asked: string, directory: string): Effect.Effect<void
     })
   })
 
-/** Who made a run directory, so that what a killed process left can be told from what is in use. */
+/** The process that made a run directory. It distinguishes directories in use from those of killed processes. */
 interface Owner {
   readonly pid: number
   /** With the pid it names one process, and only within its pid namespace. Empty where there is no /proc. */
@@ -241,7 +241,7 @@ export const sweep = (account: Account): Effect.Effect<void> =>
     for (const base of bases) {
       for (const [run, owner] of yield* Effect.promise(() => abandoned(base, account))) {
         const { directory } = owner
-        // A server on kept data is stopped by the next owner of that data, and by nobody else.
+        // A server on durable data is stopped only by the next `make` on that data.
         const isFree = directory === undefined
           ? yield* stopProcesses(path.join(run, "data"))
           : yield* Effect.promise(async () => (await processesOn(directory)).length === 0)
