@@ -1,5 +1,5 @@
 /**
- * Who waits for whom, on real primitives: circles are found whatever they lead through, and nothing else is called one.
+ * Deadlocks of real primitives: every circle is found, through any mix of them, and nothing else is reported as one.
  */
 import { describe, expect, it } from "@effect/vitest"
 import { Array as Arr, Effect, Fiber, Queue, type Scope } from "effect"
@@ -12,14 +12,14 @@ const settle = Effect.repeatN(Effect.yieldNow(), 40)
 type Body = Effect.Effect<unknown, unknown>
 type Take = (body: Body) => Body
 
-/** Nobody detects its own reentry here: the ledger is to say it. */
+/** Without its own detection of reentry, so that the ledger has to report it. */
 const mutex = (name: string) => Mutex.unsafeMake({ name, detectReentry: false })
 
-/** Takes one after the other, each inside the one before, then does `last`. */
+/** Acquires one after the other, each inside the one before, then runs `last`. */
 const nest = (takes: ReadonlyArray<Take>, last: Body): Body =>
   Arr.reduceRight(takes, last, (body, take) => take(Effect.zipRight(Effect.yieldNow(), body)))
 
-/** Each circle as the sorted list of its links: `a: x of b` is to say that `a` waits for `x`, which `b` has. */
+/** Each circle as the sorted list of its links: `a: x of b` means that `a` waits for `x`, which `b` holds. */
 const circles = (
   fibers: Readonly<Record<string, Fiber.RuntimeFiber<unknown, unknown>>>
 ): Effect.Effect<ReadonlyArray<ReadonlyArray<string>>> =>
@@ -41,7 +41,7 @@ const circles = (
     )
   })
 
-/** Starts them, one turn of the scheduler after the other, and says which circles there are when all wait. */
+/** Starts them, one turn of the scheduler after the other, and returns the circles once all of them wait. */
 const start = (bodies: Readonly<Record<string, Body>>) =>
   Effect.gen(function*() {
     const fibers: Record<string, Fiber.RuntimeFiber<unknown, unknown>> = {}
@@ -178,7 +178,7 @@ describe("a circle is found", () => {
   )
 
   circle(
-    "a writer that waits for two readers, of whom one waits for the writer and the other works",
+    "a writer that waits for two readers, one of which waits for the writer while the other works",
     Effect.gen(function*() {
       const lock = RwLock.unsafeMake({ name: "config" })
       const x = mutex("x")
@@ -245,7 +245,7 @@ describe("a circle is found", () => {
   )
 
   circle(
-    "an instance whose acquire uses itself; those who await it are not part of it",
+    "an instance whose acquire uses itself; fibers that wait for it are not part of it",
     Effect.gen(function*() {
       const shared: Shared.Shared<void, unknown> = yield* Shared.make({
         name: "ouroboros",
@@ -260,7 +260,7 @@ describe("a circle is found", () => {
 
 describe("nothing else is called a circle", () => {
   circle(
-    "a long line behind one holder who works",
+    "a long queue behind one holder that works",
     Effect.gen(function*() {
       const x = mutex("x")
       const line = Object.fromEntries(
@@ -288,7 +288,7 @@ describe("nothing else is called a circle", () => {
   )
 
   circle(
-    "a holder who is not recorded may work",
+    "a holder that is not recorded may work",
     Effect.gen(function*() {
       const two = Semaphore.unsafeMake(2, { name: "two" })
       const { found } = yield* start({
@@ -304,7 +304,7 @@ describe("nothing else is called a circle", () => {
   )
 
   circle(
-    "whoever waits behind a circle is not named in it; it is gone when somebody gives up",
+    "a fiber that waits for a circle is not named in it; the circle ends when one of its fibers gives up",
     Effect.gen(function*() {
       const [x, y] = [mutex("x"), mutex("y")]
       const { fibers, found } = yield* start({

@@ -1,4 +1,4 @@
-/** Whatever is asked for in whatever form, the ledger names the line of the user who asked. */
+/** In every form of every request the ledger shows the user's line. */
 import { expect, it } from "@effect/vitest"
 import { Effect, pipe, type Scope } from "effect"
 import { Ledger, Lock, Managed, Mutex, Pool, RwLock, Semaphore, Shared } from "holdfast"

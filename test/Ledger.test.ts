@@ -49,7 +49,7 @@ describe("Ledger", () => {
       yield* ledger.assertEmpty
     }))
 
-  it.effect("Ledger-1, Ledger-2: whatever order the calls come in, the sums agree and each entry ends once", () =>
+  it.effect("Ledger-1, Ledger-2: the totals agree and each entry ends once, for calls in any order", () =>
     Effect.gen(function*() {
       const call = fc.tuple(fc.nat(5), fc.integer({ min: 0, max: 5 }))
       for (const calls of fc.sample(fc.array(call, { maxLength: 60 }), 300)) {
@@ -84,7 +84,7 @@ describe("Ledger", () => {
       expect(ended.map(({ state }) => state)).toEqual(["abandoned"])
     }))
 
-  it.effect("Ledger-3: what has ended leaves its counts and, up to `history`, itself", () =>
+  it.effect("Ledger-3: an ended entry leaves its counts, and stays readable up to `history` entries", () =>
     Effect.gen(function*() {
       const ledger = yield* Ledger.make({ history: 3 })
       for (let i = 0; i < 1000; i++) {
@@ -118,7 +118,7 @@ describe("Ledger", () => {
       yield* Managed.use(thing, () => Effect.void).pipe(Ledger.withOwner("nobody"))
     }))
 
-  it.effect("Ledger-4: entries say who asked, inside what, in which span, and when each state began", () =>
+  it.effect("Ledger-4: entries show the fiber, the owners, the span and the time of each state", () =>
     inLedger(
       {},
       Effect.gen(function*() {
@@ -157,7 +157,7 @@ describe("Ledger", () => {
       })
     ))
 
-  it.effect("Site-1: the line is the user's; off keeps none, full keeps the stack", () =>
+  it.effect("Site-1: the line is the user's; `off` records none, `full` the stack", () =>
     Effect.gen(function*() {
       const site = (sites: Ledger.Sites) =>
         inLedger(
@@ -174,11 +174,11 @@ describe("Ledger", () => {
       expect(full.filter((line) => /node_modules\/effect|\/src\/|node:/.test(line))).toEqual([])
     }))
 
-  it("Site-1: outside of any fiber, where a module describes its resources, the line is always kept", () => {
+  it("Site-1: outside of any fiber, where a module describes its resources, the line is captured", () => {
     expect(Ledger.unsafeSite()?.text).toContain("test/Ledger.test.ts:")
   })
 
-  it.effect("Site-1: what a module acquires for its user, without a line of his, shows the line of his call", () =>
+  it.effect("Site-1: a resource that a module acquires for its user shows the line of the user's call", () =>
     inLedger(
       {},
       Effect.gen(function*() {
@@ -200,7 +200,7 @@ describe("Ledger", () => {
       })
     ))
 
-  it.effect("a listener, an attribute or a module that throws costs nobody his snapshot or his release", () =>
+  it.effect("a listener, an attribute or a module that throws prevents no snapshot and no release", () =>
     inLedger(
       {},
       Effect.gen(function*() {
@@ -235,7 +235,7 @@ describe("Ledger", () => {
       })
     ))
 
-  it.effect("Ledger-5: fibers that wait for each other in a circle are named; who waits behind them is not", () =>
+  it.effect("Ledger-5: fibers that wait for each other in a circle are named; fibers that wait for the circle are not", () =>
     inLedger(
       {},
       Effect.gen(function*() {
@@ -285,7 +285,7 @@ describe("Ledger", () => {
       })
     ))
 
-  it.effect("Ledger-5: a snapshot reads of many holders only the first, however many wait for them", () =>
+  it.effect("Ledger-5: a snapshot reads only the first of many holders for each of many waiters", () =>
     inLedger(
       {},
       Effect.gen(function*() {
@@ -311,7 +311,7 @@ describe("Ledger", () => {
       })
     ))
 
-  it.effect("Ledger-6: a listener sees every change, numbered, until it leaves", () =>
+  it.effect("Ledger-6: a listener sees every change, numbered, until it is removed", () =>
     inLedger(
       {},
       Effect.gen(function*() {
@@ -335,7 +335,7 @@ describe("Ledger", () => {
       })
     ))
 
-  it.effect("leaks: what is held for longer, the oldest first; leakAfter warns once of each", () => {
+  it.effect("leaks: entries held for longer, the oldest first; leakAfter warns of each once", () => {
     const lines: Array<string> = []
     const logger = Logger.make(({ message }) => lines.push(String(message)))
     return Effect.gen(function*() {
@@ -366,7 +366,7 @@ describe("Ledger", () => {
     )
   })
 
-  it.effect("leakKinds: what lives as long as its program is no leak", () =>
+  it.effect("leakKinds: other kinds are no leaks", () =>
     inLedger(
       { leakKinds: ["lock"] },
       Effect.gen(function*() {
@@ -429,7 +429,7 @@ describe("Ledger", () => {
       })
     }))
 
-  it.effect("View-3: what a name or an owner holds, words about it are safe to print", () =>
+  it.effect("View-3: descriptions are safe to print, with any name, owner and line", () =>
     inLedger(
       {},
       Effect.gen(function*() {
@@ -487,15 +487,15 @@ describe("Ledger", () => {
       })
     ))
 
-  it.effect("metrics: of all ledgers together, each named once", () =>
+  it.effect("metrics: all ledgers of a process add up", () =>
     Effect.gen(function*() {
       const kind = "shared kind"
-      const books = yield* Effect.all([
+      const ledgers = yield* Effect.all([
         Ledger.make({ metrics: true }),
         Ledger.make({ metrics: true })
       ])
-      for (const [book, held] of [[books[0], 3], [books[1], 1]] as const) {
-        for (let i = 0; i < held; i++) book.unsafeHeld(book.unsafeAcquiring(kind, `${i}`))
+      for (const [ledger, held] of [[ledgers[0], 3], [ledgers[1], 1]] as const) {
+        for (let i = 0; i < held; i++) ledger.unsafeHeld(ledger.unsafeAcquiring(kind, `${i}`))
       }
       const seen = (yield* Metric.snapshot).filter(({ metricKey }) =>
         Array.from(metricKey.tags).some(({ value }) => value === kind)
@@ -513,7 +513,7 @@ describe("Ledger", () => {
       expect(seen.find(({ state }) => state === "held")?.metricState).toMatchObject({ value: 4 })
     }))
 
-  it.effect("the accessors speak of the ledger in force; without one they are a defect, not a test passed", () =>
+  it.effect("the accessors read the ledger in force; without one they are a defect, so that no test passes by mistake", () =>
     Effect.gen(function*() {
       const exits: ReadonlyArray<Exit.Exit<unknown, unknown>> = [
         yield* Effect.exit(Ledger.assertEmpty),

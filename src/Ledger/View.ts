@@ -8,10 +8,10 @@
  *
  * INVARIANTS
  * - View-1 A view is a function of the snapshot alone, and always ends: empty, huge, with times missing, infinite or backwards.
- * - View-2 `parse(json(snapshot))` is the snapshot again; what is not a ledger is refused by what is wrong and where.
- * - View-3 Nothing out of a snapshot becomes markup, script or a terminal's control sequence.
- * - View-4 What is not shown is said: how many of how many.
- * - View-5 The page needs nothing but itself: its policy forbids every request, and all script but its own.
+ * - View-2 `parse(json(snapshot))` equals the snapshot; any other text is refused with the problem and its field.
+ * - View-3 No text of a snapshot becomes markup, script or a terminal's control sequence.
+ * - View-4 A view that leaves entries out says how many of how many it shows.
+ * - View-5 The page is self-contained: its policy forbids every request, and any script but its own.
  *
  * COST (2026-11, 20,000 entries, 2 busy cores) text 20 ms; JSON 120 ms, 7.5 MB, read back in 400 ms; SVG 100 ms, 42 kB;
  * HTML 150 ms, 1.7 MB; in headless Chromium it is painted after 250 ms, a sort takes 25 to 110 ms, a search 25 to 120 ms.

@@ -5,7 +5,7 @@
  * line is the first frame that is neither of this library, nor of effect, nor of Node.
  *
  * INVARIANTS
- * - Site-1 What is shown is the user's line, never one of this library, of effect or of Node.
+ * - Site-1 The line shown is the user's, never one of this library, of effect or of Node.
  *
  * COST about 2 µs to capture, as much again for the first read; both are V8's `Error`, independent of the depth of the stack.
  */

@@ -1,5 +1,5 @@
 /**
- * The page in a real headless Chromium, opened from a file: it is used as a person would, and its document is read. Skipped,
+ * The page in a real headless Chromium, opened from a file: it is used as a person would use it, and its document is read. Skipped,
  * with a line on standard error, where there is no Chromium; with `CI=true` that is an error.
  */
 import { afterAll, beforeAll, describe, expect, it } from "@effect/vitest"
@@ -119,7 +119,7 @@ describe.skipIf(executable === undefined)("the page in Chromium", () => {
     await settled()
   }
 
-  it("View-5: opens from a file, asks for nothing else, and meets no error", async () => {
+  it("View-5: it opens from a file without any other request and without an error", async () => {
     await size(1440, 900)
     const before = page.requests.length
     const url = write("page.html", View.html(snapshot))
@@ -133,7 +133,7 @@ describe.skipIf(executable === undefined)("the page in Chromium", () => {
     expect(await page.evaluate(text("count"))).toBe("1,000 entries")
   })
 
-  it("View-3: what a snapshot says is text, in the table, the details and the causes", async () => {
+  it("View-3: a snapshot's contents are text, in the table, the details and the causes", async () => {
     await click("#problems .which .link")
     expect(await page.evaluate(text("detail"))).toContain(hostile)
     await page.press("Escape")
@@ -142,7 +142,7 @@ describe.skipIf(executable === undefined)("the page in Chromium", () => {
     expect(await page.evaluate("document.title")).toBe("Ledger: 4 releases failed, 10 held")
   })
 
-  it("the worst comes first; only the rows in sight are in the document", async () => {
+  it("the worst comes first; only the visible rows are in the document", async () => {
     const states = await page.evaluate<ReadonlyArray<string>>(column("state"))
     expect(states.slice(0, 5)).toEqual(["failed", "failed", "failed", "failed", "held"])
     expect(states.length).toBeLessThan(60)
@@ -152,7 +152,7 @@ describe.skipIf(executable === undefined)("the page in Chromium", () => {
     expect(last.at(-1)).toBe("#999")
   })
 
-  it("typing filters, by every word", async () => {
+  it("the search requires every word", async () => {
     await page.evaluate("document.getElementById(\"search\").focus()")
     await page.type("PART3 thing 99")
     await settled()
@@ -166,7 +166,7 @@ describe.skipIf(executable === undefined)("the page in Chromium", () => {
     expect(await page.evaluate(text("count"))).toBe("1,000 entries")
   })
 
-  it("every column sorts, both ways, and says so", async () => {
+  it("every column sorts in both directions and shows it", async () => {
     const columns = ["kind", "name", "owner", "fiber", "waited", "held", "release", "time", "state"]
     for (const name of columns) {
       const sorted: Array<string> = []
@@ -191,7 +191,7 @@ describe.skipIf(executable === undefined)("the page in Chromium", () => {
     expect(longest).toBe("19.0 s")
   })
 
-  it("chips choose states and kinds; the window chooses a time", async () => {
+  it("chips select states and kinds; the brush selects a time", async () => {
     await click("#states .chip[data-value=\"1\"]")
     expect(await page.evaluate(text("count"))).toBe("10 of 1,000")
     await click("#clear")
@@ -202,7 +202,7 @@ describe.skipIf(executable === undefined)("the page in Chromium", () => {
     expect(await page.evaluate(text("count"))).toBe("1,000 entries")
   })
 
-  it("the keys walk the rows", async () => {
+  it("the arrow keys move through the rows", async () => {
     await click("th.fiber button")
     await page.evaluate("document.querySelector(\"#body button[tabindex='0']\").focus()")
     await page.press("ArrowDown")
@@ -218,7 +218,7 @@ describe.skipIf(executable === undefined)("the page in Chromium", () => {
   })
 
   for (const width of [360, 720, 820, 1024, 1200, 1366, 1440]) {
-    it(`nothing is wider than a screen of ${width}, nor does it hide what it sorts by`, async () => {
+    it(`nothing is wider than a screen of ${width}, and the sorted column is visible`, async () => {
       await size(width, 800)
       await page.open(write("page.html", View.html(snapshot)))
       expect(await page.evaluate("document.documentElement.scrollWidth <= innerWidth")).toBe(true)
@@ -276,7 +276,7 @@ describe.skipIf(executable === undefined)("the page in Chromium", () => {
     )
   }
 
-  it("the timeline is XML that a browser draws, whatever the names", async () => {
+  it("the timeline is XML that a browser draws, with any names", async () => {
     const url = write("timeline.svg", View.svg(snapshot, { rows: 1000 }))
     await page.open(url)
     expect(await page.evaluate("document.documentElement.tagName")).toBe("svg")

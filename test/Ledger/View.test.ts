@@ -238,7 +238,7 @@ const fails = (text: string): View.LedgerFormatError =>
   Either.getOrThrow(Either.flip(View.parse(text)))
 
 describe("View.text", () => {
-  it("says what is wrong first, then who holds what under whom, then the sums", () => {
+  it("shows deadlocks and failures, then the live entries by owner, then the totals", () => {
     expect(`\n${View.text(small)}`).toMatchInlineSnapshot(`
       "
       Ledger at 2026-11-20T12:00:04.000Z: Deadlock of 2 fibers, 1 abandoned, 1 release failed, 2 held, 2 acquiring.
@@ -279,12 +279,12 @@ describe("View.text", () => {
     `)
   })
 
-  it("View-4: of 30 failures it tells 20 and counts the others", () => {
+  it("View-4: it shows 20 of 30 failures and counts the others", () => {
     const failed = Array.from({ length: 30 }, (_, id) => entry({ id, state: "failed" }))
     expect(View.text({ ...empty, ended: failed })).toContain("… and 10 more")
   })
 
-  it("View-4: of what was released it tells the last 10 and counts those before", () => {
+  it("View-4: it shows the last 10 releases and counts those before", () => {
     const text = View.text(many(0, 25))
     expect(text.match(/✓ /g)?.length).toBe(10)
     expect(text).toContain("… 15 before these: --html shows")
@@ -299,7 +299,7 @@ describe("View.text", () => {
 })
 
 describe("View.json", () => {
-  it("one line for each entry, and nothing that is empty", () => {
+  it("one line for each entry, without empty fields", () => {
     expect(`\n${View.json({ ...small, live: small.live.slice(0, 1) })}`).toMatchInlineSnapshot(`
       "
       {
@@ -321,7 +321,7 @@ describe("View.json", () => {
     `)
   })
 
-  it("View-2: what was written is read back the same", () => {
+  it("View-2: parsing what was written gives the same snapshot", () => {
     fc.assert(fc.property(anySnapshot, (snapshot) => {
       expect(Either.getOrThrow(View.parse(View.json(snapshot)))).toStrictEqual(snapshot)
     }))
@@ -373,7 +373,7 @@ describe("View.json", () => {
     `)
   })
 
-  it("View-2: what is not a ledger is refused by what is wrong and where", () => {
+  it("View-2: a text that is not a ledger is refused with the problem and its field", () => {
     const json = View.json(small)
     expect(fails("nonsense")).toMatchObject({ reason: "not JSON", field: "" })
     expect(fails("[1]")).toMatchObject({ reason: "not a ledger", field: "holdfast.ledger" })
@@ -393,7 +393,7 @@ describe("View.json", () => {
     expect(fails("{\"holdfast\":{\"ledger\":1}}")).toMatchObject({ field: "takenAt" })
   })
 
-  it("a field that is not known here is passed over", () => {
+  it("an unknown field is ignored", () => {
     const text = View.json(small).replace("\"takenAt\"", "\"later\": true,\n  \"takenAt\"")
     expect(Either.getOrThrow(View.parse(text))).toStrictEqual(small)
   })
@@ -419,7 +419,7 @@ describe("View.svg", () => {
     `)
   })
 
-  it("View-4: with more entries than rows it says so, and stays small", () => {
+  it("View-4: with more entries than rows it says how many it shows, and stays small", () => {
     const svg = View.svg(many(3, 20_000))
     expect(svg).toContain("Showing 60 of 20,003, the longest of each: 3 live, 57 released")
     expect(svg.match(/<g><title>/g)?.length).toBe(60)
@@ -433,7 +433,7 @@ describe("View.svg", () => {
     )
   })
 
-  it("View-3: nothing in it is markup but its own", () => {
+  it("View-3: it contains no markup but its own", () => {
     const svg = View.svg(hostileSnapshot)
     const tags = new Set(Array.from(svg.matchAll(/<\/?([a-zA-Z!?][^\s>/]*)/g), ([, tag]) => tag))
     expect(Array.from(tags).toSorted()).toEqual(
@@ -446,7 +446,7 @@ describe("View.svg", () => {
 })
 
 describe("View.html", () => {
-  it("View-5: its policy lets nothing load and no script run but its own", () => {
+  it("View-5: its policy forbids every request, and any script but its own", () => {
     const html = View.html(small)
     expect(/Content-Security-Policy" content="([^"]*)"/.exec(html)?.[1]).toMatch(
       /^default-src 'none'; script-src 'sha256-[\w+/=]{44}'; style-src 'sha256-[\w+/=]{44}'; img-src data:; base-uri 'none'; form-action 'none'$/
@@ -458,7 +458,7 @@ describe("View.html", () => {
     expect(html).not.toMatch(/\ssrc=|<link(?! rel="icon" href="data:,")|@import|url\(/)
   })
 
-  it("View-3: nothing of a snapshot is markup, whatever it holds", () => {
+  it("View-3: no text of a snapshot becomes markup", () => {
     const quiet = View.html(small).match(/<[a-z!/]/gi)?.length
     const html = View.html({ ...hostileSnapshot, total: small.total })
     expect(html.match(/<[a-z!/]/gi)?.length).toBe(quiet)
@@ -504,7 +504,7 @@ describe("View.html", () => {
     `)
   })
 
-  it("its head says the verdict", () => {
+  it("its header shows the verdict", () => {
     expect(/<title>.*<\/title>/.exec(View.html(small))?.[0]).toMatchInlineSnapshot(
       `"<title>Ledger: Deadlock of 2 fibers, 1 abandoned, 1 release failed, 2 held, 2 acquiring</title>"`
     )
@@ -556,7 +556,7 @@ describe("every view", () => {
     expect(View.svg(snapshot)).toContain("waited 0 ms; held 0 ms; releasing 0 ms")
   })
 
-  it("View-1, View-4: of thousands that wait for a thousand each it shows some and says how many", () => {
+  it("View-1, View-4: of thousands of waiters for a thousand holders each it shows some and counts the rest", () => {
     const live = Array.from({ length: 20_000 }, (_, id) =>
       entry({
         id,
@@ -574,7 +574,7 @@ describe("every view", () => {
       .toEqual([1000, 20, 1000])
   })
 
-  it("View-1, View-4: of many deadlocks, and of one of many fibers, it shows some and says how many", () => {
+  it("View-1, View-4: of many deadlocks, and of a deadlock of many fibers, it shows some and counts the rest", () => {
     const ring = {
       waits: Array.from({ length: 20_000 }, (_, i) => ({ waiter: i, holder: i + 1 }))
     }
@@ -591,7 +591,7 @@ describe("every view", () => {
     expect(View.html(snapshot).length).toBeLessThan(80_000)
   })
 
-  it("View-1: an owner's path of any length, and kinds of any number, have room on the stack", () => {
+  it("View-1: owner paths of any length and any number of kinds do not overflow the stack", () => {
     const owner = Array.from({ length: 20_000 }, (_, i) => `o${i}`)
     const kinds = Object.fromEntries(
       owner.flatMap((o) => Array.from({ length: 10 }, (_, i) => [o + i, none]))
@@ -602,7 +602,7 @@ describe("every view", () => {
     }
   })
 
-  it("View-1: 20,000 entries take no more than a moment", () => {
+  it("View-1: 20,000 entries are drawn in time", () => {
     const snapshot = many(100, 20_000)
     expect(View.html(snapshot).length).toBeLessThan(4_000_000)
     expect(View.text(snapshot).split("\n").length).toBeLessThan(120)

@@ -55,7 +55,7 @@ const recording = () => {
 
 const work = Effect.succeed(7)
 const silent = () => {
-  throw new Error("attributes are asked for")
+  throw new Error("attributes are read")
 }
 const same = (): Effect.Effect<boolean> =>
   Effect.withFiberRuntime((fiber) =>
