@@ -1,5 +1,5 @@
 /**
- * The process table: what a process of ours does at its end, beside the same program on `NodeRuntime.runMain` and
+ * The process table: how a process of ours ends, beside the same program on `NodeRuntime.runMain` and
  * `Effect.acquireRelease`. Each row runs both as real children under real signals. Ours is asserted, the other is shown.
  */
 import * as fs from "node:fs"
@@ -19,45 +19,45 @@ interface Expected extends Row {
   readonly end: End
   /** In order. */
   readonly released: ReadonlyArray<string>
-  /** Who is named, in the order of being acquired. Default: nobody. */
+  /** The resources that are named, in the order of their acquires. Default: none. */
   readonly named?: ReadonlyArray<string> | undefined
   /** Work that is whole. Default: none. */
   readonly done?: ReadonlyArray<string> | undefined
-  /** What must be told. */
-  readonly told?: ReadonlyArray<string | RegExp> | undefined
+  /** Text that must be printed. */
+  readonly printed?: ReadonlyArray<string | RegExp> | undefined
 }
 
 const good = Array.from({ length: 1000 }, (_, n) => `good-${n}`)
 const clean = { program: "clean", released: ["user-cache", "outer-db"] }
 const slow = { program: "slowRelease", released: ["slow-upload", "outer-db"] }
 const cutShort = { program: "slowRelease", released: [], named: ["outer-db", "slow-upload"] }
-/** Where the program makes the one that hangs. */
+/** The line that makes the resource that hangs. */
 const hungLine = fs.readFileSync(table, "utf8").split("\n")
   .findIndex((line) => line.endsWith("// THE HUNG ONE")) + 1
 
 const rows: ReadonlyArray<Expected> = [
   { ...clean, title: "success", program: "succeeds", end: 0 },
-  { ...clean, title: "failure", program: "fails", end: 1, told: ["no luck"] },
+  { ...clean, title: "failure", program: "fails", end: 1, printed: ["no luck"] },
   {
     ...clean,
     title: "SIGINT",
     signals: [[0, "SIGINT"]],
     end: 130,
-    told: [/^SIGINT: process \d+/m]
+    printed: [/^SIGINT: process \d+/m]
   },
   {
     ...clean,
     title: "SIGTERM",
     signals: [[0, "SIGTERM"]],
     end: 143,
-    told: [/^SIGTERM: process \d+/m]
+    printed: [/^SIGTERM: process \d+/m]
   },
   {
     ...clean,
     title: "SIGHUP",
     signals: [[0, "SIGHUP"]],
     end: 129,
-    told: [/^SIGHUP: process \d+/m]
+    printed: [/^SIGHUP: process \d+/m]
   },
   {
     ...clean,
@@ -66,7 +66,7 @@ const rows: ReadonlyArray<Expected> = [
     signals: [[0, "SIGTERM"]],
     end: 143
   },
-  // SIGQUIT stays what it is everywhere: now, and with a core. Who wants it gracefully lists it.
+  // SIGQUIT ends at once, with a core, unless `signals` lists it.
   { title: "SIGQUIT", program: "clean", signals: [[0, "SIGQUIT"]], end: "SIGQUIT", released: [] },
   {
     ...clean,
@@ -106,7 +106,7 @@ const rows: ReadonlyArray<Expected> = [
     title: "slow release, SIGTERM 0, SIGINT 200",
     signals: [[0, "SIGTERM"], [200, "SIGINT"]],
     end: 143,
-    told: [/^SIGINT: came with SIGTERM, and is ignored/m]
+    printed: [/^SIGINT: came with SIGTERM, and is ignored/m]
   },
   {
     ...cutShort,
@@ -167,7 +167,7 @@ const rows: ReadonlyArray<Expected> = [
     end: 1,
     released: good.toReversed(),
     named: ["hung-queue"],
-    told: [new RegExp(`hung-queue.*table\\.mjs:${hungLine}\\b`)]
+    printed: [new RegExp(`hung-queue.*table\\.mjs:${hungLine}\\b`)]
   },
   {
     title: "failing release, SIGTERM",
@@ -176,22 +176,22 @@ const rows: ReadonlyArray<Expected> = [
     end: 1,
     released: ["outer-db"],
     named: ["broken-cache"],
-    told: ["the flush broke"]
+    printed: ["the flush broke"]
   },
-  { ...clean, title: "stray throw", program: "stray", end: 1, told: ["a stray throw"] },
+  { ...clean, title: "stray throw", program: "stray", end: 1, printed: ["a stray throw"] },
   {
     ...clean,
     title: "stray throw of what has no text",
     program: "strayObject",
     end: 1,
-    told: ["Stray error"]
+    printed: ["Stray error"]
   },
   {
     ...clean,
     title: "unhandled rejection",
     program: "rejection",
     end: 1,
-    told: ["an unheard rejection"]
+    printed: ["an unheard rejection"]
   },
   {
     title: "daemon holds, success",
@@ -234,7 +234,7 @@ const rows: ReadonlyArray<Expected> = [
     program: "strayInRelease",
     signals: [[0, "SIGTERM"]],
     end: 1,
-    told: ["a stray throw"]
+    printed: ["a stray throw"]
   },
   {
     title: "daemon holds and hangs, success",
@@ -264,7 +264,7 @@ const rows: ReadonlyArray<Expected> = [
 ]
 
 const canType = hasTerminal()
-/** Guarded by the single thread; each row writes its own. */
+/** Each row writes its own entry. */
 const results = new Map<string, { readonly ours: Seen; readonly raw: Seen }>()
 
 describe.concurrent(
@@ -276,15 +276,15 @@ describe.concurrent(
       run(`${row.title}: ${row.end}`, async () => {
         const [ours, raw] = await Promise.all([runRow(row, "holdfast"), runRow(row, "raw")])
         results.set(row.title, { ours, raw })
-        const { done, end, named, released, told } = ours
-        expect({ end, done, released, named }, told).toEqual({
+        const { done, end, named, released, printed } = ours
+        expect({ end, done, released, named }, printed).toEqual({
           end: row.end,
           done: row.done ?? [],
           released: row.released,
           named: row.named ?? []
         })
-        for (const what of row.told ?? []) expect(told).toMatch(what)
-        // INVARIANT S1: nothing is lost. A signal that nobody handles is no end of ours.
+        for (const what of row.printed ?? []) expect(printed).toMatch(what)
+        // INVARIANT S1: nothing is lost. A signal without a handler is not an end of ours.
         if (row.end === "SIGQUIT") return
         expect(ours.asked.filter((name) => !released.includes(name) && !named.includes(name)))
           .toEqual([])
@@ -298,7 +298,7 @@ afterAll(() => {
     const both = results.get(title)
     return both === undefined ? [] : [{ title, ...both }]
   })
-  // The table is what this file is for; it stands in the output of the run and nowhere else.
+  // The table is the purpose of this file, and is only in the output of the run.
   // oxlint-disable-next-line no-console
   console.log(
     `Each child may live ${

@@ -52,7 +52,7 @@ const runProgram = (
     })
   })
 
-/** Runs the program as bash tells; `$0` is node, `$1` the program. The code is the program's own, not its reader's. */
+/** Runs a command line of bash; `$0` is node, `$1` the program. The code is the program's, not its reader's. */
 const shell = (command: string, ...args: ReadonlyArray<string>): Promise<Ended> =>
   new Promise((resolve) => {
     execFile(
@@ -97,7 +97,7 @@ describe.concurrent("Main", () => {
     expect(ended).toMatchObject({ code: 130, out: ["+slow", "ready", "-slow"] })
   })
 
-  it("Main-1: a later SIGINT forces the exit and names who still holds, and from which line", async () => {
+  it("Main-1: a later SIGINT forces the exit and names the holders with their lines", async () => {
     for (const first of ["SIGINT", "SIGTERM"] as const) {
       const ended = await runProgram("unbounded patient", (child) => {
         child.kill(first)
@@ -109,7 +109,7 @@ describe.concurrent("Main", () => {
     }
   })
 
-  it("Main-1: two SIGINTs at once are one, however late a release that computes lets the second be looked at", async () => {
+  it("Main-1: two SIGINTs at once are one, even if a synchronous release delays the second handler", async () => {
     const twice = (child: ChildProcess) => {
       child.kill("SIGINT")
       setTimeout(() => child.kill("SIGINT"), 5)
@@ -125,7 +125,7 @@ describe.concurrent("Main", () => {
     expect(later.err).toContain("Second signal (SIGINT): forced exit.")
   })
 
-  it("Main-1: another signal that comes with the first is ignored, and told so", async () => {
+  it("Main-1: another signal that comes with the first is ignored, which is printed", async () => {
     const ended = await runProgram("slowRelease", (child) => {
       child.kill("SIGTERM")
       setTimeout(() => child.kill("SIGINT"), 100)
@@ -136,7 +136,7 @@ describe.concurrent("Main", () => {
     )
   })
 
-  it("Main-1: a later SIGTERM or SIGHUP is told to wait, unless it is in `forceOn`", async () => {
+  it("Main-1: a later SIGTERM or SIGHUP changes nothing, unless it is in `forceOn`", async () => {
     const twice = (child: ChildProcess) => {
       child.kill("SIGTERM")
       setTimeout(() => child.kill("SIGTERM"), 900)
@@ -204,7 +204,7 @@ describe.concurrent("Main", () => {
     expect(ended.code).toBe(1)
   })
 
-  it("a daemon that holds something lets go, whether the program ends or is interrupted", async () => {
+  it("a daemon releases what it holds, whether the program ends or is interrupted", async () => {
     const alone = await runProgram("daemon")
     expect(alone).toMatchObject({ code: 0, err: "" })
     expect(alone.out.toSorted()).toEqual(["+a", "+daemon", "-a", "-daemon", "ready"].toSorted())
@@ -216,7 +216,7 @@ describe.concurrent("Main", () => {
     expect(broken.err).toContain("the daemon's flush broke")
   })
 
-  it("Main-2, Main-3: hooks run in their phases; what fails or hangs in them is told", async () => {
+  it("Main-2, Main-3: hooks run in their phases; one that fails or hangs is reported", async () => {
     const ended = await runProgram("hooks", (child) => child.kill("SIGTERM"))
     expect(ended.out).toEqual(["+a", "ready", "ready false", "stop", "-a"])
     expect(ended.err).toMatch(
@@ -231,14 +231,14 @@ describe.concurrent("Main", () => {
     expect(ended.code).toBe(1)
   })
 
-  it("a drain delay serves on; what is in flight is finished", async () => {
+  it("a program serves on in a drain delay; work in flight finishes", async () => {
     const delayed = await runProgram("delayed", (child) => child.kill("SIGTERM"))
     expect(delayed).toMatchObject({ code: 143, out: ["+a", "ready", "still serving", "-a"] })
     const flying = await runProgram("inFlight", (child) => child.kill("SIGTERM"))
     expect(flying).toMatchObject({ code: 143, out: ["+a", "ready", "answered", "-a"] })
   })
 
-  it("a drain delay that does not fit is told at the start; what is no duration throws, by its name", async () => {
+  it("a drain delay that does not fit is reported at the start; an option that is no duration throws, by its name", async () => {
     expect((await runProgram("misfit")).err).toBe(
       "shutdown: drainDelay 4s, stopTimeout 600ms and releaseTimeout 1s 500ms do not fit in total 5s: "
         + "they get at most 2s 900ms, 600ms and 1s 500ms; raise total.\n"
@@ -248,7 +248,7 @@ describe.concurrent("Main", () => {
     )
   })
 
-  it("a callback that runs effects by itself sees the same end: its work is finished", async () => {
+  it("a callback that runs effects by itself uses the same shutdown: its work finishes", async () => {
     const ended = await runProgram("callback", (child) => child.kill("SIGTERM"))
     expect(ended).toMatchObject({
       code: 143,
@@ -256,7 +256,7 @@ describe.concurrent("Main", () => {
     })
   })
 
-  it("Main-3: of thousands that are still held what hangs is named first, the alike in one line, and not all", async () => {
+  it("Main-3: of thousands of holders the one that hangs comes first, equal ones share a line, and the list ends", async () => {
     const ended = await runProgram("crowd", (child) => child.kill("SIGTERM"))
     const lines = ended.err.split("\n")
     const [culprit, alike, ...more] = lines.slice(lines.indexOf("Still held:") + 1)
@@ -272,7 +272,7 @@ describe.concurrent("Main", () => {
     expect(ended.err).toMatch(/^ShutdownTimeout: .* left behind, with resource "culprit"/m)
   })
 
-  it("Main-3: what does not finish in time is told with its line: at once, at the end, and in a dump", async () => {
+  it("Main-3: work that overruns is reported with its line: at once, at the end, and in a dump", async () => {
     const lineOf = (mark: string) =>
       fs.readFileSync(program, "utf8").split("\n").findIndex((text) => text.endsWith(mark)) + 1
     const ended = await runProgram("tooLong", (child) => {
@@ -306,7 +306,7 @@ describe.concurrent("Main", () => {
     expect(seen.out[1]).toBe("[\"running\",\"draining\",\"stopping\",\"releasing\"]")
   })
 
-  it("Main-6: SIGUSR2 tells holders, deadlocks and fibers, and nothing ends", async () => {
+  it("Main-6: SIGUSR2 prints holders, deadlocks and fibers, and nothing ends", async () => {
     const ended = await runProgram("deadlock", (child) => {
       child.kill("SIGUSR2")
       setTimeout(() => child.kill("SIGTERM"), 300)
@@ -326,7 +326,7 @@ describe.concurrent("Main", () => {
     )
   })
 
-  it("`leakAfter`: what is held for longer is told once, with its line", async () => {
+  it("`leakAfter`: a resource held for longer is reported once, with its line", async () => {
     const ended = await runProgram("leaks", (child) => child.kill("SIGTERM"))
     expect(ended.code).toBe(143)
     expect(ended.err.match(
@@ -387,7 +387,7 @@ describe.concurrent("Main", () => {
     expect((await runProgram("failureReported noLedger")).code).toBe(1)
   })
 
-  it("Main-3: an error that cannot be printed is told as far as it goes, and hides nothing else", async () => {
+  it("Main-3: an error that cannot be shown hides nothing else", async () => {
     const failed = await runProgram("circularFailure")
     expect(failed).toMatchObject({ code: 1, out: ["+a", "-a"] })
     expect(failed.err).toMatch(/^Error: no end\n {4}at circular/)
@@ -408,7 +408,7 @@ describe.concurrent("Main", () => {
     )
   })
 
-  it("Main-2, Main-3: should the shutdown itself fail, what went wrong before is told all the same", async () => {
+  it("Main-2, Main-3: if the shutdown itself fails, earlier trouble is still printed", async () => {
     const ended = await runProgram("brokenShutdown", (child) => {
       child.kill("SIGUSR2")
       setTimeout(() => child.kill("SIGTERM"), 300)
@@ -422,7 +422,7 @@ describe.concurrent("Main", () => {
     expect(ended.err).toMatch(/\nBroken: forced exit\.\nNothing is held any more\.\n$/)
   })
 
-  it("a second `Main.run` in the process is refused, and the first knows nothing of it", async () => {
+  it("a second `Main.run` in the process is refused, and the first continues", async () => {
     const ended = await runProgram("twice", (child) => child.kill("SIGTERM"))
     expect(ended).toMatchObject({
       code: 143,
@@ -436,7 +436,7 @@ describe.concurrent("Main", () => {
     expect(ended.err.trim().split("\n")).toHaveLength(2)
   })
 
-  it("Main-3: a `process.exit` of the program's own is told with its holders; after a request it is no success", async () => {
+  it("Main-3: a `process.exit` of the program's own is printed with the holders; after a request it is no success", async () => {
     const early = await runProgram("exits")
     expect(early.code).toBe(0)
     expect(early.err).toMatch(
@@ -462,7 +462,7 @@ describe.concurrent("Main", () => {
     }
   })
 
-  it("Main-6: of many fibers not all are told", async () => {
+  it("Main-6: of many fibers only the first are printed", async () => {
     const { err } = await runProgram("manyFibers", (child) => {
       child.kill("SIGUSR2")
       setTimeout(() => child.kill("SIGTERM"), 300)
@@ -516,7 +516,7 @@ describe.concurrent("Main", () => {
     expect(thrown.err).toMatch(/^SIGTERM: process \d+ is .*\nSIGTERM: 1 released in .*\n$/)
   })
 
-  it("a program that interrupts every fiber there is ends like one that is interrupted, and says so", async () => {
+  it("a program that interrupts every fiber of the process ends like an interrupted one, and prints so", async () => {
     const ended = await runProgram("interruptsAll")
     expect(ended).toMatchObject({ code: 1, out: ["+a", "ready", "-a"] })
     expect(ended.err).toBe("All fibers interrupted without errors.\n")
@@ -536,13 +536,13 @@ describe.concurrent("Main", () => {
     }
   })
 
-  it("Main-4: a stray throw while letting go makes the code 1, and the slow release still ends", async () => {
+  it("Main-4: a stray throw while releasing makes the code 1, and the slow release still ends", async () => {
     const ended = await runProgram("strayLater", (child) => child.kill("SIGTERM"))
     expect(ended).toMatchObject({ code: 1, out: ["+slow", "ready", "-slow"] })
     expect(ended.err).toContain("late stray")
   })
 
-  it("Main-2: a draining program ends by itself, with the code it says; past `stopTimeout` it is interrupted", async () => {
+  it("Main-2: a draining program ends by itself, with its own code; past `stopTimeout` it is interrupted", async () => {
     const drained = await runProgram("drains", (child) => child.kill("SIGTERM"))
     expect(drained).toMatchObject({ code: 0, out: ["ready", "drained"] })
     expect((await runProgram("drained", (child) => child.kill("SIGTERM"))).code).toBe(75)
@@ -551,7 +551,7 @@ describe.concurrent("Main", () => {
     expect(tooLong.err).toContain("Still stopping after 0.6 s")
   })
 
-  it("an `exitCode` that throws, or gives no code, is told and ends 1 at once", async () => {
+  it("an `exitCode` that throws, or gives no code, is reported and ends 1 at once", async () => {
     for (const name of ["codeThrows", "codeIsNone", "codeTooBig"]) {
       const ended = await runProgram(name)
       expect(ended.code).toBe(1)
@@ -591,7 +591,7 @@ describe.concurrent("Main", () => {
   })
 
   it.skipIf(!fs.existsSync("/dev/full"))(
-    "Main-5: output that is lost to a full disk is told once and makes the code 1; the program goes on",
+    "Main-5: output lost to a full disk is reported once and makes the code 1; the program continues",
     async () => {
       const folder = fs.mkdtempSync(path.join(os.tmpdir(), "hf-"))
       try {

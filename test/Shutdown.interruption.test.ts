@@ -1,4 +1,4 @@
-/** A run interrupted at every point, and asked for its end by itself: whatever it and its daemons hold is let go. */
+/** A run interrupted at every point, or that asks for its own end: it and its daemons release everything. */
 import { describe, expect, it } from "@effect/vitest"
 import { Effect, type Scope } from "effect"
 import { Managed, Shutdown } from "holdfast"
@@ -60,7 +60,7 @@ const programs: Record<
 
 const all: Explore.Options = { fail: ["R0", "R1", "R2", "R3", "R4"] }
 
-describe("Shutdown-4, Shutdown-5, Shutdown-6, Shutdown-8: a run interrupted at every point lets go of everything", () => {
+describe("Shutdown-4, Shutdown-5, Shutdown-6, Shutdown-8: a run interrupted at any point releases everything", () => {
   for (const [name, program] of Object.entries(programs)) {
     it(name, async () => {
       const verdict = await Explore.interruptions({

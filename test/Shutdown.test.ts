@@ -18,7 +18,7 @@ import { Ledger, Managed, Parallel, Shutdown } from "holdfast"
 
 const why = { kind: "request", by: "a test" } as const
 
-/** A log of what happened, and effects that write it. */
+/** A log, and effects that write it. */
 const journal = () => {
   const lines: Array<string> = []
   const say = (line: string) => Effect.sync(() => void lines.push(line))
@@ -36,7 +36,7 @@ const journal = () => {
   return { lines, say, held }
 }
 
-/** The program in a fiber, run up to where it waits, and its shutdown. */
+/** The program in a fiber, run up to its first wait, and its shutdown. */
 const launch = <A, E>(
   program: Effect.Effect<A, E>,
   options?: Shutdown.Options
@@ -61,7 +61,7 @@ const phasesOf = (report: Shutdown.Report) =>
   )
 
 describe("Shutdown", () => {
-  it.effect("Shutdown-1: the first request wins and wakes everyone who waits", () =>
+  it.effect("Shutdown-1: the first request wins and wakes all waiters", () =>
     Effect.gen(function*() {
       const shutdown = Shutdown.unsafeMake()
       expect(yield* shutdown.reason).toEqual(Option.none())
@@ -74,7 +74,7 @@ describe("Shutdown", () => {
       expect(shutdown.unsafeReason()).toEqual(Option.some(first))
     }))
 
-  it.effect("Shutdown-2: a draining region is counted exactly, however it ends", () =>
+  it.effect("Shutdown-2: drainers are counted exactly, however they end", () =>
     Effect.gen(function*() {
       const shutdown = Shutdown.unsafeMake()
       const inside = yield* Deferred.make<void>()
@@ -115,7 +115,7 @@ describe("Shutdown.run", () => {
       expect(bad.exit).toEqual(Exit.fail("no"))
     }))
 
-  it.effect("Shutdown-3: a request passes through all phases without delay where nobody needs one", () =>
+  it.effect("Shutdown-3: a request passes through all phases in no time if none has work", () =>
     Effect.gen(function*() {
       const { lines, held } = journal()
       const program = Effect.scoped(Effect.zipRight(held("a"), Effect.never))
@@ -137,7 +137,7 @@ describe("Shutdown.run", () => {
         "releasing 0",
         "exited 0"
       ])
-      // Who comes late sees the end only.
+      // A late reader sees only the last phase.
       expect(Chunk.toReadonlyArray(yield* Stream.runCollect(shutdown.phase.changes)))
         .toEqual(["exited"])
     }))
@@ -178,7 +178,7 @@ describe("Shutdown.run", () => {
       }
     }))
 
-  it.effect("Shutdown-5: hooks run once, side by side, in their phase; their failures are reported, with their lines", () =>
+  it.effect("Shutdown-5: hooks run once, concurrently, in their phase; failures are reported with their lines", () =>
     Effect.gen(function*() {
       const { lines, say } = journal()
       const slow = (name: string) => Effect.zipRight(Effect.sleep("1 second"), say(name))
@@ -216,7 +216,7 @@ describe("Shutdown.run", () => {
       expect(report.hooks.every(({ site }) => site?.includes("Shutdown.test.ts"))).toBe(true)
     }))
 
-  it.effect("Shutdown-5: a hook that comes in its own phase runs at once, one that comes later never", () =>
+  it.effect("Shutdown-5: a hook registered in its own phase runs at once, a later one never", () =>
     Effect.gen(function*() {
       const { lines, say } = journal()
       const program = Effect.scoped(Effect.gen(function*() {
@@ -262,7 +262,7 @@ describe("Shutdown.run", () => {
       }
     }))
 
-  it.effect("Shutdown-2: stopping waits for what is in flight, and only for it", () =>
+  it.effect("Shutdown-2: stopping waits for marked work, and for no other", () =>
     Effect.gen(function*() {
       const { lines, say } = journal()
       const after = (seconds: number, line: string) => Effect.delay(say(line), `${seconds} seconds`)
@@ -287,7 +287,7 @@ describe("Shutdown.run", () => {
       ])
     }))
 
-  it.effect("Shutdown-2, Shutdown-7: what was waited for in vain is reported by its phase and line, and counted", () =>
+  it.effect("Shutdown-2, Shutdown-7: work that overran is reported by phase and line, and counted", () =>
     Effect.gen(function*() {
       const program = Effect.gen(function*() {
         yield* Effect.forEach([1, 2, 3], () => Effect.fork(Shutdown.inFlight(Effect.never)))
@@ -313,7 +313,7 @@ describe("Shutdown.run", () => {
       ).toEqual([[], [], [[3, 4000, "inFlight"], [1, 4000, "program"]], [], []])
     }))
 
-  it.effect("Shutdown-2: a program that drains ends by itself, from whatever fiber, also after the region", () =>
+  it.effect("Shutdown-2: a program that drains in any fiber ends by itself, also after the marked work", () =>
     Effect.gen(function*() {
       const { lines, say } = journal()
       const batch = Effect.zipRight(Shutdown.requested, Effect.sleep("3 seconds"))
@@ -332,7 +332,7 @@ describe("Shutdown.run", () => {
       expect(phasesOf(report)[2]).toBe("stopping 7000")
     }))
 
-  it.effect("Shutdown-2: what drains in a fiber that was left behind finishes as well", () =>
+  it.effect("Shutdown-2: work that drains in a fiber that was left behind finishes, too", () =>
     Effect.gen(function*() {
       const { lines, say } = journal()
       const batch = Effect.zipRight(
@@ -350,7 +350,7 @@ describe("Shutdown.run", () => {
       expect([exit, lines, report.took]).toEqual([Exit.void, ["drained"], 3000])
     }))
 
-  it.effect("Shutdown-4: every phase ends by its bound, whatever hangs in it", () =>
+  it.effect("Shutdown-4: each phase ends by its bound, even if everything in it hangs", () =>
     Effect.gen(function*() {
       const hang = Effect.uninterruptible(Effect.never)
       const program = Effect.scoped(Effect.gen(function*() {
@@ -378,11 +378,11 @@ describe("Shutdown.run", () => {
       expect(report.overran).toBe(true)
       expect(report.hooks.map(({ state }) => state)).toEqual(["abandoned", "abandoned"])
       expect(pretty(exit)).toContain("did not end within 3s of being interrupted")
-      // The two hooks; the main fiber is not something left behind, it is the exit that says so.
+      // The two hooks. The main fiber is not left behind: the exit reports it.
       expect(report.fibers).toHaveLength(2)
     }))
 
-  it.effect("Shutdown-4: `total` caps all, and what comes before leaves the releases their time", () =>
+  it.effect("Shutdown-4: `total` bounds all phases, and the earlier ones leave the releases their time", () =>
     Effect.gen(function*() {
       for (
         const [budgets, expected] of [
@@ -404,7 +404,7 @@ describe("Shutdown.run", () => {
       }
     }))
 
-  it.effect("Shutdown-4: a delay that does not fit is told, and a wrong option by its name, before anything begins", () =>
+  it.effect("Shutdown-4: a delay that does not fit, and a wrong option by its name, are reported before the program starts", () =>
     Effect.gen(function*() {
       expect(Shutdown.shortfall({ drainDelay: "20 seconds" })).toBe(
         "shutdown: drainDelay 20s, stopTimeout 10s and releaseTimeout 10s do not fit in total 25s: "
@@ -422,7 +422,7 @@ describe("Shutdown.run", () => {
       expect(hasBegun).toBe(false)
     }))
 
-  it.effect("Shutdown-4: no bound at all waits for ever, and still ends", () =>
+  it.effect("Shutdown-4: a run without bounds waits for a release of ten days", () =>
     Effect.gen(function*() {
       const { lines, held } = journal()
       const program = Effect.scoped(
@@ -438,7 +438,7 @@ describe("Shutdown.run", () => {
       expect(lines).toEqual(["+slow", "-slow"])
     }))
 
-  it.effect("Shutdown-4: a release takes no more than its share of what is left, and those after it still run", () =>
+  it.effect("Shutdown-4: a release takes at most its share of the time left, and those after it still run", () =>
     Effect.gen(function*() {
       const uncuttable = Effect.uninterruptible(Effect.never)
       for (
@@ -471,7 +471,7 @@ describe("Shutdown.run", () => {
       }
     }))
 
-  it.effect("Shutdown-4: a release under way when releasing begins is held to the same, and to nothing before", () =>
+  it.effect("Shutdown-4: a release under way has the same bound from the beginning of releasing on, and none before", () =>
     Effect.gen(function*() {
       const { lines, held, say } = journal()
       const program = Effect.scoped(Effect.gen(function*() {
@@ -496,7 +496,7 @@ describe("Shutdown.run", () => {
       expect(lines.at(-1)).toBe("went on")
     }))
 
-  it.effect("Shutdown-4: after the end nothing is bounded by it", () =>
+  it.effect("Shutdown-4: a release after the end has its own deadline only", () =>
     Effect.gen(function*() {
       const { lines, held } = journal()
       const go = yield* Deferred.make<void>()
@@ -512,7 +512,7 @@ describe("Shutdown.run", () => {
       expect(lines).toEqual(["+late", "-late"])
     }))
 
-  it.effect("Shutdown-7: what ends in the step of the request is told", () =>
+  it.effect("Shutdown-7: the report has releases in the step of the request", () =>
     Effect.gen(function*() {
       const { held } = journal()
       const broken = held("broken", Effect.die("no"))
@@ -530,7 +530,7 @@ describe("Shutdown.run", () => {
       expect(report.resources.map(({ name }) => name).toSorted()).toEqual(["a", "broken"])
     }))
 
-  it.effect("Shutdown-6: what overran is interrupted and has ended before the main fiber lets go of what it uses", () =>
+  it.effect("Shutdown-6: work that overran is interrupted and ends before the main fiber releases what it uses", () =>
     Effect.gen(function*() {
       const forms: Record<
         string,
@@ -563,7 +563,7 @@ describe("Shutdown.run", () => {
       }
     }))
 
-  it.effect("Shutdown-6: what does not end when it is cut leaves the main fiber half of the time", () =>
+  it.effect("Shutdown-6: work that ignores its interruption leaves the main fiber half of the time", () =>
     Effect.gen(function*() {
       const { lines, held } = journal()
       const program = Effect.scoped(Effect.gen(function*() {
@@ -583,7 +583,7 @@ describe("Shutdown.run", () => {
       expect(report.fibers).toHaveLength(1)
     }))
 
-  it.effect("Shutdown-6: somebody else's fiber that is marked is waited for, not cut", () =>
+  it.effect("Shutdown-6: a marked fiber of another program is waited for, not interrupted", () =>
     Effect.gen(function*() {
       const { lines, say } = journal()
       const { ended, shutdown } = yield* launch(Effect.never, { stopTimeout: "1 second" })
@@ -602,12 +602,12 @@ describe("Shutdown.run", () => {
       ])
     }))
 
-  it.effect("Shutdown-6: what marks itself inside of a run inside of it is cut like its own", () =>
+  it.effect("Shutdown-6: marked work of a nested run is interrupted like its own", () =>
     Effect.gen(function*() {
       const { lines, say } = journal()
       const shutdown = Shutdown.unsafeMake()
       const work = Effect.onInterrupt(shutdown.inFlight(Effect.never), () => say("cut"))
-      // Masked, so that it is not asked for its end itself.
+      // Masked, so that it gets no request.
       const inner = Effect.uninterruptible(Shutdown.run(work))
       const fiber = yield* Effect.fork(
         shutdown.run(Effect.zipRight(Effect.forkDaemon(inner), Effect.never), {
@@ -621,7 +621,7 @@ describe("Shutdown.run", () => {
       expect(lines).toEqual(["cut"])
     }))
 
-  it.effect("Shutdown-6: a release that is marked is not cut", () =>
+  it.effect("Shutdown-6: a marked release is not interrupted", () =>
     Effect.gen(function*() {
       const { lines, held } = journal()
       const flush = Shutdown.inFlight(Effect.sleep("3 seconds"))
@@ -637,7 +637,7 @@ describe("Shutdown.run", () => {
       expect(lines).toEqual(["+log", "-log"])
     }))
 
-  it.effect("Shutdown-6: what a program leaves behind lets go, however the program ends", () =>
+  it.effect("Shutdown-6: fibers left behind release what they hold, however the program ends", () =>
     Effect.gen(function*() {
       const endings: ReadonlyArray<Effect.Effect<unknown, string>> = [
         Effect.void,
@@ -662,12 +662,12 @@ describe("Shutdown.run", () => {
       }
     }))
 
-  it.effect("Shutdown-6: a release under way is waited for, never cut; nor is anybody else's fiber", () =>
+  it.effect("Shutdown-6: a release under way is waited for, never interrupted; nor are fibers of other programs", () =>
     Effect.gen(function*() {
       const { lines, held, say } = journal()
       const stranger = yield* Effect.forkDaemon(Effect.never)
       const other = yield* launch(Effect.never)
-      // Ends by itself just before the program does, and is still letting go then.
+      // Ends by itself just before the program does, and is still releasing then.
       const daemon = Managed.use(
         held("slow", Effect.sleep("3 seconds")),
         () => Effect.sleep("1 second")
@@ -690,7 +690,7 @@ describe("Shutdown.run", () => {
       yield* Fiber.interrupt(other.fiber)
     }))
 
-  it.effect("Shutdown-6: what a release under way has forked for its work is not cut either", () =>
+  it.effect("Shutdown-6: a fiber that a release under way has forked is not interrupted", () =>
     Effect.gen(function*() {
       const { lines, held, say } = journal()
       const working = Effect.flatMap(
@@ -706,7 +706,7 @@ describe("Shutdown.run", () => {
       expect(report).toMatchObject({ overran: false, fibers: [], took: 2000 })
     }))
 
-  it.effect("Shutdown-6: what is left behind by the end of what was left behind lets go too", () =>
+  it.effect("Shutdown-6: fibers that are forked in the end of a fiber left behind release, too", () =>
     Effect.gen(function*() {
       const { lines, held } = journal()
       const second = Managed.use(held("second", Effect.sleep("1 second")), () => Effect.never)
@@ -718,11 +718,11 @@ describe("Shutdown.run", () => {
       const { ended } = yield* launch(program)
       yield* pass("5 seconds")
       expect((yield* ended).report).toMatchObject({ overran: false, fibers: [] })
-      // Told before its first step it never held anything.
+      // Interrupted before its first step, it never held anything.
       expect([[], ["+second", "-second"]]).toContainEqual(lines)
     }))
 
-  it.effect("Shutdown-6, Shutdown-7: what ignores its interruption is left behind, and told of", () =>
+  it.effect("Shutdown-6, Shutdown-7: a fiber that ignores its interruption is left behind and reported", () =>
     Effect.gen(function*() {
       const program = Effect.as(
         Effect.forkDaemon(Effect.uninterruptible(Effect.never)),
@@ -738,7 +738,7 @@ describe("Shutdown.run", () => {
       expect(report.overran).toBe(true)
     }))
 
-  it.effect("Shutdown-7: what fails in a fiber that was left behind is told", () =>
+  it.effect("Shutdown-7: the failure of a fiber left behind is reported", () =>
     Effect.gen(function*() {
       const daemon = Effect.acquireUseRelease(
         Effect.void,
@@ -785,7 +785,7 @@ describe("Shutdown.run", () => {
       }))
       const shutdown = Shutdown.unsafeMake()
       const fiber = yield* Effect.fork(
-        // A history too short for what is good: what is not must still be told.
+        // The history is too short for all releases: the failed ones must still be reported.
         Effect.provide(shutdown.run(program), Ledger.layer({ history: 2, sites: "first" }))
       )
       yield* settle
@@ -812,12 +812,12 @@ describe("Shutdown.run", () => {
       expect(broken!.cause).toContain("stuck")
       expect(hung!.site).toContain("Shutdown.test.ts")
       expect(kept!.cause).toContain("its share of what the shutdown had left")
-      // The daemon, for what its release came to; not the release that it waited for.
+      // The daemon, for the failure of its release; not the release that it waited for.
       expect(report.fibers.map(({ state }) => state)).toEqual(["failed"])
       expect(pretty(exit)).toContain("stuck")
     }))
 
-  it.effect("whoever interrupts the run asks for the end and waits for it", () =>
+  it.effect("an interruption of the run asks for the end and waits for it", () =>
     Effect.gen(function*() {
       const { lines, held } = journal()
       const program = Effect.scoped(
@@ -834,7 +834,7 @@ describe("Shutdown.run", () => {
       expect(shutdown.unsafePhase()).toBe("exited")
     }))
 
-  it.effect("a request that comes before the program is not lost; a second program is a defect", () =>
+  it.effect("a request before the program starts is not lost; a second program is a defect", () =>
     Effect.gen(function*() {
       const shutdown = Shutdown.unsafeMake()
       yield* shutdown.request(why)
@@ -845,7 +845,7 @@ describe("Shutdown.run", () => {
       )
     }))
 
-  it.effect("a request that comes when the program has ended by itself changes its exit no more", () =>
+  it.effect("a request after the program has ended by itself does not change its exit", () =>
     Effect.gen(function*() {
       const { lines, held } = journal()
       const daemon = Managed.use(held("daemon", Effect.sleep("2 seconds")), () => Effect.never)
@@ -861,8 +861,8 @@ describe("Shutdown.run", () => {
     }))
 })
 
-describe("Shutdown.run inside of another", () => {
-  /** `body` in a run of its own, in a scope of the outer that holds "db". */
+describe("a nested Shutdown.run", () => {
+  /** `body` in a nested run, in a scope of the outer program that holds "db". */
   const inside = <A, E>(
     held: (name: string) => Effect.Effect<unknown, never, Scope.Scope>,
     body: Effect.Effect<A, E>,
@@ -874,7 +874,7 @@ describe("Shutdown.run inside of another", () => {
       return yield* Effect.never
     }))
 
-  it.effect("Shutdown-8: it is asked for its end in the same step, for the same reason, and ends before the outer lets go", () =>
+  it.effect("Shutdown-8: it gets the request in the same step, with the same reason, and ends before the outer run releases", () =>
     Effect.gen(function*() {
       for (const depth of [1, 2]) {
         const { lines, held, say } = journal()
@@ -911,7 +911,7 @@ describe("Shutdown.run inside of another", () => {
       }
     }))
 
-  it.effect("Shutdown-8: it takes no longer than the outer's stopTimeout, and what it cut is the outer's too", () =>
+  it.effect("Shutdown-8: it ends within the outer stopTimeout, and its unfinished work is in the outer report", () =>
     Effect.gen(function*() {
       const { lines, held, say } = journal()
       const body = Effect.scoped(Effect.gen(function*() {
@@ -952,7 +952,7 @@ describe("Shutdown.run inside of another", () => {
       expect(report.hooks.map(({ state }) => state)).toEqual(["abandoned"])
     }))
 
-  it.effect("Shutdown-8: what it abandoned, left or saw fail stands in the outer's report, whatever its ledger", () =>
+  it.effect("Shutdown-8: the outer report has its failures, abandoned releases and fibers, whichever ledger it has", () =>
     Effect.gen(function*() {
       for (const own of [true, false]) {
         const { held } = journal()
@@ -985,7 +985,7 @@ describe("Shutdown.run inside of another", () => {
       }
     }))
 
-  it.effect("Shutdown-8: one that ended before is nobody else's; one that begins after the request is asked at once", () =>
+  it.effect("Shutdown-8: one that ended before the request is not in the report; one that begins after it gets it at once", () =>
     Effect.gen(function*() {
       const { lines, say } = journal()
       const failing = Effect.zipRight(Shutdown.onDrain(Effect.fail("no")), Shutdown.request(why))
@@ -1006,7 +1006,7 @@ describe("Shutdown.run inside of another", () => {
       expect((yield* ended).report).toMatchObject({ hooks: [], fibers: [], overran: false })
     }))
 
-  it.effect("Shutdown-8: one in a fiber that was left behind has its time too", () =>
+  it.effect("Shutdown-8: one in a fiber left behind has its time, too", () =>
     Effect.gen(function*() {
       const { lines, held } = journal()
       const slow = Effect.scoped(
@@ -1021,7 +1021,7 @@ describe("Shutdown.run inside of another", () => {
       expect(report).toMatchObject({ took: 3000, overran: false, fibers: [] })
     }))
 
-  it.effect("Shutdown-8: of each ledger it is told once, whoever of the runs sees it", () =>
+  it.effect("Shutdown-8: the report counts each ledger once, however many runs use it", () =>
     Effect.gen(function*() {
       const broken = Managed.make({
         name: "broken",
@@ -1058,7 +1058,7 @@ describe("Shutdown.run inside of another", () => {
       }
     }))
 
-  it.effect("Shutdown-8: what it went on without is stopping's, not that of the phase the outer is in", () =>
+  it.effect("Shutdown-8: its unfinished work counts in the outer stopping phase, in whichever phase the outer run is", () =>
     Effect.gen(function*() {
       const inner = Shutdown.run(Shutdown.inFlight(Effect.never), { stopTimeout: "1 second" })
       const ended: Array<unknown> = []
@@ -1111,7 +1111,7 @@ describe("Shutdown.run inside of another", () => {
       expect(report.children).toHaveLength(3)
     }))
 
-  it.effect("Shutdown-8: one in a release, or masked, is not asked for its end: begun before the request or after", () =>
+  it.effect("Shutdown-8: one in a release, or masked, gets no request, whether it began before or after it", () =>
     Effect.gen(function*() {
       const { lines, held, say } = journal()
       const flush = Shutdown.run(Effect.delay(say("flushed"), "2 seconds"))

@@ -1,6 +1,6 @@
 /**
- * One row of the process table: a program as a real child process on one of two runners, what was sent to it and when, and
- * what could be seen of it from outside.
+ * One row of the process table: a program as a real child process on one of two runners, the signals it got and when, and how
+ * it ended as seen from outside.
  */
 import { type ChildProcess, spawn, spawnSync } from "node:child_process"
 import * as fs from "node:fs"
@@ -17,7 +17,7 @@ export interface Row {
   readonly title: string
   /** A key of support/programs/table.mjs. */
   readonly program: string
-  /** What is sent, at how many ms after `ready`. */
+  /** The signals, each at so many ms after `ready`. */
   readonly signals?: ReadonlyArray<readonly [atMs: number, signal: NodeJS.Signals]> | undefined
   /**
    * Under a pty. `sh`, `bash`: run by `npm start` with that `script-shell`, and Ctrl-C is typed at `ready`; the terminal signals the
@@ -40,15 +40,15 @@ export interface Seen {
   readonly released: ReadonlyArray<string>
   /** Work that the program says is whole. */
   readonly done: ReadonlyArray<string>
-  /** Resources that the output speaks of by name, beside the lines by which the program reports. */
+  /** Resources that the output names, outside of the lines by which the program reports. */
   readonly named: ReadonlyArray<string>
-  /** What the child said beside those lines. */
-  readonly told: string
+  /** The other lines of the child. */
+  readonly printed: string
 }
 
-/** A child that has not ended so long after `ready` is killed. A cap, not a measure. */
+/** Milliseconds after `ready` at which a child is killed. */
 export const budget = 8000
-/** To start at all, on a machine that is busy. */
+/** Milliseconds to start, on a busy machine. */
 const startCap = 30_000
 
 export const table = fileURLToPath(new URL("./programs/table.mjs", import.meta.url))
@@ -143,14 +143,14 @@ const read = (log: string, out: string, err: string): Omit<Seen, "end" | "took">
       return found === mark ? [resource!] : []
     })
   const asked = reported("?")
-  const told = [...linesOf(out), ...linesOf(err)].filter((line) => !isReport(line)).join("\n")
+  const printed = [...linesOf(out), ...linesOf(err)].filter((line) => !isReport(line)).join("\n")
     .trim()
   return {
     asked,
     released: reported("-"),
     done: reported("="),
-    named: asked.filter((resource) => new RegExp(`(?<![\\w-])${resource}(?![\\w-])`).test(told)),
-    told
+    named: asked.filter((resource) => new RegExp(`(?<![\\w-])${resource}(?![\\w-])`).test(printed)),
+    printed
   }
 }
 
@@ -160,7 +160,7 @@ const isUnderNpm = ({ terminal }: Row): boolean => terminal === "sh" || terminal
 const codeSaid = (log: string): number | undefined =>
   linesOf(log).filter((line) => ownCode.test(line)).map((line) => Number(line.slice(5)))[0]
 
-/** Runs one side of a row, to its end or to the cap. */
+/** Runs one side of a row, to its end or until it is killed. */
 export const runRow = (row: Row, runner: Runner): Promise<Seen> =>
   new Promise((resolve, reject) => {
     const folder = fs.mkdtempSync(path.join(os.tmpdir(), "hf-"))
@@ -217,7 +217,7 @@ const cells = ({ asked, done, end, named, released, took }: Seen): ReadonlyArray
 export const format = (
   rows: ReadonlyArray<{ readonly title: string; readonly ours: Seen; readonly raw: Seen }>
 ): string => {
-  const head = ["end", "took", "let go", "named", "lost"]
+  const head = ["end", "took", "released", "named", "lost"]
   const grid = [
     ["", "Main.run", "", "", "", "", "runMain", "", "", "", ""],
     ["program + what is sent (ms after ready)", ...head, ...head],

@@ -23,7 +23,7 @@ export const mutants: ReadonlyArray<Mutant> = [
     "Main/signals.ts",
     "    } else if (!isFirst && forceOn.includes(signal)) {",
     "    } else if (!isFirst) {",
-    "Main-1: a later SIGTERM or SIGHUP"
+    "Main-1: a later SIGTERM or SIGHUP changes nothing, unless it is in `forceOn`"
   ),
   mutant(
     "the code after a signal is 0",
@@ -37,7 +37,7 @@ export const mutants: ReadonlyArray<Mutant> = [
     "Main.ts",
     "    if (!overran || phase === \"releasing\") return\n",
     "    if (true) return\n",
-    "Main-2, Main-3: hooks run in their phases"
+    "Main-2, Main-3: hooks run in their phases; one that fails or hangs is reported"
   ),
   mutant(
     "a release that is only reported leaves the code 0",
@@ -51,14 +51,14 @@ export const mutants: ReadonlyArray<Mutant> = [
     "Main/output.ts",
     "  } catch {\n    return errorText(error)\n  }",
     "  } finally {}",
-    "Main-3: an error that cannot be printed"
+    "Main-3: an error that cannot be shown hides nothing else"
   ),
   mutant(
     "a process.exit of the program's own is not reported",
     "Main.ts",
     "    output.text(`process.exit(${code}) was called in phase ${shutdown.unsafePhase()}.`)\n",
     "",
-    "Main-3: a `process.exit`"
+    "Main-3: a `process.exit` of the program's own is printed with the holders; after a request it is no success"
   ),
   mutant(
     "the error of a request is printed twice",
@@ -100,21 +100,21 @@ export const mutants: ReadonlyArray<Mutant> = [
     "Main.ts",
     "    const fallback = hasStray ? 1 : defaultCode(exit, report)",
     "    const fallback = defaultCode(exit, report)",
-    "Main-4: a stray throw while letting go"
+    "Main-4: a stray throw while releasing makes the code 1, and the slow release still ends"
   ),
   mutant(
     "lost output leaves the code 0",
     "Main.ts",
     "    const exitCode = asked === 0 && isOutputLost ? 1 : asked",
     "    const exitCode = asked",
-    "Main-5: output that is lost"
+    "Main-5: output lost to a full disk is reported once and makes the code 1; the program continues"
   ),
   mutant(
     "a dump prints every fiber",
     "Main.ts",
     "[\"Fibers:\", ...capped(lines)]",
     "[\"Fibers:\", ...lines]",
-    "Main-6: of many fibers"
+    "Main-6: of many fibers only the first are printed"
   ),
   mutant(
     "a handle that the program forgot keeps the process",

@@ -16,28 +16,28 @@ export const mutants: ReadonlyArray<Mutant> = [
     "Shutdown/run.ts",
     "    if (this.#reason !== undefined) return false\n",
     "",
-    "Shutdown-1: the first request wins"
+    "Shutdown-1: the first request wins and wakes all waiters"
   ),
   mutant(
     "a mark stays after its work has ended",
     "Shutdown/marks.ts",
     "          among.delete(mark)\n",
     "",
-    "Shutdown-2: a draining region is counted"
+    "Shutdown-2: drainers are counted exactly, however they end"
   ),
   mutant(
     "stopping does not wait for what is in flight",
     "Shutdown/run.ts",
     "      inFlight.size === 0 && drains",
     "      drains",
-    "Shutdown-2: stopping waits for what is in flight"
+    "Shutdown-2: stopping waits for marked work, and for no other"
   ),
   mutant(
     "a program that drains is interrupted when its last mark ends",
     "Shutdown/run.ts",
     "      && (!this.#marks.endsByItself || main.exit !== undefined)\n",
     "",
-    "Shutdown-2: a program that drains ends by itself"
+    "Shutdown-2: a program that drains in any fiber ends by itself, also after the marked work"
   ),
   mutant(
     "readiness goes only after waiters were notified",
@@ -51,28 +51,28 @@ export const mutants: ReadonlyArray<Mutant> = [
     "Shutdown/run.ts",
     "Math.min(bounds.workEndsBy, this.#waits.now() + this.#millis.stopTimeout)",
     "bounds.workEndsBy",
-    "Shutdown-4: every phase ends by its bound"
+    "Shutdown-4: each phase ends by its bound, even if everything in it hangs"
   ),
   mutant(
     "draining leaves stopping no time",
     "Shutdown/phases.ts",
     "work - Math.min(stopTimeout, work / 3)",
     "work",
-    "Shutdown-4: `total` caps all"
+    "Shutdown-4: `total` bounds all phases, and the earlier ones leave the releases their time"
   ),
   mutant(
     "a release may take all that is left",
     "Shutdown/run.ts",
     "      this.#budget.begin({ by, now: () => this.#waits.now() })\n",
     "",
-    "Shutdown-4: a release takes no more than its share"
+    "Shutdown-4: a release takes at most its share of the time left, and those after it still run"
   ),
   mutant(
     "the budget of the releases never ends",
     "Shutdown/run.ts",
     "          this.#budget.end()\n",
     "",
-    "Shutdown-4: after the end nothing is bounded"
+    "Shutdown-4: a release after the end has its own deadline only"
   ),
   mutant(
     "the scope of a hook that runs does not wait for it",
@@ -86,35 +86,35 @@ export const mutants: ReadonlyArray<Mutant> = [
     "Shutdown/marks.ts",
     "          if (!this.#isDue(hook)) this.#registered.delete(hook)\n",
     "",
-    "Shutdown-5: hooks run once"
+    "Shutdown-5: hooks run once, concurrently, in their phase; failures are reported with their lines"
   ),
   mutant(
     "work that overran is not interrupted before the main fiber",
     "Shutdown/run.ts",
     "        overran.add([...marked, ...this.#hooks.fibers].filter(isWork))\n",
     "",
-    "Shutdown-6: what overran is interrupted"
+    "Shutdown-6: work that overran is interrupted and ends before the main fiber releases what it uses"
   ),
   mutant(
     "fibers are waited for and not interrupted",
     "Shutdown/fibers.ts",
     "      if (!Deadline.isBounded(fiber)) fiber.unsafeInterruptAsFork(this.#by)\n",
     "",
-    "Shutdown-6: what a program leaves behind"
+    "Shutdown-6: fibers left behind release what they hold, however the program ends"
   ),
   mutant(
     "a release under way is interrupted",
     "Shutdown/fibers.ts",
     "      if (!Deadline.isBounded(fiber)) fiber.unsafeInterruptAsFork(this.#by)\n",
     "      fiber.unsafeInterruptAsFork(this.#by)\n",
-    "Shutdown-6: a release that is marked"
+    "Shutdown-6: a marked release is not interrupted"
   ),
   mutant(
     "the fibers of others are interrupted, too",
     "Shutdown/run.ts",
     "        && (options.fibers === \"all\" || this.#isAround(fiber))\n",
     "",
-    "Shutdown-6: somebody else's fiber that is marked"
+    "Shutdown-6: a marked fiber of another program is waited for, not interrupted"
   ),
   mutant(
     "a failed release that leaves the history of the ledger is forgotten",
@@ -128,27 +128,27 @@ export const mutants: ReadonlyArray<Mutant> = [
     "Shutdown/fibers.ts",
     "this.#failed.set(fiber, exit.cause)",
     "void 0",
-    "Shutdown-7: what fails in a fiber"
+    "Shutdown-7: the failure of a fiber left behind is reported"
   ),
   mutant(
     "a request is not passed to nested runs",
     "Shutdown/run.ts",
     "    for (const child of this.#children) if (!child.#isShielded) child.unsafeRequest(reason)\n",
     "",
-    "Shutdown-8: it is asked for its end in the same step"
+    "Shutdown-8: it gets the request in the same step, with the same reason, and ends before the outer run releases"
   ),
   mutant(
     "a request is passed to a run in a release",
     "Shutdown/run.ts",
     "this.#isShielded = !RuntimeFlags.interruptible(runtimeFlags) || Deadline.isWork(caller)",
     "this.#isShielded = false",
-    "Shutdown-8: one in a release, or masked"
+    "Shutdown-8: one in a release, or masked, gets no request, whether it began before or after it"
   ),
   mutant(
     "one ledger of two runs is counted twice",
     "Shutdown/report.ts",
     "const read = earliest(all).map",
     "const read = all.map",
-    "Shutdown-8: of each ledger it is told once"
+    "Shutdown-8: the report counts each ledger once, however many runs use it"
   )
 ]

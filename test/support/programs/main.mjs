@@ -17,12 +17,12 @@ const held = (name, release = Effect.void, options = {}) =>
   })
 const ready = Effect.sync(() => say("ready"))
 const waiting = Effect.zipRight(ready, Effect.never)
-// Without a pause: nothing else of the process runs, and no signal is looked at.
+// Synchronous: nothing else of the process runs, and no signal is handled.
 const computing = (millis) =>
   Effect.sync(() => {
     for (const until = performance.now() + millis; performance.now() < until;);
   })
-/** An error that is its own cause: what prints causes never ends with it. */
+/** An error that is its own cause: a printer of causes never ends. */
 const circular = (message) => {
   const error = new Error(message)
   error.cause = error
@@ -60,7 +60,7 @@ const programs = {
     held("a"),
     Effect.zipRight(Effect.sync(() => void Promise.reject(new Error("unheard"))), Effect.never)
   )),
-  // The daemon waits for what keeps no process alive.
+  // The daemon waits for something that does not keep the process alive.
   daemon: Effect.scoped(Effect.gen(function*() {
     yield* held("a")
     yield* Effect.forkDaemon(Managed.use(held("daemon", Effect.sleep("50 millis")), () => Effect.never))
@@ -129,7 +129,7 @@ const programs = {
     for (let n = 0; n < 60; n++) yield* quiet(`own ${n}`)
     yield* Managed.make({ name: "culprit", acquire: waiting, release: () => Effect.void })
   })),
-  // As a server calls back: by no runtime of the program.
+  // As the callback of a server: on the default runtime.
   callback: Effect.scoped(Effect.gen(function*() {
     yield* held("a")
     const answer = Effect.delay(
@@ -142,7 +142,7 @@ const programs = {
     }, 10)
     yield* Effect.never
   })),
-  // Two fibers that record what locks record: each holds what the other waits for.
+  // Two fibers with the entries that locks record: each holds the lock that the other waits for.
   deadlock: Effect.gen(function*() {
     const ledger = yield* Ledger.Ledger
     const holds = new Map()
@@ -196,7 +196,7 @@ const programs = {
     }
     fs.writeFileSync(process.argv[3], "whole")
   })),
-  // Lets go at the next SIGHUP.
+  // Releases at the next SIGHUP.
   untilHup: Effect.scoped(Effect.zipRight(
     held("slow", Effect.async((resume) => void process.once("SIGHUP", () => resume(Effect.void)))),
     waiting
@@ -217,7 +217,7 @@ const programs = {
     setTimeout(() => { throw new Error("late stray") }, 100)
   }),
   printRejects: Effect.scoped(Effect.zipRight(held("a"), waiting)),
-  // The release that computes comes first.
+  // The synchronous release comes first.
   computes: Effect.scoped(Effect.gen(function*() {
     yield* held("slow", Effect.sleep(process.argv[3] === "patient" ? "10 seconds" : "50 millis"), { releaseDeadline: Infinity })
     yield* held("index", computing(700))
@@ -234,7 +234,7 @@ const programs = {
     Effect.fail(Object.defineProperty(new Error("hidden"), "message", { get: () => { throw new Error("no message") } }))
   )),
   isPrintedThrows: withA(Effect.fail(new Error("no luck"))),
-  // As if the shutdown were broken.
+  // A broken shutdown.
   brokenShutdown: Effect.scoped(Effect.gen(function*() {
     yield* held("hung", Effect.never, { releaseDeadline: "300 millis" })
     const shutdown = yield* Shutdown.Shutdown

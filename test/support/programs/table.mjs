@@ -7,7 +7,7 @@ import * as Effect from "effect/Effect"
 import * as fs from "node:fs"
 import * as http from "node:http"
 
-// The log gets the lines too: a terminal may go.
+// The log gets the lines too: a terminal may close.
 const [, , runner, name, log] = process.argv
 const isOurs = runner === "holdfast"
 // Each side loads what it needs, as its own program would.
@@ -27,7 +27,7 @@ const say = (line) => {
 const ready = Effect.zipRight(Effect.sleep("1 millis"), Effect.sync(() => say("ready")))
 const waiting = Effect.zipRight(ready, Effect.never)
 
-/** A resource that says what becomes of it. */
+/** A resource that reports its acquire and release. */
 const held = (resource, release = Effect.void, open = Effect.void, releaseDeadline = "1 second") => {
   const acquire = Effect.suspend(() => {
     say(`?${resource}`)
@@ -50,12 +50,12 @@ const later = (f) => Effect.sync(() => void setTimeout(f, 10))
 const throwLater = later(() => {
   throw new Error("a stray throw")
 })
-// What has no text, such as what `import()` or `querystring` give.
+// An object without a prototype, such as `import()` or `querystring` gives.
 const throwOddLater = later(() => {
   throw Object.create(null)
 })
 const rejectLater = later(() => void Promise.reject(new Error("an unheard rejection")))
-/** Work in flight that says when it is whole. Raw has nothing to mark it with. */
+/** Work in flight that reports its end. Raw has no mark for it. */
 const draining = (rest) => {
   const work = inside(
     held("batch-job"),
@@ -63,7 +63,7 @@ const draining = (rest) => {
   )
   return isOurs ? Shutdown.drains(work) : work
 }
-/** A daemon that holds a socket, once it does; it waits for what keeps no process alive (a queue, a message). */
+/** A daemon that holds a socket. It waits for something that does not keep the process alive (a queue, a message). */
 const daemon = (release) => Effect.flatMap(Deferred.make(), (isHeld) =>
   Effect.zipRight(
     Effect.forkDaemon(Effect.scoped(Effect.zipRight(
@@ -72,7 +72,7 @@ const daemon = (release) => Effect.flatMap(Deferred.make(), (isHeld) =>
     ))),
     Deferred.await(isHeld)
   ))
-/** A server whose only client never lets go of its event stream. */
+/** A server whose only client never closes its event stream. */
 const server = held(
   "http-server",
   (listening) => Effect.async((resume) => void listening.close(() => resume(Effect.void))),
@@ -89,7 +89,7 @@ const openStream = (listening) =>
     http.get({ host: "127.0.0.1", port: listening.address().port }, (response) =>
       response.once("data", () => resume(Effect.void)))
   })
-// It cannot wait, so nothing else of the process runs meanwhile.
+// Synchronous: nothing else of the process runs meanwhile.
 const computing = Effect.sync(() => {
   for (const until = Date.now() + 700; Date.now() < until;);
 })
@@ -133,7 +133,7 @@ const programs = {
   })),
   drains: draining(Effect.sleep("700 millis")),
   drainsTooLong: draining(Effect.never),
-  // What goes wrong while another end is under way.
+  // Failures during another end.
   strayInRelease: inside(held("slow-upload", Effect.zipRight(throwLater, Effect.sleep("500 millis")))),
   hungDaemon: inside(daemon(Effect.never), ready),
   eventStream: Effect.scoped(Effect.zipRight(
