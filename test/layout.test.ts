@@ -17,6 +17,7 @@ const cores = [
   "Semaphore",
   "Mutex",
   "RwLock",
+  "RateLimiter",
   "Shared",
   "Pool",
   "Lock",

@@ -20,8 +20,9 @@ import { mutants as Lock } from "./mutants/byTests/Lock.ts"
 import { mutants as Main } from "./mutants/byTests/Main.ts"
 import { type Mutant } from "./mutants/byTests/mutant.ts"
 import { mutants as Shutdown } from "./mutants/byTests/Shutdown.ts"
+import { mutants as Waits } from "./mutants/byTests/Waits.ts"
 
-const rows = { Batch, Lock, Main, Shutdown }
+const rows = { Batch, Lock, Main, Shutdown, Waits }
 
 const root = path.join(import.meta.dirname, "..")
 const exec = promisify(execFile)

@@ -73,6 +73,8 @@ export abstract class Line<E, T> extends Handle implements Hold.Thing {
   abstract readonly module: string
   abstract kindOf(need: number): string
   abstract recorder(): Hold.Recorder | undefined
+  /** Whether a waiter may be served without anything that comes back. */
+  readonly isTimed: boolean = false
   /** The fiber that asks, if the thing remembers its holders. */
   asker(): AnyFiber | undefined {
     return undefined
@@ -187,7 +189,7 @@ export const wait = <E, T>(
     }
   )
   // It may stand before those for whom too little was free.
-  if (priority !== 0) line.serve()
+  if (priority !== 0 || line.isTimed) line.serve()
   const fiber = currentFiber()
   return fiber === undefined
     ? waiting
@@ -210,6 +212,20 @@ export const takeInMask = <A, E, R, E2, T>(
     hold?.granted()
     return inside(hold)
   }
+  return waitInMask(line, need, asker, owner, restore, site, options, inside)
+}
+
+/** The rest of `takeInMask`, when nothing was free. */
+const waitInMask = <A, E, R, E2, T>(
+  line: Line<E2, T>,
+  need: number,
+  asker: AnyFiber | undefined,
+  owner: AnyFiber | undefined,
+  restore: Restore,
+  site: Hold.Site | undefined,
+  options: WaitOptions | undefined,
+  inside: (hold: Hold.Hold | undefined) => Effect.Effect<A, E, R>
+): Effect.Effect<A, E | E2 | T, R> => {
   const refusal = line.refusal(need, asker)
   if (refusal !== undefined) return refusal
   const hold = record(line, need, site)
@@ -236,7 +252,13 @@ export const use = <A, E, R, E2, T>(
   Effect.uninterruptibleMask((restore) => {
     const line = source.line()
     const asker = line.asker()
-    return takeInMask(
+    // As `takeInMask` does, without a closure: this is the hot path.
+    if (line.tryTake(need, asker)) {
+      const hold = record(line, need, site)
+      hold?.granted()
+      return Handover.useInMask(effect, restore, line.ending(need, asker, hold))
+    }
+    return waitInMask(
       line,
       need,
       asker,

@@ -176,7 +176,7 @@ export const mutants: ReadonlyArray<Mutant> = [
     withoutMask(
       `the bracket of ${subject} without its mask`,
       "internal/line.ts",
-      "(restore) => {\n    const line = source.line()\n    const asker = line.asker()\n    return takeInMask(",
+      "(restore) => {\n    const line = source.line()\n    const asker = line.asker()\n    // As",
       subject
     ),
     mutant(

@@ -6,6 +6,7 @@ import { Clock, Deferred, Effect, Fiber, Request, RequestResolver, type Scope } 
 import { Batch, Ledger, Lock, Managed, Parallel, Semaphore } from "holdfast"
 import * as Mutex from "holdfast/Mutex"
 import * as Pool from "holdfast/Pool"
+import * as RateLimiter from "holdfast/RateLimiter"
 import * as RwLock from "holdfast/RwLock"
 import * as Shared from "holdfast/Shared"
 import { Explore, type Probe } from "holdfast/Testing"
@@ -386,6 +387,22 @@ export const ours: ReadonlyArray<Own> = [
     Semaphore.makeKeyed<string>(1),
     (semaphore, body) => Semaphore.withPermitsKey(body, semaphore, "a", 1),
     { invariant: (semaphore) => Effect.runSync(Semaphore.size(semaphore)) === 0 }
+  ),
+  ...contended(
+    "RateLimiter.withLimit",
+    RateLimiter.make({ limit: 1, interval: "3 millis" }),
+    (limiter, body) => RateLimiter.withLimit(body, limiter),
+    { invariant: (limiter) => Effect.runSync(RateLimiter.stats(limiter)).waiting === 0 }
+  ),
+  ...contended(
+    "RateLimiter.withLimit, bounded",
+    RateLimiter.make({ limit: 1, interval: "5 millis" }),
+    (limiter, body) =>
+      both(
+        Effect.exit(RateLimiter.withLimit(turn, limiter, { acquireTimeout: "3 millis" })),
+        RateLimiter.withLimit(body, limiter)
+      ),
+    { invariant: (limiter) => Effect.runSync(RateLimiter.stats(limiter)).waiting === 0 }
   ),
   ...contended(
     "Semaphore.tryWithPermits",
