@@ -212,24 +212,24 @@ describe("waitQueue", () => {
               fibers.push(
                 yield* Effect.fork(Effect.uninterruptibleMask((restore) =>
                   Effect.map(
-                    WaitQueue.waitInMask(queue, 1, restore, () => {}, undefined, { priority }),
+                    WaitQueue.waitInMask(queue, id, restore, () => {}, undefined, { priority }),
                     () => served.push(id)
                   )
                 ))
               )
               model.push({ id, priority })
               model = model.toSorted((a, b) => b.priority - a.priority || a.id - b.id)
-            } else if (model.some(({ id }) => id === event.leave)) {
-              yield* Fiber.interrupt(fibers[event.leave]!)
-              model = model.filter(({ id }) => id !== event.leave)
+            } else if (model.length > 0) {
+              const [left] = model.splice(event.leave % model.length, 1)
+              yield* Fiber.interrupt(fibers[left!.id]!)
             }
             yield* settle
             const line: Array<number> = []
             for (let waiter = queue.head; waiter !== undefined; waiter = waiter.next) {
-              line.push(waiter.priority)
+              line.push(waiter.need)
               expect(waiter.next?.previous ?? waiter).toBe(waiter)
             }
-            expect(line).toEqual(model.map(({ priority }) => priority))
+            expect(line).toEqual(model.map(({ id }) => id))
             expect(served).toEqual(expected)
           }
           yield* Fiber.interruptAll(fibers)
