@@ -1,22 +1,21 @@
 /**
  * Batch: a job over a source, by a bounded number of workers that share whatever is acquired around it.
  *
- * DESIGN. A job is placement-free: how to process one item, how to commit it, its key, its retry. `run` is the engine: workers
- * (internal/workers.ts) pull items, settle each in one masked step, and the tally is kept where the settling happens, so a
- * report always adds up. `process` runs outside any transaction and may run more than once; `commit` runs inside the
- * checkpoint's transaction, so its effect and the item's done mark become true together.
+ * DESIGN. A job says how to process and commit one item, its key and its retry. `run` has workers (internal/workers.ts) that pull
+ * items. A worker takes an item and settles it, which counts it, in one masked step, so a report always adds up. `process` runs
+ * outside any transaction and may run more than once. `commit` runs inside the checkpoint's transaction, which marks the item done.
  *
  * INVARIANTS
  * - Batch-1 (L10) When `run` returns, by success, failure, interruption or drain, no item is running and the source is closed.
  * - Batch-2 `done + alreadyDone + skipped + failed + interrupted = taken`, in every report.
  * - Batch-3 At most `concurrency` items in flight; the source is pulled by free workers only, with no look-ahead.
- * - Batch-4 After a fatal failure or a drain request no item starts. A drain lets what runs finish for `grace`, then
- *   interrupts and awaits it.
+ * - Batch-4 After a fatal failure or a drain request no item starts. A drain lets running items finish for `grace`, then
+ *   interrupts and awaits them.
  * - Batch-5 An interruption is never counted as a failure of its item.
  * - Batch-6 With a `key`, a key that comes twice in one run is one item.
  *
  * COST about 2 µs per item over the item itself; memory is O(concurrency), plus the keys if there is a `key`.
- * NOT DONE here yet: skip limits, dead letters, rates, adaptive concurrency, ordered output, crash counts, Stream sources.
+ * NOT DONE skip limits, dead letters, rates, adaptive concurrency, ordered output, crash counts, Stream sources.
  * SOURCES Spring Batch (chunk and job repository in one transaction), River's JobCompleteTx, p-map's pull.
  * TO ADD a checkpoint backend: implement `Checkpoint` as Batch/Postgres.ts does.
  *
@@ -200,14 +199,14 @@ export type Verdict = "fail" | "collect" | "skip"
 export interface Options<Item, A, E, R, E2 = E, R2 = R, E3 = E, R3 = R> {
   /** Items in flight at the most. Default 16. */
   readonly concurrency?: number | undefined
-  /** `"fail"` (default) ends the run, `"collect"` counts the item as failed and goes on, `"skip"` as skipped. A defect always
+  /** `"fail"` (default) ends the run, `"collect"` counts the item as failed and continues, `"skip"` as skipped. A defect always
    * ends it, unless the function form says otherwise. */
   readonly onError?:
     | Verdict
     | ((cause: Cause.Cause<E>, item: Item) => Verdict)
     | undefined
   readonly checkpoint?: Checkpoint<E2, R2> | undefined
-  /** When `when` succeeds no further item is taken; what runs has `grace` (default 25 seconds) to finish. An interrupted
+  /** When `when` succeeds no further item is taken; items that run have `grace` (default 25 seconds) to finish. An interrupted
    * caller drains too, but sees no report. Under `Main.run`: `when: Shutdown.requested`, and `Shutdown.drains` around the run. */
   readonly drain?: {
     readonly when?: Effect.Effect<unknown, never, R> | undefined
@@ -302,7 +301,7 @@ const openAsync = <Item>(
     const result = answer?.result
     if (result === undefined) return undefined
     answer = undefined
-    // Until the result says otherwise: a source that throws has ended.
+    // A source that throws has ended.
     exhausted = true
     const next = result()
     if (next.done === true) return undefined
@@ -471,7 +470,7 @@ class Run<Item, A, E, E2, R> {
         while: () => this.hasWork(),
         body: () =>
           Effect.flatMap(restore(intake.ready), () => {
-            const taken = group.isCut ? undefined : intake.take()
+            const taken = group.stopped ? undefined : intake.take()
             return taken === undefined ? Effect.void : this.settle(taken, restore, this.begin)
           }),
         step: () => {}
@@ -571,13 +570,15 @@ const exitOf = <E, R>(
  * Runs a job over a source and reports.
  *
  * **Details** — `source` is any iterable or async iterable, endless ones too; a `Stream` by `Stream.toAsyncIterable`. A source
- *   that throws ends the run with a defect. Whatever is acquired around `run` is shared by all items and is released after the
- *   last of them has ended (Batch-1).
- * **Interruption** — No further item starts; with `drain`, what runs may finish for `grace`; then it is interrupted and
+ *   that throws ends the run with a defect. An item that an async source gives after the run has stopped counts as interrupted, and
+ *   `onSettled` sees it; a source that does not answer within 5 seconds is abandoned. All items share the resources acquired
+ *   around `run`, which are released after the last item has ended (Batch-1). Where the program has a tracer, each item has a
+ *   span `holdfast.batch.item`.
+ * **Interruption** — No further item starts; with `drain`, running items may finish for `grace`; then they are interrupted and
  *   awaited, and the interrupt is seen.
  * **Errors** — `BatchFailed` with the report and every concurrent failure. With `onError: "collect"` only defects and
- *   failures of `onSettled` end the run. What `process`, `commit`, the checkpoint and `onSettled` fail with and need is
- *   gathered, each may be of its own kind. A checkpoint without a `key`, or a concurrency below 1, is a `RangeError` defect.
+ *   failures of `onSettled` end the run. `process`, `commit`, the checkpoint and `onSettled` each have error and context types of
+ *   their own. A checkpoint without a `key`, or an invalid option, is a `RangeError` defect.
  * **Cost** — about 2 µs per item.
  *
  * **Example** (collect what fails)

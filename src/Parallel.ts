@@ -3,7 +3,7 @@
  *
  * DESIGN. Workers that pull from one iterator (internal/workers.ts), behind the types of Effect's own operators. Two defects of
  * those under a shared scope are absent: in effect 3.22.4 a bounded `forEach` returns, and its scope releases, while one sibling
- * still runs after a failure; and both can hang for ever when interrupted at an unlucky moment. With `batching` the items run in
+ * still runs after a failure; and both can hang when interrupted at an unlucky moment. With `batching` the items run in
  * rounds: an item that makes a request steps aside, and when no item runs, the requests are sent together and the items resume.
  *
  * INVARIANTS
@@ -13,7 +13,7 @@
  *   meanwhile is in the cause.
  * - Parallel-4 At most `concurrency` items are in flight, and the input is pulled only by a free worker: memory does not
  *   depend on its length (with `discard`).
- * - Parallel-5 A race is over when its losers have ended; what they failed with on the way out is kept.
+ * - Parallel-5 A race is over when its losers have ended; a defect of a loser that was interrupted fails the race.
  * - Parallel-6 Fibers that an item forks, what it leaves in FiberRefs, and its requests are treated as under Effect's operators.
  *
  * COST one fork per worker; per item about 0.4 µs over the item itself. `"unbounded"` forks once per item.
@@ -167,7 +167,7 @@ const runRound = <E, R>(
     })
   })
 
-/** Ends steps whose answers nobody waits for: each resumes interrupted, and its requests are completed, mostly by an interrupt. */
+/** Ends steps that will not be answered: each resumes interrupted, and its requests are completed, most of them by an interrupt. */
 const abandon = <E, R>(steps: ReadonlyArray<Step<E, R>>): Effect.Effect<void, E, R> => {
   const group = Workers.makeGroup<E>()
   Workers.cut(group)
@@ -175,7 +175,8 @@ const abandon = <E, R>(steps: ReadonlyArray<Step<E, R>>): Effect.Effect<void, E,
     RequestBlock.parallel,
     RequestBlock.empty
   )
-  // After the steps have seen their interrupt. Not sent, a request would stay pending in a cache, and hold up the next to make it.
+  // A request that is not sent stays pending in a request cache, and the next fiber that makes it waits. The yield lets the
+  // steps see their interrupt first.
   const complete = Effect.zipRight(Effect.yieldNow(), Effect.runRequestBlock(requests))
   return Effect.zipRight(
     Effect.forkDaemon(complete),
@@ -364,7 +365,7 @@ const runRace = <A, E, R>(
           won = { exit, fiber }
           Workers.finish(group)
         } else if (Exit.isFailure(exit)) {
-          // INVARIANT Parallel-5: of a loser that was interrupted, a defect is kept; a failure of its own is its right.
+          // INVARIANT Parallel-5: of a loser that was interrupted, only a defect counts.
           if (group.stopped) return failWithDefects(exit.cause)
           lost.push({ cause: exit.cause, index })
         }

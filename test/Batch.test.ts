@@ -22,7 +22,7 @@ const sum = (report: Batch.Report): number =>
 const range = (n: number): Array<number> => Array.from({ length: n }, (_, i) => i)
 
 describe("Batch", () => {
-  it.effect("what its items acquire stands under the name of the job", () =>
+  it.effect("the ledger shows the job as the owner of what its items acquire", () =>
     Effect.gen(function*() {
       const page = Managed.make({ name: "page", acquire: Effect.void, release: () => Effect.void })
       yield* Batch.run(
@@ -245,7 +245,7 @@ describe("Batch", () => {
       }
     }))
 
-  it.effect("Batch-4: an async source that never yields does not hold up a drain", () =>
+  it.effect("Batch-4: an async source that never yields does not delay a drain", () =>
     Effect.gen(function*() {
       const shutdown = Shutdown.unsafeMake()
       let asked = 0
@@ -547,7 +547,7 @@ describe("Batch", () => {
       }
     }))
 
-  it.effect("Batch-2: an interruption that nobody asked for is an item's own, or the run's failure, never the caller's", () =>
+  it.effect("Batch-2: an item that interrupts itself counts as interrupted, a hook that does fails the run; the caller is not interrupted", () =>
     Effect.gen(function*() {
       const job = { name: "quits", process: () => Effect.void }
       const taken = yield* Batch.run(job, [1, 2], { onTaken: () => Effect.interrupt })

@@ -21,7 +21,7 @@ class Item extends Context.Tag("Item")<Item, Effect.Effect<unknown>>() {}
 
 class Get extends Request.TaggedClass("Get")<string, never, { readonly id: number }> {}
 
-/** A resource that knows when somebody uses it after its release. */
+/** A resource that counts its uses after its release. */
 const guarded = () => {
   const state = { open: false, usedAfterRelease: 0, acquired: 0, released: 0 }
   const managed = Managed.make({
@@ -187,7 +187,7 @@ describe("Parallel", () => {
       expect(ended).toBe(3)
     }))
 
-  it.effect("an iterator that throws is not closed; one that cannot be closed is told beside the failure", () =>
+  it.effect("an iterator that throws is not closed; a failure to close it stands beside the item's", () =>
     Effect.gen(function*() {
       for (const concurrency of [1, 2]) {
         let closed = 0
@@ -338,7 +338,7 @@ describe("Parallel", () => {
       expect(ended).toBe(4)
     }))
 
-  it.effect("Parallel-5: fails with all causes when nobody wins; a defect of a loser is kept", () =>
+  it.effect("Parallel-5: fails with all causes when no effect succeeds; a defect of an interrupted loser fails the race", () =>
     Effect.gen(function*() {
       const failed = yield* Effect.exit(Parallel.raceAll([Effect.fail("a"), Effect.fail("b")]))
       expect(Exit.isFailure(failed) && Array.from(Cause.failures(failed.cause))).toEqual(["b", "a"])
@@ -364,10 +364,10 @@ describe("Parallel", () => {
       expect([1, "x"]).toContain(yield* race)
     }))
 
-  it.effect("Parallel-5: a race of nobody is refused, it does not wait for ever", () =>
+  it.effect("Parallel-5: a race of no effects dies at once", () =>
     Effect.gen(function*() {
-      const nobody: ReadonlyArray<Effect.Effect<void>> = []
-      const fiber = yield* Effect.fork(Parallel.raceAll(nobody))
+      const none: ReadonlyArray<Effect.Effect<void>> = []
+      const fiber = yield* Effect.fork(Parallel.raceAll(none))
       yield* Effect.repeatN(Effect.yieldNow(), 10)
       const exit = fiber.unsafePoll()
       yield* Fiber.interruptFork(fiber)

@@ -1,7 +1,7 @@
 /**
  * source: an iterable that several workers pull from, one item at a time.
  *
- * DESIGN. A pull is synchronous, so two workers never meet in it, and nothing is taken before somebody is free for it.
+ * DESIGN. A pull is synchronous: a free worker takes one item in one step, and no other worker runs meanwhile.
  *
  * INVARIANTS
  * - Source-1 No look-ahead: an item is taken from the iterator in the pull that hands it out.
@@ -22,13 +22,12 @@ export interface Source<out A> {
 
 export const make = <A>(items: Iterable<A>): Source<A> => {
   const iterator = items[Symbol.iterator]()
-  // Guarded by the single thread: every access is synchronous.
   let exhausted = false
   let index = 0
   return {
     pull: () => {
       if (exhausted) return undefined
-      // Unless it says otherwise: an iterator that throws has ended.
+      // An iterator that throws has ended.
       exhausted = true
       const next = iterator.next()
       if (next.done === true) return undefined

@@ -2,11 +2,11 @@ import { describe, expect, it } from "@effect/vitest"
 import { Cause, Effect, Exit, Fiber } from "effect"
 import * as Workers from "../../src/internal/workers.ts"
 
-/** Four workers that tell how many of them live, and end as `body` does. */
-const crewOf = (body: (index: number) => Effect.Effect<void, string>) => {
-  const crew = Workers.makeGroup<string>()
+/** Four workers that count how many of them live, and end as `body` does. */
+const groupOf = (body: (index: number) => Effect.Effect<void, string>) => {
+  const group = Workers.makeGroup<string>()
   const living = { now: 0 }
-  const run = Workers.run(crew, {
+  const run = Workers.run(group, {
     count: 4,
     worker: (index) =>
       Effect.acquireUseRelease(
@@ -15,11 +15,11 @@ const crewOf = (body: (index: number) => Effect.Effect<void, string>) => {
         () => Effect.zipRight(Effect.yieldNow(), Effect.sync(() => living.now--))
       )
   })
-  return { crew, living, run }
+  return { group, living, run }
 }
 
 describe("workers", () => {
-  it.effect("Workers-1: nobody is alive when it returns, however it ends", () =>
+  it.effect("Workers-1: no worker is alive when it returns, however it ends", () =>
     Effect.gen(function*() {
       const endings: Record<string, (index: number) => Effect.Effect<void, string>> = {
         success: () => Effect.yieldNow(),
@@ -28,16 +28,16 @@ describe("workers", () => {
         selfInterruption: (i) => i === 1 ? Effect.interrupt : Effect.never
       }
       for (const [how, body] of Object.entries(endings)) {
-        const { living, run } = crewOf(body)
+        const { living, run } = groupOf(body)
         const exit = yield* Effect.exit(run)
         expect([how, Exit.isSuccess(exit), living.now]).toEqual([how, how === "success", 0])
       }
     }))
 
-  it.effect("Workers-1 Workers-4: interrupted at every offset it returns, and nobody is alive", () =>
+  it.effect("Workers-1 Workers-4: interrupted at every offset it returns, and no worker is alive", () =>
     Effect.gen(function*() {
       for (let offset = 0; offset < 40; offset++) {
-        const { living, run } = crewOf(() => Effect.forever(Effect.yieldNow()))
+        const { living, run } = groupOf(() => Effect.forever(Effect.yieldNow()))
         const fiber = yield* Effect.fork(run)
         for (let i = 0; i < offset; i++) yield* Effect.yieldNow()
         const exit = yield* Fiber.interrupt(fiber)
@@ -48,13 +48,13 @@ describe("workers", () => {
   it.effect("Workers-2: the first failure sets `stopped` in the same step", () =>
     Effect.gen(function*() {
       const started: Array<number> = []
-      const crew = Workers.makeGroup<string>()
+      const group = Workers.makeGroup<string>()
       let next = 0
-      yield* Effect.exit(Workers.run(crew, {
+      yield* Effect.exit(Workers.run(group, {
         count: 3,
         worker: () =>
           Effect.whileLoop({
-            while: () => !crew.stopped,
+            while: () => !group.stopped,
             body: () => {
               started.push(next++)
               return next === 5 ? Effect.fail("stop") : Effect.yieldNow()
@@ -68,9 +68,9 @@ describe("workers", () => {
       expect(atFailure).toBeLessThanOrEqual(7)
     }))
 
-  it.effect("Workers-3: all failures of the moment are kept, our own interruptions are not", () =>
+  it.effect("Workers-3: the cause has all failures of the moment, and none of our own interruptions", () =>
     Effect.gen(function*() {
-      const { run } = crewOf((i) =>
+      const { run } = groupOf((i) =>
         i === 0
           ? Effect.fail("first")
           : i === 1
@@ -83,8 +83,8 @@ describe("workers", () => {
       expect(Array.from(Cause.defects(exit.cause))).toEqual(["on the way out"])
     }))
 
-  it("Workers-5: a crew of thousands that all fail is cut in linear time", async () => {
-    const crew = Workers.makeGroup<string>()
+  it("Workers-5: interrupting thousands of workers takes linear time", async () => {
+    const group = Workers.makeGroup<string>()
     let asked = 0
     const counted = (fiber: Fiber.RuntimeFiber<void, string>) => {
       const interrupt = fiber.unsafeInterruptAsFork.bind(fiber)
@@ -93,19 +93,19 @@ describe("workers", () => {
         interrupt(by)
       }
     }
-    const add = crew.fibers.add.bind(crew.fibers)
-    crew.fibers.add = (fiber) => {
+    const add = group.fibers.add.bind(group.fibers)
+    group.fibers.add = (fiber) => {
       counted(fiber)
       return add(fiber)
     }
-    await Effect.runPromiseExit(Workers.run(crew, {
+    await Effect.runPromiseExit(Workers.run(group, {
       count: 2000,
       worker: (i) => i === 1999 ? Effect.fail("one") : Effect.never
     }))
     expect(asked).toBeLessThanOrEqual(2000)
   })
 
-  it("Workers-5: whoever is forked just as another fails is cut too, at every budget of the scheduler", async () => {
+  it("Workers-5: a worker that is forked just as another fails is interrupted too, at every budget of the scheduler", async () => {
     for (let ops = 12; ops < 90; ops++) {
       for (let failing = 0; failing < 4; failing++) {
         const run = Workers.run(Workers.makeGroup<string>(), {
@@ -128,11 +128,11 @@ describe("workers", () => {
     }
   })
 
-  it.effect("forks no more once there is nothing left to do", () =>
+  it.effect("forks no worker once there is no work", () =>
     Effect.gen(function*() {
       let left = 3
-      const crew = Workers.makeGroup<never>()
-      yield* Workers.run(crew, {
+      const group = Workers.makeGroup<never>()
+      yield* Workers.run(group, {
         count: 1_000_000,
         hasWork: () => left > 0,
         worker: () =>
@@ -142,6 +142,6 @@ describe("workers", () => {
             step: () => {}
           })
       })
-      expect(crew.ended.length).toBeLessThan(10_000)
+      expect(group.ended.length).toBeLessThan(10_000)
     }))
 })
