@@ -239,8 +239,8 @@ const sourceCloseDeadline = Duration.seconds(5)
 
 /** A source that is pulled by several workers. */
 interface Intake<Item> {
-  /** Waits until `take` may give an item. May be interrupted without loss. */
-  readonly ready: Effect.Effect<void>
+  /** Waits until `take` may give an item. May be interrupted without loss. Absent where there is nothing to wait for. */
+  readonly ready: Effect.Effect<void> | undefined
   /** The next item, if it is there; run in the step that begins to settle it. */
   readonly take: () => Source.Taken<Item> | undefined
   /** Ends the source; gives the item that it gave in the meantime, and which no worker took. */
@@ -257,7 +257,7 @@ const openSource = <Item>(
   }
   const { close, isExhausted, pull } = Source.make(source as Iterable<Item>)
   return {
-    ready: Effect.void,
+    ready: undefined,
     take: pull,
     close: Effect.as(Effect.sync(close), undefined),
     isExhausted
@@ -464,15 +464,18 @@ class Run<Item, A, E, E2, R> {
 
   worker(): Effect.Effect<void, E | E2, R> {
     const { group, intake } = this
+    const settleNext = (restore: Restore) => {
+      const taken = group.stopped ? undefined : intake.take()
+      return taken === undefined ? Effect.void : this.settle(taken, restore, this.begin)
+    }
     // MASK: taking an item and settling it belong together, or the report would not add up; waiting and processing are restored.
     return Effect.uninterruptibleMask((restore) =>
       Effect.whileLoop({
         while: () => this.hasWork(),
         body: () =>
-          Effect.flatMap(restore(intake.ready), () => {
-            const taken = group.stopped ? undefined : intake.take()
-            return taken === undefined ? Effect.void : this.settle(taken, restore, this.begin)
-          }),
+          intake.ready === undefined
+            ? settleNext(restore)
+            : Effect.flatMap(restore(intake.ready), () => settleNext(restore)),
         step: () => {}
       })
     )
