@@ -162,6 +162,12 @@ const clientConfig = (options: Options, applicationName: string): Pg.ClientConfi
 const readSettings = (options: Options): Effect.Effect<Settings, InvalidUrl> =>
   Effect.suspend(() => {
     const applicationName = options.applicationName ?? "holdfast"
+    const max = options.max ?? 10
+    if (!Number.isSafeInteger(max) || max < 1) {
+      throw new RangeError(
+        `Postgres.make: \`max\` has to be a whole number, 1 or more; got ${max}.`
+      )
+    }
     const client = clientConfig(options, applicationName)
     const url = client.connectionString
     if (url !== undefined && !/^(postgres|postgresql):\/\//.test(url)) {
@@ -181,7 +187,7 @@ const readSettings = (options: Options): Effect.Effect<Settings, InvalidUrl> =>
       client,
       address: { host, port, user: user ?? "", database: database ?? user ?? "" },
       applicationName,
-      max: options.max ?? 10,
+      max,
       connectTimeout: Duration.decode(options.connectTimeout ?? "5 seconds"),
       acquireTimeout: Duration.decode(options.acquireTimeout ?? "30 seconds"),
       cancelTimeout: Duration.decode(options.cancelTimeout ?? "1 second"),
@@ -242,7 +248,7 @@ const makeService = (
  * **Interruption** — Opening: the connection under way is cut. Waiting for a session: leaves the line. A statement: cancelled
  *   on the server, or its session is closed (Postgres-1). A transaction: rolled back; a COMMIT under way gets its grace.
  *   Holding: closing drains, cancels and cuts (Postgres-7).
- * **Errors** — `InvalidUrl` before anything is opened; `PostgresUnavailable` if the first session fails. Statements fail with
+ * **Errors** — a `max` that is no positive whole number is a defect. `InvalidUrl` before anything is opened; `PostgresUnavailable` if the first session fails. Statements fail with
  *   `SqlError`: ask `sqlState`, `causeOf`, `isConnectionLost` what it was.
  * **Cost** — see the head of this file.
  *

@@ -1,6 +1,6 @@
 import { SqlClient } from "@effect/sql"
 import { describe, expect, it } from "@effect/vitest"
-import { Chunk, Deferred, Effect, Exit, Fiber, Option, Redacted, Stream } from "effect"
+import { Cause, Chunk, Deferred, Effect, Exit, Fiber, Option, Redacted, Stream } from "effect"
 import { Ledger } from "holdfast"
 import * as Postgres from "holdfast/Postgres"
 import * as Embedded from "holdfast/Postgres/Embedded"
@@ -616,6 +616,16 @@ describe("Postgres: opening and closing", () => {
         code: "ENOENT"
       })
     }).pipe(Effect.scoped))
+
+  it.effect("a `max` that is no positive whole number is a defect that says what to write", () =>
+    Effect.gen(function*() {
+      for (const max of [0, -1, 1.5, Number.NaN]) {
+        const exit = yield* Effect.exit(Effect.scoped(Postgres.make({ max })))
+        expect(Exit.isFailure(exit) && Cause.squash(exit.cause)).toEqual(
+          new RangeError(`Postgres.make: \`max\` has to be a whole number, 1 or more; got ${max}.`)
+        )
+      }
+    }))
 
   it.live("a server that accepts and never answers is typed by connectTimeout", () =>
     Effect.gen(function*() {

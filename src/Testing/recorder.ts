@@ -17,6 +17,9 @@ import type * as Scope from "effect/Scope"
 
 /**
  * The failure of a probe's acquire when the explorer makes it fail.
+ *
+ * @category errors
+ * @since 0.1.0
  */
 export class FaultInjected extends Data.TaggedError("FaultInjected")<{
   readonly name: string
@@ -29,6 +32,9 @@ export class FaultInjected extends Data.TaggedError("FaultInjected")<{
 
 /**
  * One acquisition of a probe's resource.
+ *
+ * @category models
+ * @since 0.1.0
  */
 export interface Handle {
   readonly name: string
@@ -37,14 +43,20 @@ export interface Handle {
 
 /**
  * How long an acquire or a release of a probe takes, in virtual time. Default: no time.
+ *
+ * @category models
+ * @since 0.1.0
  */
-export interface ProbeOptions {
+export interface Options {
   readonly acquireTakes?: Duration.DurationInput | undefined
   readonly releaseTakes?: Duration.DurationInput | undefined
 }
 
 /**
  * A sort of fault. A slow one takes thirty virtual seconds; one that never returns can only be interrupted.
+ *
+ * @category models
+ * @since 0.1.0
  */
 export type Fault =
   | "acquire fails"
@@ -57,6 +69,9 @@ export type Fault =
 
 /**
  * Which methods of a service open something, and which close it.
+ *
+ * @category models
+ * @since 0.1.0
  */
 export interface WrapOptions {
   /** Methods of the service whose result is a handle. */
@@ -66,17 +81,21 @@ export interface WrapOptions {
 }
 
 /**
- * Counters and resources for a subject.
+ * Counters and resources for a subject: `resource` in a scope, its halves `acquire` and `release`, `counter`, and `wrap` for a
+ * service of handles.
+ *
+ * @category models
+ * @since 0.1.0
  */
 export interface Probe {
   /** A resource in the current scope. */
   readonly resource: (
     name: string,
-    options?: ProbeOptions
+    options?: Options
   ) => Effect.Effect<Handle, FaultInjected, Scope.Scope>
   /** The two halves of a resource, for what has a shape of its own (`Managed.make`, a pool). */
-  readonly acquire: (name: string, options?: ProbeOptions) => Effect.Effect<Handle, FaultInjected>
-  readonly release: (handle: Handle, options?: ProbeOptions) => Effect.Effect<void>
+  readonly acquire: (name: string, options?: Options) => Effect.Effect<Handle, FaultInjected>
+  readonly release: (handle: Handle, options?: Options) => Effect.Effect<void>
   /** A number that must be back at zero in the end. */
   readonly counter: (name: string) => Counter
   /** A service whose handles are counted; methods may return effects, promises or plain values. */
@@ -85,6 +104,9 @@ export interface Probe {
 
 /**
  * A number that must be back at zero in the end.
+ *
+ * @category models
+ * @since 0.1.0
  */
 export interface Counter {
   readonly increment: Effect.Effect<void>

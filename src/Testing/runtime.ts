@@ -43,7 +43,6 @@ interface PrivateFiber {
   readonly _children: ReadonlySet<unknown> | null
   readonly currentOpCount: number
   readonly currentRuntimeFlags: number
-  readonly currentSpan: { readonly name?: string } | undefined
 }
 
 const inside = (fiber: AnyFiber): PrivateFiber => fiber as unknown as PrivateFiber
@@ -57,8 +56,6 @@ export const offsetOf = (fiber: AnyFiber): number => inside(fiber).currentOpCoun
 export const stackOf = (fiber: AnyFiber): ReadonlyArray<Instruction> => inside(fiber)._stack
 
 export const hasChildren = (fiber: AnyFiber): boolean => (inside(fiber)._children?.size ?? 0) > 0
-
-export const spanOf = (fiber: AnyFiber): string | undefined => inside(fiber).currentSpan?.name
 
 export const isInterruptible = (fiber: AnyFiber): boolean =>
   (inside(fiber).currentRuntimeFlags & RuntimeFlags.Interruption) !== 0
