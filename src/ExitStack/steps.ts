@@ -69,7 +69,7 @@ const step = <A, E, B, F>(
 ): Step<A, E> =>
 (exit) =>
   Effect.suspend(() =>
-    Effect.map(Release.run(release, () => work(exit), exit), (ended) => next(exit, ended))
+    Release.run(release, () => work(exit), exit, (ended) => Effect.succeed(next(exit, ended)))
   )
 
 /** A handler: its exit, if it gives one. */

@@ -18,10 +18,10 @@ import * as Option from "effect/Option"
 import * as Scope from "effect/Scope"
 import type * as Types from "effect/Types"
 import { releaseDeadlineOf } from "../internal/deadline.ts"
-import { asDefects, interruptsAsDefects, withFailure } from "../internal/exit.ts"
+import { asDefects, interruptsAsDefects, releaseOf, withFailure } from "../internal/exit.ts"
 import { ownerClosed, ownInScope } from "../internal/handover.ts"
 import * as Release from "../internal/release.ts"
-import { contextIn, currentFiber, isClosed, isInstant } from "../internal/runtime.ts"
+import { type AnyFiber, contextIn, currentFiber, isClosed, isInstant } from "../internal/runtime.ts"
 import * as Ledger from "../Ledger.ts"
 import * as Shutdown from "../Shutdown.ts"
 
@@ -222,8 +222,10 @@ export const giveUp = <E>(
   release: Release.Release
 ): Effect.Effect<never, E> => {
   const failed = Exit.failCause(cause)
-  return Effect.flatMap(
-    Release.run(release, () => ending, failed),
+  return Release.run(
+    release,
+    () => ending,
+    failed,
     (ended) => Exit.isSuccess(ended) ? failed : withFailure(failed, ended.cause)
   )
 }
@@ -356,21 +358,11 @@ export class Single<A, E, R, R2> extends Base<A, E, R | R2> {
   }
 
   endUse<B, E2>(hold: Hold<A>, exit: Exit.Exit<B, E2>): Effect.Effect<B, E2, R2> {
-    const running = this.run(hold, exit)
-    // It has ended.
-    if (Exit.isExit(running) && Exit.isSuccess(running)) {
-      // Narrowed to an exit of anything.
-      return this.afterUse(hold, exit, running.value as Exit.Exit<unknown, unknown>)
-    }
-    return Effect.flatMap(running, (ended) => this.afterUse(hold, exit, ended))
-  }
-
-  afterUse<B, E2>(
-    hold: Hold<A>,
-    exit: Exit.Exit<B, E2>,
-    ended: Exit.Exit<unknown, unknown>
-  ): Effect.Effect<B, E2> {
-    return Exit.isSuccess(ended) ? exit : endedWith(this.failed(hold, ended.cause), exit)
+    return this.run(
+      hold,
+      exit,
+      (ended) => Exit.isSuccess(ended) ? exit : endedWith(this.failed(hold, ended.cause), exit)
+    )
   }
 
   /** Acquires, and goes on in the step in which the ledger records it as held. */
@@ -381,27 +373,18 @@ export class Single<A, E, R, R2> extends Base<A, E, R | R2> {
     keepsRefs: boolean,
     then: (hold: Hold<A>) => Effect.Effect<B, E2, R3>
   ): Effect.Effect<B, E | E2, R | R3> {
-    const { acquire: how, attributes, onOverrun, recording } = this.parts
-    const { deadline, kind, name } = this
+    const { acquire: how, attributes, recording } = this.parts
+    const { kind, name } = this
     const acquire = Effect.isEffect(how) ? how : Effect.suspend(() => how(restore))
     // Looked up once: in a bracket of 1 µs it shows.
     const fiber = currentFiber()
     const ledger = Ledger.unsafeInForce(fiber)
     const site = recording?.site ?? from ?? this.site
-    const holdOf = (value: A, recorded: Release.Recorded | undefined): Hold<A> => ({
-      kind,
-      name,
-      deadline,
-      // `R2` is what this effect asks for, so the context of its fiber has it.
-      onOverrun: onOverrun && (() => onOverrun(value) as Effect.Effect<unknown, unknown>),
-      site,
-      recorded,
-      // Another fiber, with other FiberRefs, may close it.
-      refs: keepsRefs ? fiber?.getFiberRefs() : undefined,
-      value
-    })
     if (ledger === undefined) {
-      return Effect.flatMap(acquire, (value) => then(holdOf(value, undefined)))
+      return Effect.flatMap(
+        acquire,
+        (value) => then(this.holdOf(value, site, undefined, keepsRefs ? fiber : undefined))
+      )
     }
     const entry = ledger.unsafeAcquiring(kind, name, {
       site,
@@ -420,9 +403,32 @@ export class Single<A, E, R, R2> extends Base<A, E, R | R2> {
       },
       onSuccess: (value) => {
         ledger.unsafeHeld(entry, this.attributesOf(value))
-        return then(holdOf(value, { ledger, entry }))
+        return then(
+          this.holdOf(value, site, { ledger, entry }, keepsRefs ? fiber : undefined)
+        )
       }
     })
+  }
+
+  /** `fiber`: whose FiberRefs its release has, if another fiber may close it. */
+  holdOf(
+    value: A,
+    site: Ledger.Site | undefined,
+    recorded: Release.Recorded | undefined,
+    fiber: AnyFiber | undefined
+  ): Hold<A> {
+    const { onOverrun } = this.parts
+    return {
+      kind: this.kind,
+      name: this.name,
+      deadline: this.deadline,
+      // `R2` is what the acquire asks for, so the context of its fiber has it.
+      onOverrun: onOverrun && (() => onOverrun(value) as Effect.Effect<unknown, unknown>),
+      site,
+      recorded,
+      refs: fiber?.getFiberRefs(),
+      value
+    }
   }
 
   attributesOf(value: A): Readonly<Record<string, unknown>> | undefined {
@@ -455,7 +461,7 @@ export class Single<A, E, R, R2> extends Base<A, E, R | R2> {
           interruptsAsDefects(
             asDefects(changed.cause),
             exit,
-            `The release of ${this.kind} "${this.name}"`
+            releaseOf(this.kind, this.name)
           )
         )
         : Effect.void)
@@ -474,25 +480,27 @@ export class Single<A, E, R, R2> extends Base<A, E, R | R2> {
 
   /** The release, for an owner that has kept the FiberRefs. Fails with defects only; succeeds with what the release gives. */
   end(hold: Hold<A>, exit: Exit.Exit<unknown, unknown>): Effect.Effect<unknown> {
-    // `R2` is in the context of those FiberRefs.
-    const run = Effect.suspend(() => this.run(hold, exit)) as Effect.Effect<
-      Exit.Exit<unknown, unknown>
-    >
-    return Effect.flatMap(
-      run,
-      (ended): Effect.Effect<unknown> =>
-        Exit.isSuccess(ended) ? Effect.succeed(ended.value) : this.failed(hold, ended.cause)
-    )
+    return Effect.suspend(() =>
+      this.run(
+        hold,
+        exit,
+        (ended): Effect.Effect<unknown> =>
+          Exit.isSuccess(ended) ? Effect.succeed(ended.value) : this.failed(hold, ended.cause)
+      )
+      // `R2` is in the context of those FiberRefs.
+    ) as Effect.Effect<unknown>
   }
 
-  run(
+  run<B, E2>(
     hold: Hold<A>,
-    exit: Exit.Exit<unknown, unknown>
-  ): Effect.Effect<Exit.Exit<unknown, unknown>, never, R2> {
+    exit: Exit.Exit<unknown, unknown>,
+    then: (released: Exit.Exit<unknown, unknown>) => Effect.Effect<B, E2>
+  ): Effect.Effect<B, E2, R2> {
     return Release.run(
       hold,
       () => this.parts.release(hold.value, exit, reasonOf(exit, hold)),
-      exit
+      exit,
+      then
     )
   }
 
@@ -500,7 +508,7 @@ export class Single<A, E, R, R2> extends Base<A, E, R | R2> {
     const failure = asDefects(cause)
     if (this.parts.onReleaseFailure !== "report") return Effect.failCause(failure)
     Context.get(contextOf(hold), Shutdown.Shutdown).unsafeReported()
-    const message = `The release of ${this.kind} "${this.name}" failed.`
+    const message = `${releaseOf(this.kind, this.name)} failed.`
     // A logger that throws is no reason to fail either.
     return Effect.catchAllCause(Effect.logWarning(message, failure), () => Effect.void)
   }

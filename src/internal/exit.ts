@@ -37,16 +37,20 @@ export const withFailure = <E, F>(
 ): Exit.Exit<never, E | F> =>
   Exit.failCause(Exit.isFailure(exit) ? Cause.sequential(exit.cause, failure) : failure)
 
-/** The effect that a callback returns. One that throws, or returns something else, is one that fails. */
+/** How a release is called in messages. */
+export const releaseOf = (kind: string, name: string): string => `The release of ${kind} "${name}"`
+
+/** The effect that a release callback returns. One that throws, or returns something else, is one that fails. */
 export const effectOf = <A, E, R>(
   callback: () => Effect.Effect<A, E, R>,
-  what: string
+  kind: string,
+  name: string
 ): Effect.Effect<A, E, R> => {
   try {
     const given = callback()
-    return Effect.isEffect(given) ? given : Effect.die(
-      new TypeError(`${what} gave no effect to run, but ${typeof given}: return one (Effect.sync).`)
-    )
+    if (Effect.isEffect(given)) return given
+    const what = `${releaseOf(kind, name)} gave no effect to run, but ${typeof given}`
+    return Effect.die(new TypeError(`${what}: return one (Effect.sync).`))
   } catch (error) {
     return Effect.die(error)
   }

@@ -2,7 +2,7 @@
  * release: runs a release once, bounded, recorded, out of reach of its owner's interruption.
  *
  * DESIGN. One function, `run`. The owner says what is released (`Release`), calls `run` inside its mask in the step in which its
- * user ended, and gets the exit of the release as a value: what to do about a failure is the owner's decision. A release of one
+ * user ended, and continues with the exit of the release: what to do about a failure is the owner's decision. A release of one
  * operation that cannot wait runs where it stands; any other runs by internal/deadline.ts. The ledger is a parameter: internal/
  * imports no core module.
  *
@@ -23,7 +23,7 @@ import * as Either from "effect/Either"
 import * as Exit from "effect/Exit"
 import type * as FiberRefs from "effect/FiberRefs"
 import { outcomeWithin } from "./deadline.ts"
-import { asDefects, effectOf, interruptsAsDefects } from "./exit.ts"
+import { asDefects, effectOf, interruptsAsDefects, releaseOf } from "./exit.ts"
 import { isInstant } from "./runtime.ts"
 
 /** An entry of a ledger; opaque here. */
@@ -116,9 +116,7 @@ const ended = <A, E>(
     return released
   }
   recorded?.ledger.unsafeReleased(recorded.entry, released.cause)
-  return Exit.failCause(
-    interruptsAsDefects(released.cause, owners, `The release of ${kind} "${name}"`)
-  )
+  return Exit.failCause(interruptsAsDefects(released.cause, owners, releaseOf(kind, name)))
 }
 
 /** INVARIANT Release-1: the release is abandoned; what `onOverrun` fails with comes after that in the cause. */
@@ -147,31 +145,31 @@ const overran = (
 }
 
 /**
- * Runs `work` as this release, for an owner that ended with `exit`, and gives the exit of it. A `work` that throws, or that
- * returns no effect, is a release that failed. Must run inside an uninterruptible region.
+ * Runs `work` as this release, for an owner that ended with `exit`, and continues with the exit of it, in the same step if it
+ * can. A `work` that throws, or that returns no effect, is a release that failed. Must run inside an uninterruptible region.
  */
-export const run = <A, E, R>(
+export const run = <A, E, R, B, E2, R2>(
   release: Release,
   work: () => Effect.Effect<A, E, R>,
-  exit: Exit.Exit<unknown, unknown>
-): Effect.Effect<Exit.Exit<A, E>, never, R> => {
-  const { deadline, kind, name, recorded, refs } = release
+  exit: Exit.Exit<unknown, unknown>,
+  then: (released: Exit.Exit<A, E>) => Effect.Effect<B, E2, R2>
+): Effect.Effect<B, E2, R | R2> => {
+  const { recorded } = release
   recorded?.ledger.unsafeReleasing(recorded.entry)
-  const effect = effectOf(work, `The release of ${kind} "${name}"`)
-  if (!isInstant(effect)) {
-    return Effect.flatMap(
-      outcomeWithin(effect, deadline, refs),
-      (outcome): Effect.Effect<Exit.Exit<A, E>> =>
-        Either.isLeft(outcome)
-          ? overran(release, outcome.left)
-          : Effect.succeed(ended(release, outcome.right, exit))
-    )
-  }
-  return Exit.isExit(effect)
-    // Narrowed to an exit of anything.
-    ? Effect.succeed(ended(release, effect as Exit.Exit<A, E>, exit))
-    : Effect.matchCause(effect, {
-      onFailure: (cause) => ended(release, Exit.failCause(cause), exit),
-      onSuccess: (value) => ended(release, Exit.succeed(value), exit)
+  const effect = effectOf(work, release.kind, release.name)
+  // Narrowed to an exit of anything.
+  if (Exit.isExit(effect)) return then(ended(release, effect as Exit.Exit<A, E>, exit))
+  if (isInstant(effect)) {
+    return Effect.matchCauseEffect(effect, {
+      onFailure: (cause) => then(ended(release, Exit.failCause(cause), exit)),
+      onSuccess: (value) => then(ended(release, Exit.succeed(value), exit))
     })
+  }
+  return Effect.flatMap(
+    outcomeWithin(effect, release.deadline, release.refs),
+    (outcome) =>
+      Either.isLeft(outcome)
+        ? Effect.flatMap(overran(release, outcome.left), then)
+        : then(ended(release, outcome.right, exit))
+  )
 }

@@ -4,6 +4,12 @@ import * as Release from "../../src/internal/release.ts"
 
 const second = Duration.seconds(1)
 
+const run = <A, E>(
+  release: Release.Release,
+  work: () => Effect.Effect<A, E>,
+  exit: Exit.Exit<unknown, unknown>
+) => Release.run(release, work, exit, (released) => Effect.succeed(released))
+
 /** A ledger that writes down what it is told. */
 const recording = () => {
   const log: Array<string> = []
@@ -31,11 +37,11 @@ describe("release", () => {
     it.effect(`Release-1, Release-2: a release that ends is recorded as released (${what})`, () =>
       Effect.gen(function*() {
         const { log, release } = recording()
-        const run = Release.run(release, () => {
+        const running = run(release, () => {
           log.push("runs")
           return work
         }, Exit.void)
-        const fiber = yield* Effect.fork(Effect.uninterruptible(run))
+        const fiber = yield* Effect.fork(Effect.uninterruptible(running))
         yield* TestClock.adjust(second)
         expect(yield* Fiber.join(fiber)).toEqual(Exit.void)
         expect(log).toEqual(["releasing 1", "runs", "released 1"])
@@ -47,7 +53,7 @@ describe("release", () => {
       const { log, release } = recording()
       const hard = { ...release, onOverrun: () => Effect.never }
       const fiber = yield* Effect.fork(
-        Effect.uninterruptible(Release.run(hard, () => Effect.never, Exit.void))
+        Effect.uninterruptible(run(hard, () => Effect.never, Exit.void))
       )
       yield* TestClock.adjust(second)
       expect(log).toEqual(["releasing 1"])
@@ -68,7 +74,7 @@ describe("release", () => {
     it.effect(`Release-3: an interrupt of its own is a defect that names it (${what})`, () =>
       Effect.gen(function*() {
         const { log, release } = recording()
-        const exit = yield* Release.run(release, () => work, Exit.void)
+        const exit = yield* run(release, () => work, Exit.void)
         expect(Exit.isFailure(exit) && Cause.isInterrupted(exit.cause)).toBe(false)
         expect(Exit.isFailure(exit) && Cause.pretty(exit.cause)).toContain(
           "The release of lamp \"l\" ended by an interrupt of its own"
@@ -80,10 +86,10 @@ describe("release", () => {
   it.effect("Release-3: a release that throws, or gives no effect, has failed", () =>
     Effect.gen(function*() {
       const { log, release } = recording()
-      const thrown = yield* Release.run(release, (): Effect.Effect<void> => {
+      const thrown = yield* run(release, (): Effect.Effect<void> => {
         throw new Error("no")
       }, Exit.void)
-      const nothing = yield* Release.run(
+      const nothing = yield* run(
         release,
         (): Effect.Effect<void> => undefined as never,
         Exit.void

@@ -348,8 +348,8 @@ export const mutants: ReadonlyArray<Mutant> = [
   mutant(
     "a release of one step is taken for done",
     "internal/release.ts",
-    "  if (!isInstant(effect)) {",
-    "  if (isInstant(effect)) return Effect.succeed(ended(release, Exit.void, exit))\n  if (!isInstant(effect)) {",
+    "  if (isInstant(effect)) {",
+    "  if (isInstant(effect)) return then(ended(release, Exit.void, exit))\n  if (isInstant(effect)) {",
     "Managed.use and in a scope, releases of one step"
   ),
   mutant(
@@ -392,6 +392,34 @@ export const mutants: ReadonlyArray<Mutant> = [
     "    Effect.reduceRight(members, [] as Array<Cause.Cause<never>>",
     "    Effect.reduceRight(members.slice(1), [] as Array<Cause.Cause<never>>",
     "Managed.all"
+  ),
+  mutant(
+    "flatMap: what fails to open leaves the first open",
+    "Managed/all.ts",
+    "onFailure: (cause) => endUnchanged(first, Exit.failCause(cause)),",
+    "onFailure: (cause) => Effect.failCause(cause),",
+    "Managed.flatMap"
+  ),
+  mutant(
+    "hotswap: the old instance is released under its users",
+    "Managed/hotswap.ts",
+    "exit === undefined || users > 0",
+    "exit === undefined",
+    "Managed.hotswap"
+  ),
+  mutant(
+    "hotswap: the last user leaves the old instance open",
+    "Managed/hotswap.ts",
+    "--instance.users === 0 ? this.settle(instance) : Effect.void",
+    "instance.users-- < 0 ? this.settle(instance) : Effect.void",
+    "Managed.hotswap"
+  ),
+  mutant(
+    "hotswap: an instance is live one step late",
+    "Managed/hotswap.ts",
+    "Effect.matchCauseEffect(next.openInMask(restore, site), {",
+    "Effect.matchCauseEffect(Effect.zipLeft(next.openInMask(restore, site), restore(Effect.yieldNow())), {",
+    "Managed.hotswap"
   ),
   mutant(
     "a release runs in the interrupted fiber and can be cut",

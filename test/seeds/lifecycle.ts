@@ -1,5 +1,5 @@
 /** `Managed` in every form, for the explorer: cut at every point it must let go, in bounded time, of all it has opened. */
-import { type Duration, Effect, type Scope } from "effect"
+import { type Duration, Effect, Fiber, type Scope } from "effect"
 import { Ledger, Managed, Shutdown } from "holdfast"
 import type { Explore, Probe } from "holdfast/Testing"
 import { alone, type Own } from "./own.ts"
@@ -104,6 +104,24 @@ const forms: Readonly<Record<string, (probe: Probe.Probe) => Use>> = {
       }),
       () => turn
     ),
+  "Managed.flatMap and map": (probe) =>
+    Managed.use(
+      Managed.flatMap(
+        Managed.map(resource(probe, "a", slowly), (handle) => [handle]),
+        () => resource(probe, "b", slowly)
+      ),
+      () => turn
+    ),
+  "Managed.flatMap, the second fails": (probe) =>
+    Effect.exit(Managed.use(Managed.flatMap(resource(probe, "a"), () => cannot), () => turn)),
+  "Managed.fromScoped": (probe) =>
+    Managed.use(
+      Managed.fromScoped(
+        { name: "both", releaseDeadline: "1 minute" },
+        Effect.zip(resource(probe, "a", slowly), resource(probe, "b"))
+      ),
+      () => turn
+    ),
   "Managed.gen": (probe) =>
     Managed.use(
       Managed.gen("gen", function*(use) {
@@ -133,6 +151,49 @@ const withAndWithout = <S>(
     body: (state, probe) => unseen(subject.body(state, probe))
   })
 ]
+
+/** One user of the instance that is replaced, and one of the other. */
+const swapped = withAndWithout("Managed.hotswap", {
+  setup: Effect.sync(() => ({ usedAfterRelease: 0 })),
+  body: (state, probe) => {
+    const instance = (name: string) => {
+      let isOpen = true
+      return Managed.make({
+        name,
+        acquire: Effect.map(
+          probe.acquire(name, slowly),
+          (handle) => ({ handle, isOpen: () => isOpen })
+        ),
+        release: ({ handle }) =>
+          Effect.suspend(() => {
+            isOpen = false
+            return probe.release(handle, slowly)
+          }),
+        releaseDeadline: "1 minute"
+      })
+    }
+    const use = (get: Managed.Managed<{ readonly isOpen: () => boolean }>) =>
+      Managed.use(get, ({ isOpen }) =>
+        Effect.zipRight(
+          hold,
+          Effect.sync(() => {
+            if (!isOpen()) state.usedAfterRelease++
+          })
+        ))
+    return Managed.use(
+      Managed.hotswap(instance("first")),
+      ({ get, swap }) =>
+        Effect.gen(function*() {
+          const user = yield* Effect.fork(use(get))
+          yield* turn
+          yield* swap(instance("second"))
+          yield* use(get)
+          yield* Fiber.join(user)
+        })
+    )
+  },
+  invariant: ({ usedAfterRelease }) => usedAfterRelease === 0
+})
 
 /** A release of one step runs where its owner stands, without a fiber and without a probe. */
 const instant = withAndWithout("Managed.use and in a scope, releases of one step", {
@@ -213,6 +274,7 @@ const form = (name: string): ReadonlyArray<Own> => {
 
 export const managed: ReadonlyArray<Own> = [
   ...Object.keys(forms).flatMap(form),
+  ...swapped,
   ...instant,
   ...hung,
   ...hungInTheEnd
