@@ -98,7 +98,7 @@ const inTurn = <V, E>(members: ReadonlyArray<Opened<unknown, E>>, value: V): Ope
     : { value, close }
 }
 
-/** @internal One resource, and another that is made with its value. */
+/** One resource, and another that is made with its value. */
 export class Chained<A, E, R, B, E2, R2> extends Base<B, E | E2, R | R2> {
   readonly name: string
   readonly kind: string

@@ -76,7 +76,6 @@ export interface Managed<out A, out E = never, out R = never>
   ) => Effect.Effect<Opened<A, E>, E, R>
 }
 
-/** @internal */
 export interface Opened<out A, out E = unknown> {
   readonly value: A
   /**
@@ -139,7 +138,7 @@ export interface Settings<in A, out R2 = never> {
   readonly onReleaseFailure?: "cause" | "report" | undefined
 }
 
-/** @internal What the ledger records of a resource that a module makes for its own user. */
+/** What the ledger records of a resource that a module makes for its own user. */
 export interface Recording {
   /** The line of that user. */
   readonly site: Ledger.Site | undefined
@@ -149,7 +148,7 @@ export interface Recording {
   readonly onEntry: (entry: Ledger.Entry) => void
 }
 
-/** @internal The parts of one resource. */
+/** The parts of one resource. */
 export interface Parts<A, E, R, R2> extends Settings<A, R2> {
   readonly acquire: Effect.Effect<A, E, R> | ((restore: Restore) => Effect.Effect<A, E, R>)
   readonly release: (
@@ -160,7 +159,6 @@ export interface Parts<A, E, R, R2> extends Settings<A, R2> {
   readonly recording?: Recording | undefined
 }
 
-/** @internal */
 export const settingsOf = <A, R2>(nameOrSettings: string | Settings<A, R2>): Settings<A, R2> =>
   typeof nameOrSettings === "string" ? { name: nameOrSettings } : nameOrSettings
 
@@ -199,7 +197,7 @@ const reasonOf = (exit: Exit.Exit<unknown, unknown>, hold: Hold<unknown>): Relea
   return Option.isSome(requested) ? { kind: "shutdown", reason: requested.value } : interrupted
 }
 
-/** @internal INVARIANT Managed-4: the exit of a user, and after it what its release failed with. */
+/** INVARIANT Managed-4: the exit of a user, and after it what its release failed with. */
 export const endedWith = <B, E2>(
   release: Effect.Effect<unknown>,
   exit: Exit.Exit<B, E2>
@@ -209,13 +207,12 @@ export const endedWith = <B, E2>(
     onFailure: (cause) => withFailure(exit, cause)
   })
 
-/** @internal */
 export const endUnchanged = <B, E2>(
   { close }: Opened<unknown>,
   exit: Exit.Exit<B, E2>
 ): Effect.Effect<B, E2> => endedWith(close(exit), exit)
 
-/** @internal An acquire has failed: what it began is ended, within the deadline; a failure of that comes after its cause. */
+/** An acquire has failed: what it began is ended, within the deadline; a failure of that comes after its cause. */
 export const giveUp = <E>(
   cause: Cause.Cause<E>,
   ending: Effect.Effect<unknown>,
@@ -251,7 +248,6 @@ const intoScope = <A, E, R>(
 
 const variance: Managed<never>[TypeId] = { _A: (_) => _, _E: (_) => _, _R: (_) => _ }
 
-/** @internal */
 export abstract class Base<A, E, R> extends Effectable.Class<A, E, R | Scope.Scope>
   implements Managed<A, E, R>
 {
@@ -303,7 +299,7 @@ interface Hold<out A> extends Release.Release {
   readonly value: A
 }
 
-/** @internal One acquire with its release. */
+/** One acquire with its release. */
 export class Single<A, E, R, R2> extends Base<A, E, R | R2> {
   readonly name: string
   readonly kind: string
@@ -514,7 +510,7 @@ export class Single<A, E, R, R2> extends Base<A, E, R | R2> {
   }
 }
 
-/** @internal Another resource, with its value changed. */
+/** Another resource, with its value changed. */
 export class Derived<A, B, E, R> extends Base<B, E, R> {
   readonly name: string
   readonly kind: string
@@ -551,7 +547,7 @@ interface Inside<out A> {
 const valueIn = <A>({ value }: Inside<A>): A => value
 
 /**
- * @internal The resource in the `value` of another that has what the release needs besides: its scope, its generator. The settings
+ * The resource in the `value` of another that has what the release needs besides: its scope, its generator. The settings
  * speak of the one inside.
  */
 export const inside = <A, H extends Inside<A>, E, R, R2>(
@@ -576,7 +572,7 @@ export const inside = <A, H extends Inside<A>, E, R, R2>(
     valueIn
   )
 
-/** @internal The resource that an effect is, if it is one. It needs a scope only to be yielded, not to be opened. */
+/** The resource that an effect is, if it is one. It needs a scope only to be yielded, not to be opened. */
 export const asManaged = <A, E, R>(
   effect: Effect.Effect<A, E, R>
 ): Managed<A, E, Exclude<R, Scope.Scope>> | undefined =>
@@ -584,7 +580,7 @@ export const asManaged = <A, E, R>(
     ? effect as unknown as Managed<A, E, Exclude<R, Scope.Scope>>
     : undefined
 
-/** @internal `fromScoped`, with the line that describes it. */
+/** `fromScoped`, with the line that describes it. */
 export const fromScopedAt = <A, E, R, R2 = never>(
   settings: Settings<A, R2>,
   effect: Effect.Effect<A, E, R>,

@@ -158,19 +158,21 @@ const swapped = withAndWithout("Managed.hotswap", {
   body: (state, probe) => {
     const instance = (name: string) => {
       let isOpen = true
-      return Managed.make({
-        name,
-        acquire: Effect.map(
-          probe.acquire(name, slowly),
-          (handle) => ({ handle, isOpen: () => isOpen })
-        ),
-        release: ({ handle }) =>
+      return Managed.make(
+        {
+          name,
+          acquire: Effect.map(probe.acquire(name, slowly), (handle) => ({
+            handle,
+            isOpen: () => isOpen
+          })),
+          releaseDeadline: "1 minute"
+        },
+        ({ handle }) =>
           Effect.suspend(() => {
             isOpen = false
             return probe.release(handle, slowly)
-          }),
-        releaseDeadline: "1 minute"
-      })
+          })
+      )
     }
     const use = (get: Managed.Managed<{ readonly isOpen: () => boolean }>) =>
       Managed.use(get, ({ isOpen }) =>
