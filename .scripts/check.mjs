@@ -87,6 +87,17 @@ const consumer = () => {
     ].join("\n")
   )
   run(bin("tsc"), ["-p", "."], home)
+  // The core needs no types of Node's, and no `Disposable` in the consumer's `lib`.
+  file("core.ts", `import * as holdfast from "holdfast"\nexport const core: object = holdfast\n`)
+  file(
+    "tsconfig.core.json",
+    JSON.stringify({
+      extends: "./tsconfig.json",
+      compilerOptions: { types: [], lib: ["ES2022", "DOM"], noEmit: true },
+      include: ["core.ts"]
+    })
+  )
+  run(bin("tsc"), ["-p", "tsconfig.core.json"], home)
   // vitest's own declarations do not pass the library check.
   file("vitest.ts", `export { it } from "holdfast/Testing/Vitest"\n`)
   run(bin("tsc"), ["-p", ".", "--skipLibCheck"], home)

@@ -69,7 +69,7 @@ const step = <A, E, B, F>(
 ): Step<A, E> =>
 (exit) =>
   Effect.suspend(() =>
-    Release.run(release, () => work(exit), exit, (ended) => Effect.succeed(next(exit, ended)))
+    Release.runThen(release, () => work(exit), exit, (ended) => Effect.succeed(next(exit, ended)))
   )
 
 /** A handler: its exit, if it gives one. */

@@ -219,7 +219,7 @@ export const giveUp = <E>(
   release: Release.Release
 ): Effect.Effect<never, E> => {
   const failed = Exit.failCause(cause)
-  return Release.run(
+  return Release.runThen(
     release,
     () => ending,
     failed,
@@ -492,7 +492,7 @@ export class Single<A, E, R, R2> extends Base<A, E, R | R2> {
     exit: Exit.Exit<unknown, unknown>,
     then: (released: Exit.Exit<unknown, unknown>) => Effect.Effect<B, E2>
   ): Effect.Effect<B, E2, R2> {
-    return Release.run(
+    return Release.runThen(
       hold,
       () => this.parts.release(hold.value, exit, reasonOf(exit, hold)),
       exit,

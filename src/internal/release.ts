@@ -1,13 +1,13 @@
 /**
  * release: runs a release once, bounded, recorded, out of reach of its owner's interruption.
  *
- * DESIGN. One function, `run`. The owner says what is released (`Release`), calls `run` inside its mask in the step in which its
+ * DESIGN. One function, `runThen`. The owner says what is released (`Release`), calls it inside its mask in the step in which its
  * user ended, and continues with the exit of the release: what to do about a failure is the owner's decision. A release of one
  * operation that cannot wait runs where it stands; any other runs by internal/deadline.ts. The ledger is a parameter: internal/
  * imports no core module.
  *
  * INVARIANTS
- * - Release-1 (L4) `run` ends by the deadline, and by a second more if there is an `onOverrun`. A release that has not ended by
+ * - Release-1 (L4) A run ends by the deadline, and by a second more if there is an `onOverrun`. A release that has not ended by
  *   then is interrupted and abandoned, and the exit is the defect `ReleaseTimeout`.
  * - Release-2 (L9) The ledger sees "releasing" before the first step of the release, then exactly one of "released" and
  *   "abandoned".
@@ -148,7 +148,7 @@ const overran = (
  * Runs `work` as this release, for an owner that ended with `exit`, and continues with the exit of it, in the same step if it
  * can. A `work` that throws, or that returns no effect, is a release that failed. Must run inside an uninterruptible region.
  */
-export const run = <A, E, R, B, E2, R2>(
+export const runThen = <A, E, R, B, E2, R2>(
   release: Release,
   work: () => Effect.Effect<A, E, R>,
   exit: Exit.Exit<unknown, unknown>,
@@ -173,3 +173,11 @@ export const run = <A, E, R, B, E2, R2>(
         : then(ended(release, outcome.right, exit))
   )
 }
+
+/** As `runThen`, with the exit of the release as its result. */
+export const run = <A, E, R>(
+  release: Release,
+  work: () => Effect.Effect<A, E, R>,
+  exit: Exit.Exit<unknown, unknown>
+): Effect.Effect<Exit.Exit<A, E>, never, R> =>
+  runThen(release, work, exit, (released) => Effect.succeed(released))

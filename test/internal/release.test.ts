@@ -4,12 +4,6 @@ import * as Release from "../../src/internal/release.ts"
 
 const second = Duration.seconds(1)
 
-const run = <A, E>(
-  release: Release.Release,
-  work: () => Effect.Effect<A, E>,
-  exit: Exit.Exit<unknown, unknown>
-) => Release.run(release, work, exit, (released) => Effect.succeed(released))
-
 /** A ledger that writes down what it is told. */
 const recording = () => {
   const log: Array<string> = []
@@ -37,7 +31,7 @@ describe("release", () => {
     it.effect(`Release-1, Release-2: a release that ends is recorded as released (${what})`, () =>
       Effect.gen(function*() {
         const { log, release } = recording()
-        const running = run(release, () => {
+        const running = Release.run(release, () => {
           log.push("runs")
           return work
         }, Exit.void)
@@ -53,7 +47,7 @@ describe("release", () => {
       const { log, release } = recording()
       const hard = { ...release, onOverrun: () => Effect.never }
       const fiber = yield* Effect.fork(
-        Effect.uninterruptible(run(hard, () => Effect.never, Exit.void))
+        Effect.uninterruptible(Release.run(hard, () => Effect.never, Exit.void))
       )
       yield* TestClock.adjust(second)
       expect(log).toEqual(["releasing 1"])
@@ -74,7 +68,7 @@ describe("release", () => {
     it.effect(`Release-3: an interrupt of its own is a defect that names it (${what})`, () =>
       Effect.gen(function*() {
         const { log, release } = recording()
-        const exit = yield* run(release, () => work, Exit.void)
+        const exit = yield* Release.run(release, () => work, Exit.void)
         expect(Exit.isFailure(exit) && Cause.isInterrupted(exit.cause)).toBe(false)
         expect(Exit.isFailure(exit) && Cause.pretty(exit.cause)).toContain(
           "The release of lamp \"l\" ended by an interrupt of its own"
@@ -86,10 +80,10 @@ describe("release", () => {
   it.effect("Release-3: a release that throws, or gives no effect, has failed", () =>
     Effect.gen(function*() {
       const { log, release } = recording()
-      const thrown = yield* run(release, (): Effect.Effect<void> => {
+      const thrown = yield* Release.run(release, (): Effect.Effect<void> => {
         throw new Error("no")
       }, Exit.void)
-      const nothing = yield* run(
+      const nothing = yield* Release.run(
         release,
         (): Effect.Effect<void> => undefined as never,
         Exit.void
