@@ -1,4 +1,4 @@
-import { describe, expect, it } from "@effect/vitest"
+import { describe, expect, expectTypeOf, it } from "@effect/vitest"
 import {
   Cause,
   Deferred,
@@ -433,6 +433,16 @@ describe("Lock", () => {
       yield* Fiber.interruptAll([one, other])
       yield* ledger.assertEmpty
     }).pipe(Effect.provide(Ledger.layer())))
+
+  it("only a bounded wait has LockTimeout among its errors", () => {
+    type Errors = Lock.LockError | Lock.LockLost
+    expectTypeOf(Lock.withLock("k")(Effect.void))
+      .toEqualTypeOf<Effect.Effect<void, Errors, Lock.Lock>>()
+    expectTypeOf(Lock.tryWithLock(Effect.void, "k"))
+      .toEqualTypeOf<Effect.Effect<Option.Option<void>, Errors, Lock.Lock>>()
+    expectTypeOf(Lock.withLock(Effect.void, "k", { acquireTimeout: 1 }))
+      .toEqualTypeOf<Effect.Effect<void, Errors | Lock.LockTimeout, Lock.Lock>>()
+  })
 
   it.effect("the accessors ask the layer", () =>
     Effect.gen(function*() {
