@@ -255,6 +255,8 @@ class State extends Line.Line<never, RwLockTimeout> implements RwLock {
     return !this.writing && this.readers === 0
   }
 
+  override readonly alike = this
+
   /** Each waiter is a writer or behind one: all who are inside must leave. */
   isServedIf(_: Hold.Hold, letsGo: (hold: Hold.Hold) => boolean): boolean {
     return Hold.keepAtMost(this, 0, letsGo)

@@ -285,7 +285,7 @@ describe("Ledger", () => {
       })
     ))
 
-  it.effect("Ledger-5: a snapshot reads only the first of many holders for each of many waiters", () =>
+  it.effect("Ledger-5: a snapshot reads only the first of many holders for each waiter, and asks waiters of one kind once", () =>
     inLedger(
       {},
       Effect.gen(function*() {
@@ -308,6 +308,18 @@ describe("Ledger", () => {
         yield* Effect.replicateEffect(Effect.flatMap(Effect.fork(both), Fiber.join), many)
         expect(ledger.unsafeSnapshot().deadlocks).toHaveLength(1)
         expect(read).toBeLessThan(many * 110)
+        let questions = 0
+        const alike = {}
+        const isServedIf = () => {
+          questions++
+          return true
+        }
+        const waiting = Effect.sync(() =>
+          ledger.unsafeAcquiring("k", "wanted", { blockedBy: () => holders, isServedIf, alike })
+        )
+        yield* Effect.replicateEffect(Effect.flatMap(Effect.fork(waiting), Fiber.join), many)
+        expect(ledger.unsafeSnapshot().deadlocks).toHaveLength(1)
+        expect(questions).toBe(1)
       })
     ))
 

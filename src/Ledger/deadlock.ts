@@ -17,6 +17,8 @@ export interface Hold {
   readonly holders: () => Iterable<Hold>
   /** Whether it would be served if the holders for which `releases` is true released. Monotonic in `releases`. */
   readonly isServedIf: (releases: (holder: Hold) => boolean) => boolean
+  /** Holds with the same `alike` have the same answer of `isServedIf`; undefined: a hold of its own. */
+  readonly alike: object | undefined
 }
 
 /** A circle: each waiter waits for what its holder holds, and the holder's fiber is that of the next waiter. */
@@ -42,21 +44,29 @@ const waitsByFiber = (live: Iterable<Hold>): Map<number, Hold> => {
 /** The waits, by fiber, that stay unserved even if every fiber outside them releases what it holds. */
 const stuckWaits = (live: Iterable<Hold>): ReadonlyMap<number, Hold> => {
   const stuck = waitsByFiber(live)
-  const dependents = new Map<number, Array<number>>()
-  const unexamined = Array.from(stuck.keys()).toReversed()
-  for (let fiberId = unexamined.pop(); fiberId !== undefined; fiberId = unexamined.pop()) {
-    const waiter = stuck.get(fiberId)
+  const groups = new Map<object, Array<number>>()
+  for (const [fiberId, { alike = {} }] of stuck) {
+    const group = groups.get(alike)
+    if (group === undefined) groups.set(alike, [fiberId])
+    else group.push(fiberId)
+  }
+  const dependents = new Map<number, Array<ReadonlyArray<number>>>()
+  const unexamined: Array<ReadonlyArray<number>> = Array.from(groups.values()).toReversed()
+  for (let group = unexamined.pop(); group !== undefined; group = unexamined.pop()) {
+    const [waiter, waiting] = [stuck.get(group[0]!), group]
     if (waiter === undefined) continue
     const releases = (holder: Hold): boolean => {
       if (holder.fiberId === undefined || !stuck.has(holder.fiberId)) return true
       const known = dependents.get(holder.fiberId)
-      if (known === undefined) dependents.set(holder.fiberId, [fiberId])
-      else known.push(fiberId)
+      if (known === undefined) dependents.set(holder.fiberId, [waiting])
+      else known.push(waiting)
       return false
     }
     if (!waiter.isServedIf(releases)) continue
-    stuck.delete(fiberId)
-    for (const dependent of dependents.get(fiberId) ?? []) unexamined.push(dependent)
+    for (const fiberId of group) stuck.delete(fiberId)
+    for (const fiberId of group) {
+      for (const dependent of dependents.get(fiberId) ?? []) unexamined.push(dependent)
+    }
   }
   return stuck
 }

@@ -86,6 +86,7 @@ export class RecordedEntry implements Model.Entry, Deadlock.Hold {
   readonly span: string | undefined
   #blockedBy: Model.Details["blockedBy"]
   #isServedIf: Model.Details["isServedIf"]
+  alike: object | undefined
   state: Model.State = "acquiring"
   since: number
   attributes: Readonly<Record<string, unknown>>
@@ -120,6 +121,7 @@ export class RecordedEntry implements Model.Entry, Deadlock.Hold {
     this.attributes = details?.attributes ?? noAttributes
     this.#blockedBy = details?.blockedBy
     this.#isServedIf = details?.isServedIf
+    this.alike = details?.alike
     this.#line = details?.site
     this.#within = fiber?.getFiberRef(currentOwner)
   }
@@ -179,6 +181,7 @@ export class RecordedEntry implements Model.Entry, Deadlock.Hold {
     // Only a waiter has them, and they keep alive what it waited for.
     this.#blockedBy = undefined
     this.#isServedIf = undefined
+    this.alike = undefined
   }
 
   addAttributes(attributes: Readonly<Record<string, unknown>>): void {

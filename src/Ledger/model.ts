@@ -202,6 +202,8 @@ export interface Details {
    * search for deadlocks calls it repeatedly with more and more of them: once true, it must stay true.
    */
   readonly isServedIf?: ((releases: (holder: Entry) => boolean) => boolean) | undefined
+  /** Waits with the same `alike` have the same answer of `isServedIf`, so that it is called once for all of them. */
+  readonly alike?: object | undefined
   /** The fiber that makes the request. Default: the current fiber. */
   readonly fiber?: Fiber.RuntimeFiber<unknown, unknown> | undefined
 }

@@ -101,7 +101,8 @@ const recorded = <A, E>(
     amount: 1,
     site,
     inTheWay: () => holdsOf(inTheWayOf(partition)),
-    isServedIf: (_, letsGo) => mayBeServed(partition, letsGo)
+    isServedIf: (_, letsGo) => mayBeServed(partition, letsGo),
+    alike: partition
   })
 }
 

@@ -34,6 +34,7 @@ export interface Recorder {
       readonly attributes?: Readonly<Record<string, unknown>> | undefined
       readonly blockedBy?: (() => Iterable<Entry>) | undefined
       readonly isServedIf?: ((letsGo: (holder: Entry) => boolean) => boolean) | undefined
+      readonly alike?: object | undefined
     }
   ): Entry
   unsafeHeld(entry: Entry): void
@@ -68,6 +69,8 @@ export interface Request {
   readonly isServedIf?:
     | ((waiting: Hold, letsGo: (hold: Hold) => boolean) => boolean)
     | undefined
+  /** Waits with the same `alike` have the same answer of `isServedIf`. */
+  readonly alike?: object | undefined
 }
 
 /** Guarded by the single thread. */
@@ -89,6 +92,7 @@ export class Hold implements WaitQueue.Watch {
     this.entry = recorder.unsafeAcquiring(kind, name, {
       site,
       attributes,
+      alike: request.alike,
       blockedBy: () => entriesOf(inTheWay()),
       isServedIf: isServedIf && ((letsGo) => isServedIf(this, (hold) => letsGo(hold.entry)))
     })

@@ -92,6 +92,8 @@ export abstract class Line<E, T> extends Handle implements Hold.Thing {
   abstract giveBack(need: number, owner: AnyFiber | undefined): void
   abstract isIdle(): boolean
   abstract isServedIf(waiting: Hold.Hold, letsGo: (hold: Hold.Hold) => boolean): boolean
+  /** Set to the line where `isServedIf` does not depend on `waiting`. */
+  readonly alike: object | undefined = undefined
 
   /** Forgets the line of a key that nobody uses. */
   settle(): void {
@@ -155,7 +157,8 @@ export const record = (
     amount: Math.max(need, 1),
     site,
     attributes: need > 1 ? { permits: need } : undefined,
-    isServedIf: (waiting, letsGo) => line.isServedIf(waiting, letsGo)
+    isServedIf: (waiting, letsGo) => line.isServedIf(waiting, letsGo),
+    alike: line.alike
   })
 }
 
