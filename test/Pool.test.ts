@@ -164,6 +164,32 @@ describe("Pool, fairness", () => {
       expect(yield* attempt).toEqual(Option.some(1))
     }))
 
+  it.scoped("Pool-2: a higher priority is served first, first come first served within one", () =>
+    Effect.gen(function*() {
+      const pool = yield* Pool.make({ acquire: source().acquire, max: 1 })
+      const order: Array<string> = []
+      const ask = (name: string, priority?: number) =>
+        Effect.zipLeft(
+          Effect.fork(
+            Pool.use(pool, () => Effect.sync(() => order.push(name)), { priority })
+          ),
+          settle
+        )
+      const holder = yield* hold(pool)
+      const waiters = [
+        yield* ask("low", -1),
+        yield* ask("first"),
+        yield* ask("high", 5),
+        yield* ask("second"),
+        yield* ask("high too", 5)
+      ]
+      yield* holder.release
+      yield* Effect.forEach(waiters, Fiber.join)
+      expect(order).toEqual(["high", "high too", "first", "second", "low"])
+      expect(() => Pool.use(pool, () => Effect.void, { priority: NaN }))
+        .toThrow("Pool.use: `priority` must be a number")
+    }))
+
   it.scoped("S3: a return wakes exactly one waiter", () =>
     Effect.gen(function*() {
       const pool = yield* Pool.make({ acquire: source().acquire, max: 2 })

@@ -255,28 +255,17 @@ export function layer<I, K, A, E, R, R2 = never, R3 = never>(
  * @since 0.1.0
  */
 export const use: {
-  <K, A, B, E2, R2>(
+  <K, A, B, E2, R2, W extends WaitOptions = {}>(
     key: K,
     f: (item: A) => Effect.Effect<B, E2, R2>,
-    options?: Pool.UnboundedWait
-  ): <E>(self: KeyedPool<K, A, E>) => Effect.Effect<B, E | E2, R2>
-  <K, A, B, E2, R2>(
-    key: K,
-    f: (item: A) => Effect.Effect<B, E2, R2>,
-    options: Pool.BoundedWait
-  ): <E>(self: KeyedPool<K, A, E>) => Effect.Effect<B, E | E2 | Pool.PoolTimeout, R2>
-  <K, A, E, B, E2, R2>(
+    options?: W
+  ): <E>(self: KeyedPool<K, A, E>) => Effect.Effect<B, E | E2 | Pool.TimeoutOf<W>, R2>
+  <K, A, E, B, E2, R2, W extends WaitOptions = {}>(
     self: KeyedPool<K, A, E>,
     key: K,
     f: (item: A) => Effect.Effect<B, E2, R2>,
-    options?: Pool.UnboundedWait
-  ): Effect.Effect<B, E | E2, R2>
-  <K, A, E, B, E2, R2>(
-    self: KeyedPool<K, A, E>,
-    key: K,
-    f: (item: A) => Effect.Effect<B, E2, R2>,
-    options: Pool.BoundedWait
-  ): Effect.Effect<B, E | E2 | Pool.PoolTimeout, R2>
+    options?: W
+  ): Effect.Effect<B, E | E2 | Pool.TimeoutOf<W>, R2>
 } = dual(
   ([, , third]) => typeof third === "function",
   <K, A, E, B, E2, R2>(
@@ -287,8 +276,7 @@ export const use: {
   ): Effect.Effect<B, E | E2, R2> => {
     const site = Lend.siteOf(self.pool)
     checkWait("KeyedPool.use", options)
-    // MASK: from the taking to the giving back; the wait and `f` are restored. The partition is looked up in the step that takes:
-    // it may go with its last item.
+    // MASK: as `Pool.use`. The partition is looked up in the step that takes: it may go with its last item.
     return Effect.uninterruptibleMask((restore) =>
       Lend.useInMask(self.partitionOf(key), f, site, restore, options)
     )
@@ -340,24 +328,17 @@ const isKeyedPool = (value: unknown): boolean =>
  * @since 0.1.0
  */
 export const get: {
-  <K>(
+  <K, W extends WaitOptions = {}>(
     key: K,
-    options?: Pool.UnboundedWait
-  ): <A, E>(self: KeyedPool<K, A, E>) => Effect.Effect<A, E, Scope.Scope>
-  <K>(
-    key: K,
-    options: Pool.BoundedWait
-  ): <A, E>(self: KeyedPool<K, A, E>) => Effect.Effect<A, E | Pool.PoolTimeout, Scope.Scope>
-  <K, A, E>(
+    options?: W
+  ): <A, E>(
+    self: KeyedPool<K, A, E>
+  ) => Effect.Effect<A, E | Pool.TimeoutOf<W>, Scope.Scope>
+  <K, A, E, W extends WaitOptions = {}>(
     self: KeyedPool<K, A, E>,
     key: K,
-    options?: Pool.UnboundedWait
-  ): Effect.Effect<A, E, Scope.Scope>
-  <K, A, E>(
-    self: KeyedPool<K, A, E>,
-    key: K,
-    options: Pool.BoundedWait
-  ): Effect.Effect<A, E | Pool.PoolTimeout, Scope.Scope>
+    options?: W
+  ): Effect.Effect<A, E | Pool.TimeoutOf<W>, Scope.Scope>
 } = dual(
   ([first]) => isKeyedPool(first),
   <K, A, E>(
@@ -381,23 +362,17 @@ export const get: {
  * @since 0.1.0
  */
 export const lease: {
-  <K>(
+  <K, W extends WaitOptions = {}>(
     key: K,
-    options?: Pool.UnboundedWait
-  ): <A, E>(self: KeyedPool<K, A, E>) => Effect.Effect<Pool.Lease<A>, E, Scope.Scope>
-  <K>(key: K, options: Pool.BoundedWait): <A, E>(
+    options?: W
+  ): <A, E>(
     self: KeyedPool<K, A, E>
-  ) => Effect.Effect<Pool.Lease<A>, E | Pool.PoolTimeout, Scope.Scope>
-  <K, A, E>(
+  ) => Effect.Effect<Pool.Lease<A>, E | Pool.TimeoutOf<W>, Scope.Scope>
+  <K, A, E, W extends WaitOptions = {}>(
     self: KeyedPool<K, A, E>,
     key: K,
-    options?: Pool.UnboundedWait
-  ): Effect.Effect<Pool.Lease<A>, E, Scope.Scope>
-  <K, A, E>(
-    self: KeyedPool<K, A, E>,
-    key: K,
-    options: Pool.BoundedWait
-  ): Effect.Effect<Pool.Lease<A>, E | Pool.PoolTimeout, Scope.Scope>
+    options?: W
+  ): Effect.Effect<Pool.Lease<A>, E | Pool.TimeoutOf<W>, Scope.Scope>
 } = dual(
   ([first]) => isKeyedPool(first),
   <K, A, E>(

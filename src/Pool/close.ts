@@ -17,27 +17,16 @@ import { PoolClosed, PoolClosedByHolder, PoolLeak, refusal } from "./errors.ts"
 import { destroyIdle, refuseHead } from "./lend.ts"
 import { makeMeter } from "./meter.ts"
 import * as Options from "./options.ts"
-import {
-  describeHolder,
-  holderOf,
-  isQuiet,
-  lentItems,
-  notify,
-  type Quota,
-  type State,
-  unsafeHolders,
-  unsafeTotalStats,
-  warn
-} from "./state.ts"
+import * as State from "./state.ts"
 
 /** The state of a pool, which closes with the scope. To be run in a masked region. */
 export const makeState = <A, E, R2, R3>(
   where: string,
   settings: Options.Settings<A, R2, R3>,
   limits: Readonly<Record<string, number | undefined>>,
-  quota: Quota | undefined
-): Effect.Effect<State<A, E>, never, R2 | R3 | Scope.Scope> =>
-  Effect.withFiberRuntime<State<A, E>, never, R2 | R3>((maker) =>
+  quota: State.Quota | undefined
+): Effect.Effect<State.State<A, E>, never, R2 | R3 | Scope.Scope> =>
+  Effect.withFiberRuntime<State.State<A, E>, never, R2 | R3>((maker) =>
     Effect.flatMap(Effect.runtime<R2 | R3>(), (runtime) => {
       const options = Options.resolve(where, settings, limits, runtime.context)
       const { idleTimeout, leakAfter, maxLifetime, name, validate } = options
@@ -47,7 +36,7 @@ export const makeState = <A, E, R2, R3>(
         : makeMeter(metrics, name)
       // MASK: a fiber of the pool is cut only where it says so itself, never before its first step.
       const masked = Runtime.disableRuntimeFlag(runtime, RuntimeFlags.Interruption)
-      return Effect.map(Effect.clock, (clock): State<A, E> => ({
+      return Effect.map(Effect.clock, (clock): State.State<A, E> => ({
         options,
         quota: options.maxTotal === Infinity ? undefined : quota,
         meter,
@@ -80,7 +69,7 @@ export const makeState = <A, E, R2, R3>(
     })
   ).pipe(Effect.tap((pool) => Effect.addFinalizer(() => close(pool))))
 
-const beginClosing = <A, E>(pool: State<A, E>): void => {
+const beginClosing = <A, E>(pool: State.State<A, E>): void => {
   if (pool.isClosed) return
   // INVARIANT Pool-6: from this step on nothing is lent.
   pool.isClosed = true
@@ -96,36 +85,40 @@ const beginClosing = <A, E>(pool: State<A, E>): void => {
   pool.fork(
     Effect.flatMap(Effect.exit(shutDown(pool)), (exit) => Deferred.done(pool.ended, exit))
   )
-  notify(pool)
+  State.notify(pool)
 }
 
-const shutDown = <A, E>(pool: State<A, E>): Effect.Effect<void> => {
+const shutDown = <A, E>(pool: State.State<A, E>): Effect.Effect<void> => {
   const { interruptHolders, name, shutdownTimeout } = pool.options
   const drained = exitWithin(Condition.wait(pool.changes, () => pool.size === 0), shutdownTimeout)
   const leaked = Effect.suspend(() =>
     Effect.die(
-      new PoolLeak({ pool: name, holders: unsafeHolders(pool), stats: unsafeTotalStats(pool) })
+      new PoolLeak({
+        pool: name,
+        holders: State.unsafeHolders(pool),
+        stats: State.unsafeTotalStats(pool)
+      })
     )
   )
   return Effect.flatMap(drained, (inTime) => {
     if (Option.isSome(inTime)) return Effect.void
-    const holders = unsafeHolders(pool).map(describeHolder).join("; ")
-    warn(pool, `Pool "${name}": still held at shutdown by ${holders}`)
+    const holders = State.unsafeHolders(pool).map(State.describeHolder).join("; ")
+    State.warn(pool, `Pool "${name}": still held at shutdown by ${holders}`)
     if (!interruptHolders) return leaked
-    for (const { holder } of lentItems(pool)) holder?.unsafeInterruptAsFork(FiberId.none)
+    for (const { holder } of State.lentItems(pool)) holder?.unsafeInterruptAsFork(FiberId.none)
     return Effect.flatMap(drained, (late) => Option.isSome(late) ? Effect.void : leaked)
   })
 }
 
 /** Begins closing, once, and waits for its end. */
-export const close = <A, E>(pool: State<A, E>): Effect.Effect<void> =>
+export const close = <A, E>(pool: State.State<A, E>): Effect.Effect<void> =>
   Effect.withFiberRuntime((fiber) => {
     beginClosing(pool)
-    const own = lentItems(pool).find(({ holder }) => holder === fiber)
+    const own = State.lentItems(pool).find(({ holder }) => holder === fiber)
     return own === undefined
       ? Deferred.await(pool.ended)
-      : Effect.die(new PoolClosedByHolder({ pool: pool.options.name, holder: holderOf(own) }))
+      : Effect.die(new PoolClosedByHolder({ pool: pool.options.name, holder: State.holderOf(own) }))
   })
 
-export const awaitQuiet = <A, E>(pool: State<A, E>): Effect.Effect<void> =>
-  Condition.wait(pool.changes, () => isQuiet(pool))
+export const awaitQuiet = <A, E>(pool: State.State<A, E>): Effect.Effect<void> =>
+  Condition.wait(pool.changes, () => State.isQuiet(pool))

@@ -20,17 +20,7 @@ import { exitWithin, releaseDeadlineOf } from "../internal/deadline.ts"
 import { withFailure } from "../internal/exit.ts"
 import * as Release from "../internal/release.ts"
 import * as Ledger from "../Ledger.ts"
-import {
-  type Item,
-  nowOf,
-  type Opened,
-  type Opening,
-  type Partition,
-  type Reason,
-  type State,
-  unlink,
-  warn
-} from "./state.ts"
+import * as State from "./state.ts"
 
 /**
  * Acquires one item in a scope of its own. Its close releases that scope, within the deadline, and gives the exit of that. Both must
@@ -41,8 +31,8 @@ export const opening = <A, E, R>(
   acquire: Effect.Effect<A, E, R>,
   releaseDeadline: Duration.DurationInput | undefined,
   site: Ledger.Site | undefined
-): Effect.Effect<Opened<A>, E, Exclude<R, Scope.Scope>> =>
-  Effect.withFiberRuntime<Opened<A>, E, Exclude<R, Scope.Scope>>((fiber) => {
+): Effect.Effect<State.Opened<A>, E, Exclude<R, Scope.Scope>> =>
+  Effect.withFiberRuntime<State.Opened<A>, E, Exclude<R, Scope.Scope>>((fiber) => {
     const ledger = Ledger.unsafeInForce(fiber)
     const entry = ledger?.unsafeAcquiring("pool item", name, { site })
     const recorded = entry && ledger && { entry, ledger }
@@ -75,13 +65,13 @@ export const opening = <A, E, R>(
   })
 
 const itemOf = <A, E>(
-  partition: Partition<A, E>,
-  { close, value }: Opened<A>,
-  { generation }: Opening,
+  partition: State.Partition<A, E>,
+  { close, value }: State.Opened<A>,
+  { generation }: State.Opening,
   random: number
-): Item<A, E> => {
+): State.Item<A, E> => {
   const { jitter, keepAlive, maxLifetime } = partition.pool.options
-  const now = nowOf(partition.pool)
+  const now = State.nowOf(partition.pool)
   return {
     value,
     close,
@@ -105,19 +95,19 @@ const itemOf = <A, E>(
   }
 }
 
-const endOpening = <A, E>(partition: Partition<A, E>, opening: Opening): void => {
+const endOpening = <A, E>(partition: State.Partition<A, E>, opening: State.Opening): void => {
   opening.hasEnded = true
   partition.opening.delete(opening)
 }
 
 /** Opens an item. `then` gets it, on no list, or the failure. */
 export const open = <A, E>(
-  partition: Partition<A, E>,
-  then: (opening: Opening, exit: Exit.Exit<Item<A, E>, E>) => void
-): Opening => {
+  partition: State.Partition<A, E>,
+  then: (opening: State.Opening, exit: Exit.Exit<State.Item<A, E>, E>) => void
+): State.Opening => {
   const { pool } = partition
-  const startedAt = nowOf(pool)
-  const opening: Opening = {
+  const startedAt = State.nowOf(pool)
+  const opening: State.Opening = {
     generation: partition.generation,
     startedAt,
     deadline: startedAt + pool.options.createTimeout,
@@ -127,7 +117,7 @@ export const open = <A, E>(
   }
   partition.opening.add(opening)
   pool.size++
-  const opened = (one: Opened<A>, random: number): Effect.Effect<void> => {
+  const opened = (one: State.Opened<A>, random: number): Effect.Effect<void> => {
     pool.totals.created++
     if (opening.hasEnded) {
       // Later than its `createTimeout`.
@@ -161,14 +151,14 @@ export const open = <A, E>(
 }
 
 /** The slot is free in this step, even if the opening ignores its interruption. */
-export const abandon = <A, E>(partition: Partition<A, E>, opening: Opening): void => {
+export const abandon = <A, E>(partition: State.Partition<A, E>, opening: State.Opening): void => {
   endOpening(partition, opening)
   partition.pool.size--
   opening.fiber?.unsafeInterruptAsFork(FiberId.none)
 }
 
 /** Interrupts the newest opening that is not unwanted yet. */
-export const interruptNewest = <A, E>(partition: Partition<A, E>): void => {
+export const interruptNewest = <A, E>(partition: State.Partition<A, E>): void => {
   const newest = Array.from(partition.opening).findLast(({ isUnwanted }) => !isUnwanted)
   if (newest === undefined) return
   newest.isUnwanted = true
@@ -177,7 +167,7 @@ export const interruptNewest = <A, E>(partition: Partition<A, E>): void => {
 
 /** Waits, as the schedule says, before the next refill; a schedule that is done never calls `then`. */
 export const backOff = <A, E>(
-  partition: Partition<A, E>,
+  partition: State.Partition<A, E>,
   cause: Cause.Cause<E>,
   then: () => void
 ): void => {
@@ -197,7 +187,7 @@ export const backOff = <A, E>(
   partition.backoff = backoff
 }
 
-const stopBackingOff = <A, E>(partition: Partition<A, E>): void => {
+const stopBackingOff = <A, E>(partition: State.Partition<A, E>): void => {
   partition.retry = undefined
   partition.backoff?.unsafeInterruptAsFork(FiberId.none)
   partition.backoff = undefined
@@ -215,24 +205,24 @@ const isSound = (
   )
 
 const inspect = <A, E>(
-  item: Item<A, E>,
+  item: State.Item<A, E>,
   isItSound: Effect.Effect<boolean>,
-  then: (item: Item<A, E>, isSound: boolean) => void
+  then: (item: State.Item<A, E>, isSound: boolean) => void
 ): void => {
   const { partition } = item
   const { pool } = partition
-  unlink(item)
+  State.unlink(item)
   partition.checking++
   pool.fork(Effect.map(isItSound, (isSound) => {
     partition.checking--
-    if (isSound && pool.isTimed) item.soundSince = nowOf(pool)
+    if (isSound && pool.isTimed) item.soundSince = State.nowOf(pool)
     then(item, isSound)
   }))
 }
 
 export const check = <A, E>(
-  item: Item<A, E>,
-  then: (item: Item<A, E>, isSound: boolean) => void
+  item: State.Item<A, E>,
+  then: (item: State.Item<A, E>, isSound: boolean) => void
 ): void => {
   const { validate, validateTimeout } = item.partition.pool.options
   if (validate === undefined) throw new Error("Pool-5 broken: nothing to check an item with")
@@ -241,9 +231,9 @@ export const check = <A, E>(
 }
 
 export const reset = <A, E>(
-  item: Item<A, E>,
+  item: State.Item<A, E>,
   exit: Exit.Exit<unknown, unknown>,
-  then: (item: Item<A, E>, isSound: boolean) => void
+  then: (item: State.Item<A, E>, isSound: boolean) => void
 ): void => {
   const { reset, resetTimeout } = item.partition.pool.options
   if (reset === undefined) throw new Error("Pool-3 broken: nothing to reset an item with")
@@ -252,13 +242,13 @@ export const reset = <A, E>(
 }
 
 export const destroy = <A, E>(
-  item: Item<A, E>,
-  reason: Reason,
-  then: (partition: Partition<A, E>) => void
+  item: State.Item<A, E>,
+  reason: State.Reason,
+  then: (partition: State.Partition<A, E>) => void
 ): void => {
   const { partition } = item
   const { pool } = partition
-  unlink(item)
+  State.unlink(item)
   partition.closing++
   pool.closing++
   pool.fork(Effect.map(item.close, (exit) => {
@@ -269,7 +259,7 @@ export const destroy = <A, E>(
     pool.totals.destroyed++
     pool.meter?.destroyed(reason)
     if (Exit.isFailure(exit)) {
-      warn(pool, `Pool "${partition.name}": the release of an item failed`, exit.cause)
+      State.warn(pool, `Pool "${partition.name}": the release of an item failed`, exit.cause)
     }
     then(partition)
   }))
@@ -277,14 +267,14 @@ export const destroy = <A, E>(
 
 /** Whether `invalidateOn` rules the item out after this use. */
 export const isRuledOut = <A, E>(
-  pool: State<A, E>,
+  pool: State.State<A, E>,
   exit: Exit.Exit<unknown, unknown>
 ): boolean => {
   try {
     return pool.options.invalidateOn?.(exit) ?? false
   } catch (defect) {
     const what = `Pool "${pool.options.name}": invalidateOn threw; the item is destroyed`
-    warn(pool, what, Cause.die(defect))
+    State.warn(pool, what, Cause.die(defect))
     return true
   }
 }

@@ -27,34 +27,7 @@ import { PoolClosed, PoolExhausted, PoolTimeout, refusal } from "./errors.ts"
 import { dueOf, isStale, nextDue, nextDueOf, nextIdle, unfit } from "./evict.ts"
 import * as Items from "./items.ts"
 import { unlessZero, type WaitOptions } from "./options.ts"
-import {
-  append,
-  borrowTimeOf,
-  type Decision,
-  describeHolder,
-  hasRoom,
-  headOf,
-  holderOf,
-  insertByUse,
-  isFull,
-  type Item,
-  lentItems,
-  makeList,
-  notify,
-  nowOf,
-  type Opened,
-  type Opening,
-  type Partition,
-  type Reason,
-  shortage,
-  type Site,
-  sizeOf,
-  type State,
-  unlink,
-  unsafeStats,
-  type Waiter,
-  warn
-} from "./state.ts"
+import * as State from "./state.ts"
 
 type Restore = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
 
@@ -62,7 +35,7 @@ type Restore = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, 
 const userFrames = 6
 
 /** The line that asks, if leak detection or the ledger wants it. To be called in the function that the user calls. */
-export const siteOf = <A, E>({ options }: State<A, E>): Site | undefined =>
+export const siteOf = <A, E>({ options }: State.State<A, E>): State.Site | undefined =>
   options.leakAfter === Infinity
     ? Ledger.unsafeSite(userFrames)
     : new CapturedSite.Site(new Error(), Infinity)
@@ -70,12 +43,12 @@ export const siteOf = <A, E>({ options }: State<A, E>): Site | undefined =>
 // What the ledger records.
 
 /** The partitions whose items a waiter of this one waits for: all, unless its own is as large as it may be. */
-const inTheWayOf = <A, E>(partition: Partition<A, E>): Iterable<Partition<A, E>> =>
-  sizeOf(partition) >= partition.pool.options.max ? [partition] : partition.pool.partitions
+const inTheWayOf = <A, E>(partition: State.Partition<A, E>): Iterable<State.Partition<A, E>> =>
+  State.sizeOf(partition) >= partition.pool.options.max ? [partition] : partition.pool.partitions
 
 /** Whether an item would come for a waiter if all holders ended for whom `letsGo` is true, and all that are not recorded. */
 const mayBeServed = <A, E>(
-  partition: Partition<A, E>,
+  partition: State.Partition<A, E>,
   letsGo: (hold: Hold.Hold) => boolean
 ): boolean => {
   for (const other of inTheWayOf(partition)) {
@@ -86,15 +59,16 @@ const mayBeServed = <A, E>(
   return false
 }
 
-function* holdsOf(partitions: Iterable<Partition<any, any>>): Iterable<Hold.Hold> {
+function* holdsOf(partitions: Iterable<State.Partition<any, any>>): Iterable<Hold.Hold> {
   for (const { holds } of partitions) if (holds !== undefined) yield* holds
 }
 
 const recorded = <A, E>(
-  partition: Partition<A, E>,
-  site: Site | undefined
+  partition: State.Partition<A, E>,
+  fiber: AnyFiber | undefined,
+  site: State.Site | undefined
 ): Hold.Hold | undefined => {
-  const recorder = Ledger.unsafeInForce()
+  const recorder = Ledger.unsafeInForce(fiber)
   return recorder && new Hold.Hold(recorder, partition, {
     kind: "pool lease",
     name: partition.name,
@@ -109,9 +83,9 @@ const recorded = <A, E>(
 // Lending.
 
 const lend = <A, E>(
-  item: Item<A, E>,
+  item: State.Item<A, E>,
   fiber: AnyFiber | undefined,
-  site: Site | undefined,
+  site: State.Site | undefined,
   hold: Hold.Hold | undefined,
   now: number
 ): void => {
@@ -120,17 +94,17 @@ const lend = <A, E>(
   item.site = site
   item.hold = hold
   item.lentAt = now
-  append(lent, item)
+  State.append(lent, item)
   if (pool.options.leakAfter !== Infinity) arm(pool, now + pool.options.leakAfter)
 }
 
 /** The item has no holder any more, and stands on no list until the caller puts it on one. */
-const unlend = <A, E>(item: Item<A, E>): void => {
+const unlend = <A, E>(item: State.Item<A, E>): void => {
   const { name, pool } = item.partition
-  unlink(item)
+  State.unlink(item)
   if (item.isWarnedOf) {
     item.isWarnedOf = false
-    const { fiber } = holderOf(item)
+    const { fiber } = State.holderOf(item)
     pool.fork(
       Effect.logInfo(`Pool "${name}": fiber ${fiber} gave back an item after its leak warning`)
     )
@@ -143,14 +117,14 @@ const unlend = <A, E>(item: Item<A, E>): void => {
 
 /** Lends an idle item in this very step, if there is no waiter and one is fit without a check. */
 export const takeNow = <A, E>(
-  partition: Partition<A, E>,
+  partition: State.Partition<A, E>,
   fiber: AnyFiber | undefined,
-  site: Site | undefined
-): Item<A, E> | undefined => {
+  site: State.Site | undefined
+): State.Item<A, E> | undefined => {
   const { pool, queue } = partition
   // INVARIANT Pool-2: a newcomer passes no waiter.
   if (queue.size > 0) return undefined
-  const now = borrowTimeOf(pool)
+  const now = State.borrowTimeOf(pool)
   for (let item = nextIdle(partition); item !== undefined; item = nextIdle(partition)) {
     // INVARIANT Pool-5.
     if (item.expiresAt <= now) {
@@ -158,35 +132,38 @@ export const takeNow = <A, E>(
       continue
     }
     if (isStale(item, now)) return undefined
-    unlink(item)
-    const hold = recorded(partition, site)
+    State.unlink(item)
+    const hold = recorded(partition, fiber, site)
     hold?.granted()
     lend(item, fiber, site, hold, now)
-    notify(pool)
+    State.notify(pool)
     return item
   }
   return undefined
 }
 
-const dequeue = <A, E>(partition: Partition<A, E>): Waiter<A, E> => {
-  const waiter = headOf(partition)
+const dequeue = <A, E>(partition: State.Partition<A, E>): State.Waiter<A, E> => {
+  const waiter = State.headOf(partition)
   if (waiter === undefined) throw new Error("Pool-2 broken: no waiter to serve")
-  remove(partition, waiter)
+  partition.pool.waiters.delete(waiter.id)
   return waiter
 }
 
-const grant = <A, E>(item: Item<A, E>): void => {
+const grant = <A, E>(item: State.Item<A, E>): void => {
   const { partition } = item
   const { meter } = partition.pool
   const waiter = dequeue(partition)
   waiter.item = item
-  lend(item, waiter.fiber, waiter.site, waiter.hold, borrowTimeOf(partition.pool))
-  meter?.waited(nowOf(partition.pool) - waiter.since)
+  lend(item, waiter.fiber, waiter.site, waiter.hold, State.borrowTimeOf(partition.pool))
+  meter?.waited(State.nowOf(partition.pool) - waiter.since)
   WaitQueue.grantHead(partition.queue)
 }
 
 /** The head of the queue gets a failure instead of an item. */
-export const refuseHead = <A, E>(partition: Partition<A, E>, failure: Cause.Cause<E>): void => {
+export const refuseHead = <A, E>(
+  partition: State.Partition<A, E>,
+  failure: Cause.Cause<E>
+): void => {
   const waiter = dequeue(partition)
   waiter.failure = failure
   waiter.hold?.left(failure)
@@ -194,10 +171,10 @@ export const refuseHead = <A, E>(partition: Partition<A, E>, failure: Cause.Caus
 }
 
 /** An item that stands on no list goes to the first waiter, to the idle items, or away. */
-const offer = <A, E>(item: Item<A, E>): void => {
+const offer = <A, E>(item: State.Item<A, E>): void => {
   const { partition } = item
-  const { options, quota } = partition.pool
-  const now = borrowTimeOf(partition.pool)
+  const { quota } = partition.pool
+  const now = State.borrowTimeOf(partition.pool)
   const reason = unfit(item, now) ?? (quota?.owesSlot(partition) === true ? "evicted" : undefined)
   if (reason !== undefined) {
     destroy(item, reason)
@@ -205,16 +182,17 @@ const offer = <A, E>(item: Item<A, E>): void => {
   } else if (partition.queue.head !== undefined) {
     grant(item)
   } else {
-    insertByUse(partition.idle, item)
-    if (options.keepAlive !== Infinity) item.keepAliveAt = now + item.keepAliveEvery
+    State.insertByUse(partition.idle, item)
+    if (!partition.pool.isTimed) return
+    item.keepAliveAt = now + item.keepAliveEvery
     const next = nextDueOf(item)
     if (next !== Infinity) arm(partition.pool, next)
   }
 }
 
-export const giveBack = <A, E>(item: Item<A, E>, exit: Exit.Exit<unknown, unknown>): void => {
+export const giveBack = <A, E>(item: State.Item<A, E>, exit: Exit.Exit<unknown, unknown>): void => {
   const { pool } = item.partition
-  const now = borrowTimeOf(pool)
+  const now = State.borrowTimeOf(pool)
   pool.meter?.used(now - item.lentAt)
   unlend(item)
   item.uses++
@@ -227,13 +205,16 @@ export const giveBack = <A, E>(item: Item<A, E>, exit: Exit.Exit<unknown, unknow
   } else {
     offer(item)
   }
-  notify(pool)
+  State.notify(pool)
 }
 
 // Reconciling.
 
 /** The next step towards what is wanted of a partition; none if there is nothing to do or no room to do it. Only reads. */
-const decide = <A, E>(partition: Partition<A, E>, now: number): Decision<A, E> | undefined => {
+const decide = <A, E>(
+  partition: State.Partition<A, E>,
+  now: number
+): State.Decision<A, E> | undefined => {
   const { checking, idle, opening, pool, queue } = partition
   if (pool.isClosed) return undefined
   // A waiter for whom a check or an opening is under way is served by that.
@@ -243,25 +224,27 @@ const decide = <A, E>(partition: Partition<A, E>, now: number): Decision<A, E> |
     return { _tag: isStale(item, now) ? "check" : "grant", item }
   }
   if (pool.quota !== undefined) return pool.quota.next(pool)
-  return shortage(partition) > 0 && hasRoom(partition) ? { _tag: "open", partition } : undefined
+  return State.shortage(partition) > 0 && State.hasRoom(partition)
+    ? { _tag: "open", partition }
+    : undefined
 }
 
-const perform = <A, E>(decision: Decision<A, E>): void => {
+const perform = <A, E>(decision: State.Decision<A, E>): void => {
   switch (decision._tag) {
     case "destroy":
       return destroy(decision.item, decision.reason)
     case "check":
       return Items.check(decision.item, afterCheck)
     case "grant":
-      unlink(decision.item)
+      State.unlink(decision.item)
       return grant(decision.item)
     case "open":
       return open(decision.partition)
   }
 }
 
-const reconcile = <A, E>(partition: Partition<A, E>): void => {
-  const now = nowOf(partition.pool)
+const reconcile = <A, E>(partition: State.Partition<A, E>): void => {
+  const now = State.nowOf(partition.pool)
   for (
     let decision = decide(partition, now);
     decision !== undefined;
@@ -270,26 +253,27 @@ const reconcile = <A, E>(partition: Partition<A, E>): void => {
 }
 
 /** After a change that may make something short, possible, or the partition empty. */
-const settle = <A, E>(partition: Partition<A, E>): void => {
+const settle = <A, E>(partition: State.Partition<A, E>): void => {
   reconcile(partition)
-  notify(partition.pool)
-  if (sizeOf(partition) + partition.queue.size === 0) partition.forget()
+  State.notify(partition.pool)
+  if (State.sizeOf(partition) + partition.queue.size === 0) partition.forget()
 }
 
-const destroy = <A, E>(item: Item<A, E>, reason: Reason): void =>
+const destroy = <A, E>(item: State.Item<A, E>, reason: State.Reason): void =>
   Items.destroy(item, reason, settle)
 
-const afterInspection = (reason: Reason) => <A, E>(item: Item<A, E>, isSound: boolean): void => {
-  if (isSound) offer(item)
-  else destroy(item, reason)
-  settle(item.partition)
-}
+const afterInspection =
+  (reason: State.Reason) => <A, E>(item: State.Item<A, E>, isSound: boolean): void => {
+    if (isSound) offer(item)
+    else destroy(item, reason)
+    settle(item.partition)
+  }
 
 const afterCheck = afterInspection("invalid")
 
 const afterReset = afterInspection("error")
 
-const open = <A, E>(partition: Partition<A, E>): void => {
+const open = <A, E>(partition: State.Partition<A, E>): void => {
   const { deadline } = Items.open(partition, (opening, exit) => {
     if (Exit.isSuccess(exit)) offer(exit.value)
     else if (!partition.pool.isClosed && !opening.isUnwanted) hasFailed(partition, exit.cause)
@@ -299,7 +283,7 @@ const open = <A, E>(partition: Partition<A, E>): void => {
 }
 
 /** INVARIANT Pool-4: the first waiter gets the failure, or else the log; it is stored only to be named in timeouts. */
-const hasFailed = <A, E>(partition: Partition<A, E>, failure: Cause.Cause<E>): void => {
+const hasFailed = <A, E>(partition: State.Partition<A, E>, failure: Cause.Cause<E>): void => {
   const { meter, options, totals } = partition.pool
   // A bare interrupt would look like the waiter's own.
   const cause = Cause.isInterruptedOnly(failure)
@@ -309,7 +293,7 @@ const hasFailed = <A, E>(partition: Partition<A, E>, failure: Cause.Cause<E>): v
   meter?.createFailed()
   partition.lastFailure = cause
   if (partition.queue.head !== undefined) return refuseHead(partition, cause)
-  warn(
+  State.warn(
     partition.pool,
     `Pool "${partition.name}": opening an item nobody waits for failed`,
     cause
@@ -322,20 +306,20 @@ const hasFailed = <A, E>(partition: Partition<A, E>, failure: Cause.Cause<E>): v
 // Housekeeping: one timer for the earliest deadline of openings, ageing, keep-alive and leaks.
 
 /** Makes sure that the housekeeping runs by `at`. */
-const arm = <A, E>(pool: State<A, E>, at: number): void => {
+const arm = <A, E>(pool: State.State<A, E>, at: number): void => {
   if (pool.wakeAt <= at || pool.isClosed) return
   const { timer } = pool
   pool.wakeAt = at
-  pool.timer = Timers.start(pool.timers, at - nowOf(pool), pool.maker, () => housekeep(pool))
+  pool.timer = Timers.start(pool.timers, at - State.nowOf(pool), pool.maker, () => housekeep(pool))
   if (timer !== undefined) Timers.stop(timer)
 }
 
-const housekeep = <A, E>(pool: State<A, E>): void => {
+const housekeep = <A, E>(pool: State.State<A, E>): void => {
   pool.timer = undefined
   if (pool.isClosed) return
   // What it does must not arm it anew.
   pool.wakeAt = -Infinity
-  const now = nowOf(pool)
+  const now = State.nowOf(pool)
   let next = Infinity
   for (const partition of pool.partitions) {
     doDue(partition, now)
@@ -343,10 +327,10 @@ const housekeep = <A, E>(pool: State<A, E>): void => {
   }
   pool.wakeAt = Infinity
   arm(pool, next)
-  notify(pool)
+  State.notify(pool)
 }
 
-const doDue = <A, E>(partition: Partition<A, E>, now: number): void => {
+const doDue = <A, E>(partition: State.Partition<A, E>, now: number): void => {
   const { idle, lent, pool } = partition
   for (const opening of partition.opening) {
     if (opening.deadline <= now) giveUpOn(partition, opening)
@@ -366,7 +350,7 @@ const doDue = <A, E>(partition: Partition<A, E>, now: number): void => {
 }
 
 const timeout = <A, E>(
-  partition: Partition<A, E>,
+  partition: State.Partition<A, E>,
   phase: "acquire" | "create",
   waited: number,
   fiber: AnyFiber | undefined
@@ -375,106 +359,86 @@ const timeout = <A, E>(
     pool: partition.name,
     phase,
     waited: Duration.millis(waited),
-    stats: unsafeStats(partition),
+    stats: State.unsafeStats(partition),
     // An opening that was too slow becomes the last failure itself: it would keep all before it in memory.
     lastFailure: phase === "create" ? Option.none() : Option.fromNullable(partition.lastFailure),
     heldByWaiter: fiber === undefined
       ? 0
-      : lentItems(partition.pool).filter(({ holder }) => holder === fiber).length
+      : State.lentItems(partition.pool).filter(({ holder }) => holder === fiber).length
   })
 
-const giveUpOn = <A, E>(partition: Partition<A, E>, opening: Opening): void => {
+const giveUpOn = <A, E>(partition: State.Partition<A, E>, opening: State.Opening): void => {
   const { createTimeout } = partition.pool.options
-  const error = timeout(partition, "create", createTimeout, headOf(partition)?.fiber)
+  const error = timeout(partition, "create", createTimeout, State.headOf(partition)?.fiber)
   Items.abandon(partition, opening)
   hasFailed(partition, refusal(error))
 }
 
-const warnOf = <A, E>(item: Item<A, E>, now: number): void => {
+const warnOf = <A, E>(item: State.Item<A, E>, now: number): void => {
   const { name, overdue, pool } = item.partition
-  unlink(item)
-  append(overdue, item)
+  State.unlink(item)
+  State.append(overdue, item)
   item.isWarnedOf = true
   pool.totals.leaks++
   pool.meter?.leaked()
   const held = Duration.format(Duration.millis(now - item.lentAt))
-  const holder = holderOf(item)
+  const holder = State.holderOf(item)
   pool.fork(Effect.annotateLogs(
-    Effect.logWarning(`Pool "${name}": ${describeHolder(holder)} holds an item for ${held}`),
+    Effect.logWarning(`Pool "${name}": ${State.describeHolder(holder)} holds an item for ${held}`),
     { pool: name, ...holder }
   ))
 }
 
 // Waiting.
 
-/** It waits no more. */
-const remove = <A, E>({ pool }: Partition<A, E>, waiter: Waiter<A, E>): void => {
-  pool.waiters.delete(waiter.id)
-  if (waiter.timer !== undefined) Timers.stop(waiter.timer)
-}
-
-const left = <A, E>(partition: Partition<A, E>, waiter: Waiter<A, E>): void => {
-  const { meter, totals } = partition.pool
-  remove(partition, waiter)
-  totals.cancelledWaits++
-  meter?.cancelled()
+const left = <A, E>(partition: State.Partition<A, E>, waiter: State.Waiter<A, E>): void => {
+  const { meter, options, totals, waiters } = partition.pool
+  waiters.delete(waiter.id)
+  if (!waiter.isLate) {
+    totals.cancelledWaits++
+    meter?.cancelled()
+  }
   if (waiter.item !== undefined) {
     // INVARIANT Pool-3: the grant goes to the next waiter in this step.
     unlend(waiter.item)
     offer(waiter.item)
   }
-  hasFewer(partition)
-}
-
-const tooLate = <A, E>(partition: Partition<A, E>, waiter: Waiter<A, E>): void => {
-  const { meter, totals } = partition.pool
-  const waited = nowOf(partition.pool) - waiter.since
-  totals.timeouts++
-  meter?.timedOut()
-  const late = refusal(timeout(partition, "acquire", waited, waiter.fiber))
-  WaitQueue.refuse(partition.queue, (id) => id === waiter.id ? late : undefined)
-  remove(partition, waiter)
-  hasFewer(partition)
-}
-
-/** A waiter left without an item. */
-const hasFewer = <A, E>(partition: Partition<A, E>): void => {
-  const { interruptAbandoned } = partition.pool.options
-  if (interruptAbandoned && shortage(partition) < 0) Items.interruptNewest(partition)
+  if (options.interruptAbandoned && State.shortage(partition) < 0) Items.interruptNewest(partition)
   settle(partition)
 }
 
-const refusalOf = <A, E>(partition: Partition<A, E>): Cause.Cause<never> | undefined => {
+const refusalOf = <A, E>(partition: State.Partition<A, E>): Cause.Cause<never> | undefined => {
   const { name, pool } = partition
   const { isClosed, options: { maxWaiters } } = pool
   if (isClosed) return refusal(new PoolClosed({ pool: name }))
-  if (!isFull(partition)) return undefined
-  return refusal(new PoolExhausted({ pool: name, maxWaiters, stats: unsafeStats(partition) }))
+  if (!State.isFull(partition)) return undefined
+  return refusal(new PoolExhausted({ pool: name, maxWaiters, stats: State.unsafeStats(partition) }))
 }
 
-const attributesOf = ({ name }: Partition<any, any>) => ({ "pool.name": name })
+const attributesOf = ({ name }: State.Partition<any, any>) => ({ "pool.name": name })
 
 /** Waits in line for an item. To be run in a masked region; only the wait is restored. */
 const waitInMask = <A, E>(
-  partition: Partition<A, E>,
+  partition: State.Partition<A, E>,
   fiber: AnyFiber | undefined,
-  site: Site | undefined,
+  site: State.Site | undefined,
   restore: Restore,
-  { acquireTimeout }: WaitOptions
-): Effect.Effect<Item<A, E>, E> => {
+  { acquireTimeout, priority = 0 }: WaitOptions
+): Effect.Effect<State.Item<A, E>, E> => {
   const { pool } = partition
   const refused = refusalOf(partition)
   if (refused !== undefined) {
     settle(partition)
     return Effect.failCause(refused)
   }
-  const waiter: Waiter<A, E> = {
+  const waiter: State.Waiter<A, E> = {
     id: ++pool.lastId,
+    priority,
     fiber,
     site,
-    hold: recorded(partition, site),
-    since: nowOf(pool),
-    timer: undefined,
+    hold: recorded(partition, fiber, site),
+    since: State.nowOf(pool),
+    isLate: false,
     item: undefined,
     failure: undefined
   }
@@ -482,16 +446,20 @@ const waitInMask = <A, E>(
   const atMost = acquireTimeout === undefined
     ? pool.options.acquireTimeout
     : unlessZero(acquireTimeout)
+  const late = (): Cause.Cause<never> => {
+    waiter.isLate = true
+    pool.totals.timeouts++
+    pool.meter?.timedOut()
+    return refusal(timeout(partition, "acquire", State.nowOf(pool) - waiter.since, fiber))
+  }
   const wait = WaitQueue.waitInMask(
     partition.queue,
     waiter.id,
     restore,
     () => left(partition, waiter),
-    waiter.hold
+    waiter.hold,
+    { priority, bound: { atMost: Duration.millis(atMost), late } }
   )
-  if (atMost !== Infinity) {
-    waiter.timer = Timers.start(pool.timers, atMost, pool.maker, () => tooLate(partition, waiter))
-  }
   // It stands in line from this step on, so now something may be granted.
   settle(partition)
   return Effect.flatMap(
@@ -511,11 +479,11 @@ const noOptions: WaitOptions = {}
 
 /** An item, at once or after a wait. To be run in a masked region. */
 const takeInMask = <A, E>(
-  partitionOf: () => Partition<A, E>,
-  site: Site | undefined,
+  partitionOf: () => State.Partition<A, E>,
+  site: State.Site | undefined,
   restore: Restore,
   options: WaitOptions = noOptions
-): Effect.Effect<Item<A, E>, E> =>
+): Effect.Effect<State.Item<A, E>, E> =>
   Effect.suspend(() => {
     const partition = partitionOf()
     const fiber = currentFiber()
@@ -540,7 +508,7 @@ export const bodyOf = <A, B, E2, R2>(
 }
 
 export const runInMask = <A, E, B, E2, R2>(
-  item: Item<A, E>,
+  item: State.Item<A, E>,
   body: Effect.Effect<B, E2, R2>,
   restore: Restore
 ): Effect.Effect<B, E2, R2> => {
@@ -564,9 +532,9 @@ export const runInMask = <A, E, B, E2, R2>(
 
 /** The bracket of `use`. To be run in a masked region. */
 export const useInMask = <A, E, B, E2, R2>(
-  partition: Partition<A, E>,
+  partition: State.Partition<A, E>,
   f: (item: A) => Effect.Effect<B, E2, R2>,
-  site: Site | undefined,
+  site: State.Site | undefined,
   restore: Restore,
   options: WaitOptions = noOptions
 ): Effect.Effect<B, E | E2, R2> => {
@@ -582,9 +550,9 @@ export const useInMask = <A, E, B, E2, R2>(
 
 /** The bracket of `tryUse`. To be run in a masked region. */
 export const tryUseInMask = <A, E, B, E2, R2>(
-  partition: Partition<A, E>,
+  partition: State.Partition<A, E>,
   f: (item: A) => Effect.Effect<B, E2, R2>,
-  site: Site | undefined,
+  site: State.Site | undefined,
   restore: Restore
 ): Effect.Effect<Option.Option<B>, E | E2, R2> => {
   if (partition.pool.isClosed) {
@@ -605,9 +573,9 @@ export const tryUseInMask = <A, E, B, E2, R2>(
 /** Takes an item for the scope of the context; `own` registers the end of the lending with it. */
 export const takeInScope = <A, E, B>(
   resourceOf: () => string,
-  partitionOf: () => Partition<A, E>,
-  site: Site | undefined,
-  own: (scope: Scope.Scope, item: Item<A, E>) => Effect.Effect<B>,
+  partitionOf: () => State.Partition<A, E>,
+  site: State.Site | undefined,
+  own: (scope: Scope.Scope, item: State.Item<A, E>) => Effect.Effect<B>,
   options: WaitOptions | undefined
 ): Effect.Effect<B, E, Scope.Scope> =>
   // MASK: the taking and its finalizer are one step; the wait is restored.
@@ -621,7 +589,7 @@ export const takeInScope = <A, E, B>(
         ))
   )
 
-export const ownInScope = <A, E>(scope: Scope.Scope, item: Item<A, E>): Effect.Effect<A> =>
+export const ownInScope = <A, E>(scope: Scope.Scope, item: State.Item<A, E>): Effect.Effect<A> =>
   Effect.as(
     Handover.ownInScope(
       scope,
@@ -648,7 +616,7 @@ export interface Lease<out A> {
 /** A child scope for each lease: a release before the end of a long-lived scope leaves nothing behind in it. */
 export const leaseInScope = <A, E>(
   scope: Scope.Scope,
-  item: Item<A, E>
+  item: State.Item<A, E>
 ): Effect.Effect<Lease<A>> => {
   // After the end the item may have another holder.
   let hasEnded = false
@@ -672,7 +640,7 @@ export const leaseInScope = <A, E>(
 
 // On demand.
 
-export const unsafeInvalidate = <A, E>(item: Item<A, E>): boolean => {
+export const unsafeInvalidate = <A, E>(item: State.Item<A, E>): boolean => {
   if (item.isInvalid) return false
   item.isInvalid = true
   if (item.list === item.partition.idle) {
@@ -683,7 +651,10 @@ export const unsafeInvalidate = <A, E>(item: Item<A, E>): boolean => {
 }
 
 /** By identity, in every partition. */
-export const unsafeInvalidateValue = <A, E>({ partitions }: State<A, E>, value: A): boolean => {
+export const unsafeInvalidateValue = <A, E>(
+  { partitions }: State.State<A, E>,
+  value: A
+): boolean => {
   for (const { items } of partitions) {
     for (const item of items) {
       if (Object.is(item.value, value) && unsafeInvalidate(item)) return true
@@ -692,12 +663,15 @@ export const unsafeInvalidateValue = <A, E>({ partitions }: State<A, E>, value: 
   return false
 }
 
-export const unsafeInvalidateAll = <A, E>(partition: Partition<A, E>): void => {
+export const unsafeInvalidateAll = <A, E>(partition: State.Partition<A, E>): void => {
   partition.generation++
   destroyIdle(partition, "invalid")
 }
 
-export const destroyIdle = <A, E>(partition: Partition<A, E>, reason: Reason): number => {
+export const destroyIdle = <A, E>(
+  partition: State.Partition<A, E>,
+  reason: State.Reason
+): number => {
   const count = partition.idle.size
   while (partition.idle.head !== undefined) destroy(partition.idle.head, reason)
   settle(partition)
@@ -706,21 +680,21 @@ export const destroyIdle = <A, E>(partition: Partition<A, E>, reason: Reason): n
 
 /** A partition, filled up to `minIdle` from now on. */
 export const unsafeAddPartition = <A, E>(
-  pool: State<A, E>,
+  pool: State.State<A, E>,
   name: string,
-  open: Effect.Effect<Opened<A>, E>,
+  open: Effect.Effect<State.Opened<A>, E>,
   forget: () => void
-): Partition<A, E> => {
-  const partition: Partition<A, E> = {
+): State.Partition<A, E> => {
+  const partition: State.Partition<A, E> = {
     pool,
     name,
     open,
     forget,
-    queue: WaitQueue.make(),
+    queue: { ...WaitQueue.make(), timers: pool.timers },
     items: new Set(),
-    idle: makeList(),
-    lent: makeList(),
-    overdue: makeList(),
+    idle: State.makeList(),
+    lent: State.makeList(),
+    overdue: State.makeList(),
     opening: new Set(),
     checking: 0,
     closing: 0,

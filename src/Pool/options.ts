@@ -85,43 +85,14 @@ export interface Settings<A, R2 = never, R3 = never> {
  * @since 0.1.0
  */
 export interface WaitOptions {
+  /** A waiter of higher priority is served first; first come, first served within one priority. Default 0. */
+  readonly priority?: number | undefined
   /** Instead of that of the pool; 0 for no bound. */
   readonly acquireTimeout?: Duration.DurationInput | undefined
 }
 
 /** The options of a pool, resolved. Durations that end something are in milliseconds. */
-export interface Resolved<A> {
-  readonly name: string
-  /** Of one partition. */
-  readonly max: number
-  /** Of all partitions together. */
-  readonly maxTotal: number
-  readonly minIdle: number
-  readonly maxWaiters: number
-  readonly maxConnecting: number
-  readonly isFifo: boolean
-  readonly interruptAbandoned: boolean
-  readonly acquireTimeout: number
-  readonly createTimeout: number
-  readonly retry: Schedule.Schedule<unknown, unknown>
-  readonly validate: ((item: A) => Effect.Effect<boolean, unknown>) | undefined
-  readonly validateTimeout: Duration.Duration
-  readonly validateAfterIdle: number
-  readonly keepAlive: number
-  readonly reset:
-    | ((item: A, exit: Exit.Exit<unknown, unknown>) => Effect.Effect<unknown, unknown>)
-    | undefined
-  readonly resetTimeout: Duration.Duration
-  readonly invalidateOn: ((exit: Exit.Exit<unknown, unknown>) => boolean) | undefined
-  readonly maxLifetime: number
-  readonly jitter: number
-  readonly maxUses: number
-  readonly idleTimeout: number
-  readonly leakAfter: number
-  readonly releaseDeadline: Duration.DurationInput | undefined
-  readonly shutdownTimeout: Duration.Duration
-  readonly interruptHolders: boolean
-}
+export type Resolved<A> = ReturnType<typeof resolve<A, never, never>>
 
 const rules: Rule.Rules = {
   name: Rule.text,
@@ -156,7 +127,13 @@ const rules: Rule.Rules = {
 }
 
 /** Of one wait. */
-const waitRules: Rule.Rules = { acquireTimeout: Rule.duration }
+const waitRules: Rule.Rules = {
+  priority: {
+    expected: "a number",
+    accepts: (value) => typeof value === "number" && !Number.isNaN(value)
+  },
+  acquireTimeout: Rule.duration
+}
 
 export const checkWait = (where: string, options: WaitOptions | undefined): void => {
   if (options !== undefined) Rule.check(where, options, waitRules)
@@ -178,7 +155,7 @@ export const resolve = <A, R2, R3>(
   settings: Settings<A, R2, R3>,
   limits: Readonly<Record<string, number | undefined>>,
   context: Context.Context<R2 | R3>
-): Resolved<A> => {
+) => {
   const atLeastOne = Object.keys(limits).map((name) => [name, Rule.integer(1)] as const)
   Rule.check(where, settings, { ...Object.fromEntries(atLeastOne), ...rules })
   const [max = Infinity, maxTotal = Infinity] = Object.values(limits)
@@ -204,11 +181,12 @@ export const resolve = <A, R2, R3>(
     acquireTimeout: unlessZero(settings.acquireTimeout),
     createTimeout: unlessZero(settings.createTimeout),
     retry: settings.createRetry ?? defaultRetry,
-    validate: validate && ((item) => Effect.provide(validate(item), context)),
+    validate: validate && ((item: A) => Effect.provide(validate(item), context)),
     validateTimeout: Duration.decode(settings.validateTimeout ?? defaultTimeout),
     validateAfterIdle: Duration.toMillis(settings.validateAfterIdle ?? 500),
     keepAlive,
-    reset: reset && ((item, exit) => Effect.provide(reset(item, exit), context)),
+    reset: reset &&
+      ((item: A, exit: Exit.Exit<unknown, unknown>) => Effect.provide(reset(item, exit), context)),
     resetTimeout: Duration.decode(settings.resetTimeout ?? defaultTimeout),
     invalidateOn: settings.invalidateOn,
     maxLifetime: unlessZero(settings.maxLifetime),

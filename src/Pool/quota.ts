@@ -3,24 +3,14 @@
  *
  * INVARIANTS those of Pool/Keyed.ts.
  */
-import {
-  type Decision,
-  hasRoom,
-  headOf,
-  type Item,
-  type Partition,
-  type Quota,
-  shortage,
-  sizeOf,
-  type State,
-  type Waiter
-} from "./state.ts"
+import * as State from "./state.ts"
 
-const precedes = <A, E>(one: Waiter<A, E>, other: Waiter<A, E> | undefined): boolean =>
-  other === undefined || one.id < other.id
+const precedes = <A, E>(one: State.Waiter<A, E>, other: State.Waiter<A, E> | undefined): boolean =>
+  other === undefined || one.priority > other.priority
+  || (one.priority === other.priority && one.id < other.id)
 
 /** The first waiter for whom nothing is being opened or checked. */
-const firstUnserved = <A, E>(partition: Partition<A, E>): Waiter<A, E> | undefined => {
+const firstUnserved = <A, E>(partition: State.Partition<A, E>): State.Waiter<A, E> | undefined => {
   let waiter = partition.queue.head
   for (let i = partition.opening.size + partition.checking; i > 0 && waiter !== undefined; i--) {
     waiter = waiter.next
@@ -29,11 +19,11 @@ const firstUnserved = <A, E>(partition: Partition<A, E>): Waiter<A, E> | undefin
 }
 
 /** The partition that gets the next slot: that of the first waiter who has nothing coming, then any that is short. */
-const neediest = <A, E>(pool: State<A, E>): Partition<A, E> | undefined => {
-  let best: Partition<A, E> | undefined
-  let first: Waiter<A, E> | undefined
+const neediest = <A, E>(pool: State.State<A, E>): State.Partition<A, E> | undefined => {
+  let best: State.Partition<A, E> | undefined
+  let first: State.Waiter<A, E> | undefined
   for (const partition of pool.partitions) {
-    if (shortage(partition) <= 0 || !hasRoom(partition)) continue
+    if (State.shortage(partition) <= 0 || !State.hasRoom(partition)) continue
     const waiter = firstUnserved(partition)
     if (best === undefined || (waiter !== undefined && precedes(waiter, first))) {
       best = partition
@@ -44,12 +34,15 @@ const neediest = <A, E>(pool: State<A, E>): Partition<A, E> | undefined => {
 }
 
 /** How many waiters, of partitions that may still grow, precede this one and have nothing coming. */
-const unservedBefore = <A, E>(pool: State<A, E>, last: Waiter<A, E> | undefined): number => {
+const unservedBefore = <A, E>(
+  pool: State.State<A, E>,
+  last: State.Waiter<A, E> | undefined
+): number => {
   const { max, maxConnecting } = pool.options
   let count = 0
   for (const partition of pool.partitions) {
     const { checking, opening, queue } = partition
-    const room = Math.min(max - sizeOf(partition), maxConnecting - opening.size)
+    const room = Math.min(max - State.sizeOf(partition), maxConnecting - opening.size)
     let skip = opening.size + checking
     let unserved = 0
     for (let next = queue.head; next !== undefined && unserved < room; next = next.next) {
@@ -63,8 +56,8 @@ const unservedBefore = <A, E>(pool: State<A, E>, last: Waiter<A, E> | undefined)
   return count
 }
 
-const longestIdle = <A, E>(pool: State<A, E>): Item<A, E> | undefined => {
-  let oldest: Item<A, E> | undefined
+const longestIdle = <A, E>(pool: State.State<A, E>): State.Item<A, E> | undefined => {
+  let oldest: State.Item<A, E> | undefined
   for (const { idle: { head } } of pool.partitions) {
     if (head !== undefined && (oldest === undefined || head.idleSince < oldest.idleSince)) {
       oldest = head
@@ -73,9 +66,9 @@ const longestIdle = <A, E>(pool: State<A, E>): Item<A, E> | undefined => {
   return oldest
 }
 
-export const quota: Quota = {
+export const quota: State.Quota = {
   /** A free slot goes to the neediest partition; if none is free, the item that was idle for longest makes room for a waiter. */
-  next: <A, E>(pool: State<A, E>): Decision<A, E> | undefined => {
+  next: <A, E>(pool: State.State<A, E>): State.Decision<A, E> | undefined => {
     const partition = neediest(pool)
     if (partition === undefined) return undefined
     if (pool.size < pool.options.maxTotal) return { _tag: "open", partition }
@@ -89,6 +82,6 @@ export const quota: Quota = {
   owesSlot: (partition) => {
     const { pool } = partition
     return pool.size >= pool.options.maxTotal
-      && unservedBefore(pool, headOf(partition)) > pool.closing
+      && unservedBefore(pool, State.headOf(partition)) > pool.closing
   }
 }

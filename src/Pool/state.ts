@@ -128,11 +128,12 @@ export interface List<A, E> {
 export interface Waiter<A, E> {
   /** Stands as `need` in the queue; counts up, so it is also the order of arrival. */
   readonly id: number
+  readonly priority: number
   readonly fiber: AnyFiber | undefined
   readonly site: Site | undefined
   readonly hold: Hold.Hold | undefined
   readonly since: number
-  timer: Timers.Timer | undefined
+  isLate: boolean
   item: Item<A, E> | undefined
   failure: Cause.Cause<E> | undefined
 }

@@ -89,6 +89,24 @@ describe("KeyedPool", () => {
       expect(state.mostLive).toBe(1)
     }))
 
+  it.scoped("KeyedPool-2: a higher priority is served first over keys", () =>
+    Effect.gen(function*() {
+      const pool = yield* KeyedPool.make({ acquire: source().acquire, maxPerKey: 1, maxTotal: 1 })
+      const order: Array<string> = []
+      const ask = (key: string, priority: number) =>
+        Effect.zipLeft(
+          Effect.fork(
+            KeyedPool.use(pool, key, () => Effect.sync(() => order.push(key)), { priority })
+          ),
+          settle
+        )
+      const holder = yield* hold(pool, "a")
+      const waiters = [yield* ask("a", 0), yield* ask("b", 0), yield* ask("c", 1)]
+      yield* holder.release
+      yield* Effect.forEach(waiters, Fiber.join)
+      expect(order).toEqual(["c", "a", "b"])
+    }))
+
   it.scoped("KeyedPool-3: a key nobody uses leaves nothing behind", () =>
     Effect.gen(function*() {
       const { acquire, state } = source()

@@ -520,7 +520,7 @@ export const mutants: ReadonlyArray<Mutant> = [
   withoutMask(
     "Pool.use without its mask",
     "Pool.ts",
-    "(restore) =>\n      Lend.useInMask(partition, f, site, restore, options)\n    )",
+    "(restore) =>\n    Lend.useInMask(partition, f, site, restore, options)\n  )",
     "Pool.use"
   ),
   mutant(
