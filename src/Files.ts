@@ -12,7 +12,7 @@
  * - Files-2 (F2) Once an interrupt is seen, nothing of ours changes any file any more.
  * - Files-3 (F4) A draft that was not published is removed, on failure and on interruption; that it is gone already is no
  *   failure.
- * - Files-4 (L8) What the operating system said is in `FileError.code`, also where the platform says "Unknown".
+ * - Files-4 (L8) The operating system's code is in `FileError.code`, also where the platform says "Unknown".
  *
  * COST (2026-11, 4 KiB, 2 cores, overlay disk) about 3 ms, nearly all of it calls to the file system; two fsyncs come on
  *   top with `"full"` and cost what the disk makes them cost.

@@ -66,7 +66,7 @@ describe("writeAtomic", () => {
   )
 
   live(
-    "keeps the mode of what it replaces, unless told another",
+    "keeps the mode of the file it replaces, unless the options give another",
     Effect.gen(function*() {
       const at = path.join(yield* directory, "file")
       const mode = () => (fs.statSync(at).mode & 0o7777).toString(8)
@@ -84,7 +84,7 @@ describe("writeAtomic", () => {
   )
 
   it.scopedLive.skipIf(!root)(
-    "keeps the owner of what it replaces (only root may give files away)",
+    "keeps the owner of the file it replaces (only root may give files away)",
     () =>
       Effect.gen(function*() {
         const at = path.join(yield* directory, "file")
@@ -255,7 +255,7 @@ describe("writeAtomic, interrupted", () => {
 
 describe("FileError", () => {
   live(
-    "Files-4: says what the operating system said, and what to do",
+    "Files-4: carries the operating system's code, and a hint",
     Effect.gen(function*() {
       const dir = yield* directory
       const inside = (name: string) => path.join(dir, name)
@@ -374,7 +374,7 @@ describe("draft", () => {
   )
 
   live(
-    "is exclusive, or replaces what an earlier run left",
+    "is exclusive, or replaces the draft of an earlier run",
     Effect.gen(function*() {
       const dir = yield* directory
       const at = path.join(dir, "draft")

@@ -82,7 +82,7 @@ describe("download", () => {
   )
 
   live(
-    "Http-4: brings the whole file, and says what it brought",
+    "Http-4: downloads the whole file, and reports its size, hash and type",
     Effect.gen(function*() {
       const dir = yield* directory
       const at = path.join(dir, "file")
@@ -276,7 +276,7 @@ describe("download", () => {
   )
 
   live(
-    "follows redirects, and shows what proves who we are to the first origin only",
+    "follows redirects, and sends credentials to the first origin only",
     Effect.gen(function*() {
       const at = path.join(yield* directory, "file")
       const other = yield* Origin.make({ "/file": Origin.body("here") })
@@ -296,7 +296,7 @@ describe("download", () => {
   )
 
   live(
-    "Http-4: an error of the disk is a FileError, and the connection is let go",
+    "Http-4: an error of the disk is a FileError, and the connection is released",
     Effect.gen(function*() {
       const dir = yield* directory
       const origin = yield* Origin.make({ "/endless": Origin.endless, "/file": Origin.body("x") })
@@ -378,7 +378,7 @@ describe("download, interrupted", () => {
 
 describe("session", () => {
   live(
-    "Http-1: closing it cuts what is in flight, whatever it waits for, and closes every socket",
+    "Http-1: closing it cuts requests in flight at every stage, and closes every socket",
     Effect.gen(function*() {
       const dir = yield* directory
       const origin = yield* Origin.make({
@@ -491,7 +491,7 @@ describe("session", () => {
   )
 
   live(
-    "Http-5: caps that are no whole number are a mistake, said at once",
+    "Http-5: caps that are no whole number are a defect at once",
     Effect.gen(function*() {
       for (
         const options of [
@@ -511,7 +511,7 @@ describe("session", () => {
 
 describe("the platform's HttpClient", () => {
   live(
-    "Http-2: a body nobody reads is let go with its scope; two connections serve twenty of them",
+    "Http-2: an unread body is cut with its scope; two connections serve twenty of them",
     Effect.gen(function*() {
       const origin = yield* Origin.make({
         "/endless": Origin.endless,
@@ -542,7 +542,7 @@ describe("the platform's HttpClient", () => {
   )
 
   live(
-    "a \"connection: close\" body that waits to be read harms nobody: not read, read slowly, closed on",
+    "a \"connection: close\" body that waits to be read does no harm: not read, read slowly, closed on",
     Effect.gen(function*() {
       // undici's own backpressure ends the process here, by an assertion of its own (#5360).
       const closing =
@@ -580,7 +580,7 @@ describe("the platform's HttpClient", () => {
   )
 
   live(
-    "Http-3: who reads slowly is not taken for a silent server, and the server has to wait",
+    "Http-3: a slow reader is not taken for a silent server, and the server has to wait",
     Effect.gen(function*() {
       let sent = 0
       const zeros = Buffer.alloc(64 * 1024)
@@ -607,7 +607,7 @@ describe("the platform's HttpClient", () => {
   )
 
   live(
-    "Http-1: closing the session fails what is in flight, in its own terms",
+    "Http-1: closing the session fails requests in flight with errors of their own",
     Effect.gen(function*() {
       const origin = yield* Origin.make({
         "/silent": Origin.silent,
@@ -722,7 +722,7 @@ describe("retry", () => {
       }
     }))
 
-  it.effect("does not wait for what will not pass", () =>
+  it.effect("does not wait after an error that stays", () =>
     Effect.gen(function*() {
       const url = "u"
       const hopeless = [

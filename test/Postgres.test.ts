@@ -183,7 +183,7 @@ describe("Postgres: statements", () => {
       yield* untilStates(applicationName)
     }))
 
-  it.scopedLive("Postgres-2: what a reserved session was left with does not reach the next user", () =>
+  it.scopedLive("Postgres-2: settings and locks of a reserved session do not reach the next user", () =>
     Effect.gen(function*() {
       const { applicationName, reserve, sql } = yield* pool({ max: 1 })
       const before = yield* sql`select pg_backend_pid() as pid`
@@ -207,7 +207,7 @@ describe("Postgres: statements", () => {
       expect(yield* sql`show statement_timeout`).toEqual([{ statement_timeout: "0" }])
     }))
 
-  it.scopedLive("a reserved session tells when it is lost", () =>
+  it.scopedLive("a reserved session reports its loss", () =>
     Effect.gen(function*() {
       const { reserve, sql, stats } = yield* pool({ max: 1 })
       yield* Effect.scoped(Effect.gen(function*() {
@@ -223,7 +223,7 @@ describe("Postgres: statements", () => {
 })
 
 describe("Postgres: waiting", () => {
-  it.scopedLive("Postgres-4: a waiter can be interrupted and leaves the line; the place is not lost", () =>
+  it.scopedLive("Postgres-4: a waiter can be interrupted and leaves the line; its permit is not lost", () =>
     Effect.gen(function*() {
       const { reserve, sql, stats } = yield* pool({ max: 1 })
       yield* Effect.scoped(Effect.gen(function*() {
@@ -500,7 +500,7 @@ describe("Postgres: interrupted between any two steps", () => {
 })
 
 describe("Postgres: opening and closing", () => {
-  it.live("Postgres-7: closing cancels and cuts what daemons still hold; no session is left", () =>
+  it.live("Postgres-7: closing cancels and cuts sessions that daemons still hold; no session is left", () =>
     Effect.gen(function*() {
       const { applicationName, held, service } = yield* Effect.scoped(Effect.gen(function*() {
         const service = yield* pool({ max: 3, drain: "50 millis" })
@@ -535,7 +535,7 @@ describe("Postgres: opening and closing", () => {
       })
     }).pipe(Effect.provide(Ledger.layer())))
 
-  it.live("Postgres-7: who waits, or connects, is told at once, though nothing is given back", () =>
+  it.live("Postgres-7: waiters and connecting fibers fail at once, though no session is returned", () =>
     Effect.gen(function*() {
       const full = yield* Effect.scoped(Effect.gen(function*() {
         const { reserve, sql, stats } = yield* pool({

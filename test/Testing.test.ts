@@ -32,7 +32,7 @@ const explored = (seed: Seed): Promise<Explore.Verdict> => {
   return verdict
 }
 
-describe("what effect 3.22.4 does", () => {
+describe("operators of effect 3.22.4", () => {
   for (const seed of known) {
     it(`${seed.name}: ${seed.grade ?? "safe"}`, async () => {
       expect(seen(await explored(seed), seed.law)).toEqual(expected(seed))
@@ -65,7 +65,7 @@ const allButEndlessAcquires: Explore.Faults = [
   "release never returns"
 ]
 
-describe("what is ours", () => {
+describe("operators of holdfast", () => {
   const safe = async <S>(subject: Explore.Subject<S>, options?: Explore.Options) => {
     const verdict = await Explore.interruptions(subject, options)
     expect(verdict.status, Explore.format(verdict)).toBe("safe")
@@ -151,7 +151,7 @@ describe("what is ours", () => {
     }))
 })
 
-describe("what a verdict says", () => {
+describe("verdicts", () => {
   const hung = {
     name: "forEach",
     body: () => Effect.forEach([1, 2], () => Effect.sleep(1), { concurrency: 2 })
@@ -178,7 +178,7 @@ describe("what a verdict says", () => {
     expect(Date.now()).toBeGreaterThan(1_000_000)
   })
 
-  it("Explore-3: what is wrong without any interrupt is no finding, and nothing was explored", async () => {
+  it("Explore-3: a violation without any interrupt is no finding, and nothing was explored", async () => {
     const leaks = await Explore.interruptions({
       name: "leaks",
       body: (_, probe) => probe.acquire("r")
@@ -209,7 +209,7 @@ describe("what a verdict says", () => {
     expect(verdict).toMatchObject({ status: "safe", mode: "asynchronous" })
   })
 
-  it("Explore-4: what stays open is named, and nothing is said to hang", async () => {
+  it("Explore-4: a handle that stays open is named, and no hang is reported", async () => {
     let timer: NodeJS.Timeout | undefined
     const verdict = await Explore.interruptions({
       name: "open handle",
@@ -231,7 +231,7 @@ describe("what a verdict says", () => {
     expect(verdict.covered).toMatch(/^7 of \d+ points \(budget spent\), FIFO order, this input$/)
   })
 
-  it("Explore-5: a program that is not deterministic is said so", async () => {
+  it("Explore-5: a program that is not deterministic is reported as such", async () => {
     let runs = 0
     const verdict = await Explore.interruptions({
       name: "chaos",
@@ -278,7 +278,7 @@ describe("what a verdict says", () => {
     expect([Date.now, Math.random, globalThis.setInterval]).toEqual(before)
   })
 
-  it("`after` is what must still work, instead of the body again", async () => {
+  it("`after` must still work, instead of the body again", async () => {
     const once = (after: boolean): Explore.Subject<{ used: boolean }> => ({
       name: "once",
       setup: Effect.sync(() => ({ used: false })),
@@ -305,7 +305,7 @@ describe("what a verdict says", () => {
     expect(await semaphore!.explore({ fail: ["R4"] })).toMatchObject({ passed: false })
   })
 
-  it("a finding names the window, the line, what leaked, and the pass beside it", async () => {
+  it("a finding names the window, the line, the leak, and the nearest point that passes", async () => {
     const verdict = await Explore.interruptions({
       name: "late",
       body: (_, probe) =>

@@ -6,7 +6,7 @@
  * mean that nothing will come; a handle that stays open means that the program cannot be judged, and the verdict says so.
  *
  * INVARIANTS
- * - Explore-4 A program that still waits on a real handle is never said to hang: the verdict is inconclusive and names it.
+ * - Explore-4 A program that still waits on a real handle is never reported as hung: the verdict is inconclusive and names it.
  *
  * SOURCES Coyote (partly controlled programs), Trio's autojump clock.
  *

@@ -343,7 +343,7 @@ describe("Embedded: where its account cannot reach", () => {
     }))))
 
   it.live.skipIf(!isRoot)(
-    "data below a 0700 directory is kept in /var/lib/holdfast, behind a symlink",
+    "data below a 0700 directory lies in /var/lib/holdfast, behind a symlink",
     () =>
       Effect.gen(function*() {
         const closed = fs.mkdtempSync(fresh("closed-"))
@@ -415,7 +415,7 @@ describe("Embedded: where its account cannot reach", () => {
       expect(links.length).toBeGreaterThan(0)
     }))
 
-  it.live("no binaries: says what to do", () =>
+  it.live("no binaries: the error has a hint", () =>
     Effect.gen(function*() {
       const failure = yield* Effect.flip(Effect.scoped(Embedded.make({ binaries: temporary })))
       expect(failure._tag).toBe("EmbeddedUnavailable")

@@ -16,7 +16,7 @@ const runsForwards = (scope: Scope.CloseableScope): Effect.Effect<void> =>
     return Scope.close(scope, Exit.void)
   })
 
-it("a scope that nobody closes is a leak, though nothing in it counts itself", async () => {
+it("a scope that is never closed is a leak, though nothing in it counts itself", async () => {
   const verdict = await Explore.interruptions(
     Effect.flatMap(Scope.make(), (scope) =>
       Effect.zipRight(

@@ -18,7 +18,7 @@ const moduleOf = (name: string, text: string): string => {
 }
 
 describe("holdfast explore", () => {
-  it("CliExplore-1: passes what is safe, effects and subjects alike", async () => {
+  it("CliExplore-1: safe effects and subjects pass", async () => {
     const safe = moduleOf(
       "safe",
       `import { Effect } from "effect"
@@ -36,7 +36,7 @@ describe("holdfast explore", () => {
     expect(ended.out).toContain("2 passed, 0 failed")
   })
 
-  it("CliExplore-1: fails what leaks, with the line and a token; --json gives verdicts", async () => {
+  it("CliExplore-1: a leak fails, with its line and a token; --json gives verdicts", async () => {
     const leaky = moduleOf(
       "leaky",
       `import { Effect } from "effect"

@@ -231,7 +231,7 @@ const shell = (line: string, ...args: ReadonlyArray<string>) =>
 describe("a hostile place", { timeout: 90_000 }, () => {
   const fine = () => writeList(work, [`${origin}/one`, `${origin}/two`])
 
-  it("a folder that cannot be made or written: exit 2 and who to ask", async () => {
+  it("a folder that cannot be made or written: exit 2 and a hint", async () => {
     fs.writeFileSync(path.join(work, "file"), "")
     const ended = await run(["mirror", fine(), "--to", path.join(work, "file", "out")])
     expect(ended.code).toBe(2)

@@ -115,7 +115,7 @@ describe("holdfast mirror", { timeout: 90_000 }, () => {
   })
 
   for (const signal of ["SIGINT", "SIGTERM"] as const) {
-    it(`one ${signal} drains: what runs is finished, exit 75, and the next run goes on`, async () => {
+    it(`one ${signal} drains: running downloads finish, exit 75, and the next run resumes`, async () => {
       const origin = await openOrigin({ documents: 120, pace: 1 })
       const list = writeList(work, origin.urls)
       const reportFile = path.join(work, "report.json")
@@ -141,7 +141,7 @@ describe("holdfast mirror", { timeout: 90_000 }, () => {
     })
   }
 
-  it("past --drain what runs is interrupted, counted as such, and still exit 75", async () => {
+  it("past --drain running downloads are interrupted and counted as such, and still exit 75", async () => {
     const origin = await openOrigin({ documents: 60, pace: 30 })
     const list = writeList(work, origin.urls)
     const reportFile = path.join(work, "report.json")
@@ -228,7 +228,7 @@ describe("holdfast mirror", { timeout: 90_000 }, () => {
     await expectWhole(origin)
   })
 
-  it("the database killed in mid-run: a clear line, exit 1, and the next run goes on", async () => {
+  it("the database killed in mid-run: a clear line, exit 1, and the next run resumes", async () => {
     const origin = await openOrigin({ documents: 120, pace: 1 })
     const list = writeList(work, origin.urls)
     const running = start(["mirror", list, "--to", out])
@@ -302,7 +302,7 @@ describe("holdfast mirror", { timeout: 90_000 }, () => {
 })
 
 describe("holdfast demo", { timeout: 90_000 }, () => {
-  it("a second demo of the same folder, at once: exit 3, and the first one's origin is kept", async () => {
+  it("a second demo of the same folder, at once: exit 3, and the first one's origin stays", async () => {
     const first = start(["demo", "--to", out])
     await until("the first is at work", () => first.output().includes("Mirroring"))
     const port = fs.readFileSync(path.join(out, "origin-port.txt"), "utf8")
@@ -314,7 +314,7 @@ describe("holdfast demo", { timeout: 90_000 }, () => {
     expect(fs.readFileSync(path.join(out, "origin-port.txt"), "utf8")).toBe(port)
   })
 
-  it("mirrors the bundled origin, says what to try next, and finds it done the second time", async () => {
+  it("mirrors the bundled origin, suggests next steps, and finds it done the second time", async () => {
     const first = await run(["demo", "--to", out])
     expect(first.code, first.out + first.err).toBe(0)
     expect(first.out).toContain("What to try next")

@@ -324,7 +324,7 @@ describe("mirrorPath", () => {
     expectGood(Array.from(places.values()))
   })
 
-  it("what is no http URL is a defect that names the invariant", () => {
+  it("a URL that is not http is a defect that names the invariant", () => {
     expect(() => plan(["ftp://h/a"])).toThrow("MirrorPath-1")
   })
 })

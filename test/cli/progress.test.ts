@@ -35,7 +35,7 @@ const log = () => {
 }
 
 describe("progress.render", () => {
-  it("says what is known", () => {
+  it("shows the counters that are known", () => {
     const half = state({ done: 100, alreadyDone: 20, failed: 2, bytes: 36e6, inFlight: 16 })
     expect(Progress.render(half, { width: 200, now: 1_999 })).toBe(
       "122/240   50%  34.3 MiB  16 in flight  20 done before  2 failed"
@@ -168,7 +168,7 @@ describe("progress.reporter", () => {
       expect(lines[0]).not.toContain("\u001b")
     }))
 
-  it.effect("Progress-3: what is shown never goes back, and the last line is the state", () =>
+  it.effect("Progress-3: shown numbers never go back, and the last line is the state", () =>
     Effect.gen(function*() {
       const screen = terminal(100)
       const counts = state({ total: 10, done: 3, bytes: 5000 })

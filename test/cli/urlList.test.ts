@@ -197,7 +197,7 @@ describe("urlList.read", () => {
     )
   })
 
-  it.effect("what cannot be read says why", () =>
+  it.effect("a list that cannot be read gives its reason", () =>
     withFile("http://h/a", (file, directory) =>
       Effect.gen(function*() {
         const missing = yield* Effect.flip(read(path.join(directory, "none\u001b[2J.txt")))

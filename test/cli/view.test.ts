@@ -52,7 +52,7 @@ const show = async (options: Partial<CliView.Options>) => {
 }
 
 describe("holdfast view", () => {
-  it("shows text unless told otherwise, as wide as the terminal", async () => {
+  it("shows text by default, as wide as the terminal", async () => {
     const { code, out } = await show({})
     expect(code).toBe(0)
     expect(`${out}\n`).toBe(View.text(snapshot))
@@ -72,7 +72,7 @@ describe("holdfast view", () => {
     expect(fs.readFileSync(page, "utf8")).toBe(View.html(snapshot))
   })
 
-  it("CliView-1: what is no ledger changes nothing, says what is wrong, and ends with 2", async () => {
+  it("CliView-1: a file that is no ledger changes nothing; the error names the fault, and the exit code is 2", async () => {
     const page = inFolder("untouched.html")
     fs.writeFileSync(page, "as it was")
     const cases: ReadonlyArray<readonly [string, string, RegExp]> = [
