@@ -295,6 +295,18 @@ describe("Parallel", () => {
       expect(Cause.isInterrupted(exit.cause)).toBe(false)
     }))
 
+  it.effect("Parallel-3: a sibling that has not begun at the first failure does not begin; raw Effect.all begins it", () =>
+    Effect.gen(function*() {
+      const begun = (all: typeof Effect.all) =>
+        Effect.gen(function*() {
+          let begun = 0
+          const second = Effect.sync(() => begun++)
+          yield* Effect.exit(all([Effect.fail("first"), second], wide))
+          return begun
+        })
+      expect([yield* begun(Parallel.all), yield* begun(Effect.all)]).toEqual([0, 1])
+    }))
+
   it.effect("Parallel-6: requests of interrupted items are abandoned and what was acquired before them is released; raw forEach hangs", () =>
     Effect.gen(function*() {
       for (let turns = 0; turns < 40; turns++) {
