@@ -1,11 +1,11 @@
 /**
  * deadlock: fibers that wait for each other in a circle, among the recorded waits.
  *
- * DESIGN. Reduction of the wait-for graph, as Coffman has it: a fiber that would be served goes on and releases what it holds;
- * the waits that this may serve are examined again. The waits that remain cannot be served by anybody.
+ * DESIGN. Reduction of the wait-for graph, after Coffman: a fiber that would be served runs on and releases what it holds, and
+ * the waits that this may serve are examined again. The waits that remain cannot be served.
  *
- * COST the number of waits plus the number of questions asked about holders. A waiter's holders are read one at a time and
- * only until the answer is known, because a thousand waiters for a thousand holders are a million pairs.
+ * COST one call of `isServedIf` for each group of alike waits, and one look at each holder that it reads. Holders are read one at
+ * a time and only until the answer is known, because a thousand waiters for a thousand holders are a million pairs.
  */
 
 /** A recorded hold. */

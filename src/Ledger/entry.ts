@@ -2,7 +2,7 @@
  * entry: one hold as the ledger stores it, and its copies for readers.
  *
  * DESIGN. A line is captured as an `Error`, because to read its text takes as long as to capture it and most entries end and
- * leave the history unread. Unread, it keeps the frames' functions alive, as a cause keeps the user's error: `detach` makes
+ * leave the history unread. An unread line keeps its frames' functions alive, and a cause the user's error: `detach` makes
  * text of both, `forget` drops both. Copies share the line with their entry, so what detaches the entry detaches them.
  */
 import type * as Cause from "effect/Cause"
@@ -156,7 +156,7 @@ export class RecordedEntry implements Model.Entry, Deadlock.Hold {
     try {
       for (const holder of blockedBy()) if (this.isBeside(holder)) yield holder
     } catch {
-      // A module that cannot tell must not fail a snapshot.
+      // A module that throws here must not fail a snapshot.
     }
   }
 
@@ -207,7 +207,7 @@ export class RecordedEntry implements Model.Entry, Deadlock.Hold {
     void this.#reason?.text
   }
 
-  /** After this only its copies can be asked for its line. */
+  /** After this only its copies have its line and its cause. */
   forget(): void {
     if (this.#isCopied) this.detach()
     this.#line = undefined

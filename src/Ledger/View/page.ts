@@ -1,5 +1,5 @@
 /**
- * page: a snapshot as one HTML page that needs nothing but itself.
+ * page: a snapshot as one self-contained HTML page.
  *
  * DESIGN. The page is a fixed skeleton, style and script around one block of data. Only the title of a snapshot is written as
  * markup; the rest is data that the script inserts as text. The data is small: entries are rows of numbers that point into a

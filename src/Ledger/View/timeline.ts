@@ -78,7 +78,7 @@ const wrapped = (text: string, room: number): ReadonlyArray<string> => {
   return [...lines, line]
 }
 
-/** Shortened in the middle, because the ends of a name tell most. */
+/** Shortened in the middle, because the ends of a name are the most specific. */
 const fittedEnds = (text: string, room: number): string => {
   const characters = Array.from(printable(text))
   const widths = characters.map(widthOf)
