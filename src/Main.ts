@@ -45,15 +45,7 @@ import { fiberLines } from "./Main/dump.ts"
 import { causeText, errorText, Output, watchStreams } from "./Main/output.ts"
 import { after, codeOf, every, listen } from "./Main/signals.ts"
 import * as Shutdown from "./Shutdown.ts"
-import {
-  capped,
-  holderLines,
-  seconds,
-  summary,
-  troubleIn,
-  troubleLines,
-  unfinishedText
-} from "./Shutdown/words.ts"
+import * as Words from "./Shutdown/words.ts"
 
 /**
  * The options of `run`.
@@ -220,7 +212,7 @@ export const run = <A, E>(program: Effect.Effect<A, E>, options: Options<A, E> =
     const more = shutdown.unsafePhase() === "running" ? "" : " any more"
     return snapshot.live.length === 0
       ? `Nothing is held${more}.`
-      : ["Still held:", ...holderLines(snapshot)].join("\n")
+      : ["Still held:", ...Words.holderLines(snapshot)].join("\n")
   }
   // Past any logger: the process ends in this step.
   const printHolders = () => output.guarded("The holders", () => output.text(holders()))
@@ -234,7 +226,7 @@ export const run = <A, E>(program: Effect.Effect<A, E>, options: Options<A, E> =
   const bound = (): void => {
     lastResort ??= after(
       total + grace,
-      () => force(`The process did not end within ${seconds(total)}`, 1)
+      () => force(`The process did not end within ${Words.seconds(total)}`, 1)
     )
   }
   const request = (reason: Shutdown.Reason): boolean => {
@@ -263,13 +255,13 @@ export const run = <A, E>(program: Effect.Effect<A, E>, options: Options<A, E> =
     output.guarded("The marked work", () => {
       const { unfinished } = shutdown.unsafeReport()
       const lines = unfinished.map((one) =>
-        `  ${unfinishedText([one])}, for ${seconds(one.longest)}`
+        `  ${Words.unfinishedText([one])}, for ${Words.seconds(one.longest)}`
       )
-      if (lines.length > 0) output.info(["Marked:", ...capped(lines)].join("\n"))
+      if (lines.length > 0) output.info(["Marked:", ...Words.capped(lines)].join("\n"))
     })
     Effect.runFork(
       Effect.matchCause(fiberLines(main, runner), {
-        onSuccess: (lines) => output.info(["Fibers:", ...capped(lines)].join("\n")),
+        onSuccess: (lines) => output.info(["Fibers:", ...Words.capped(lines)].join("\n")),
         onFailure: (cause) => output.error(`The fibers cannot be shown: ${causeText(cause)}`)
       })
     )
@@ -278,8 +270,8 @@ export const run = <A, E>(program: Effect.Effect<A, E>, options: Options<A, E> =
     bound()
     printReason()
     if (!overran || phase === "releasing") return
-    const what = unfinishedText(unfinished)
-    output.info(`Still ${phase} after ${seconds(duration)}: ${what}; continuing.`)
+    const what = Words.unfinishedText(unfinished)
+    output.info(`Still ${phase} after ${Words.seconds(duration)}: ${what}; continuing.`)
   }
   const codeOfExit = (exit: Exit.Exit<A, E>, report: Shutdown.Report): number => {
     try {
@@ -306,12 +298,12 @@ export const run = <A, E>(program: Effect.Effect<A, E>, options: Options<A, E> =
     }
   }
   const printEnd = (report: Shutdown.Report): void => {
-    const trouble = troubleLines(report)
+    const trouble = Words.troubleLines(report)
     const hasTrouble = trouble.length > 0 || report.overran || report.reported > 0
     // INVARIANT Main-3: an end that came by itself is summed up only if something went wrong.
     if (report.reason !== undefined || hasTrouble) {
-      const line = summary(report, ledger !== undefined, hasStray && printed !== undefined)
-      output[hasTrouble ? "error" : "info"]([line, ...capped(trouble)].join("\n"))
+      const line = Words.summary(report, ledger !== undefined, hasStray && printed !== undefined)
+      output[hasTrouble ? "error" : "info"]([line, ...Words.capped(trouble)].join("\n"))
     }
     if (report.resources.some(({ state }) => ["acquiring", "held", "releasing"].includes(state))) {
       printHolders()
@@ -357,7 +349,9 @@ export const run = <A, E>(program: Effect.Effect<A, E>, options: Options<A, E> =
   const overdue = ledger === undefined || leakAfter === Infinity ? undefined : every(
     leakAfter / 4,
     () =>
-      capped(ledger.unsafeOverdue(Duration.millis(leakAfter))).forEach((line) => output.info(line))
+      Words.capped(ledger.unsafeOverdue(Duration.millis(leakAfter))).forEach((line) =>
+        output.info(line)
+      )
   )
   listen({
     signals: options.signals ?? ["SIGINT", "SIGTERM", "SIGHUP"],
@@ -395,8 +389,8 @@ export const run = <A, E>(program: Effect.Effect<A, E>, options: Options<A, E> =
     if (Exit.isSuccess(exit)) return end(exit.value)
     output.error(`Main-2: the shutdown itself failed. ${causeText(exit.cause)}`)
     output.guarded("The trouble before", () => {
-      const trouble = ledger === undefined ? [] : troubleIn(ledger.unsafeSnapshot())
-      capped(trouble).forEach((line) => output.error(line))
+      const trouble = ledger === undefined ? [] : Words.troubleIn(ledger.unsafeSnapshot())
+      Words.capped(trouble).forEach((line) => output.error(line))
     })
     force("Broken", 1)
   })

@@ -156,7 +156,7 @@ for (const [module, mutants] of Object.entries(rows)) {
     for (const [index, { file, what }] of mutants.entries()) {
       it(`${file}: ${what}`, () => {
         const { failed, message } = results.get(`mutant-${index}`) ?? {}
-        // A copy that does not load has been found by nobody.
+        // A copy that does not load counts as not found.
         expect(message).toBe("")
         expect(failed).not.toEqual([])
       })

@@ -88,16 +88,14 @@ export class Interrupted {
   report(): ReadonlyArray<FiberReport> {
     const running = Array.from(this.#pending).filter((fiber) => !Deadline.isBounded(fiber))
     return [
-      ...running.map((fiber): FiberReport => ({
-        fiber: `#${idOf(fiber)}`,
-        state: "running",
-        cause: undefined
-      })),
-      ...Array.from(this.#failed, ([fiber, cause]): FiberReport => ({
-        fiber: `#${idOf(fiber)}`,
-        state: "failed",
-        cause: prettyOf(cause)
-      }))
+      ...running.map((fiber) => reportOf(fiber, undefined)),
+      ...Array.from(this.#failed, ([fiber, cause]) => reportOf(fiber, cause))
     ]
   }
 }
+
+const reportOf = (fiber: AnyFiber, cause: Cause.Cause<unknown> | undefined): FiberReport => ({
+  fiber: `#${idOf(fiber)}`,
+  state: cause === undefined ? "running" : "failed",
+  cause: cause && prettyOf(cause)
+})

@@ -3,11 +3,13 @@
  */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
 import * as Record from "effect/Record"
 import * as Stream from "effect/Stream"
 import * as Subscribable from "effect/Subscribable"
 import * as Options from "../internal/options.ts"
 import type { Unfinished } from "./marks.ts"
+import type { Waits } from "./waits.ts"
 
 /**
  * Why the end was asked for.
@@ -145,43 +147,42 @@ export interface PhaseRecord {
 /** INVARIANT Shutdown-3: phases only go forward. */
 export class Phases {
   readonly records: Array<PhaseRecord> = []
-  readonly #listeners = new Set<(phase: Phase) => void>()
+  readonly #waits: Waits
+
+  constructor(waits: Waits) {
+    this.#waits = waits
+  }
 
   get current(): Phase {
     return this.records.at(-1)?.phase ?? "running"
-  }
-
-  /** When the phase in force ended, if it has. */
-  get endedAt(): number | undefined {
-    return this.records.at(-1)?.endedAt
   }
 
   recordOf(phase: Phase): PhaseRecord | undefined {
     return this.records.find((one) => one.phase === phase)
   }
 
-  enter(phase: Phase, now: number): void {
+  enter(phase: Phase): void {
+    const now = this.#waits.now()
     const last = this.records.at(-1)
     if (last !== undefined) last.endedAt = now
     const endedAt = phase === "exited" ? now : undefined
     this.records.push({ phase, startedAt: now, endedAt, overran: false, unfinished: [] })
-    for (const listener of this.#listeners) listener(phase)
+    this.#waits.notify()
   }
 
   readonly subscribable: Subscribable.Subscribable<Phase> = Subscribable.make({
     get: Effect.sync(() => this.current),
-    changes: Stream.asyncPush<Phase>((emit) =>
-      Effect.acquireRelease(
-        Effect.sync(() => {
-          const listener = (phase: Phase): void => {
-            emit.single(phase)
-            if (phase === "exited") emit.end()
-          }
-          listener(this.current)
-          this.#listeners.add(listener)
-          return listener
-        }),
-        (listener) => Effect.sync(() => this.#listeners.delete(listener))
-      ), { bufferSize: "unbounded" })
+    changes: Stream.suspend(() =>
+      Stream.unfoldEffect(this.records.length - 1, (index) => this.#next(index))
+    )
   })
+
+  /** The phase at an index, once it has begun, and the next index; none after the last. Before the first the index is -1. */
+  #next(index: number): Effect.Effect<Option.Option<readonly [Phase, number]>> {
+    if (this.records[index - 1]?.phase === "exited") return Effect.succeedNone
+    return Effect.map(
+      this.#waits.until(() => index < this.records.length, Infinity),
+      () => Option.some([this.records[index]?.phase ?? "running", index + 1] as const)
+    )
+  }
 }

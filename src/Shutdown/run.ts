@@ -21,28 +21,10 @@ import { isSleeper } from "../internal/timers.ts"
 import * as Ledger from "../Ledger.ts"
 import { Interrupted } from "./fibers.ts"
 import { grouped, Hooks, type Mark, Marks, type Unfinished } from "./marks.ts"
-import {
-  type Bounds,
-  boundsOf,
-  type Budgets,
-  type Millis,
-  millisIn,
-  type Phase,
-  type PhaseRecord,
-  Phases,
-  type Reason,
-  rules
-} from "./phases.ts"
-import {
-  type Abandoned,
-  Baseline,
-  type Ended,
-  mostUrgentFirst,
-  type PhaseReport,
-  readAll,
-  type Report,
-  ShutdownTimeout
-} from "./report.ts"
+import type { Bounds, Budgets, Millis, Phase, PhaseRecord, Reason } from "./phases.ts"
+import { boundsOf, millisIn, Phases, rules } from "./phases.ts"
+import type { Abandoned, Ended, PhaseReport, Report } from "./report.ts"
+import { Baseline, mostUrgentFirst, readAll, ShutdownTimeout } from "./report.ts"
 import { Waits } from "./waits.ts"
 
 /**
@@ -78,7 +60,7 @@ export class Run {
   readonly #budget: Deadline.Budget
   readonly #tag: Tag
   readonly #waits = new Waits()
-  readonly #phases = new Phases()
+  readonly #phases = new Phases(this.#waits)
   readonly #marks = new Marks(this.#waits)
   readonly #hooks = new Hooks(
     this.#waits,
@@ -141,7 +123,7 @@ export class Run {
     if (this.#hasProgram) this.#begin()
     this.#marks.onRequest()
     // INVARIANT Shutdown-3: before anything that waits for the request is woken.
-    if (this.#phases.current === "running") this.#enter("draining")
+    if (this.#phases.current === "running") this.#phases.enter("draining")
     // INVARIANT Shutdown-8.
     for (const child of this.#children) if (!child.#isShielded) child.unsafeRequest(reason)
     Deferred.unsafeDone(this.#asked, Effect.succeed(reason))
@@ -160,7 +142,9 @@ export class Run {
     const ledgers = readAll(this.#baselines())
     return {
       reason: this.#reason,
-      took: this.#begunAt === undefined ? 0 : (this.#phases.endedAt ?? now) - this.#begunAt,
+      took: this.#begunAt === undefined
+        ? 0
+        : (this.#phases.records.at(-1)?.endedAt ?? now) - this.#begunAt,
       phases,
       ...ledgers,
       reported: children.reduce(
@@ -289,7 +273,7 @@ export class Run {
       return Effect.map(Effect.forkDaemon(provided), (fiber) => {
         const main: Main<A, E> = { fiber, exit: undefined }
         // A request may have come before.
-        if (this.#phases.records.length === 0) this.#enter("running")
+        if (this.#phases.records.length === 0) this.#phases.enter("running")
         fiber.addObserver((exit) => {
           main.exit = exit
           this.#begin()
@@ -298,11 +282,6 @@ export class Run {
         return main
       })
     })
-  }
-
-  #enter(phase: Phase): void {
-    this.#phases.enter(phase, this.#waits.now())
-    this.#waits.notify()
   }
 
   /** From now on the report counts. */
@@ -345,7 +324,7 @@ export class Run {
       }
       const inPhase = (phase: Phase, work: Effect.Effect<boolean>): Effect.Effect<void> =>
         Effect.suspend(() => {
-          if (this.#phases.current !== phase) this.#enter(phase)
+          if (this.#phases.current !== phase) this.#phases.enter(phase)
           return Effect.map(work, (isInTime) => ended(phase, isInTime))
         })
       ended("running", true)
@@ -356,7 +335,7 @@ export class Run {
       return serving.pipe(
         Effect.zipRight(inPhase("releasing", this.#release(main, bounds, options))),
         Effect.map(() => {
-          this.#enter("exited")
+          this.#phases.enter("exited")
           this.#budget.end()
           const exit = main.exit ?? this.#timedOut()
           const report = this.unsafeReport()

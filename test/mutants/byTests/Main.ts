@@ -112,7 +112,7 @@ export const mutants: ReadonlyArray<Mutant> = [
   mutant(
     "a dump prints every fiber",
     "Main.ts",
-    "[\"Fibers:\", ...capped(lines)]",
+    "[\"Fibers:\", ...Words.capped(lines)]",
     "[\"Fibers:\", ...lines]",
     "Main-6: of many fibers only the first are printed"
   ),

@@ -42,7 +42,7 @@ export const mutants: ReadonlyArray<Mutant> = [
   mutant(
     "readiness goes only after waiters were notified",
     "Shutdown/run.ts",
-    "    if (this.#phases.current === \"running\") this.#enter(\"draining\")\n",
+    "    if (this.#phases.current === \"running\") this.#phases.enter(\"draining\")\n",
     "",
     "Shutdown-3: readiness is gone before"
   ),
