@@ -18,8 +18,8 @@
  *   itself.
  * - Lock-8 (L9) With a ledger in force, a fiber that waits for a key is `acquiring` there, blocked by the holder in this process.
  *
- * COST (2026-11, 2 small cores) in process, uncontended: 13 µs a bracket; a remote lease runs its body in a child fiber. A key
- * occupies memory while it is held.
+ * COST (2026-11, 2 small cores) in process, uncontended: 13 µs a bracket; a remote lease runs its body in a child fiber.
+ * `acquireTimeout` costs a timer in the queue, and two fibers while a backend waits. A key occupies memory while it is held.
  * NOT DONE shared mode, several keys at once, leases with a time to live. The ledger reports deadlocks between keys within this
  * process, and breaks none: take nested keys in one order everywhere, or give `acquireTimeout`.
  * NOT PROMISED that a paused process, or a body which ignores interruption, stops in time: pass `fence` to what you write to,
