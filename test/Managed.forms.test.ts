@@ -341,3 +341,27 @@ describe("types", () => {
     expect(Managed.TypeId in lamp).toBe(true)
   })
 })
+
+describe("options", () => {
+  const make = (settings: object) => () =>
+    Managed.make({
+      name: "lamp",
+      acquire: Effect.void,
+      release: () => Effect.void,
+      ...settings
+    })
+
+  it("a wrong option of a Managed, a callback or a handler is an error that says what to write", () => {
+    expect(make({ releaseDeadline: -1 })).toThrow(
+      /Managed "lamp": `releaseDeadline` must be a duration, 0 or more/
+    )
+    expect(make({ releaseDeadline: NaN })).toThrow(RangeError)
+    expect(make({ onReleaseFailure: "log" })).toThrow(/one of "cause", "report"/)
+    expect(make({ releaseDeadLine: 1 })).toThrow(/no option `releaseDeadLine`/)
+    expect(make({ releaseDeadline: Infinity, kind: undefined })).not.toThrow()
+    const exit = Effect.runSyncExit(
+      ExitStack.use((stack) => stack.callback(Effect.void, { releaseDeadline: -1 }))
+    )
+    expect(Exit.isFailure(exit) && Cause.pretty(exit.cause)).toContain("RangeError: ExitStack")
+  })
+})

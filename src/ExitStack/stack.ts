@@ -18,6 +18,7 @@ import { callerOf, outcomeWithin, releaseDeadlineOf } from "../internal/deadline
 import { withFailure } from "../internal/exit.ts"
 import { Handle } from "../internal/handle.ts"
 import { OwnerClosed } from "../internal/handover.ts"
+import * as Rules from "../internal/options.ts"
 import type * as Release from "../internal/release.ts"
 import { type AnyFiber, currentFiber, nextFiberId } from "../internal/runtime.ts"
 import * as Ledger from "../Ledger.ts"
@@ -156,6 +157,8 @@ const nameOf = (resource: Effect.Effect<any, any, any>): string =>
   asManaged(resource)?.name ?? scopedName
 
 // The stack.
+
+const rules: Rules.Rules = { name: Rules.text, releaseDeadline: Rules.duration }
 
 const variance: Record<"_A" | "_E", Types.Contravariant<unknown>> = { _A: (_) => _, _E: (_) => _ }
 
@@ -415,6 +418,7 @@ export class Stack<in out A, in out E> extends Handle {
   ): Effect.Effect<void, never, R> {
     const site = Ledger.unsafeSite()
     const name = options?.name ?? defaultName
+    Rules.check(`ExitStack "${this.name}"`, options, rules)
     return this.inItsName(Effect.withFiberRuntime((fiber) => {
       if (this.refusing) return this.refused(name)
       const ledger = Ledger.unsafeInForce(fiber)

@@ -20,6 +20,7 @@ import type * as Types from "effect/Types"
 import { releaseDeadlineOf } from "../internal/deadline.ts"
 import { asDefects, interruptsAsDefects, releaseOf, withFailure } from "../internal/exit.ts"
 import { ownerClosed, ownInScope } from "../internal/handover.ts"
+import * as Rules from "../internal/options.ts"
 import * as Release from "../internal/release.ts"
 import { type AnyFiber, contextIn, currentFiber, isClosed, isInstant } from "../internal/runtime.ts"
 import * as Ledger from "../Ledger.ts"
@@ -299,6 +300,18 @@ interface Hold<out A> extends Release.Release {
   readonly value: A
 }
 
+const rules: Rules.Rules = {
+  name: Rules.text,
+  kind: Rules.text,
+  attributes: Rules.anything,
+  acquire: Rules.anything,
+  release: Rules.callback,
+  releaseDeadline: Rules.duration,
+  onOverrun: Rules.callback,
+  onReleaseFailure: Rules.oneOf("cause", "report"),
+  recording: Rules.anything
+}
+
 /** One acquire with its release. */
 export class Single<A, E, R, R2> extends Base<A, E, R | R2> {
   readonly name: string
@@ -316,6 +329,7 @@ export class Single<A, E, R, R2> extends Base<A, E, R | R2> {
     changesExit = false
   ) {
     super()
+    Rules.check(`Managed "${parts.name}"`, parts, rules)
     this.parts = parts
     this.name = parts.name
     this.kind = parts.kind ?? "resource"
