@@ -314,6 +314,17 @@ describe("holdfast demo", { timeout: 90_000 }, () => {
     expect(fs.readFileSync(path.join(out, "origin-port.txt"), "utf8")).toBe(port)
   })
 
+  it("a link where the demo writes its list is refused, and the file behind it is untouched", async () => {
+    const theirs = path.join(work, "theirs")
+    fs.writeFileSync(theirs, "of value")
+    fs.mkdirSync(out)
+    fs.symlinkSync(theirs, path.join(out, "urls.txt"))
+    const ended = await run(["demo", "--to", out])
+    expect(ended.code, ended.out + ended.err).toBe(2)
+    expect(ended.err).toContain("urls.txt is a symbolic link")
+    expect(fs.readFileSync(theirs, "utf8")).toBe("of value")
+  })
+
   it("mirrors the bundled origin, suggests next steps, and finds it done the second time", async () => {
     const first = await run(["demo", "--to", out])
     expect(first.code, first.out + first.err).toBe(0)
