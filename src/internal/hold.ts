@@ -1,13 +1,12 @@
 /**
- * hold: one who waits for something or has it, as the ledger is told.
+ * hold: the ledger entry of one user that waits for a thing or holds it.
  *
- * DESIGN. A hold is made in the step that asks, and told of in the step that decides: `granted` when the line gives it the
- * thing (not when its fiber runs, which is later or never), `left` when it leaves the line or what it had comes back. So the
- * ledger says what the line says, at every instant. Where no ledger is in force no hold is made, and a thing counts those
- * who have it without one among those who let go.
+ * DESIGN. A hold is made in the step that asks. It reaches the ledger in the step that decides: `granted` when the queue grants (the
+ * fiber runs later, or never), `left` when the waiter leaves the queue or gives back. So the ledger and the queue agree at every
+ * instant. Without a ledger no hold is made; a deadlock search then assumes that unrecorded holders release.
  *
  * INVARIANTS
- * - Hold-1 From its grant to its end, and never else, a hold is in the set of its thing; it ends once.
+ * - Hold-1 A hold is in the set of its thing exactly from its grant to its end, and ends once.
  *
  * COST none without a ledger; with one, the entry and three closures.
  */
@@ -19,7 +18,7 @@ interface Entry {
   readonly id: number
 }
 
-/** A line that was captured and that nobody has read yet. */
+/** A captured line of the user's code. */
 export interface Site {
   readonly text: string | undefined
 }
@@ -42,12 +41,12 @@ export interface Recorder {
   unsafeReleased(entry: Entry): void
 }
 
-/** Those who have a thing, and how much of it they have together. Guarded by the single thread; written only by this file. */
+/** The recorded holders of a thing, and how much of it they hold together. Only this file writes it. */
 export class Holds extends Set<Hold> {
   amount = 0
 }
 
-/** What is held. Guarded by the single thread; the set is made when somebody is recorded. */
+/** A thing that can be held. The set is made with the first recorded holder. */
 export interface Thing {
   holds: Holds | undefined
 }
@@ -60,11 +59,11 @@ export interface Request {
   readonly amount: number
   readonly site: Site | undefined
   readonly attributes?: Readonly<Record<string, unknown>> | undefined
-  /** Who is in the way of one who waits. Default: all who hold the thing. */
+  /** The holders that block a waiter. Default: all holders of the thing. */
   readonly inTheWay?: (() => Iterable<{ readonly entry: Entry }>) | undefined
   /**
-   * Whether the one who waits would be served if all let go for whom `letsGo` is true, and all who are not recorded. Default:
-   * one of those who are in the way is enough.
+   * Whether the waiter would be served if each holder for which `letsGo` is true released, and each unrecorded one. Default: one of
+   * the blocking holders is enough.
    */
   readonly isServedIf?:
     | ((waiting: Hold, letsGo: (hold: Hold) => boolean) => boolean)
@@ -73,13 +72,12 @@ export interface Request {
   readonly alike?: object | undefined
 }
 
-/** Guarded by the single thread. */
 export class Hold implements WaitQueue.Watch {
   readonly recorder: Recorder
   readonly thing: Thing
   readonly amount: number
   readonly entry: Entry
-  /** Its place in line, from when it stands there. */
+  /** Set when it joins the queue. */
   waiter: WaitQueue.Waiter<unknown> | undefined = undefined
   state: "waiting" | "held" | "ended" = "waiting"
 
@@ -121,12 +119,12 @@ export class Hold implements WaitQueue.Watch {
   }
 }
 
-// One by one: of many holders only the first are looked at.
+// A generator, because of many holders only the first are read.
 function* entriesOf(holds: Iterable<{ readonly entry: Entry }>): Iterable<Entry> {
   for (const { entry } of holds) yield entry
 }
 
-/** Whether the recorded holders who do not let go keep no more than that. It looks at as few of them as will tell. */
+/** Whether the recorded holders that do not let go keep at most `most`. It stops at the first holder that decides. */
 export const keepAtMost = (
   thing: Thing,
   most: number,

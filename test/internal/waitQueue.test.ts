@@ -188,11 +188,11 @@ describe("waitQueue", () => {
     fc.assert(fc.asyncProperty(
       fc.array(
         fc.oneof(
-          fc.record({ join: fc.integer({ min: -1, max: 2 }) }),
-          fc.record({ leave: fc.nat(20) }),
-          fc.constant("grant" as const)
+          { weight: 6, arbitrary: fc.record({ join: fc.integer({ min: -1, max: 1 }) }) },
+          { weight: 3, arbitrary: fc.record({ leave: fc.nat(20) }) },
+          { weight: 1, arbitrary: fc.constant("grant" as const) }
         ),
-        { maxLength: 40 }
+        { maxLength: 40, size: "max" }
       ),
       (events) =>
         Effect.runPromise(Effect.gen(function*() {
