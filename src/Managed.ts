@@ -21,7 +21,7 @@
  * - Managed-8 A generator is entered once and left once: its user's failure is thrown in at the `yield`; owners that can change an
  *   exit (`useOption`, ExitStack.ts) take its answer, and no interruption is ever swallowed.
  * - Managed-9 (L9) Off, the ledger costs a lookup; on, what an acquire acquires stands under its name.
- * - Managed-10 The release that a scope or a stack runs has the FiberRefs and the context of its acquire, whoever closes.
+ * - Managed-10 The release that a scope or a stack runs has the FiberRefs and the context of its acquire, whichever fiber closes.
  * - Managed-11 (L3) A hotswap releases an instance after its last user, and only the newest instance gains users.
  *
  * COST (2026-11, `npm run bench -- Managed`) `use` 1.3 µs with a release of one operation (`acquireUseRelease`, which bounds

@@ -1,12 +1,12 @@
 /**
- * handover: from "taken" to "somebody owns it and will give it back", for everything that is given back by a plain call.
+ * handover: gives an owner to something that was just acquired and that a plain call gives back (a permit, a lock, an item).
  *
- * DESIGN. Called inside the mask in which the thing was taken, so that no interrupt falls between. The give-back runs in
- * the very step in which its user ended, before anything else of that fiber, and cannot wait, fail or be interrupted.
+ * DESIGN. Called inside the mask of the acquire, so that no interrupt falls between. The give-back runs in the step in which its
+ * user ended, before anything else of that fiber; it cannot wait, fail or be interrupted.
  *
  * INVARIANTS
- * - Handover-1 (L1, L2) Given back exactly once, in the step in which the user ended, whatever its exit.
- * - Handover-2 (L7) What was taken for a scope that is closed is given back at once, and the taker dies with `OwnerClosed`.
+ * - Handover-1 (L1, L2) The give-back runs exactly once, in the step in which the user ended, whatever its exit.
+ * - Handover-2 (L7) An acquire for a closed scope is given back at once, and its fiber dies with `OwnerClosed`.
  *
  * COST of the bracket: one frame and one flag change, about 0.2 µs.
  */
@@ -19,15 +19,15 @@ import * as Scope from "effect/Scope"
 type Restore = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
 
 /**
- * The owner has been closed: nothing more is acquired into it.
+ * The owner is closed, so nothing more is acquired into it. A defect: the program uses an owner after its end.
  *
  * @category errors
  * @since 0.1.0
  */
 export class OwnerClosed extends Data.TaggedError("OwnerClosed")<{
-  /** Who is closed: the name of a stack, or `"scope"`. */
+  /** The owner that is closed: the name of a stack, or `"scope"`. */
   readonly owner: string
-  /** What was asked for. */
+  /** The resource that was asked for. */
   readonly resource: string
 }> {
   override get message(): string {
