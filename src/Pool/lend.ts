@@ -685,12 +685,15 @@ export const unsafeAddPartition = <A, E>(
   open: Effect.Effect<State.Opened<A>, E>,
   forget: () => void
 ): State.Partition<A, E> => {
+  const queue = WaitQueue.make()
+  // Bounds of waits share the fiber of the housekeeping.
+  queue.timers = pool.timers
   const partition: State.Partition<A, E> = {
     pool,
     name,
     open,
     forget,
-    queue: { ...WaitQueue.make(), timers: pool.timers },
+    queue,
     items: new Set(),
     idle: State.makeList(),
     lent: State.makeList(),
