@@ -17,8 +17,7 @@
  *   wall clock in µs). Without it, as long as the wall clock of the host does not step back: a fence is the wall clock in µs,
  *   and a release waits, at most about 1 ms, until the clock has passed it. A holder killed within the very millisecond of
  *   its grant is the one exception: its successor may get the same number.
- * - LockFile-5 What another account claims about a key it holds reaches errors and `inspect` as one line without control
- *   characters (Lock.ts).
+ * - LockFile-5 Errors and `inspect` show the text that another account announces as one line without control characters (Lock.ts).
  *
  * COST (2026-11) acquire and release 0.6 ms with `directory`; without, 1.2 ms (the clock must have advanced, LockFile-4);
  * a wake-up about 1 ms; one connection per waiting process and key; with socket files one small claim per key stays.
@@ -33,6 +32,7 @@
 import * as Config from "effect/Config"
 import type * as ConfigError from "effect/ConfigError"
 import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as crypto from "node:crypto"
@@ -61,25 +61,18 @@ export interface Options {
   readonly sockets?: "abstract" | "file" | undefined
 }
 
-/** The line of JSON that the holder sends on each connection. `since` is in wall-clock milliseconds. */
-interface Announcement {
-  readonly pid: number
-  readonly host: string
-  readonly label?: string | undefined
-  readonly owner: string
-  readonly since: number
-  readonly fence: string
-}
-
-/** A socket's path has 103 bytes at most where it is shortest (macOS); ours is `hf-`, 12 digits and a slash longer. */
+/** In bytes. A socket's path has at most 103 where it is shortest (macOS); a slash, `hf-` and 12 digits follow the directory. */
 const longestDirectory = 87
-/** How long a holder may take to say who it is before it counts as unknown (it still holds). */
+/** In milliseconds: a holder that has not sent its line by then is unknown, but still holds. */
 const answerWithin = 500
-/** Between two tries after an error that says nothing about the holder (a full backlog). */
+/** In milliseconds: between two tries after an error that says nothing about the holder (a full backlog). */
 const retryPause = 20
 
 const failed = (op: string) => (cause: unknown): Lock.LockBackendError =>
   new Lock.LockBackendError({ op, cause })
+
+const tryPromise = <A>(op: string, run: () => Promise<A>) =>
+  Effect.tryPromise({ try: run, catch: failed(op) })
 
 const codeOf = (error: unknown): string | undefined =>
   error instanceof Error && "code" in error && typeof error.code === "string"
@@ -87,7 +80,7 @@ const codeOf = (error: unknown): string | undefined =>
     : undefined
 
 const pause = (millis: number): Effect.Effect<void> =>
-  // Not `Effect.sleep`: this waits for the kernel, which a TestClock does not move.
+  // Not `Effect.sleep`: a TestClock does not move the kernel.
   Effect.async((resume) => {
     const timer = setTimeout(() => resume(Effect.void), millis)
     return Effect.sync(() => clearTimeout(timer))
@@ -112,13 +105,13 @@ const listen = (name: string): Effect.Effect<Option.Option<Listener>, Lock.LockB
       socket.resume()
       if (line !== undefined) socket.write(line)
     })
-    server.on("error", (error) => {
-      resume(
-        codeOf(error) === "EADDRINUSE"
-          ? Effect.succeedNone
-          : Effect.fail(failed("listen")(error))
-      )
-    })
+    server.on(
+      "error",
+      (error) =>
+        resume(
+          codeOf(error) === "EADDRINUSE" ? Effect.succeedNone : Effect.fail(failed("listen")(error))
+        )
+    )
     const close = Effect.async<void>((done) => {
       // INVARIANT LockFile-3: `server.close` frees the name in this step, before the connections close.
       server.close(() => done(Effect.void))
@@ -135,13 +128,10 @@ const listen = (name: string): Effect.Effect<Option.Option<Listener>, Lock.LockB
     )
   })
 
-/** How a connection to the holder went. */
+/** How a connection to the holder ended. */
 type Visit =
   | { readonly ended: "line"; readonly line: string }
-  | { readonly ended: "closed" }
-  | { readonly ended: "refused" }
-  | { readonly ended: "busy" }
-  | { readonly ended: "silent" }
+  | { readonly ended: "closed" | "refused" | "busy" | "silent" }
 
 /**
  * Connects to the holder, and waits until it closes (`"closed"`) or until it has sent its line (`"line"`), which is bounded.
@@ -152,16 +142,15 @@ const visit = (
   until: "line" | "closed"
 ): Effect.Effect<Visit, Lock.LockBackendError> =>
   Effect.async((resume) => {
-    const socket = net.connect({ path: name })
+    const socket = net.connect({ path: name }).setEncoding("utf8")
     let text = ""
     let connected = false
-    // A wall timer, not the Clock: it bounds an answer of the kernel, which no TestClock moves.
-    const patience = until === "closed" ? undefined : setTimeout(
+    const timer = until === "closed" ? undefined : setTimeout(
       () => finish(Effect.succeed({ ended: "silent" })),
       answerWithin
     )
     const leave = (): void => {
-      clearTimeout(patience)
+      clearTimeout(timer)
       socket.destroy()
     }
     const finish = (visited: Effect.Effect<Visit, Lock.LockBackendError>): void => {
@@ -171,13 +160,13 @@ const visit = (
     socket.on("connect", () => {
       connected = true
     })
-    socket.on("data", (chunk) => {
+    socket.on("data", (chunk: string) => {
       if (until === "closed") return
-      text += chunk.toString("utf8")
+      text += chunk
       const newline = text.indexOf("\n")
       if (newline >= 0) {
         finish(Effect.succeed({ ended: "line", line: text.slice(0, newline) }))
-      } else if (text.length > 4096) finish(Effect.succeed({ ended: "closed" }))
+      } else if (text.length > 4096) finish(Effect.succeed({ ended: "silent" }))
     })
     socket.on("error", (error) => {
       const code = codeOf(error)
@@ -192,12 +181,10 @@ const visit = (
     return Effect.sync(leave)
   })
 
-/** A try for the name: ours, or the name of the holder's socket. */
-type Attempt =
-  | { readonly ours: true; readonly listener: Listener }
-  | { readonly ours: false; readonly socket: string }
+/** The listener of a key that is ours now, or else the socket of its holder. */
+type Attempt = Either.Either<Listener, string>
 
-/** How a name is taken and found: only in this the two kinds of socket differ. */
+/** How a key is taken and its holder found, with either kind of socket. */
 interface Names {
   readonly attempt: (key: string) => Effect.Effect<Attempt, Lock.LockBackendError>
   /** The socket of the present holder, dead or alive; none if there never was one. */
@@ -207,19 +194,15 @@ interface Names {
 const digest = (namespace: string, key: string): string =>
   crypto.createHash("sha256").update(namespace).update("\0").update(key).digest("hex")
 
+/** The names of a key's files begin with it. */
+const stemOf = (namespace: string, key: string): string => `${digest(namespace, key).slice(0, 32)}.`
+
 const abstractNames = (namespace: string): Names => {
-  // An abstract name has 107 bytes at most: the digest keeps it exact, the namespace is there for `ss -xl`.
+  // An abstract name has at most 107 bytes. The digest keeps it exact; the namespace is for readers of `ss -xl`.
   const readable = namespace.replaceAll(/[^\w.-]/g, "_").slice(0, 24)
   const nameOf = (key: string): string => `\0holdfast:${readable}:${digest(namespace, key)}`
   return {
-    attempt: (key) =>
-      Effect.map(
-        listen(nameOf(key)),
-        Option.match({
-          onNone: (): Attempt => ({ ours: false, socket: nameOf(key) }),
-          onSome: (listener): Attempt => ({ ours: true, listener })
-        })
-      ),
+    attempt: (key) => Effect.map(listen(nameOf(key)), Either.fromOption(() => nameOf(key))),
     find: (key) => Effect.succeedSome(nameOf(key))
   }
 }
@@ -284,9 +267,6 @@ const claimNames = (namespace: string, directory: string): Names => {
     }
     return true
   }
-  const tryPromise = <A>(op: string, run: () => Promise<A>) =>
-    Effect.tryPromise({ try: run, catch: failed(op) })
-
   const take = (
     stem: string,
     after: number
@@ -304,40 +284,36 @@ const claimNames = (namespace: string, directory: string): Names => {
       )
     })
   }
-  const attempt = (key: string): Effect.Effect<Attempt, Lock.LockBackendError> => {
-    const stem = `${digest(namespace, key).slice(0, 32)}.`
-    return Effect.flatMap(
-      tryPromise("look", () => ruling(stem)),
-      (now): Effect.Effect<Attempt, Lock.LockBackendError> => {
-        const claimNext = Effect.flatMap(
-          take(stem, now?.generation ?? 0),
-          Option.match({
-            onNone: () => attempt(key),
-            onSome: (listener) => Effect.succeed<Attempt>({ ours: true, listener })
-          })
-        )
-        if (now === undefined) return claimNext
-        const socket = path.join(directory, now.socket)
-        return Effect.flatMap(
-          alive(socket),
-          (lives) => lives ? Effect.succeed<Attempt>({ ours: false, socket }) : claimNext
-        )
-      }
-    )
-  }
+  const rulingOf = (key: string) => tryPromise("look", () => ruling(stemOf(namespace, key)))
+  const attempt = (key: string): Effect.Effect<Attempt, Lock.LockBackendError> =>
+    Effect.flatMap(rulingOf(key), (now): Effect.Effect<Attempt, Lock.LockBackendError> => {
+      const claimNext = Effect.flatMap(
+        take(stemOf(namespace, key), now?.generation ?? 0),
+        Option.match({
+          onNone: () => attempt(key),
+          onSome: (listener) => Effect.succeed(Either.right(listener))
+        })
+      )
+      if (now === undefined) return claimNext
+      const socket = path.join(directory, now.socket)
+      return Effect.flatMap(
+        alive(socket),
+        (lives) => lives ? Effect.succeed(Either.left(socket)) : claimNext
+      )
+    })
   return {
     attempt,
     find: (key) =>
       Effect.map(
-        tryPromise("look", () => ruling(`${digest(namespace, key).slice(0, 32)}.`)),
+        rulingOf(key),
         (now) => now === undefined ? Option.none() : Option.some(path.join(directory, now.socket))
       )
   }
 }
 
 /**
- * Whether a process listens: the kernel answers at once, even for a stopped holder. A reset says only that this connection is
- * over (the holder has just closed, or has no file descriptor left): it is asked again, then taken for alive.
+ * Whether a process listens: the kernel answers at once, even for a stopped holder. After a reset (the holder has just closed,
+ * or has no file descriptor left) it tries again, and after five resets it takes the holder for alive.
  */
 const alive = (socket: string, tries = 5): Effect.Effect<boolean, Lock.LockBackendError> =>
   Effect.async((resume) => {
@@ -396,20 +372,17 @@ const clockFences: Fences = {
 
 const counterFences = (namespace: string, directory: string): Fences => ({
   next: (key) =>
-    Effect.tryPromise({
-      try: async () => {
-        const file = path.join(directory, `${digest(namespace, key).slice(0, 32)}.fence`)
-        const last = await fs.promises.readFile(file, "utf8").catch((error: unknown) => {
-          if (codeOf(error) === "ENOENT") return "0"
-          throw error
-        })
-        const fence = after(BigInt(last.trim()))
-        // Renamed into place: a reader after a crash finds the old number or the new one, never half of one.
-        await fs.promises.writeFile(`${file}.new`, `${fence}\n`)
-        await fs.promises.rename(`${file}.new`, file)
-        return fence
-      },
-      catch: failed("fence")
+    tryPromise("fence", async () => {
+      const file = path.join(directory, `${stemOf(namespace, key)}fence`)
+      const last = await fs.promises.readFile(file, "utf8").catch((error: unknown) => {
+        if (codeOf(error) === "ENOENT") return "0"
+        throw error
+      })
+      const fence = after(BigInt(last.trim()))
+      // Renamed into place: a reader after a crash finds the old number or the new one, never half of one.
+      await fs.promises.writeFile(`${file}.new`, `${fence}\n`)
+      await fs.promises.rename(`${file}.new`, file)
+      return fence
     }),
   settle: () => Effect.void
 })
@@ -439,13 +412,13 @@ const backend = (names: Names, fences: Fences): Lock.Backend => {
     Effect.matchCauseEffect(fences.next(key), {
       onFailure: (cause) => Effect.zipRight(listener.close, Effect.failCause(cause)),
       onSuccess: (fence) => {
-        const announcement: Announcement = {
+        const announcement = {
           pid: process.pid,
           host,
           label,
           owner,
           since: Date.now(),
-          fence: fence.toString()
+          fence: `${fence}`
         }
         listener.announce(`${JSON.stringify(announcement)}\n`)
         return Effect.succeed({
@@ -462,12 +435,11 @@ const backend = (names: Names, fences: Fences): Lock.Backend => {
   ): Effect.Effect<Lock.Grant, Lock.LockBackendError> =>
     Effect.flatMap(
       names.attempt(request.key),
-      (attempt) =>
-        attempt.ours ? grantOf(request, attempt.listener) : Effect.zipRight(
-          // Only this waits (Lock-3); the kernel wakes it when the holder releases or dies.
-          restore(untilGone(attempt.socket)),
-          take(request, restore)
-        )
+      Either.match({
+        onRight: (listener) => grantOf(request, listener),
+        // Only this waits (Lock-3); the kernel wakes it when the holder releases or dies.
+        onLeft: (socket) => Effect.zipRight(restore(untilGone(socket)), take(request, restore))
+      })
     )
 
   return {
@@ -475,10 +447,13 @@ const backend = (names: Names, fences: Fences): Lock.Backend => {
     remote: false,
     take,
     tryTake: (request) =>
-      Effect.flatMap(names.attempt(request.key), (attempt) =>
-        attempt.ours
-          ? Effect.asSome(grantOf(request, attempt.listener))
-          : Effect.succeedNone),
+      Effect.flatMap(
+        names.attempt(request.key),
+        Either.match({
+          onRight: (listener) => Effect.asSome(grantOf(request, listener)),
+          onLeft: () => Effect.succeedNone
+        })
+      ),
     inspect: (key) =>
       Effect.flatMap(
         names.find(key),
@@ -512,7 +487,8 @@ const holderSeen = (visited: Visit): Option.Option<Lock.Holder> => {
 /**
  * A lock service among the processes of this host.
  *
- * **Interruption** — Waiting: the socket to the holder is closed, nothing is held. Holding: released, then seen.
+ * **Interruption** — Waiting: the socket to the holder is closed, and nothing is held. Holding: the lock is released before the
+ *   interrupt is seen.
  * **Errors** — `LockUnsupported` on Windows; `LockBackendError` if `directory` cannot be made. A lease is never lost: the
  *   kernel keeps it as long as this process lives.
  * **Cost** — about 1 ms for acquire and release.
@@ -532,33 +508,28 @@ export const make = (
         })
       )
     }
-    const sockets = options.sockets ?? (process.platform === "linux" ? "abstract" : "file")
-    const { namespace } = options
+    const { namespace, sockets = process.platform === "linux" ? "abstract" : "file" } = options
+    const inFiles = sockets === "file"
     const directory = options.directory
-      ?? (sockets === "file" ? path.join(os.tmpdir(), "holdfast-locks") : undefined)
-    if (sockets === "file" && directory !== undefined && directory.length > longestDirectory) {
+      ?? (inFiles ? path.join(os.tmpdir(), "holdfast-locks") : undefined)
+    if (directory === undefined) {
+      return Effect.succeed(Lock.make(backend(abstractNames(namespace), clockFences)))
+    }
+    if (inFiles && Buffer.byteLength(directory) > longestDirectory) {
       return Effect.fail(
         new Lock.LockUnsupported({
           why: "platform",
-          detail:
-            `a socket's path is short: ${directory.length} characters of directory, at most ${longestDirectory}. `
-            + `Choose a shorter one than ${directory}.`
+          detail: `a socket's path is short: the directory has ${
+            Buffer.byteLength(directory)
+          } bytes, at most ${longestDirectory} fit. Choose a shorter one than ${directory}.`
         })
       )
     }
-    const ready: Effect.Effect<unknown, Lock.LockBackendError> = directory === undefined
-      ? Effect.void
-      : Effect.tryPromise({
-        try: () => fs.promises.mkdir(directory, { recursive: true }),
-        catch: failed("mkdir")
-      })
-    return Effect.map(ready, () =>
-      Lock.make(backend(
-        sockets === "file" && directory !== undefined
-          ? claimNames(namespace, directory)
-          : abstractNames(namespace),
-        directory === undefined ? clockFences : counterFences(namespace, directory)
-      )))
+    const names = inFiles ? claimNames(namespace, directory) : abstractNames(namespace)
+    return Effect.as(
+      tryPromise("mkdir", () => fs.promises.mkdir(directory, { recursive: true })),
+      Lock.make(backend(names, counterFences(namespace, directory)))
+    )
   })
 
 /**

@@ -213,9 +213,9 @@ it.scopedLive("a foreign listener that answers nonsense is a holder, too", () =>
     expect(Option.getOrThrow(yield* lock.inspect(key)).holder).toContain("does not answer")
   }))
 
-it.scopedLive("a directory too long for a socket is refused before anything is made", () =>
+it.scopedLive("a directory too long for a socket, in bytes, is refused before anything is made", () =>
   Effect.gen(function*() {
-    const deep = path.join(directory, "d".repeat(90))
+    const deep = path.join(directory, "é".repeat(45))
     const error = yield* Effect.flip(
       LockFile.make({ namespace, sockets: "file", directory: deep })
     )
@@ -242,6 +242,14 @@ const squat = (key: string, line: string) =>
 
 describe.runIf(linux)("a name that another account holds", () => {
   const unprintable = /\p{Cc}/u
+
+  it.scopedLive("one whose line is too long is a holder, too", () =>
+    Effect.gen(function*() {
+      const lock = yield* LockFile.make({ namespace })
+      const key = freshKey()
+      yield* squat(key, "x".repeat(1_000_000))
+      expect(Option.getOrThrow(yield* lock.inspect(key)).holder).toContain("does not answer")
+    }))
 
   it.scopedLive("LockFile-5: the owner that it claims to be reaches errors and `inspect` without control characters", () =>
     Effect.gen(function*() {
