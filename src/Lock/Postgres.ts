@@ -11,10 +11,11 @@
  *
  * INVARIANTS
  * - LockPostgres-1 (G1) The fence is drawn by the granted session, after the grant and before its release: it rises.
- * - LockPostgres-2 (G3) After an interrupted wait no session of ours waits or holds; unsettled after 2 s the socket is cut.
+ * - LockPostgres-2 (G3) After an interrupted wait no session of ours waits or holds: after 2 s without an answer the socket is
+ *   destroyed.
  * - LockPostgres-3 (G4) A session that ends, or does not answer a ping in time, loses the lease.
  * - LockPostgres-4 (G8) No error of a connection is unhandled, and closing the layer leaves no connection.
- * - LockPostgres-5 Behind a pooler that parts session from connection it refuses (`LockUnsupported`) rather than pretend.
+ * - LockPostgres-5 Behind a pooler that separates session and connection it fails with `LockUnsupported`.
  *
  * COST (2026-11, Unix socket) 4.5 ms for acquire and release, nearly all of it the connection of its own; an interrupted
  * waiter is gone in 7 ms; one more connection for an instant per cancel and per `inspect`.
@@ -44,7 +45,7 @@ import * as Lock from "../Lock.ts"
 import * as Managed from "../Managed.ts"
 
 /**
- * Where the server is and how it is watched. What `url` says wins over the single fields.
+ * Where the server is, and how a session is watched. The parts of `url` win over the other fields.
  *
  * @category models
  * @since 0.1.0
@@ -62,11 +63,11 @@ export interface Options {
   readonly ssl?: boolean | ConnectionOptions | undefined
   /** Default 5 seconds. */
   readonly connectTimeout?: Duration.DurationInput | undefined
-  /** How often a held session is asked for a sign of life. Default 2 seconds. */
+  /** The time between two pings of a session that holds a key. Default 2 seconds. */
   readonly pingInterval?: Duration.DurationInput | undefined
-  /** How long it may take to answer. Default 4 seconds; with the interval, keep it below 10 seconds. */
+  /** How long the answer to a ping may take. Default 4 seconds; keep the sum with the interval below 10 seconds. */
   readonly pingTimeout?: Duration.DurationInput | undefined
-  /** The sequence the fences come from, made when missing; `schema.name` or `name`. Default `holdfast_lock_fence`. */
+  /** The sequence of the fences, created if it is missing: `schema.name` or `name`. Default `holdfast_lock_fence`. */
   readonly sequence?: string | undefined
 }
 
@@ -100,10 +101,8 @@ const settingsOf = (options: Options): Settings => ({
   sequence: options.sequence ?? "holdfast_lock_fence"
 })
 
-/** After this time a cancel, unlock or close is abandoned and the socket destroyed. */
-const closeMillis = 2000
-/** How long a `LockTimeout` may take to name the holder. */
-const inspectMillis = 2000
+/** After this time a cancel, unlock, close or `inspect` is abandoned and the socket destroyed. */
+const answerMillis = 2000
 
 const self = `${os.hostname()}:${process.pid}`
 
@@ -111,19 +110,19 @@ const self = `${os.hostname()}:${process.pid}`
 const applicationName = (label: string | undefined): string =>
   `lock:${self}${label === undefined ? "" : `:${label}`}`.replaceAll(/[^ -~]/g, "?").slice(0, 63)
 
-/** 64 bits of the digest, as Postgres wants them: signed, and as text, for a JavaScript number would lose some. */
+/** 64 bits of the digest as a signed number, in text because a JavaScript number has 53 bits. */
 const idOf = (namespace: string, key: string): string =>
   crypto.createHash("sha256").update(namespace).update("\0").update(key).digest()
     .readBigInt64BE(0).toString()
 
-/** Everything a lock session relies on. A setting this server does not know is left out. */
+/** The settings that a lock session relies on, without those that the server does not know. */
 const prepareSql = `SELECT set_config(name, value, false)
 FROM (VALUES ('statement_timeout', '0'), ('lock_timeout', '0'), ('transaction_timeout', '0'),
   ('idle_session_timeout', '0'), ('tcp_keepalives_idle', '5'), ('tcp_keepalives_interval', '2'),
   ('tcp_keepalives_count', '3'), ('tcp_user_timeout', '10s'), ('application_name', $1)) AS wanted (name, value)
 WHERE current_setting(name, true) IS NOT NULL`
 
-/** Who holds a key that was given as one 64-bit number: pg_locks shows it in two halves, with objsubid 1. */
+/** The holder of a key: `pg_locks` shows the 64-bit number in two halves, with objsubid 1. */
 const holderSql = `SELECT activity.application_name AS name, held.pid
 FROM pg_locks AS held LEFT JOIN pg_stat_activity AS activity ON activity.pid = held.pid
 WHERE held.locktype = 'advisory' AND held.granted AND held.objsubid = 1
@@ -135,7 +134,7 @@ const codeOf = (error: unknown): string | undefined =>
     ? error.code
     : undefined
 
-/** Whether it ended, well or badly, within the time: real time, for it waits for a peer. */
+/** Whether it succeeded or failed within that time, which is real time because a peer does not follow the `Clock`. */
 const endsWithin = (work: Promise<unknown>, millis: number): Promise<boolean> =>
   Effect.runPromise(Effect.map(Deadline.exit(Effect.promise(() => work), millis), Option.isSome))
 
@@ -146,7 +145,7 @@ const destroy = (client: Client): void => {
 /** Ends the session after `first`, or destroys it. */
 const close = async (client: Client, first: Promise<unknown>): Promise<void> => {
   const ended = first.then(() => client.end(), () => client.end())
-  if (!(await endsWithin(ended, closeMillis))) destroy(client)
+  if (!(await endsWithin(ended, answerMillis))) destroy(client)
 }
 
 /** One connection that waits for one key, then holds it. */
@@ -155,14 +154,14 @@ class Session {
   readonly name: string
   readonly client: Client
   readonly onLoss: () => void
-  /** pg wants one query at a time: each starts when the one before has ended. Never rejects. */
+  /** The latest query. pg accepts one at a time, so each starts when the one before has ended. Never rejects. */
   last: Promise<unknown> = Promise.resolve()
   pinging: ReturnType<typeof setTimeout> | undefined
-  /** The query under way may never end by itself. */
-  waiting = false
+  /** The query under way waits for the lock, and may never end by itself. */
+  isWaiting = false
   isEnding = false
   isGone = false
-  /** The end of the connection, from when it is asked for. */
+  /** The end of the connection, once it was requested. */
   ending: Promise<void> | undefined
 
   constructor(settings: Settings, label: string | undefined, onLoss: () => void) {
@@ -195,7 +194,7 @@ class Session {
   async open(): Promise<void> {
     await this.client.connect()
     await this.query(prepareSql, [this.name])
-    // Not every platform of the server has it, and it only ends dead sessions sooner: a failure is ignored.
+    // A failure is ignored: some platforms of the server lack the setting, which only ends dead sessions sooner.
     await this.query("SET client_connection_check_interval = '2s'").catch(() => {})
     const [row] = await this.query("SELECT pg_backend_pid() AS pid")
     if (row?.pid !== this.pid) {
@@ -209,15 +208,15 @@ class Session {
   }
 
   async lock(sql: string, id: string): Promise<ReadonlyArray<Row>> {
-    this.waiting = true
+    this.isWaiting = true
     try {
       return await this.query(sql, [id])
     } finally {
-      this.waiting = false
+      this.isWaiting = false
     }
   }
 
-  /** Pings while it holds: the missing answer of a silent peer is a loss. */
+  /** Pings while it holds. Without an answer in time the lease is lost. */
   watch(): void {
     if (this.isGone || this.isEnding) return
     this.pinging = setTimeout(() => {
@@ -227,7 +226,6 @@ class Session {
         destroy(this.client)
       })
     }, this.settings.pingIntervalMillis)
-    // It does not keep the process alive.
     this.pinging.unref()
   }
 
@@ -267,7 +265,7 @@ class Session {
     // Not connected yet, or not any more.
     if (this.isGone || this.pid === null) return destroy(this.client)
     // The session ends after the answer to the cancel: the cancel must not reach a successor with the same pid.
-    await close(this.client, this.waiting ? cancel(this).then(() => this.last) : this.last)
+    await close(this.client, this.isWaiting ? cancel(this).then(() => this.last) : this.last)
   }
 
   /** The layer closes: a holder loses its lease first. */
@@ -290,14 +288,15 @@ const once = async (
   settings: Settings,
   name: string,
   sql: string,
-  values: ReadonlyArray<unknown>,
-  millis: number
+  values: ReadonlyArray<unknown>
 ): Promise<ReadonlyArray<Row>> => {
   const client = new Client({ ...settings.client, application_name: name })
   client.on("error", () => {})
   const work = client.connect().then(() => client.query<Row>(sql, [...values]))
   try {
-    if (!(await endsWithin(work, millis))) throw new Error(`no answer within ${millis} ms`)
+    if (!(await endsWithin(work, answerMillis))) {
+      throw new Error(`no answer within ${answerMillis} ms`)
+    }
     const { rows } = await work
     await close(client, work)
     return rows
@@ -307,23 +306,22 @@ const once = async (
   }
 }
 
-/** A cancel that fails leaves the session waiting: `close` then destroys it, and the server sees that within 2 s. */
+/** If it fails the session still waits: `close` destroys its socket, and the server notices that within 2 s. */
 const cancel = (session: Session): Promise<void> =>
   once(
     session.settings,
     applicationName("cancel"),
     "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE pid = $1 AND application_name = $2",
-    [session.pid, session.name],
-    closeMillis
+    [session.pid, session.name]
   ).then(() => {}, () => {})
 
 const quoted = (name: string): string =>
   name.split(".").map((part) => `"${part.replaceAll("\"", "\"\"")}"`).join(".")
 
-/** The codes that the loser sees when two sessions make the sequence at once: it exists then. */
+/** The errors of the later of two sessions that create the sequence at once: it exists then. */
 const raced = new Set(["23505", "42P07", "XX000"])
 
-/** Draws the next fence; makes the sequence, seeded with the server's µs, when it is not there (B13: one per database). */
+/** Draws the next fence. A missing sequence is created and starts at the server's clock in µs (B13: one per database). */
 const nextFence = async (session: Session): Promise<bigint> => {
   const name = quoted(session.settings.sequence)
   const draw = async (): Promise<bigint> => {
@@ -350,18 +348,19 @@ const nextFence = async (session: Session): Promise<bigint> => {
 
 type Failure = Lock.LockUnsupported | Lock.LockBackendError
 
-const failed = (op: string) => (cause: unknown): Failure =>
-  cause instanceof Lock.LockUnsupported ? cause : new Lock.LockBackendError({ op, cause })
-
 const step = <A>(op: string, run: () => Promise<A>): Effect.Effect<A, Failure> =>
-  Effect.tryPromise({ try: run, catch: failed(op) })
+  Effect.tryPromise({
+    try: run,
+    catch: (cause) =>
+      cause instanceof Lock.LockUnsupported ? cause : new Lock.LockBackendError({ op, cause })
+  })
 
 const ask = <A>(op: string, run: () => Promise<A>): Effect.Effect<A, Lock.LockBackendError> =>
   Effect.tryPromise({ try: run, catch: (cause) => new Lock.LockBackendError({ op, cause }) })
 
 const grantOf = (session: Session, id: string, fence: bigint): Lock.Grant => ({
   fence,
-  // The session is the lock: if it answers it holds, unless the lock was released by hand.
+  // An open session holds the lock, unless a statement of someone else released it.
   verify: ask("verify", async () => {
     if (session.isGone) return false
     const [row] = await session.query(
@@ -374,7 +373,7 @@ const grantOf = (session: Session, id: string, fence: bigint): Lock.Grant => ({
 })
 
 const backend = (settings: Settings, sessions: Set<Session>): Lock.Backend => {
-  /** From no connection to a grant. All of it may be interrupted; the session then ends. */
+  /** Connects, takes the lock and draws a fence. An interrupt at any of these steps ends the session. */
   const attempt = (
     request: Lock.Request,
     restore: Managed.Restore,
@@ -391,21 +390,14 @@ const backend = (settings: Settings, sessions: Set<Session>): Lock.Backend => {
         if (row?.ok === false) return Option.none()
         return Option.some(yield* step("fence", () => nextFence(session)))
       })
+      const abandoned = Effect.promise(() => session.abandon())
       return Effect.matchCauseEffect(restore(steps), {
-        onFailure: (cause) =>
-          Effect.zipRight(
-            Effect.promise(() => session.abandon()),
-            Effect.failCause(cause)
-          ),
-        onSuccess: (fence) =>
-          Option.match(fence, {
-            onNone: () => Effect.as(Effect.promise(() => session.abandon()), Option.none()),
-            onSome: (fence) =>
-              Effect.sync(() => {
-                session.watch()
-                return Option.some(grantOf(session, id, fence))
-              })
-          })
+        onFailure: (cause) => Effect.zipRight(abandoned, Effect.failCause(cause)),
+        onSuccess: (fence) => {
+          if (Option.isNone(fence)) return Effect.as(abandoned, Option.none())
+          session.watch()
+          return Effect.succeedSome(grantOf(session, id, fence.value))
+        }
       })
     })
 
@@ -413,25 +405,16 @@ const backend = (settings: Settings, sessions: Set<Session>): Lock.Backend => {
     self,
     remote: true,
     take: (request, restore) =>
-      Effect.flatMap(
+      Effect.map(
         attempt(request, restore, "SELECT pg_advisory_lock($1::bigint)"),
-        Option.match({
-          onNone: () => Effect.dieMessage("LockPostgres: a wait ended without a grant"),
-          onSome: (grant) => Effect.succeed(grant)
-        })
+        Option.getOrThrowWith(() => new Error("LockPostgres: a wait ended without a grant"))
       ),
     tryTake: (request, restore) =>
       attempt(request, restore, "SELECT pg_try_advisory_lock($1::bigint) AS ok"),
     inspect: (key) =>
       Effect.map(
         ask("inspect", () =>
-          once(
-            settings,
-            applicationName("inspect"),
-            holderSql,
-            [idOf(settings.namespace, key)],
-            inspectMillis
-          )),
+          once(settings, applicationName("inspect"), holderSql, [idOf(settings.namespace, key)])),
         ([row]) =>
           row === undefined
             ? Option.none()
@@ -446,9 +429,9 @@ const backend = (settings: Settings, sessions: Set<Session>): Lock.Backend => {
  * A lock service among all that reach one database, until the scope closes; leases still held then are lost.
  *
  * **Interruption** — Opening, Waiting: cancelled, settled, the session closed; within 2 seconds if the server does not answer.
- *   Holding: unlocked, the session closed, then seen.
- * **Errors** — the service's operations fail with `LockUnsupported` behind a pooler, `LockBackendError` if the server does;
- *   brackets with `LockLost` when the session ends. Making it opens nothing and fails with nothing.
+ *   Holding: the lock is released and the session closed before the interrupt is seen.
+ * **Errors** — of the service's operations: `LockUnsupported` behind a pooler, `LockBackendError` if the server fails; of the
+ *   brackets also `LockLost` when the session ends. `make` itself connects to nothing and does not fail.
  * **Cost** — see the head of this file.
  *
  * @category constructors
