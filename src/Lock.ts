@@ -1,9 +1,9 @@
 /**
  * Lock: one holder per key. A lease with a fence, a loss signal that stops the body, and the in-process layer.
  *
- * DESIGN. Everything that a caller sees is decided here, once. A backend (`Lock/Postgres.ts`, `Lock/File.ts`) only takes, tries,
- * inspects and verifies one key, and calls `lose` when its grant is gone. In front of every backend stands one fair queue per key
- * (internal/waitQueue.ts), so a process has at most one remote waiter per key; the in-process layer is that queue and a counter.
+ * DESIGN. This file decides all that a caller sees. A backend (`Lock/Postgres.ts`, `Lock/File.ts`) only takes, tries, inspects and
+ * verifies one key, and calls `lose` when its grant is gone. Each key has one fair queue in front of the backend
+ * (internal/waitQueue.ts), so a process has at most one remote waiter per key. The in-process layer is that queue and a counter.
  * `Managed` bounds and records the release; Lock/lease.ts has the lease, Lock/errors.ts the errors.
  *
  * INVARIANTS
@@ -70,7 +70,7 @@ export type { Holder, LossReason } from "./Lock/errors.ts"
 export type { Grant, Lease } from "./Lock/lease.ts"
 
 /**
- * What each acquire can fail with; one with an `acquireTimeout` also with `LockTimeout`.
+ * The errors of each acquire. With an `acquireTimeout` there is also `LockTimeout`.
  *
  * @category errors
  * @since 0.1.0
@@ -85,7 +85,7 @@ export type LockError = LockUnsupported | LockBackendError
  */
 export interface TryOptions {
   readonly label?: string | undefined
-  /** @internal The line that asks, where it is not the one that calls the service. */
+  /** @internal The user's line, if it is not the one that calls the service. */
   readonly site?: Ledger.Site | undefined
 }
 
@@ -110,7 +110,7 @@ export interface UnboundedOptions extends TryOptions {
 }
 
 /**
- * What runs under a lock: an effect, or a function of the lease.
+ * The body under a lock: an effect, or a function of the lease.
  *
  * @category models
  * @since 0.1.0
@@ -118,7 +118,7 @@ export interface UnboundedOptions extends TryOptions {
 export type Body<A, E, R> = Effect.Effect<A, E, R> | ((lease: Lease) => Effect.Effect<A, E, R>)
 
 /**
- * Acquires the key into the scope. `R` is what the operation needs in the context besides.
+ * Acquires the key into the scope. `R` is the rest of the context that the operation needs.
  *
  * @category models
  * @since 0.1.0
@@ -129,7 +129,7 @@ export interface Get<R = never> {
 }
 
 /**
- * Runs the body while holding the key. `R0` is what the operation needs in the context besides.
+ * Runs the body while holding the key. `R0` is the rest of the context that the operation needs.
  *
  * @category models
  * @since 0.1.0
@@ -171,7 +171,7 @@ export interface Service {
 export class Lock extends Context.Tag("holdfast/Lock")<Lock, Service>() {}
 
 /**
- * What a backend is asked for. `lose` may be called at any time, from any callback, any number of times.
+ * A request to a backend. It may call `lose` at any time, from any callback, any number of times.
  *
  * @category backends
  * @since 0.1.0
@@ -184,23 +184,23 @@ export interface Request {
 }
 
 /**
- * Everything that a backend has to do. Both takes run uninterruptibly and mark with `restore` what may be interrupted; one that
- * fails or is interrupted holds nothing. The takes of one key never overlap within one service.
+ * A backend. Both takes run uninterruptibly, and pass to `restore` the steps that may be interrupted. A take that fails or is
+ * interrupted holds nothing. The takes of one key never overlap within one service.
  *
  * @category backends
  * @since 0.1.0
  */
 export interface Backend {
-  /** The name of this service for others: usually `host:pid`. */
+  /** The name that others see, usually `host:pid`. */
   readonly self: string
-  /** The grant lives elsewhere: it can be lost, and its release can hang. */
+  /** Whether a grant can be lost. The body then runs in a child fiber, which the loss interrupts. */
   readonly remote: boolean
   readonly take: (request: Request, restore: Managed.Restore) => Effect.Effect<Grant, LockError>
   readonly tryTake: (
     request: Request,
     restore: Managed.Restore
   ) => Effect.Effect<Option.Option<Grant>, LockError>
-  /** Bounded by itself; asked about keys that this service does not hold. */
+  /** Ends within a bound of its own. Called for keys that this service does not hold. */
   readonly inspect: (key: string) => Effect.Effect<Option.Option<Holder>, LockBackendError>
 }
 
@@ -223,10 +223,11 @@ interface Slot {
   first: Ledger.Entry | undefined
 }
 
-/** What a fiber asks for, in one run. */
+/** One run of an acquire. */
 interface Asking {
   readonly key: string
-  readonly options: Options
+  readonly label: string | undefined
+  readonly acquireTimeout: Duration.Duration
   /** The ledger's entry; set once, before the first wait. */
   entry: Ledger.Entry | undefined
   /** The `acquireTimeout` ended the wait, as an interruption would. */
@@ -251,10 +252,10 @@ const heldHere: FiberRef.FiberRef<ReadonlyArray<Held>> = /* @__PURE__ */ FiberRe
   ReadonlyArray<Held>
 >([])
 
-/** The key is held: only for a try, and never seen outside. */
+/** The key is held: a try that fails with it gives `None`. */
 class NotFree extends Data.TaggedError("NotFree") {}
 
-/** Every other cause passes whole: `catchAll` would keep only its first failure. */
+/** Not `catchAll`, which would keep only the first failure of any other cause. */
 const noneIfHeld = <A, E, R>(
   effect: Effect.Effect<A, E | NotFree, R>
 ): Effect.Effect<Option.Option<A>, E, R> =>
@@ -271,7 +272,7 @@ const span = (key: string): Ledger.SpanOptions => ({ attributes: () => ({ "lock.
 const siteOf = (options: TryOptions | undefined): Ledger.Site | undefined =>
   options?.site ?? Ledger.unsafeSite()
 
-/** What is restored fails as if it were interrupted if it has not ended by `until`, in milliseconds of the `Clock`. */
+/** As `restore`, but interrupts an effect that has not ended by `until`, in milliseconds of the `Clock`. */
 const restoreUntil = (
   asking: Asking,
   restore: Managed.Restore,
@@ -293,7 +294,7 @@ const restoreUntil = (
 /**
  * A lock service over a backend. The layers are built by this, and so is one over a backend of your own.
  *
- * **Interruption** — Waiting: leaves the queue, and passes on what it was just granted; Opening: as the backend says; Holding: the
+ * **Interruption** — Waiting: leaves the queue, and passes on what it was just granted. Opening: as the backend says. Holding: the
  *   body is interrupted and the lock released before the interrupt is seen.
  * **Errors** — `LockTimeout` after `acquireTimeout`; `LockLost` from the brackets; what the backend fails with. `LockReentry` is a
  *   defect, and so is a wrong option.
@@ -324,7 +325,7 @@ export const make = (backend: Backend, options?: MakeOptions): Service => {
   }
 
   const waitForSlot = (asking: Asking, restore: Managed.Restore): Effect.Effect<Slot> => {
-    const { key, options: { acquireTimeout } } = asking
+    const { acquireTimeout: atMost, key } = asking
     const free = unsafeTryTake(key)
     if (free !== undefined) return Effect.succeed(free)
     const slot = slots.get(key)!
@@ -336,7 +337,6 @@ export const make = (backend: Backend, options?: MakeOptions): Service => {
       return Cause.interrupt(FiberId.none)
     }
     const { queue } = slot
-    const atMost = Duration.decode(acquireTimeout ?? Infinity)
     const waited = WaitQueue.waitInMask(queue, 1, restore, onLeave, undefined, {
       bound: { atMost, late }
     })
@@ -345,7 +345,7 @@ export const make = (backend: Backend, options?: MakeOptions): Service => {
 
   /** From the slot to the backend's grant; on any failure the next waiter has the slot. */
   const takeGrant = <E>(
-    { entry, key, options: { label } }: Asking,
+    { entry, key, label }: Asking,
     slot: Slot,
     ask: (request: Request) => Effect.Effect<Grant, E>
   ): Effect.Effect<Taken, E> => {
@@ -383,10 +383,10 @@ export const make = (backend: Backend, options?: MakeOptions): Service => {
   /** `take`, or `LockTimeout`. */
   const takeInTime = (
     asking: Asking,
-    restore: Managed.Restore,
-    waited: Duration.Duration
+    restore: Managed.Restore
   ): Effect.Effect<Taken, LockError | LockTimeout> =>
     Effect.flatMap(Clock.currentTimeMillis, (now) => {
+      const { acquireTimeout: waited } = asking
       const within = restoreUntil(asking, restore, now + Duration.toMillis(waited))
       return Effect.catchAllCause(
         take(asking, restore, within),
@@ -426,11 +426,17 @@ export const make = (backend: Backend, options?: MakeOptions): Service => {
   /** For one run, which has one entry in the ledger. */
   const managed = <E>(
     key: string,
-    options: Options,
+    { acquireTimeout = Infinity, label }: Options,
     site: Ledger.Site | undefined,
     acquire: (asking: Asking, restore: Managed.Restore) => Effect.Effect<Taken, E>
   ): Managed.Managed<Taken, E> => {
-    const asking: Asking = { key, options, entry: undefined, isLate: false }
+    const asking: Asking = {
+      key,
+      label,
+      acquireTimeout: Duration.decode(acquireTimeout),
+      entry: undefined,
+      isLate: false
+    }
     return Managed.make({
       name: key,
       kind: "lock",
@@ -485,10 +491,19 @@ export const make = (backend: Backend, options?: MakeOptions): Service => {
     return managed(key, options, site, (asking, restore) =>
       Effect.zipRight(
         refuseReentry(key),
-        options.acquireTimeout === undefined
-          ? take(asking, restore, restore)
-          : takeInTime(asking, restore, Duration.decode(options.acquireTimeout))
+        Duration.isFinite(asking.acquireTimeout)
+          ? takeInTime(asking, restore)
+          : take(asking, restore, restore)
       ))
+  }
+
+  const trying = (
+    key: string,
+    options: TryOptions,
+    site: Ledger.Site | undefined
+  ): Managed.Managed<Taken, LockError | NotFree> => {
+    Rules.check("Lock", options, tryRules)
+    return managed(key, options, site, tryTake)
   }
 
   const holding = <A, E, R>(body: Body<A, E, R>) =>
@@ -516,7 +531,7 @@ export const make = (backend: Backend, options?: MakeOptions): Service => {
     },
     tryGet: (key, options = {}) => {
       const site = siteOf(options)
-      const tried = Effect.suspend(() => managed(key, options, site, tryTake))
+      const tried = Effect.suspend(() => trying(key, options, site))
       return noneIfHeld(Effect.map(tried, ({ lease }) => lease))
     },
     withLock: (key: string, options: Options = {}) => <A, E, R>(body: Body<A, E, R>) => {
@@ -528,18 +543,15 @@ export const make = (backend: Backend, options?: MakeOptions): Service => {
     tryWithLock: (key, options = {}) => (body) => {
       const site = siteOf(options)
       return noneIfHeld(
-        Effect.suspend(() => Managed.use(managed(key, options, site, tryTake), holding(body)))
+        Effect.suspend(() => Managed.use(trying(key, options, site), holding(body)))
       )
     },
     inspect
   }
 }
 
-const rules: Rules.Rules = {
-  label: Rules.text,
-  site: Rules.anything,
-  acquireTimeout: Rules.duration
-}
+const tryRules: Rules.Rules = { label: Rules.text, site: Rules.anything }
+const rules: Rules.Rules = { ...tryRules, acquireTimeout: Rules.duration }
 
 /**
  * A lock service within this process: the fair queue of each key, and a counter for the fences.
@@ -584,7 +596,7 @@ export const makeMemory: Effect.Effect<Service> = Effect.sync(() => {
  */
 export const layerMemory: Layer.Layer<Lock> = Layer.effect(Lock, makeMemory)
 
-/** Here the user's line is known; the service is called later. */
+/** The options with the user's line, which must be captured before the service is called. */
 const fromHere = <O extends TryOptions>(options: O | undefined): O | TryOptions => {
   const site = Ledger.unsafeSite()
   return site === undefined ? options ?? {} : { ...options, site }
@@ -594,8 +606,8 @@ const fromHere = <O extends TryOptions>(options: O | undefined): O | TryOptions 
  * Waits for the key and holds it until the scope closes.
  *
  * **Interruption** — Waiting: leaves the queue, and nothing is held. Holding: released as the scope closes.
- * **Errors** — `LockError`; `LockTimeout` if there is an `acquireTimeout`. Loss interrupts only what runs in `lease.protect`. Only
- *   the brackets mark the key as held (Lock-7), for any fiber may close a scope: taken twice in one scope it waits for itself.
+ * **Errors** — `LockError`; `LockTimeout` if there is an `acquireTimeout`. A loss interrupts only what runs in `lease.protect`.
+ *   A key that is taken twice in one scope waits for itself: Lock-7 is for the brackets, because any fiber may close a scope.
  * **Cost** — as `make`.
  *
  * @category operations

@@ -249,6 +249,13 @@ describe("Lock", () => {
       expect(Exit.isFailure(exit) && Cause.pretty(exit.cause)).toContain(
         "Lock: `acquireTimeout` must be a duration"
       )
+      const options: Lock.Options = { acquireTimeout: "1 second" }
+      const tried = yield* Effect.exit(lock.tryWithLock("k", options)(Effect.void))
+      expect(Exit.isFailure(tried) && Cause.pretty(tried.cause)).toContain(
+        "Lock has no option `acquireTimeout`"
+      )
+      const got = yield* Effect.exit(Effect.scoped(lock.tryGet("k", options)))
+      expect(Exit.isFailure(got)).toBe(true)
     }))
 
   it.effect("Lock-4: loss interrupts the body, and the effect fails with LockLost", () =>

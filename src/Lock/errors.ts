@@ -18,7 +18,7 @@ export interface Holder {
 }
 
 /**
- * Why a lease ended before its holder released it. `"released"`: it was used after its own scope had closed.
+ * The reason of a `LockLost`. `"released"`: the lease was used after its own scope had closed.
  *
  * @category models
  * @since 0.1.0
@@ -43,9 +43,8 @@ export class LockTimeout extends Data.TaggedError("LockTimeout")<{
     const by = this.holder === undefined
       ? "an unknown holder (or it was freed just now)"
       : describe(this.holder)
-    return `Lock "${printable(this.key)}" was not free within ${
-      Duration.format(this.waited)
-    }: held by ${by}. `
+    const waited = Duration.format(this.waited)
+    return `Lock "${printable(this.key)}" was not free within ${waited}: held by ${by}. `
       + "Raise `acquireTimeout`, or hold it for less."
   }
 }
@@ -62,10 +61,9 @@ export class LockLost extends Data.TaggedError("LockLost")<{
   readonly reason: LossReason
 }> {
   override get message(): string {
-    return `The lease of lock "${
-      printable(this.key)
-    }" (fence ${this.fence}) was lost: ${this.reason}. `
-      + "Another process may hold it now; the target must refuse the fence of what was written after the loss."
+    const lock = `lock "${printable(this.key)}" (fence ${this.fence})`
+    return `The lease of ${lock} was lost: ${this.reason}. Another process may hold it now: `
+      + "the target of your writes must refuse this fence."
   }
 }
 
@@ -77,9 +75,8 @@ export class LockLost extends Data.TaggedError("LockLost")<{
  */
 export class LockReentry extends Data.TaggedError("LockReentry")<{ readonly key: string }> {
   override get message(): string {
-    return `Lock "${
-      printable(this.key)
-    }" is held by this fiber or one that forked it, and would wait for itself. `
+    const lock = `Lock "${printable(this.key)}"`
+    return `${lock} is held by this fiber or one that forked it, which would wait for itself. `
       + "Take it once, outside, and pass the lease in."
   }
 }

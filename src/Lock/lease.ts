@@ -1,7 +1,7 @@
 /**
- * lease: one grant of one key, from the grant to its end, and what runs under it.
+ * lease: one grant of one key, from the grant to its end, and the effects that run under it.
  *
- * DESIGN. A hold ends once: released by its owner, or lost by its backend. Its end notifies those who watch it in the same step.
+ * DESIGN. A hold ends once: released by its owner, or lost by its backend. It notifies its observers in that step.
  * The invariants stand in Lock.ts.
  */
 import * as Cause from "effect/Cause"
@@ -22,11 +22,11 @@ export interface Lease {
   readonly key: string
   /** Unique to this hold: the service, the label, and a number. */
   readonly owner: string
-  /** Strictly increasing per key. Send it along with each write, and let the target refuse a smaller one. */
+  /** Strictly increasing per key. Send it with each write; the target must refuse a smaller one than it has seen. */
   readonly fence: bigint
-  /** Fails when the lease is lost; completes in no other way. */
+  /** Never succeeds; fails when the lease is lost. */
   readonly lost: Effect.Effect<never, LockLost>
-  /** Local knowledge only, no I/O: call it before a side effect. */
+  /** Fails if the loss is known in this process, without I/O: call it before a side effect. */
   readonly ensureLive: Effect.Effect<void, LockLost>
   /** Asks the backend. */
   readonly verify: Effect.Effect<void, LockLost | LockBackendError>
@@ -35,7 +35,7 @@ export interface Lease {
 }
 
 /**
- * What a backend gives for a key that it took.
+ * The result of a backend's take.
  *
  * @category backends
  * @since 0.1.0
@@ -48,7 +48,7 @@ export interface Grant {
   readonly release: Effect.Effect<unknown, unknown>
 }
 
-/** One grant, or one that is asked for. Written only by this file and Lock.ts. */
+/** A grant, or the request for it. Written only by this file and Lock.ts. */
 export interface Hold {
   readonly key: string
   readonly owner: string
@@ -82,7 +82,7 @@ const ensureLive = (hold: Hold): Effect.Effect<void, LockLost> =>
     hold.ended === undefined ? Effect.void : Effect.fail(lostBy(hold, hold.ended))
   )
 
-/** The body was interrupted because of the loss; any other failure of it stays beside the loss (L5). */
+/** Leaves out the interrupt that the loss caused; any other failure of the body stays beside the loss (L5). */
 const lostWith = <E>(
   lost: LockLost,
   exit: Exit.Exit<unknown, E>
@@ -97,7 +97,7 @@ const protect = <A, E, R>(
   hold: Hold,
   body: Effect.Effect<A, E, R>
 ): Effect.Effect<A, E | LockLost, R> =>
-  // MASK: the body has ended before its caller goes on, whatever the exit; the body and the wait for it are restored.
+  // MASK: the caller continues only after the body has ended; the body and the wait for it are restored.
   Effect.uninterruptibleMask((restore) =>
     Effect.flatMap(Effect.zipRight(ensureLive(hold), Effect.fork(restore(body))), (fiber) => {
       let lost: LockLost | undefined

@@ -92,7 +92,7 @@ export const mutants: ReadonlyArray<Mutant> = [
     "the time in the queue does not count at the backend",
     "Lock.ts",
     "Math.max(until - now, 0)",
-    "Duration.decode(asking.options.acquireTimeout!)",
+    "asking.acquireTimeout",
     "Lock-3: acquireTimeout counts in the queue and at the backend together"
   ),
   mutant(
