@@ -359,8 +359,6 @@ export const statsKey: {
  */
 export const size = <K>(self: KeyedMutex<K>): Effect.Effect<number> => Effect.sync(() => self.size)
 
-const isDataFirst = (args: IArguments): boolean => Effect.isEffect(args[0])
-
 /**
  * Runs an effect while holding the mutex.
  *
@@ -381,19 +379,11 @@ const isDataFirst = (args: IArguments): boolean => Effect.isEffect(args[0])
  * @category operations
  * @since 0.1.0
  */
-export const withLock: {
-  <O extends WaitOptions = {}>(
-    self: Mutex,
-    options?: O
-  ): <A, E, R>(
-    effect: Effect.Effect<A, E, R>
-  ) => Effect.Effect<A, E | TimeoutOf<O, MutexTimeout>, R>
-  <A, E, R, O extends WaitOptions = {}>(
-    effect: Effect.Effect<A, E, R>,
-    self: Mutex,
-    options?: O
-  ): Effect.Effect<A, E | TimeoutOf<O, MutexTimeout>, R>
-} = (first: any, second?: any, third?: any): any => {
+export const withLock: Line.Bracket<Mutex, WaitOptions, MutexTimeout> = (
+  first: any,
+  second?: any,
+  third?: any
+): any => {
   // Not `dual`, which costs a twentieth of an uncontended use.
   const site = Ledger.unsafeSite()
   return Effect.isEffect(first)
@@ -424,13 +414,9 @@ export const withLockKey: {
     options?: O
   ): Effect.Effect<A, E | TimeoutOf<O, MutexTimeout>, R>
 } = dual(
-  isDataFirst,
-  <A, E, R, K>(
-    effect: Effect.Effect<A, E, R>,
-    self: KeyedMutex<K>,
-    key: K,
-    options?: WaitOptions
-  ) => Line.use(self.at(key), 1, effect, Ledger.unsafeSite(), options)
+  Line.isDataFirst,
+  (effect: Line.AnyEffect, self: KeyedMutex<any>, key: unknown, options?: WaitOptions) =>
+    Line.use(self.at(key), 1, effect, Ledger.unsafeSite(), options)
 )
 
 /**
@@ -460,11 +446,11 @@ export const withLockKeys: {
     options?: O
   ): Effect.Effect<A, E | TimeoutOf<O, MutexTimeout>, R>
 } = dual(
-  isDataFirst,
-  <A, E, R, K>(
-    effect: Effect.Effect<A, E, R>,
-    self: KeyedMutex<K>,
-    keys: Iterable<K>,
+  Line.isDataFirst,
+  (
+    effect: Line.AnyEffect,
+    self: KeyedMutex<any>,
+    keys: Iterable<unknown>,
     options?: WaitOptions
   ) => {
     // The list is whole before a line is made: an iterable that throws must leave nothing behind.
@@ -490,18 +476,9 @@ export const withLockKeys: {
  * @category operations
  * @since 0.1.0
  */
-export const tryWithLock: {
-  (
-    self: Mutex
-  ): <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<Option.Option<A>, E, R>
-  <A, E, R>(
-    effect: Effect.Effect<A, E, R>,
-    self: Mutex
-  ): Effect.Effect<Option.Option<A>, E, R>
-} = dual(
-  isDataFirst,
-  <A, E, R>(effect: Effect.Effect<A, E, R>, self: Mutex) =>
-    Line.tryUse(self, 1, effect, Ledger.unsafeSite())
+export const tryWithLock: Line.Attempt<Mutex> = dual(
+  Line.isDataFirst,
+  (effect: Line.AnyEffect, self: Mutex) => Line.tryUse(self, 1, effect, Ledger.unsafeSite())
 )
 
 /**
@@ -521,8 +498,8 @@ export const tryWithLockKey: {
     key: K
   ): Effect.Effect<Option.Option<A>, E, R>
 } = dual(
-  isDataFirst,
-  <A, E, R, K>(effect: Effect.Effect<A, E, R>, self: KeyedMutex<K>, key: K) =>
+  Line.isDataFirst,
+  (effect: Line.AnyEffect, self: KeyedMutex<any>, key: unknown) =>
     Line.tryUse(self.at(key), 1, effect, Ledger.unsafeSite())
 )
 

@@ -437,8 +437,6 @@ export const statsKey: {
 export const size = <K>(self: KeyedRateLimiter<K>): Effect.Effect<number> =>
   Effect.sync(() => self.size)
 
-const isDataFirst = (args: IArguments): boolean => Effect.isEffect(args[0])
-
 /**
  * Waits for its tokens, spends them and runs the effect.
  *
@@ -461,21 +459,9 @@ const isDataFirst = (args: IArguments): boolean => Effect.isEffect(args[0])
  * @category operations
  * @since 0.1.0
  */
-export const withLimit: {
-  <O extends TakeOptions = {}>(
-    self: RateLimiter,
-    options?: O
-  ): <A, E, R>(
-    effect: Effect.Effect<A, E, R>
-  ) => Effect.Effect<A, E | TimeoutOf<O, RateLimiterTimeout>, R>
-  <A, E, R, O extends TakeOptions = {}>(
-    effect: Effect.Effect<A, E, R>,
-    self: RateLimiter,
-    options?: O
-  ): Effect.Effect<A, E | TimeoutOf<O, RateLimiterTimeout>, R>
-} = dual(
-  isDataFirst,
-  <A, E, R>(effect: Effect.Effect<A, E, R>, self: RateLimiter, options?: TakeOptions) =>
+export const withLimit: Line.Bracket<RateLimiter, TakeOptions, RateLimiterTimeout> = dual(
+  Line.isDataFirst,
+  (effect: Line.AnyEffect, self: RateLimiter, options?: TakeOptions) =>
     Line.use(self, options?.tokens ?? 1, effect, Ledger.unsafeSite(), options)
 )
 
@@ -500,14 +486,12 @@ export const withLimitKey: {
     options?: O
   ): Effect.Effect<A, E | TimeoutOf<O, RateLimiterTimeout>, R>
 } = dual(
-  isDataFirst,
-  <A, E, R, K>(
-    effect: Effect.Effect<A, E, R>,
-    self: KeyedRateLimiter<K>,
-    key: K,
-    options?: TakeOptions
-  ) => Line.use(self.at(key), options?.tokens ?? 1, effect, Ledger.unsafeSite(), options)
+  Line.isDataFirst,
+  (effect: Line.AnyEffect, self: KeyedRateLimiter<any>, key: unknown, options?: TakeOptions) =>
+    Line.use(self.at(key), options?.tokens ?? 1, effect, Ledger.unsafeSite(), options)
 )
+
+type Tokens = Pick<TakeOptions, "tokens">
 
 /**
  * Spends tokens and runs the effect, if the tokens are there at once and nobody waits; otherwise none.
@@ -517,23 +501,10 @@ export const withLimitKey: {
  * @category operations
  * @since 0.1.0
  */
-export const tryWithLimit: {
-  (
-    self: RateLimiter,
-    options?: Pick<TakeOptions, "tokens">
-  ): <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<Option.Option<A>, E, R>
-  <A, E, R>(
-    effect: Effect.Effect<A, E, R>,
-    self: RateLimiter,
-    options?: Pick<TakeOptions, "tokens">
-  ): Effect.Effect<Option.Option<A>, E, R>
-} = dual(
-  isDataFirst,
-  <A, E, R>(
-    effect: Effect.Effect<A, E, R>,
-    self: RateLimiter,
-    options?: Pick<TakeOptions, "tokens">
-  ) => Line.tryUse(self, options?.tokens ?? 1, effect, Ledger.unsafeSite())
+export const tryWithLimit: Line.Attempt<RateLimiter, [options?: Tokens]> = dual(
+  Line.isDataFirst,
+  (effect: Line.AnyEffect, self: RateLimiter, options?: Tokens) =>
+    Line.tryUse(self, options?.tokens ?? 1, effect, Ledger.unsafeSite())
 )
 
 /**
@@ -546,20 +517,16 @@ export const tryWithLimitKey: {
   <K>(
     self: KeyedRateLimiter<K>,
     key: K,
-    options?: Pick<TakeOptions, "tokens">
+    options?: Tokens
   ): <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<Option.Option<A>, E, R>
   <A, E, R, K>(
     effect: Effect.Effect<A, E, R>,
     self: KeyedRateLimiter<K>,
     key: K,
-    options?: Pick<TakeOptions, "tokens">
+    options?: Tokens
   ): Effect.Effect<Option.Option<A>, E, R>
 } = dual(
-  isDataFirst,
-  <A, E, R, K>(
-    effect: Effect.Effect<A, E, R>,
-    self: KeyedRateLimiter<K>,
-    key: K,
-    options?: Pick<TakeOptions, "tokens">
-  ) => Line.tryUse(self.at(key), options?.tokens ?? 1, effect, Ledger.unsafeSite())
+  Line.isDataFirst,
+  (effect: Line.AnyEffect, self: KeyedRateLimiter<any>, key: unknown, options?: Tokens) =>
+    Line.tryUse(self.at(key), options?.tokens ?? 1, effect, Ledger.unsafeSite())
 )

@@ -413,26 +413,12 @@ export const statsKey: {
  */
 export const size = <K>(self: KeyedRwLock<K>): Effect.Effect<number> => Effect.sync(() => self.size)
 
-const isDataFirst = (args: IArguments): boolean => Effect.isEffect(args[0])
-
-interface Bracket {
-  <O extends WaitOptions = {}>(
-    self: RwLock,
-    options?: O
-  ): <A, E, R>(
-    effect: Effect.Effect<A, E, R>
-  ) => Effect.Effect<A, E | TimeoutOf<O, RwLockTimeout>, R>
-  <A, E, R, O extends WaitOptions = {}>(
-    effect: Effect.Effect<A, E, R>,
-    self: RwLock,
-    options?: O
-  ): Effect.Effect<A, E | TimeoutOf<O, RwLockTimeout>, R>
-}
+type Bracket = Line.Bracket<RwLock, WaitOptions, RwLockTimeout>
 
 const bracket = (need: number): Bracket =>
   dual(
-    isDataFirst,
-    <A, E, R>(effect: Effect.Effect<A, E, R>, self: RwLock, options?: WaitOptions) =>
+    Line.isDataFirst,
+    (effect: Line.AnyEffect, self: RwLock, options?: WaitOptions) =>
       Line.use(self, need, effect, Ledger.unsafeSite(), options)
   )
 
@@ -454,30 +440,17 @@ interface KeyBracket {
 
 const keyBracket = (need: number): KeyBracket =>
   dual(
-    isDataFirst,
-    <A, E, R, K>(
-      effect: Effect.Effect<A, E, R>,
-      self: KeyedRwLock<K>,
-      key: K,
-      options?: WaitOptions
-    ) => Line.use(self.at(key), need, effect, Ledger.unsafeSite(), options)
+    Line.isDataFirst,
+    (effect: Line.AnyEffect, self: KeyedRwLock<any>, key: unknown, options?: WaitOptions) =>
+      Line.use(self.at(key), need, effect, Ledger.unsafeSite(), options)
   )
 
-interface Attempt {
-  (
-    self: RwLock
-  ): <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<Option.Option<A>, E, R>
-  <A, E, R>(
-    effect: Effect.Effect<A, E, R>,
-    self: RwLock
-  ): Effect.Effect<Option.Option<A>, E, R>
-}
+type Attempt = Line.Attempt<RwLock>
 
 const attempt = (need: number): Attempt =>
   dual(
-    isDataFirst,
-    <A, E, R>(effect: Effect.Effect<A, E, R>, self: RwLock) =>
-      Line.tryUse(self, need, effect, Ledger.unsafeSite())
+    Line.isDataFirst,
+    (effect: Line.AnyEffect, self: RwLock) => Line.tryUse(self, need, effect, Ledger.unsafeSite())
   )
 
 interface KeyAttempt {
@@ -494,36 +467,29 @@ interface KeyAttempt {
 
 const keyAttempt = (need: number): KeyAttempt =>
   dual(
-    isDataFirst,
-    <A, E, R, K>(effect: Effect.Effect<A, E, R>, self: KeyedRwLock<K>, key: K) =>
+    Line.isDataFirst,
+    (effect: Line.AnyEffect, self: KeyedRwLock<any>, key: unknown) =>
       Line.tryUse(self.at(key), need, effect, Ledger.unsafeSite())
   )
 
-interface Get {
-  <O extends WaitOptions = {}>(
-    self: RwLock,
-    options?: O
-  ): Effect.Effect<void, TimeoutOf<O, RwLockTimeout>, Scope.Scope>
-}
+type Get = <O extends WaitOptions = {}>(
+  self: RwLock,
+  options?: O
+) => Effect.Effect<void, TimeoutOf<O, RwLockTimeout>, Scope.Scope>
 
-interface KeyGet {
-  <K, O extends WaitOptions = {}>(
-    self: KeyedRwLock<K>,
-    key: K,
-    options?: O
-  ): Effect.Effect<void, TimeoutOf<O, RwLockTimeout>, Scope.Scope>
-}
+const get = (need: number) =>
+  ((self: RwLock, options?: WaitOptions) =>
+    Line.get(self, need, Ledger.unsafeSite(), options)) as Get
 
-function get(need: number): Get
-function get(need: number) {
-  return (self: RwLock, options?: WaitOptions) => Line.get(self, need, Ledger.unsafeSite(), options)
-}
+type KeyGet = <K, O extends WaitOptions = {}>(
+  self: KeyedRwLock<K>,
+  key: K,
+  options?: O
+) => Effect.Effect<void, TimeoutOf<O, RwLockTimeout>, Scope.Scope>
 
-function keyGet(need: number): KeyGet
-function keyGet(need: number) {
-  return <K>(self: KeyedRwLock<K>, key: K, options?: WaitOptions) =>
-    Line.get(self.at(key), need, Ledger.unsafeSite(), options)
-}
+const keyGet = (need: number) =>
+  ((self: KeyedRwLock<any>, key: unknown, options?: WaitOptions) =>
+    Line.get(self.at(key), need, Ledger.unsafeSite(), options)) as KeyGet
 
 /**
  * Runs an effect beside other readers, and beside no writer.

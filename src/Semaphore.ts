@@ -129,9 +129,7 @@ export interface WaitOptions {
  * @category models
  * @since 0.1.0
  */
-export type TimeoutOf<O, X> = "acquireTimeout" extends keyof O
-  ? [O["acquireTimeout"]] extends [undefined] ? never : X
-  : never
+export type TimeoutOf<O, X> = Line.TimeoutOf<O, X>
 
 /**
  * Makes a part of a masked effect interruptible again.
@@ -482,8 +480,6 @@ export function takeInMask<E>(
   })
 }
 
-const isDataFirst = (args: IArguments): boolean => Effect.isEffect(args[0])
-
 /**
  * Runs an effect while holding `permits` permits.
  *
@@ -584,11 +580,11 @@ export const withPermitsKey: {
     options?: O
   ): Effect.Effect<A, E | TimeoutOf<O, SemaphoreTimeout>, R>
 } = dual(
-  isDataFirst,
-  <A, E, R, K>(
-    effect: Effect.Effect<A, E, R>,
-    self: KeyedSemaphore<K>,
-    key: K,
+  Line.isDataFirst,
+  (
+    effect: Line.AnyEffect,
+    self: KeyedSemaphore<any>,
+    key: unknown,
     permits: number,
     options?: WaitOptions
   ) => Line.use(self.at(key), permits, effect, Ledger.unsafeSite(), options)
@@ -624,8 +620,8 @@ export const tryWithPermits: {
     permits: number
   ): Effect.Effect<Option.Option<A>, E | X, R>
 } = dual(
-  isDataFirst,
-  <A, E, R, X>(effect: Effect.Effect<A, E, R>, self: Semaphore<X>, permits: number) =>
+  Line.isDataFirst,
+  (effect: Line.AnyEffect, self: Semaphore<any>, permits: number) =>
     Line.tryUse(self, permits, effect, Ledger.unsafeSite())
 )
 
@@ -648,8 +644,8 @@ export const tryWithPermitsKey: {
     permits: number
   ): Effect.Effect<Option.Option<A>, E, R>
 } = dual(
-  isDataFirst,
-  <A, E, R, K>(effect: Effect.Effect<A, E, R>, self: KeyedSemaphore<K>, key: K, permits: number) =>
+  Line.isDataFirst,
+  (effect: Line.AnyEffect, self: KeyedSemaphore<any>, key: unknown, permits: number) =>
     Line.tryUse(self.at(key), permits, effect, Ledger.unsafeSite())
 )
 

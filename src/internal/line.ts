@@ -243,6 +243,45 @@ export interface Source<E, T> {
   line(): Line<E, T>
 }
 
+/** `T` if the options `O` may bound the wait. */
+export type TimeoutOf<O, T> = "acquireTimeout" extends keyof O
+  ? [O["acquireTimeout"]] extends [undefined] ? never : T
+  : never
+
+type Unbounded = { readonly acquireTimeout?: undefined }
+
+/** Runs an effect while holding `Handle`. `T`: the failure of a late waiter. */
+export interface Bracket<Handle, Options, T> {
+  <O extends Options = Options & Unbounded>(
+    self: Handle,
+    options?: O
+  ): <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E | TimeoutOf<O, T>, R>
+  <A, E, R, O extends Options = Options & Unbounded>(
+    effect: Effect.Effect<A, E, R>,
+    self: Handle,
+    options?: O
+  ): Effect.Effect<A, E | TimeoutOf<O, T>, R>
+}
+
+/** Runs an effect while holding `Handle`, if it is free at once; otherwise none. */
+export interface Attempt<Handle, Options extends ReadonlyArray<unknown> = []> {
+  (
+    self: Handle,
+    ...options: Options
+  ): <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<Option.Option<A>, E, R>
+  <A, E, R>(
+    effect: Effect.Effect<A, E, R>,
+    self: Handle,
+    ...options: Options
+  ): Effect.Effect<Option.Option<A>, E, R>
+}
+
+/** For `dual`: whether the effect comes first. */
+export const isDataFirst = (args: IArguments): boolean => Effect.isEffect(args[0])
+
+/** What the implementations of brackets run; their declared types say more. */
+export type AnyEffect = Effect.Effect<any, any, any>
+
 /** The bracket. */
 export const use = <A, E, R, E2, T>(
   source: Source<E2, T>,
