@@ -96,7 +96,8 @@ export interface Checkpoint<E, R> {
 }
 
 /**
- * The checkpoint of a program as a service, whichever its backend: `layer` of `holdfast/Batch/Postgres` provides it.
+ * The checkpoint of a program as a service, whichever its backend: `layer` of `holdfast/Batch/Postgres` provides it. `run` does
+ * not look for it: pass it as the option `checkpoint` (`const checkpoint = yield* Batch.Checkpoint`).
  *
  * @category tags
  * @since 0.1.0

@@ -116,7 +116,8 @@ export interface Options<A, E, R, R2> extends Settings<A, R2> {
  * **Details** — The release gets the exit of its user and the reason, and is bounded by `releaseDeadline` (default 5 seconds). In a
  *   scope it runs with the FiberRefs of the acquire, as `Effect.acquireRelease`'s does. `release` may also be the second
  *   argument: then TypeScript knows the type of its parameter however `acquire` is written. As an option it does not where
- *   `acquire` is a call with an untyped callback (`Effect.map(open, (x) => …)`), which it reads after `release`.
+ *   `acquire` is the data-first form of some operators (`Effect.as(open, x)`, `Effect.map(open, (x) => …)`), which it reads after
+ *   `release`; in a pipe it does.
  * **Interruption** — Waiting and opening: only the part that `acquire` gave to `restore`; nothing is then registered. Holding:
  *   released once, before any waiter for the owner sees the interrupt.
  * **Errors** — `E` of the acquire. A failed release is a defect in the owner's cause; one that overruns is a `ReleaseTimeout`

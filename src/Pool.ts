@@ -405,9 +405,10 @@ export const tryUse: {
  * @since 0.1.0
  */
 export const get = <A, E, W extends WaitOptions = {}>(
-  { name, partition }: Pool<A, E>,
+  self: Pool<A, E>,
   options?: W
 ): Effect.Effect<A, E | TimeoutOf<W>, Scope.Scope> => {
+  const { name, partition } = self
   const site = Lend.siteOf(partition.pool)
   checkWait("Pool.get", options)
   return Lend.takeInScope(() => name, () => partition, site, Lend.ownInScope, options)
@@ -422,9 +423,10 @@ export const get = <A, E, W extends WaitOptions = {}>(
  * @since 0.1.0
  */
 export const lease = <A, E, W extends WaitOptions = {}>(
-  { name, partition }: Pool<A, E>,
+  self: Pool<A, E>,
   options?: W
 ): Effect.Effect<Lend.Lease<A>, E | TimeoutOf<W>, Scope.Scope> => {
+  const { name, partition } = self
   const site = Lend.siteOf(partition.pool)
   checkWait("Pool.lease", options)
   return Lend.takeInScope(() => name, () => partition, site, Lend.leaseInScope, options)

@@ -236,7 +236,9 @@ class Bucket extends Line.Line<never, RateLimiterTimeout> implements RateLimiter
     }
     const fiber = currentFiber()
     if (queue.head === undefined || fiber === undefined) return
-    const wait = (queue.head.need - this.tokens) / rate
+    const missing = queue.head.need - this.tokens - tolerance / 2
+    // Less than a microsecond is nothing beside a date: the timer would be due before any time has passed.
+    const wait = Math.max(missing / rate, 0.001)
     this.timer = Timers.start(timers, wait, fiber, () => this.serve())
   }
 

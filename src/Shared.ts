@@ -46,6 +46,7 @@ import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import * as Handover from "./internal/handover.ts"
 import * as Rules from "./internal/options.ts"
+import { isClosed } from "./internal/runtime.ts"
 import * as Ledger from "./Ledger.ts"
 import type { SharedClosed, SharedFull } from "./Shared/errors.ts"
 import {
@@ -301,14 +302,18 @@ const getOne = <K, A, E>(
   const site = Ledger.unsafeSite()
   // MASK: entering and the finalizer that leaves are one step; the wait is restored.
   return Effect.uninterruptibleMask((restore) =>
-    enterInMask(groupOf(self), key, restore, site, (instance, user, value) =>
-      Effect.as(
-        Handover.holdInScope(
-          instance.name,
-          Effect.suspend(() => leave(instance, user, Exit.void))
-        ),
-        value
-      ))
+    Effect.flatMap(Effect.scope, (scope) =>
+      isClosed(scope)
+        ? Handover.ownerClosed(groupOf(self).nameOf(key))
+        : enterInMask(groupOf(self), key, restore, site, (instance, user, value) =>
+          Effect.as(
+            Handover.ownInScope(
+              scope,
+              instance.name,
+              () => Effect.suspend(() => leave(instance, user, Exit.void))
+            ),
+            value
+          )))
   )
 }
 
@@ -360,7 +365,8 @@ export const useKey: {
 /**
  * The instance, acquired if there is none, and held until the scope closes.
  *
- * **Interruption** — as `use`. **Errors** — as `use`; a scope that is closed already is a defect.
+ * **Interruption** — as `use`. **Errors** — as `use`. In a scope that is closed it dies with
+ *   `Managed.OwnerClosed`, and nothing is acquired.
  * **Cost** — about 9 µs if it is open.
  *
  * @category operations

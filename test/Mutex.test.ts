@@ -206,6 +206,49 @@ describe("Mutex", () => {
       yield* ledger.assertEmpty
     }).pipe(Effect.provide(Ledger.layer())))
 
+  it.effect("Mutex-2: an option of a wait that is wrong is a defect, passes nobody, and nothing is remembered of its keys", () =>
+    Effect.gen(function*() {
+      const keyed = yield* Mutex.makeKeyed<string>({ name: "m" })
+      const holder = yield* Effect.fork(Mutex.withLockKey(Effect.never, keyed, "a"))
+      yield* settle
+      for (
+        const [options, complaint] of [
+          [{ priority: NaN }, "mutex \"m[a]\": `priority` must be a number; got NaN."],
+          [{ priority: "high" }, "`priority` must be a number"],
+          [{ acquireTimeout: NaN }, "`acquireTimeout` must be a duration"],
+          [{ acquireTimeout: "soon" }, "`acquireTimeout` must be a duration"],
+          [{ timeout: 5 }, "mutex \"m[a]\" has no option `timeout`"]
+        ] as ReadonlyArray<readonly [{}, string]>
+      ) {
+        const one = yield* defectOf(Mutex.withLockKey(Effect.void, keyed, "a", options))
+        const several = yield* defectOf(Mutex.withLockKeys(Effect.void, keyed, ["b", "a"], options))
+        expect([String(one), String(several)]).toEqual([
+          expect.stringContaining(complaint),
+          expect.stringContaining(complaint)
+        ])
+        expect([yield* Mutex.size(keyed), (yield* Mutex.statsKey(keyed, "a")).waiting]).toEqual([
+          1,
+          0
+        ])
+      }
+      yield* Fiber.interrupt(holder)
+      expect(yield* Mutex.size(keyed)).toBe(0)
+    }))
+
+  it.effect("Mutex-4: for a scope that is closed it does not even wait", () =>
+    Effect.gen(function*() {
+      const mutex = yield* Mutex.make()
+      const keyed = yield* Mutex.makeKeyed<string>()
+      const scope = yield* Scope.make()
+      yield* Scope.close(scope, Exit.void)
+      yield* Effect.fork(Mutex.withLock(Effect.never, mutex))
+      yield* settle
+      for (const get of [Mutex.get(mutex), Mutex.getKey(keyed, "a")]) {
+        expect(yield* defectOf(Scope.extend(get, scope))).toMatchObject({ _tag: "OwnerClosed" })
+      }
+      expect(yield* Mutex.size(keyed)).toBe(0)
+    }))
+
   it.effect("Mutex-6: between a grant and its fiber's next step stats names the fiber that was granted", () =>
     Effect.gen(function*() {
       const mutex = yield* Mutex.make()

@@ -1213,6 +1213,24 @@ describe("Pool, watching", () => {
     }
   })
 
+  it.scoped("Pool-5: an item of the shortest lifetime is lent once, whatever the date", () =>
+    Effect.gen(function*() {
+      yield* TestClock.setTime(1_763_730_000_000)
+      let opened = 0
+      const pool = yield* Pool.make({
+        acquire: Effect.sync(() => {
+          // Else it opens and retires items in this very step, for ever.
+          if (++opened > 100) throw new Error("endless")
+          return opened
+        }),
+        max: 1,
+        maxLifetime: Duration.nanos(1n)
+      })
+      expect(yield* Pool.use(pool, Effect.succeed)).toBe(1)
+      yield* TestClock.adjust("1 second")
+      expect(yield* Pool.use(pool, Effect.succeed)).toBe(2)
+    }))
+
   it.scoped("an option of 0 that bounds the life of an item or a wait is off", () =>
     Effect.gen(function*() {
       const { acquire, state } = source()

@@ -58,6 +58,33 @@ describe("RateLimiter", () => {
       expect(yield* RateLimiter.stats(limiter)).toEqual({ burst: 3, available: 3, waiting: 0 })
     }))
 
+  it.effect("RateLimiter-1: a sum of fractions that is a little too small costs no millisecond more", () =>
+    Effect.gen(function*() {
+      const { ask, served } = makeAsker(yield* limited(3))
+      yield* ask("a")
+      yield* TestClock.adjust(3)
+      yield* ask("b")
+      yield* settle
+      // 0.7 tokens are missing, and a hair.
+      yield* ask("c", { tokens: 2 })
+      yield* TestClock.adjust(500)
+      expect(served).toEqual([["a", 0], ["b", 3], ["c", 10]])
+    }))
+
+  it.effect("RateLimiter-1: beside a date the last fraction of a token is waited for as well", () =>
+    Effect.gen(function*() {
+      // Here 1,333 / 1,666 ms each add up to just less than a token, and what is missing takes less than the clock can tell.
+      yield* TestClock.setTime(1_763_730_000_000)
+      const limiter = yield* RateLimiter.make({ limit: 1666, interval: 1333, burst: 2 })
+      const fibers = yield* Effect.forEach(
+        Array.from({ length: 25 }),
+        () => Effect.fork(Effect.void.pipe(RateLimiter.withLimit(limiter)))
+      )
+      yield* settle
+      yield* TestClock.adjust("30 millis")
+      yield* Fiber.joinAll(fibers)
+    }))
+
   it.effect("RateLimiter-2: a higher priority is served first", () =>
     Effect.gen(function*() {
       const limiter = yield* limited(2)

@@ -77,7 +77,8 @@ const itemOf = <A, E>(
     close,
     partition,
     generation,
-    expiresAt: Math.ceil(now + maxLifetime * (1 - random * jitter)),
+    // Rounded on its own: added to a date, a nanosecond is nothing, and the item would expire before it is lent.
+    expiresAt: now + Math.ceil(maxLifetime * (1 - random * jitter)),
     keepAliveEvery: Math.ceil(keepAlive * (1 - random * 0.1)),
     isInvalid: false,
     uses: 0,

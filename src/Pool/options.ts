@@ -126,17 +126,8 @@ const rules: Rule.Rules = {
   }
 }
 
-/** Of one wait. */
-const waitRules: Rule.Rules = {
-  priority: {
-    expected: "a number",
-    accepts: (value) => typeof value === "number" && !Number.isNaN(value)
-  },
-  acquireTimeout: Rule.duration
-}
-
 export const checkWait = (where: string, options: WaitOptions | undefined): void => {
-  if (options !== undefined) Rule.check(where, options, waitRules)
+  if (options !== undefined) Rule.check(where, options, Rule.waitRules)
 }
 
 /** A duration of 0 means none. */

@@ -84,10 +84,3 @@ export const ownInScope = (
     () => hasEnded ? ownerClosed(resource) : Effect.void
   )
 }
-
-/** `ownInScope` with the scope of the context. */
-export const holdInScope = (
-  resource: string,
-  giveBack: Effect.Effect<unknown>
-): Effect.Effect<void, never, Scope.Scope> =>
-  Effect.flatMap(Effect.scope, (scope) => ownInScope(scope, resource, () => giveBack))

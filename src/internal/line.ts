@@ -21,7 +21,8 @@ import type * as Scope from "effect/Scope"
 import { Handle } from "./handle.ts"
 import * as Handover from "./handover.ts"
 import * as Hold from "./hold.ts"
-import { type AnyFiber, currentFiber } from "./runtime.ts"
+import * as Rules from "./options.ts"
+import { type AnyFiber, currentFiber, isClosed } from "./runtime.ts"
 import * as Span from "./span.ts"
 import * as WaitQueue from "./waitQueue.ts"
 
@@ -162,6 +163,9 @@ export const record = (
   })
 }
 
+// `tokens` is what a RateLimiter takes, and `tryTake` checks that.
+const rules: Rules.Rules = { ...Rules.waitRules, tokens: Rules.anything }
+
 const attributesOf = (line: AnyLine) => ({ "holdfast.name": line.name })
 
 /** Waits in the queue. To be called in the step that found nothing free, inside the mask (WaitQueue-5). */
@@ -173,6 +177,7 @@ export const wait = <E, T>(
   hold: Hold.Hold | undefined,
   options: WaitOptions = {}
 ): Effect.Effect<void, E | T> => {
+  Rules.check(`${line.module} "${line.name}"`, options, rules)
   const { acquireTimeout, priority = 0 } = options
   const atMost = acquireTimeout === undefined ? undefined : Duration.decode(acquireTimeout)
   const waiting = WaitQueue.waitInMask<E, T>(
@@ -338,14 +343,19 @@ export const get = <E, T>(
 ): Effect.Effect<void, E | T, Scope.Scope> =>
   // MASK: the take and the finalizer that gives back are one step; the wait is restored.
   Effect.uninterruptibleMask((restore) => {
-    const line = source.line()
-    return takeInMask(line, need, line.asker(), undefined, restore, site, options, (hold) =>
-      Handover.holdInScope(
-        line.name,
-        Effect.sync(() =>
-          end(line, need, undefined, hold)
-        )
-      ))
+    return Effect.flatMap(Effect.scope, (scope) => {
+      // In the step that takes.
+      const line = source.line()
+      if (isClosed(scope)) {
+        line.settle()
+        return Handover.ownerClosed(line.name)
+      }
+      return takeInMask(line, need, line.asker(), undefined, restore, site, options, (hold) =>
+        Handover.ownInScope(scope, line.name, () =>
+          Effect.sync(() =>
+            end(line, need, undefined, hold)
+          )))
+    })
   })
 
 /** The brackets of several lines, each inside the one before, in the order of their ranks: the same for all who use them now. */
@@ -384,7 +394,7 @@ export const useAll = <A, E, R, E2, T>(
         line.settle()
       }
     })
-    return Handover.useInMask(refusal ?? from(0), identity, unpin)
+    return Handover.useInMask(refusal ?? Effect.suspend(() => from(0)), identity, unpin)
   })
 
 /** One line per key that is in use. Keys are compared as `Equal` does: data by value, other objects by identity. */

@@ -59,6 +59,15 @@ export const oneOf = (...values: ReadonlyArray<string | number | boolean>): Rule
   accepts: (value) => values.some((one) => one === value)
 })
 
+/** Of one wait. */
+export const waitRules: Rules = {
+  priority: {
+    expected: "a number",
+    accepts: (value) => typeof value === "number" && !Number.isNaN(value)
+  },
+  acquireTimeout: duration
+}
+
 export const flag: Rule = oneOf(true, false)
 
 const ofType = (type: string, expected: string): Rule => ({
