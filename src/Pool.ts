@@ -4,7 +4,8 @@
  * DESIGN. All state is plain fields, changed by synchronous functions in one step, so it is right in the same tick. An item, a
  * failure or a refusal is granted straight to the head of the queue (internal/waitQueue.ts decides the order). Items are opened,
  * checked, reset and destroyed in fibers of the pool, so no borrower's interruption cuts them and no borrower waits for them.
- * Deadlines share the timers of the pool (internal/timers.ts): one fiber, and none when there is no deadline.
+ * Deadlines share the timers of the pool (internal/timers.ts): they share one fiber, which lives only while
+ * there is a deadline.
  * Rooms: options.ts (checked and resolved once), state.ts (what there is), evict.ts and quota.ts (questions), items.ts (open,
  * check, reset, destroy), lend.ts (take, grant, return, refuse: `reconcile`), close.ts, meter.ts, errors.ts.
  *
@@ -25,7 +26,7 @@
  *
  * COST (2026-11-20) a warm `use` is 1.1 to 1.4 times a hand-written `uninterruptibleMask` pool, about 0.9 µs, and 12 to 18
  * times faster than effect's scoped get (bench/Pool.bench.ts). A check, a reset or a release forks. Housekeeping wakes once per
- * deadline and looks at every idle item, so it is O(max) each time.
+ * deadline and looks at every idle item: O(max) each time.
  * NOT DONE several holders per item (`concurrencyPerItem`), `resize`.
  * SOURCES puddle (opening outlives its caller), HikariCP (bounds on every step), tarn, the promises S1–S21 of the design.
  *
@@ -34,6 +35,7 @@
 import * as Config from "effect/Config"
 import type * as ConfigError from "effect/ConfigError"
 import type * as Context from "effect/Context"
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import { dual } from "effect/Function"
 import type * as Inspectable from "effect/Inspectable"
@@ -45,11 +47,12 @@ import type * as Types from "effect/Types"
 import { Handle } from "./internal/handle.ts"
 import * as Ledger from "./Ledger.ts"
 import * as Closing from "./Pool/close.ts"
-import type { PoolClosed, PoolError, PoolTimeout } from "./Pool/errors.ts"
+import type { PoolClosed, PoolError, PoolExhausted, PoolTimeout } from "./Pool/errors.ts"
 import * as Items from "./Pool/items.ts"
 import * as Lend from "./Pool/lend.ts"
 import { checkWait, type Settings, type WaitOptions } from "./Pool/options.ts"
 import * as State from "./Pool/state.ts"
+import * as Use from "./Pool/use.ts"
 
 export {
   PoolClosed,
@@ -59,9 +62,9 @@ export {
   PoolLeak,
   PoolTimeout
 } from "./Pool/errors.ts"
-export type { Lease } from "./Pool/lend.ts"
 export type { Settings, WaitOptions } from "./Pool/options.ts"
 export type { Holder, PoolStats, Reason } from "./Pool/state.ts"
+export type { Lease } from "./Pool/use.ts"
 
 /**
  * Identifies a `Pool`.
@@ -110,25 +113,27 @@ export interface Pool<in out A, out E = never> extends Pipeable, Inspectable.Ins
 }
 
 /**
- * Options that cannot make getting an item fail with `PoolTimeout`.
+ * The options that decide which errors getting an item has.
  *
  * @category models
  * @since 0.1.0
  */
-export interface NoTimeouts {
-  readonly acquireTimeout?: undefined
-  readonly createTimeout?: undefined
+export interface Bounds<T, C, M> {
+  readonly acquireTimeout?: T | undefined
+  readonly createTimeout?: C | undefined
+  readonly maxWaiters?: M | undefined
 }
 
 /**
- * Options that cannot make getting an item fail with `PoolExhausted`.
+ * The errors of a pool itself: `PoolClosed`, and those that its `Bounds` can cause.
  *
  * @category models
  * @since 0.1.0
  */
-export interface NoMaxWaiters {
-  readonly maxWaiters?: undefined
-}
+export type ErrorsOf<T, C, M> =
+  | PoolClosed
+  | ([T | C] extends [undefined] ? never : PoolTimeout)
+  | ([M] extends [undefined] ? never : PoolExhausted)
 
 /**
  * `PoolTimeout` if these options of a wait bound it.
@@ -202,22 +207,22 @@ class PoolHandle<A, E> extends Handle implements Pool<A, E> {
  * @category constructors
  * @since 0.1.0
  */
-export function make<A, E, R, R2 = never, R3 = never>(
-  options: Options<A, E, R, R2, R3> & NoTimeouts & NoMaxWaiters
-): Effect.Effect<Pool<A, E | PoolClosed>, never, Scope.Scope | Exclude<R, Scope.Scope> | R2 | R3>
-export function make<A, E, R, R2 = never, R3 = never>(
-  options: Options<A, E, R, R2, R3> & NoMaxWaiters
+export const make = <
+  A,
+  E,
+  R,
+  R2 = never,
+  R3 = never,
+  T extends Duration.DurationInput | undefined = undefined,
+  C extends Duration.DurationInput | undefined = undefined,
+  M extends number | undefined = undefined
+>(
+  options: Options<A, E, R, R2, R3> & Bounds<T, C, M>
 ): Effect.Effect<
-  Pool<A, E | PoolClosed | PoolTimeout>,
+  Pool<A, E | ErrorsOf<T, C, M>>,
   never,
   Scope.Scope | Exclude<R, Scope.Scope> | R2 | R3
->
-export function make<A, E, R, R2 = never, R3 = never>(
-  options: Options<A, E, R, R2, R3>
-): Effect.Effect<Pool<A, E | PoolError>, never, Scope.Scope | Exclude<R, Scope.Scope> | R2 | R3>
-export function make<A, E, R, R2 = never, R3 = never>(
-  options: Options<A, E, R, R2, R3>
-): Effect.Effect<Pool<A, E | PoolError>, never, Scope.Scope | Exclude<R, Scope.Scope> | R2 | R3> {
+> => {
   const site = Ledger.unsafeSite(2)
   const { acquire, max, releaseDeadline } = options
   // MASK: the pool and its closing are one step.
@@ -228,7 +233,9 @@ export function make<A, E, R, R2 = never, R3 = never>(
       Items.opening(pool.options.name, acquire, releaseDeadline, site),
       context
     )
-    return new PoolHandle(Lend.unsafeAddPartition(pool, pool.options.name, open, () => {}))
+    return new PoolHandle<A, E | ErrorsOf<T, C, M>>(
+      Lend.unsafeAddPartition(pool, pool.options.name, open, () => {})
+    )
   }))
 }
 
@@ -251,28 +258,20 @@ export function make<A, E, R, R2 = never, R3 = never>(
  * @category layers
  * @since 0.1.0
  */
-export function layer<I, A, E, R, R2 = never, R3 = never>(
-  tag: Context.Tag<I, Pool<A, E | PoolClosed>>,
-  options: Options<A, E, R, R2, R3> & NoTimeouts & NoMaxWaiters
-): Layer.Layer<I, never, Exclude<R, Scope.Scope> | R2 | R3>
-export function layer<I, A, E, R, R2 = never, R3 = never>(
-  tag: Context.Tag<I, Pool<A, E | PoolClosed | PoolTimeout>>,
-  options: Options<A, E, R, R2, R3> & NoMaxWaiters
-): Layer.Layer<I, never, Exclude<R, Scope.Scope> | R2 | R3>
-export function layer<I, A, E, R, R2 = never, R3 = never>(
-  tag: Context.Tag<I, Pool<A, E | PoolError>>,
-  options: Options<A, E, R, R2, R3>
-): Layer.Layer<I, never, Exclude<R, Scope.Scope> | R2 | R3>
-export function layer<I, A, E, R, R2 = never, R3 = never>(
-  tag: Context.Tag<I, Pool<A, E | PoolError>>,
-  options: Options<A, E, R, R2, R3>
-): Layer.Layer<I, never, Exclude<R, Scope.Scope> | R2 | R3> {
-  return Layer.scoped(tag, make(options)) as Layer.Layer<
-    I,
-    never,
-    Exclude<R, Scope.Scope> | R2 | R3
-  >
-}
+export const layer = <
+  I,
+  A,
+  E,
+  R,
+  R2 = never,
+  R3 = never,
+  T extends Duration.DurationInput | undefined = undefined,
+  C extends Duration.DurationInput | undefined = undefined,
+  M extends number | undefined = undefined
+>(
+  tag: Context.Tag<I, Pool<A, E | ErrorsOf<T, C, M>>>,
+  options: Options<A, E, R, R2, R3> & Bounds<T, C, M>
+): Layer.Layer<I, never, Exclude<R, Scope.Scope> | R2 | R3> => Layer.scoped(tag, make(options))
 
 /**
  * `layer` whose sizes and times come from a configuration. `acquire` and the other functions stand in `options`.
@@ -309,8 +308,8 @@ export const layerConfig = <I, A, E, R, R2 = never, R3 = never>(
 /**
  * Runs `f` with an item of the pool and gives it back, whatever the exit. The hot path: it makes no `Scope`.
  *
- * **Interruption** — Waiting: leaves the line at once; an item just granted goes to the next in the same step; an opening goes
- *   on for the others. Holding: `f` is cut and the item is given back (destroyed if `invalidateOn` says so).
+ * **Interruption** — Waiting: leaves the line at once; an item just granted goes to the next in the same step; an opening
+ *   continues for the others. Holding: `f` is cut and the item is given back (destroyed if `invalidateOn` says so).
  * **Errors** — those of `f`, of `acquire`, and of the pool as its options and those of this wait allow.
  * **Cost** — 1.1 to 1.4 times the least a masked bracket can cost, when an item is idle and needs no check.
  *
@@ -357,11 +356,11 @@ const useWith = <A, E, B, E2, R2>(
   f: (item: A) => Effect.Effect<B, E2, R2>,
   options: WaitOptions | undefined
 ): Effect.Effect<B, E | E2, R2> => {
-  const site = Lend.siteOf(partition.pool)
+  const site = Use.siteOf(partition.pool)
   checkWait("Pool.use", options)
   // MASK: from the taking to the giving back; the wait and `f` are restored.
   return Effect.uninterruptibleMask((restore) =>
-    Lend.useInMask(partition, f, site, restore, options)
+    Use.useInMask(partition, f, site, restore, options)
   )
 }
 
@@ -388,9 +387,9 @@ export const tryUse: {
     { partition }: Pool<A, E>,
     f: (item: A) => Effect.Effect<B, E2, R2>
   ): Effect.Effect<Option.Option<B>, E | E2, R2> => {
-    const site = Lend.siteOf(partition.pool)
+    const site = Use.siteOf(partition.pool)
     // MASK: as `use`.
-    return Effect.uninterruptibleMask((restore) => Lend.tryUseInMask(partition, f, site, restore))
+    return Effect.uninterruptibleMask((restore) => Use.tryUseInMask(partition, f, site, restore))
   }
 )
 
@@ -409,9 +408,9 @@ export const get = <A, E, W extends WaitOptions = {}>(
   options?: W
 ): Effect.Effect<A, E | TimeoutOf<W>, Scope.Scope> => {
   const { name, partition } = self
-  const site = Lend.siteOf(partition.pool)
+  const site = Use.siteOf(partition.pool)
   checkWait("Pool.get", options)
-  return Lend.takeInScope(() => name, () => partition, site, Lend.ownInScope, options)
+  return Use.takeInScope(() => name, () => partition, site, Use.ownInScope, options)
 }
 
 /**
@@ -425,11 +424,11 @@ export const get = <A, E, W extends WaitOptions = {}>(
 export const lease = <A, E, W extends WaitOptions = {}>(
   self: Pool<A, E>,
   options?: W
-): Effect.Effect<Lend.Lease<A>, E | TimeoutOf<W>, Scope.Scope> => {
+): Effect.Effect<Use.Lease<A>, E | TimeoutOf<W>, Scope.Scope> => {
   const { name, partition } = self
-  const site = Lend.siteOf(partition.pool)
+  const site = Use.siteOf(partition.pool)
   checkWait("Pool.lease", options)
-  return Lend.takeInScope(() => name, () => partition, site, Lend.leaseInScope, options)
+  return Use.takeInScope(() => name, () => partition, site, Use.leaseInScope, options)
 }
 
 /**
@@ -517,7 +516,7 @@ export const awaitIdle = <A, E>(self: Pool<A, E>): Effect.Effect<void> =>
 /**
  * Closes the pool before its scope does, or waits for its end if it is closing already.
  *
- * **Interruption** — Waiting: stops waiting; the closing goes on. **Errors** — `PoolLeak` and `PoolClosedByHolder` are defects.
+ * **Interruption** — Waiting: stops waiting; the closing continues. **Errors** — `PoolLeak` and `PoolClosedByHolder` are defects.
  *
  * @category operations
  * @since 0.1.0

@@ -1,5 +1,5 @@
 /** What a pool promises, S1–S21, on virtual time; beside some of them, what effect's own pool does. */
-import { describe, expect, it } from "@effect/vitest"
+import { describe, expect, expectTypeOf, it } from "@effect/vitest"
 import {
   Array as Arr,
   Cause,
@@ -334,7 +334,7 @@ describe("Pool, opening", () => {
       expect(attempts).toBe(1)
       yield* TestClock.adjust("2 seconds")
       expect(attempts).toBe(3)
-      expect(logs.filter((line) => line.includes("nobody waits for"))).toHaveLength(3)
+      expect(logs.filter((line) => line.includes("without a waiter"))).toHaveLength(3)
       expect(Pool.unsafeStats(pool).createFailures).toBe(3)
       yield* TestClock.adjust("1 second")
       expect(numbers(pool)).toEqual({ ...quiet, idle: 1 })
@@ -1128,7 +1128,38 @@ describe("Pool, watching", () => {
       void numbers
     }))
 
-  it.scoped("layer has the overloads of make; layerConfig reads sizes and times", () =>
+  it("the options decide the errors, also beside callbacks and in options of a declared type", () => {
+    type ErrorsOf<P> = P extends Effect.Effect<Pool.Pool<number, infer E>, never, Scope.Scope> ? E
+      : "no pool"
+    const acquire: Effect.Effect<number, "refused"> = Effect.succeed(1)
+    const validate = (item: number) => Effect.succeed(item > 0)
+    const plain = Pool.make({ validate: (item) => validate(item), acquire, max: 1 })
+    const timed = Pool.make({
+      validate: (item) => validate(item),
+      acquire,
+      max: 1,
+      acquireTimeout: 1
+    })
+    const opened = Pool.make({
+      acquire,
+      max: 1,
+      createTimeout: "1 second" as Duration.DurationInput
+    })
+    const full = Pool.make({ acquire, max: 1, maxWaiters: 3, validate: (item) => validate(item) })
+    const absent = Pool.make({ acquire, max: 1, acquireTimeout: undefined, maxWaiters: undefined })
+    const options: Pool.Options<number, "refused"> = { acquire, max: 1 }
+    const declared = Pool.make(options)
+    expectTypeOf<ErrorsOf<typeof plain>>().toEqualTypeOf<"refused" | Pool.PoolClosed>()
+    expectTypeOf<ErrorsOf<typeof absent>>().toEqualTypeOf<"refused" | Pool.PoolClosed>()
+    type Timed = "refused" | Pool.PoolClosed | Pool.PoolTimeout
+    expectTypeOf<ErrorsOf<typeof timed>>().toEqualTypeOf<Timed>()
+    expectTypeOf<ErrorsOf<typeof opened>>().toEqualTypeOf<Timed>()
+    expectTypeOf<ErrorsOf<typeof full>>()
+      .toEqualTypeOf<"refused" | Pool.PoolClosed | Pool.PoolExhausted>()
+    expectTypeOf<ErrorsOf<typeof declared>>().toEqualTypeOf<"refused" | Pool.PoolError>()
+  })
+
+  it.scoped("layer has the errors of make; layerConfig reads sizes and times", () =>
     Effect.gen(function*() {
       class Bounded extends Context.Tag("Bounded")<
         Bounded,

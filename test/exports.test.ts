@@ -116,7 +116,7 @@ describe("exports", () => {
         type Options
       holdfast/Pool
         PoolClosed PoolClosedByHolder PoolExhausted PoolLeak PoolTimeout TypeId awaitIdle close evictIdle get holders invalidate invalidateAll layer layerConfig lease make stats tryUse unsafeStats use
-        type Functions Holder Lease NoMaxWaiters NoTimeouts Options Pool PoolError PoolStats Reason Settings TimeoutOf TypeId WaitOptions
+        type Bounds ErrorsOf Functions Holder Lease Options Pool PoolError PoolStats Reason Settings TimeoutOf TypeId WaitOptions
       holdfast/Pool/Keyed
         TypeId awaitIdle close get holders invalidate invalidateKey layer lease make size stats statsKey tryUse use
         type KeyedPool Options TypeId

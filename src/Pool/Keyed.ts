@@ -1,14 +1,14 @@
 /**
- * A pool per key under one roof: so many items per key, and so many in all.
+ * A pool for each key, with a bound per key and a bound for all keys together.
  *
  * DESIGN. Each key has a partition, which is what a plain `Pool` consists of, so everything said there holds here per key. The
- * partitions share one state: one timer, one closing, one count of slots (Pool/quota.ts). A partition comes with the first fiber
- * that asks for its key and goes with its last item.
+ * partitions share one state: the timer, the closing and the count of slots (Pool/quota.ts). A partition is made for the first
+ * fiber that asks for its key, and removed with its last item and waiter.
  *
  * INVARIANTS
  * - KeyedPool-1 Per key no more than `maxPerKey`, in all no more than `maxTotal` items, at every instant.
- * - KeyedPool-2 Keys do not wait for each other while there is room. When there is none, the idle item unused for longest makes
- *   some, and an item that comes back goes to the first waiter, of whatever key.
+ * - KeyedPool-2 Keys do not wait for each other while there is room. When there is none, the item that was idle for longest
+ *   is destroyed to make some, and an item that comes back goes to the first waiter, of any key.
  * - KeyedPool-3 A key without items and waiters leaves nothing behind.
  *
  * COST that of `Pool` and one look into a map. While all slots are taken, a return looks at every key that has items or waiters.
@@ -16,6 +16,7 @@
  * @since 0.1.0
  */
 import type * as Context from "effect/Context"
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import { dual } from "effect/Function"
 import type * as Inspectable from "effect/Inspectable"
@@ -23,6 +24,7 @@ import * as Layer from "effect/Layer"
 import * as MutableHashMap from "effect/MutableHashMap"
 import * as Option from "effect/Option"
 import type { Pipeable } from "effect/Pipeable"
+import * as Predicate from "effect/Predicate"
 import type * as Scope from "effect/Scope"
 import type * as Types from "effect/Types"
 import { Handle } from "../internal/handle.ts"
@@ -34,6 +36,7 @@ import * as Lend from "./lend.ts"
 import { checkWait, type WaitOptions } from "./options.ts"
 import { quota } from "./quota.ts"
 import * as State from "./state.ts"
+import * as Use from "./use.ts"
 
 /**
  * Identifies a `KeyedPool`.
@@ -89,7 +92,7 @@ export interface KeyedPool<in out K, in out A, out E = never>
   readonly pool: State.State<A, E>
   /** @internal */
   readonly partitions: MutableHashMap.MutableHashMap<K, State.Partition<A, E>>
-  /** @internal The partition of this key, a new one if need be. To be asked in the step that takes from it. */
+  /** @internal The partition of this key, made if there is none. To be called in the step that takes from it. */
   partitionOf(key: K): State.Partition<A, E>
   /** @internal */
   nameOf(key: K): string
@@ -172,34 +175,23 @@ class KeyedPoolHandle<K, A, E> extends Handle implements KeyedPool<K, A, E> {
  * @category constructors
  * @since 0.1.0
  */
-export function make<K, A, E, R, R2 = never, R3 = never>(
-  options: Options<K, A, E, R, R2, R3> & Pool.NoTimeouts & Pool.NoMaxWaiters
+export const make = <
+  K,
+  A,
+  E,
+  R,
+  R2 = never,
+  R3 = never,
+  T extends Duration.DurationInput | undefined = undefined,
+  C extends Duration.DurationInput | undefined = undefined,
+  M extends number | undefined = undefined
+>(
+  options: Options<K, A, E, R, R2, R3> & Pool.Bounds<T, C, M>
 ): Effect.Effect<
-  KeyedPool<K, A, E | Pool.PoolClosed>,
+  KeyedPool<K, A, E | Pool.ErrorsOf<T, C, M>>,
   never,
   Scope.Scope | Exclude<R, Scope.Scope> | R2 | R3
->
-export function make<K, A, E, R, R2 = never, R3 = never>(
-  options: Options<K, A, E, R, R2, R3> & Pool.NoMaxWaiters
-): Effect.Effect<
-  KeyedPool<K, A, E | Pool.PoolClosed | Pool.PoolTimeout>,
-  never,
-  Scope.Scope | Exclude<R, Scope.Scope> | R2 | R3
->
-export function make<K, A, E, R, R2 = never, R3 = never>(
-  options: Options<K, A, E, R, R2, R3>
-): Effect.Effect<
-  KeyedPool<K, A, E | Pool.PoolError>,
-  never,
-  Scope.Scope | Exclude<R, Scope.Scope> | R2 | R3
->
-export function make<K, A, E, R, R2 = never, R3 = never>(
-  options: Options<K, A, E, R, R2, R3>
-): Effect.Effect<
-  KeyedPool<K, A, E | Pool.PoolError>,
-  never,
-  Scope.Scope | Exclude<R, Scope.Scope> | R2 | R3
-> {
+> => {
   const { acquire, maxPerKey, maxTotal, releaseDeadline } = options
   const limits = { maxPerKey, maxTotal }
   const site = Ledger.unsafeSite(2)
@@ -207,11 +199,14 @@ export function make<K, A, E, R, R2 = never, R3 = never>(
   return Effect.uninterruptible(Effect.gen(function*() {
     const context = yield* Effect.context<Exclude<R, Scope.Scope>>()
     const pool = yield* Closing.makeState<A, E, R2, R3>("KeyedPool.make", options, limits, quota)
-    return new KeyedPoolHandle<K, A, E>(pool, (key, name) =>
-      Effect.provide(
-        Items.opening(name, Effect.suspend(() => acquire(key)), releaseDeadline, site),
-        context
-      ))
+    return new KeyedPoolHandle<K, A, E | Pool.ErrorsOf<T, C, M>>(
+      pool,
+      (key, name) =>
+        Effect.provide(
+          Items.opening(name, Effect.suspend(() => acquire(key)), releaseDeadline, site),
+          context
+        )
+    )
   }))
 }
 
@@ -223,28 +218,21 @@ export function make<K, A, E, R, R2 = never, R3 = never>(
  * @category layers
  * @since 0.1.0
  */
-export function layer<I, K, A, E, R, R2 = never, R3 = never>(
-  tag: Context.Tag<I, KeyedPool<K, A, E | Pool.PoolClosed>>,
-  options: Options<K, A, E, R, R2, R3> & Pool.NoTimeouts & Pool.NoMaxWaiters
-): Layer.Layer<I, never, Exclude<R, Scope.Scope> | R2 | R3>
-export function layer<I, K, A, E, R, R2 = never, R3 = never>(
-  tag: Context.Tag<I, KeyedPool<K, A, E | Pool.PoolClosed | Pool.PoolTimeout>>,
-  options: Options<K, A, E, R, R2, R3> & Pool.NoMaxWaiters
-): Layer.Layer<I, never, Exclude<R, Scope.Scope> | R2 | R3>
-export function layer<I, K, A, E, R, R2 = never, R3 = never>(
-  tag: Context.Tag<I, KeyedPool<K, A, E | Pool.PoolError>>,
-  options: Options<K, A, E, R, R2, R3>
-): Layer.Layer<I, never, Exclude<R, Scope.Scope> | R2 | R3>
-export function layer<I, K, A, E, R, R2 = never, R3 = never>(
-  tag: Context.Tag<I, KeyedPool<K, A, E | Pool.PoolError>>,
-  options: Options<K, A, E, R, R2, R3>
-): Layer.Layer<I, never, Exclude<R, Scope.Scope> | R2 | R3> {
-  return Layer.scoped(tag, make(options)) as Layer.Layer<
-    I,
-    never,
-    Exclude<R, Scope.Scope> | R2 | R3
-  >
-}
+export const layer = <
+  I,
+  K,
+  A,
+  E,
+  R,
+  R2 = never,
+  R3 = never,
+  T extends Duration.DurationInput | undefined = undefined,
+  C extends Duration.DurationInput | undefined = undefined,
+  M extends number | undefined = undefined
+>(
+  tag: Context.Tag<I, KeyedPool<K, A, E | Pool.ErrorsOf<T, C, M>>>,
+  options: Options<K, A, E, R, R2, R3> & Pool.Bounds<T, C, M>
+): Layer.Layer<I, never, Exclude<R, Scope.Scope> | R2 | R3> => Layer.scoped(tag, make(options))
 
 /**
  * Runs `f` with an item of this key and gives it back, whatever the exit. The hot path: it makes no `Scope`.
@@ -274,11 +262,11 @@ export const use: {
     f: (item: A) => Effect.Effect<B, E2, R2>,
     options?: WaitOptions
   ): Effect.Effect<B, E | E2, R2> => {
-    const site = Lend.siteOf(self.pool)
+    const site = Use.siteOf(self.pool)
     checkWait("KeyedPool.use", options)
-    // MASK: as `Pool.use`. The partition is looked up in the step that takes: it may go with its last item.
+    // MASK: as `Pool.use`. The partition is looked up in the step that takes: it is removed with its last item.
     return Effect.uninterruptibleMask((restore) =>
-      Lend.useInMask(self.partitionOf(key), f, site, restore, options)
+      Use.useInMask(self.partitionOf(key), f, site, restore, options)
     )
   }
 )
@@ -308,16 +296,13 @@ export const tryUse: {
     key: K,
     f: (item: A) => Effect.Effect<B, E2, R2>
   ): Effect.Effect<Option.Option<B>, E | E2, R2> => {
-    const site = Lend.siteOf(self.pool)
+    const site = Use.siteOf(self.pool)
     // MASK: as `use`.
     return Effect.uninterruptibleMask((restore) =>
-      Lend.tryUseInMask(self.partitionOf(key), f, site, restore)
+      Use.tryUseInMask(self.partitionOf(key), f, site, restore)
     )
   }
 )
-
-const isKeyedPool = (value: unknown): boolean =>
-  typeof value === "object" && value !== null && TypeId in value
 
 /**
  * An item of this key for as long as the scope lives.
@@ -340,16 +325,16 @@ export const get: {
     options?: W
   ): Effect.Effect<A, E | Pool.TimeoutOf<W>, Scope.Scope>
 } = dual(
-  ([first]) => isKeyedPool(first),
+  ([first]) => Predicate.hasProperty(first, TypeId),
   <K, A, E>(
     self: KeyedPool<K, A, E>,
     key: K,
     options?: WaitOptions
   ): Effect.Effect<A, E, Scope.Scope> => {
-    const site = Lend.siteOf(self.pool)
+    const site = Use.siteOf(self.pool)
     checkWait("KeyedPool.get", options)
     const partitionOf = () => self.partitionOf(key)
-    return Lend.takeInScope(() => self.nameOf(key), partitionOf, site, Lend.ownInScope, options)
+    return Use.takeInScope(() => self.nameOf(key), partitionOf, site, Use.ownInScope, options)
   }
 )
 
@@ -374,16 +359,16 @@ export const lease: {
     options?: W
   ): Effect.Effect<Pool.Lease<A>, E | Pool.TimeoutOf<W>, Scope.Scope>
 } = dual(
-  ([first]) => isKeyedPool(first),
+  ([first]) => Predicate.hasProperty(first, TypeId),
   <K, A, E>(
     self: KeyedPool<K, A, E>,
     key: K,
     options?: WaitOptions
   ): Effect.Effect<Pool.Lease<A>, E, Scope.Scope> => {
-    const site = Lend.siteOf(self.pool)
+    const site = Use.siteOf(self.pool)
     checkWait("KeyedPool.lease", options)
     const partitionOf = () => self.partitionOf(key)
-    return Lend.takeInScope(() => self.nameOf(key), partitionOf, site, Lend.leaseInScope, options)
+    return Use.takeInScope(() => self.nameOf(key), partitionOf, site, Use.leaseInScope, options)
   }
 )
 

@@ -1,5 +1,5 @@
 /**
- * evict: which items may not be lent, must be checked, or have to go, and when to look again. Only reads.
+ * evict: decides which items are not lent, checked or destroyed, and when to look again. It only reads.
  *
  * To add a reason to destroy an item: `Reason` (state.ts), then `unfit` for a returned item or `dueOf` for an idle one. To add a
  * deadline: `nextDue`, and what it does in `housekeep` (lend.ts).
@@ -27,7 +27,7 @@ export const nextIdle = <A, E>({ idle, pool }: Partition<A, E>): Item<A, E> | un
 const idleLimit = <A, E>({ idle, pool: { options } }: Partition<A, E>): number =>
   idle.size > options.minIdle ? options.idleTimeout : Infinity
 
-/** What is due for an idle item. */
+/** The step that is due for an idle item. */
 export const dueOf = <A, E>(item: Item<A, E>, now: number): Decision<A, E> | undefined => {
   if (item.expiresAt <= now) return { _tag: "destroy", item, reason: "lifetime" }
   if (item.idleSince + idleLimit(item.partition) <= now) {
@@ -38,7 +38,7 @@ export const dueOf = <A, E>(item: Item<A, E>, now: number): Decision<A, E> | und
 
 /** When something is next due because of an item that has just gone idle. */
 export const nextDueOf = <A, E>({ expiresAt, keepAliveAt, partition }: Item<A, E>): number =>
-  // The longest idle item may be due long since, and only now be one too many.
+  // The item that is idle for longest may have passed `idleTimeout` as one of `minIdle`. One more idle item makes it due.
   Math.min(expiresAt, keepAliveAt, (partition.idle.head?.idleSince ?? 0) + idleLimit(partition))
 
 export const nextDue = <A, E>(partition: Partition<A, E>): number => {

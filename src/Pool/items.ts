@@ -1,8 +1,8 @@
 /**
- * items: opens, checks, resets and destroys items, in fibers of the pool.
+ * items: opens, checks, resets and destroys items in fibers of the pool.
  *
- * DESIGN. Each function changes the state in the step of its call, starts a fiber, and calls `then` in the step in which that has
- * ended; lend.ts decides what follows. No borrower's interruption reaches these fibers: they start uninterruptible, and only
+ * DESIGN. Each function changes the state in the step of its call and starts a fiber. The last step of that fiber calls `then`, by
+ * which lend.ts decides the next step. No borrower's interruption reaches these fibers: they start uninterruptible, and only
  * `acquire`, a check and a reset may be cut.
  *
  * INVARIANTS those of Pool.ts, named where they are kept.
@@ -23,8 +23,8 @@ import * as Ledger from "../Ledger.ts"
 import * as State from "./state.ts"
 
 /**
- * Acquires one item in a scope of its own. Its close releases that scope, within the deadline, and gives the exit of that. Both must
- * run inside an uninterruptible region.
+ * Acquires one item in a scope of its own. Its `close` closes that scope within the deadline and gives the exit. Both must run in a
+ * masked region.
  */
 export const opening = <A, E, R>(
   name: string,

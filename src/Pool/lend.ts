@@ -1,9 +1,9 @@
 /**
- * lend: who gets an item, and when: take, grant, return, refuse, and the one function `reconcile` behind all of them.
+ * lend: decides which waiter gets an item, and when: take, grant, return, refuse. `reconcile` stands behind all of them.
  *
- * DESIGN. Synchronous functions that leave the state right behind them; work that takes time is a fiber of items.ts that calls one
- * of them at its end. `decide` looks at a partition and names the next step towards what is wanted (destroy, check, grant, open);
- * `reconcile` performs steps until there is none. It follows every change that may make something short. A returned item takes the
+ * DESIGN. All functions are synchronous, and after each the state is consistent. Work that takes time is a fiber of items.ts that
+ * calls one of them at its end. `decide` looks at a partition and names the next step towards what is wanted (destroy, check, grant, open);
+ * `reconcile` performs steps until there is none. A returned item takes the
  * short way, `offer`. Order among waiters is decided in internal/waitQueue.ts, order among keys in quota.ts.
  *
  * INVARIANTS those of Pool.ts and Pool/Keyed.ts, named where they are kept.
@@ -11,50 +11,33 @@
 import * as Cause from "effect/Cause"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as ExecutionStrategy from "effect/ExecutionStrategy"
 import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
-import * as Scope from "effect/Scope"
-import * as Handover from "../internal/handover.ts"
 import * as Hold from "../internal/hold.ts"
-import { type AnyFiber, currentFiber, isClosed } from "../internal/runtime.ts"
-import * as CapturedSite from "../internal/site.ts"
-import * as Span from "../internal/span.ts"
+import type { AnyFiber } from "../internal/runtime.ts"
 import * as Timers from "../internal/timers.ts"
 import * as WaitQueue from "../internal/waitQueue.ts"
 import * as Ledger from "../Ledger.ts"
-import { PoolClosed, PoolExhausted, PoolTimeout, refusal } from "./errors.ts"
+import { PoolTimeout, refusal } from "./errors.ts"
 import { dueOf, isStale, nextDue, nextDueOf, nextIdle, unfit } from "./evict.ts"
 import * as Items from "./items.ts"
-import { unlessZero, type WaitOptions } from "./options.ts"
 import * as State from "./state.ts"
 
-type Restore = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
-
-/** `unsafeSite` itself, `siteOf`, the function the user calls, and three more if that is data-last in a pipe. */
-const userFrames = 6
-
-/** The line that asks, if leak detection or the ledger wants it. To be called in the function that the user calls. */
-export const siteOf = <A, E>({ options }: State.State<A, E>): State.Site | undefined =>
-  options.leakAfter === Infinity
-    ? Ledger.unsafeSite(userFrames)
-    : new CapturedSite.Site(new Error(), Infinity)
-
-// What the ledger records.
+// The ledger.
 
 /** The partitions whose items a waiter of this one waits for: all, unless its own is as large as it may be. */
 const inTheWayOf = <A, E>(partition: State.Partition<A, E>): Iterable<State.Partition<A, E>> =>
   State.sizeOf(partition) >= partition.pool.options.max ? [partition] : partition.pool.partitions
 
-/** Whether an item would come for a waiter if all holders ended for whom `letsGo` is true, and all that are not recorded. */
+/** Whether an item would come for a waiter if the holders for whom `isReleased` is true, and those not recorded, ended. */
 const mayBeServed = <A, E>(
   partition: State.Partition<A, E>,
-  letsGo: (hold: Hold.Hold) => boolean
+  isReleased: (hold: Hold.Hold) => boolean
 ): boolean => {
   for (const other of inTheWayOf(partition)) {
-    // What the pool itself does ends.
+    // The work of the pool itself ends without a holder.
     if (other.opening.size + other.checking + other.closing > 0) return true
-    if (Hold.keepAtMost(other, other.lent.size + other.overdue.size - 1, letsGo)) return true
+    if (Hold.keepAtMost(other, other.lent.size + other.overdue.size - 1, isReleased)) return true
   }
   return false
 }
@@ -63,7 +46,8 @@ function* holdsOf(partitions: Iterable<State.Partition<any, any>>): Iterable<Hol
   for (const { holds } of partitions) if (holds !== undefined) yield* holds
 }
 
-const recorded = <A, E>(
+/** The waiter or holder as the ledger in force shows it; none without a ledger. */
+export const recorded = <A, E>(
   partition: State.Partition<A, E>,
   fiber: AnyFiber | undefined,
   site: State.Site | undefined
@@ -75,7 +59,7 @@ const recorded = <A, E>(
     amount: 1,
     site,
     inTheWay: () => holdsOf(inTheWayOf(partition)),
-    isServedIf: (_, letsGo) => mayBeServed(partition, letsGo),
+    isServedIf: (_, isReleased) => mayBeServed(partition, isReleased),
     alike: partition
   })
 }
@@ -98,7 +82,7 @@ const lend = <A, E>(
   if (pool.options.leakAfter !== Infinity) arm(pool, now + pool.options.leakAfter)
 }
 
-/** The item has no holder any more, and stands on no list until the caller puts it on one. */
+/** Ends the holding of an item. The item stands on no list until the caller puts it on one. */
 const unlend = <A, E>(item: State.Item<A, E>): void => {
   const { name, pool } = item.partition
   State.unlink(item)
@@ -252,8 +236,8 @@ const reconcile = <A, E>(partition: State.Partition<A, E>): void => {
   ) perform(decision)
 }
 
-/** After a change that may make something short, possible, or the partition empty. */
-const settle = <A, E>(partition: State.Partition<A, E>): void => {
+/** To be called after a change that may call for a step, or leave the partition empty. */
+export const settle = <A, E>(partition: State.Partition<A, E>): void => {
   reconcile(partition)
   State.notify(partition.pool)
   if (State.sizeOf(partition) + partition.queue.size === 0) partition.forget()
@@ -271,19 +255,25 @@ const afterInspection =
 
 const afterCheck = afterInspection("invalid")
 
+/** Without waiters only a check that is due keeps an idle item from being lent at once. */
+export const checkNextIdle = <A, E>(partition: State.Partition<A, E>): void => {
+  const item = partition.queue.size > 0 ? undefined : nextIdle(partition)
+  if (item !== undefined) Items.check(item, afterCheck)
+}
+
 const afterReset = afterInspection("error")
 
 const open = <A, E>(partition: State.Partition<A, E>): void => {
   const { deadline } = Items.open(partition, (opening, exit) => {
     if (Exit.isSuccess(exit)) offer(exit.value)
-    else if (!partition.pool.isClosed && !opening.isUnwanted) hasFailed(partition, exit.cause)
+    else if (!partition.pool.isClosed && !opening.isUnwanted) reportFailure(partition, exit.cause)
     settle(partition)
   })
   if (deadline !== Infinity) arm(partition.pool, deadline)
 }
 
 /** INVARIANT Pool-4: the first waiter gets the failure, or else the log; it is stored only to be named in timeouts. */
-const hasFailed = <A, E>(partition: State.Partition<A, E>, failure: Cause.Cause<E>): void => {
+const reportFailure = <A, E>(partition: State.Partition<A, E>, failure: Cause.Cause<E>): void => {
   const { meter, options, totals } = partition.pool
   // A bare interrupt would look like the waiter's own.
   const cause = Cause.isInterruptedOnly(failure)
@@ -295,7 +285,7 @@ const hasFailed = <A, E>(partition: State.Partition<A, E>, failure: Cause.Cause<
   if (partition.queue.head !== undefined) return refuseHead(partition, cause)
   State.warn(
     partition.pool,
-    `Pool "${partition.name}": opening an item nobody waits for failed`,
+    `Pool "${partition.name}": an opening without a waiter failed`,
     cause
   )
   if (partition.backoff === undefined && options.minIdle > 0) {
@@ -317,7 +307,7 @@ const arm = <A, E>(pool: State.State<A, E>, at: number): void => {
 const housekeep = <A, E>(pool: State.State<A, E>): void => {
   pool.timer = undefined
   if (pool.isClosed) return
-  // What it does must not arm it anew.
+  // The steps below must not arm the timer.
   pool.wakeAt = -Infinity
   const now = State.nowOf(pool)
   let next = Infinity
@@ -349,7 +339,7 @@ const doDue = <A, E>(partition: State.Partition<A, E>, now: number): void => {
   reconcile(partition)
 }
 
-const timeout = <A, E>(
+export const timeout = <A, E>(
   partition: State.Partition<A, E>,
   phase: "acquire" | "create",
   waited: number,
@@ -371,7 +361,7 @@ const giveUpOn = <A, E>(partition: State.Partition<A, E>, opening: State.Opening
   const { createTimeout } = partition.pool.options
   const error = timeout(partition, "create", createTimeout, State.headOf(partition)?.fiber)
   Items.abandon(partition, opening)
-  hasFailed(partition, refusal(error))
+  reportFailure(partition, refusal(error))
 }
 
 const warnOf = <A, E>(item: State.Item<A, E>, now: number): void => {
@@ -389,9 +379,11 @@ const warnOf = <A, E>(item: State.Item<A, E>, now: number): void => {
   ))
 }
 
-// Waiting.
-
-const left = <A, E>(partition: State.Partition<A, E>, waiter: State.Waiter<A, E>): void => {
+/** Called when a waiter leaves its line: it is late or interrupted, perhaps after its grant. */
+export const forgetWaiter = <A, E>(
+  partition: State.Partition<A, E>,
+  waiter: State.Waiter<A, E>
+): void => {
   const { meter, options, totals, waiters } = partition.pool
   waiters.delete(waiter.id)
   if (!waiter.isLate) {
@@ -405,237 +397,6 @@ const left = <A, E>(partition: State.Partition<A, E>, waiter: State.Waiter<A, E>
   }
   if (options.interruptAbandoned && State.shortage(partition) < 0) Items.interruptNewest(partition)
   settle(partition)
-}
-
-const refusalOf = <A, E>(partition: State.Partition<A, E>): Cause.Cause<never> | undefined => {
-  const { name, pool } = partition
-  const { isClosed, options: { maxWaiters } } = pool
-  if (isClosed) return refusal(new PoolClosed({ pool: name }))
-  if (!State.isFull(partition)) return undefined
-  return refusal(new PoolExhausted({ pool: name, maxWaiters, stats: State.unsafeStats(partition) }))
-}
-
-const attributesOf = ({ name }: State.Partition<any, any>) => ({ "pool.name": name })
-
-/** Waits in line for an item. To be run in a masked region; only the wait is restored. */
-const waitInMask = <A, E>(
-  partition: State.Partition<A, E>,
-  fiber: AnyFiber | undefined,
-  site: State.Site | undefined,
-  restore: Restore,
-  { acquireTimeout, priority = 0 }: WaitOptions
-): Effect.Effect<State.Item<A, E>, E> => {
-  const { pool } = partition
-  const refused = refusalOf(partition)
-  if (refused !== undefined) {
-    settle(partition)
-    return Effect.failCause(refused)
-  }
-  const waiter: State.Waiter<A, E> = {
-    id: ++pool.lastId,
-    priority,
-    fiber,
-    site,
-    hold: recorded(partition, fiber, site),
-    since: State.nowOf(pool),
-    isLate: false,
-    item: undefined,
-    failure: undefined
-  }
-  pool.waiters.set(waiter.id, waiter)
-  const atMost = acquireTimeout === undefined
-    ? pool.options.acquireTimeout
-    : unlessZero(acquireTimeout)
-  const late = (): Cause.Cause<never> => {
-    waiter.isLate = true
-    pool.totals.timeouts++
-    pool.meter?.timedOut()
-    return refusal(timeout(partition, "acquire", State.nowOf(pool) - waiter.since, fiber))
-  }
-  const wait = WaitQueue.waitInMask(
-    partition.queue,
-    waiter.id,
-    restore,
-    () => left(partition, waiter),
-    waiter.hold,
-    { priority, bound: { atMost: Duration.millis(atMost), late } }
-  )
-  // It stands in line from this step on, so now something may be granted.
-  settle(partition)
-  return Effect.flatMap(
-    fiber === undefined
-      ? wait
-      : Span.withSpan(fiber, wait, "pool.acquire", attributesOf, partition),
-    () => {
-      if (waiter.item !== undefined) return Effect.succeed(waiter.item)
-      return Effect.failCause(
-        waiter.failure ?? Cause.die(new Error("Pool-3 broken: granted nothing"))
-      )
-    }
-  )
-}
-
-const noOptions: WaitOptions = {}
-
-/** An item, at once or after a wait. To be run in a masked region. */
-const takeInMask = <A, E>(
-  partitionOf: () => State.Partition<A, E>,
-  site: State.Site | undefined,
-  restore: Restore,
-  options: WaitOptions = noOptions
-): Effect.Effect<State.Item<A, E>, E> =>
-  Effect.suspend(() => {
-    const partition = partitionOf()
-    const fiber = currentFiber()
-    const item = takeNow(partition, fiber, site)
-    return item === undefined
-      ? waitInMask(partition, fiber, site, restore, options)
-      : Effect.succeed(item)
-  })
-
-// Using.
-
-/** `f` may throw instead of failing; the item must come back all the same. */
-export const bodyOf = <A, B, E2, R2>(
-  value: A,
-  f: (item: A) => Effect.Effect<B, E2, R2>
-): Effect.Effect<B, E2, R2> => {
-  try {
-    return f(value)
-  } catch (defect) {
-    return Effect.die(defect)
-  }
-}
-
-export const runInMask = <A, E, B, E2, R2>(
-  item: State.Item<A, E>,
-  body: Effect.Effect<B, E2, R2>,
-  restore: Restore
-): Effect.Effect<B, E2, R2> => {
-  const { holder, partition } = item
-  const user = holder === undefined
-    ? body
-    : Span.withSpan(holder, body, "pool.use", attributesOf, partition)
-  return Effect.matchCauseEffect(restore(user), {
-    onFailure: (cause) => {
-      const exit = Exit.failCause(cause)
-      giveBack(item, exit)
-      return exit
-    },
-    onSuccess: (value) => {
-      const exit = Exit.succeed(value)
-      giveBack(item, exit)
-      return exit
-    }
-  })
-}
-
-/** The bracket of `use`. To be run in a masked region. */
-export const useInMask = <A, E, B, E2, R2>(
-  partition: State.Partition<A, E>,
-  f: (item: A) => Effect.Effect<B, E2, R2>,
-  site: State.Site | undefined,
-  restore: Restore,
-  options: WaitOptions = noOptions
-): Effect.Effect<B, E | E2, R2> => {
-  const fiber = currentFiber()
-  const item = takeNow(partition, fiber, site)
-  if (item !== undefined) return runInMask(item, bodyOf(item.value, f), restore)
-  return Effect.flatMap(
-    waitInMask(partition, fiber, site, restore, options),
-    // suspend: a fiber that was interrupted after its grant does not even build its body.
-    (granted) => runInMask(granted, Effect.suspend(() => f(granted.value)), restore)
-  )
-}
-
-/** The bracket of `tryUse`. To be run in a masked region. */
-export const tryUseInMask = <A, E, B, E2, R2>(
-  partition: State.Partition<A, E>,
-  f: (item: A) => Effect.Effect<B, E2, R2>,
-  site: State.Site | undefined,
-  restore: Restore
-): Effect.Effect<Option.Option<B>, E | E2, R2> => {
-  if (partition.pool.isClosed) {
-    settle(partition)
-    return Effect.failCause(refusal(new PoolClosed({ pool: partition.name })))
-  }
-  const item = takeNow(partition, currentFiber(), site)
-  if (item !== undefined) {
-    return Effect.map(runInMask(item, bodyOf(item.value, f), restore), Option.some)
-  }
-  // A check may be what keeps an idle item from being lent at once.
-  const stale = partition.queue.size > 0 ? undefined : nextIdle(partition)
-  if (stale !== undefined) Items.check(stale, afterCheck)
-  settle(partition)
-  return Effect.succeedNone
-}
-
-/** Takes an item for the scope of the context; `own` registers the end of the lending with it. */
-export const takeInScope = <A, E, B>(
-  resourceOf: () => string,
-  partitionOf: () => State.Partition<A, E>,
-  site: State.Site | undefined,
-  own: (scope: Scope.Scope, item: State.Item<A, E>) => Effect.Effect<B>,
-  options: WaitOptions | undefined
-): Effect.Effect<B, E, Scope.Scope> =>
-  // MASK: the taking and its finalizer are one step; the wait is restored.
-  Effect.uninterruptibleMask((restore) =>
-    Effect.flatMap(Effect.scope, (scope) =>
-      isClosed(scope)
-        ? Handover.ownerClosed(resourceOf())
-        : Effect.flatMap(
-          takeInMask(partitionOf, site, restore, options),
-          (item) => own(scope, item)
-        ))
-  )
-
-export const ownInScope = <A, E>(scope: Scope.Scope, item: State.Item<A, E>): Effect.Effect<A> =>
-  Effect.as(
-    Handover.ownInScope(
-      scope,
-      item.partition.name,
-      (exit) => Effect.sync(() => giveBack(item, exit))
-    ),
-    item.value
-  )
-
-/**
- * An item that can be given back before its scope ends.
- *
- * @category models
- * @since 0.1.0
- */
-export interface Lease<out A> {
-  readonly value: A
-  /** Gives the item back; a second time it does nothing. */
-  readonly release: Effect.Effect<void>
-  /** The item will be destroyed instead of lent again. */
-  readonly invalidate: Effect.Effect<boolean>
-}
-
-/** A child scope for each lease: a release before the end of a long-lived scope leaves nothing behind in it. */
-export const leaseInScope = <A, E>(
-  scope: Scope.Scope,
-  item: State.Item<A, E>
-): Effect.Effect<Lease<A>> => {
-  // After the end the item may have another holder.
-  let hasEnded = false
-  const end = (exit: Exit.Exit<unknown, unknown>) =>
-    Effect.sync(() => {
-      if (hasEnded) return
-      hasEnded = true
-      giveBack(item, exit)
-    })
-  return Effect.flatMap(
-    Scope.fork(scope, ExecutionStrategy.sequential),
-    (own) =>
-      Effect.as(Handover.ownInScope(own, item.partition.name, end), {
-        value: item.value,
-        // MASK: a release that has begun is finished.
-        release: Effect.uninterruptible(Scope.close(own, Exit.void)),
-        invalidate: Effect.sync(() => !hasEnded && unsafeInvalidate(item))
-      })
-  )
 }
 
 // On demand.

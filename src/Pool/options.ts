@@ -37,9 +37,9 @@ export interface Settings<A, R2 = never, R3 = never> {
   readonly createTimeout?: Duration.DurationInput | undefined
   /** When to try again to fill up to `minIdle`. Default exponential from 250 ms by 1.5 up to 10 s, jittered. */
   readonly createRetry?: Schedule.Schedule<unknown, unknown> | undefined
-  /** What happens to an opening that has no waiter any more. Default `"keep"`: the item goes idle. */
+  /** Whether an opening whose waiter has left continues. Default `"keep"`: the item goes idle. */
   readonly createOnAbandon?: "keep" | "interrupt" | undefined
-  /** Is the item still good? On any answer but `true` it is destroyed, and the next item is tried. */
+  /** Tells whether the item is still good. On any answer but `true` it is destroyed, and the next item is tried. */
   readonly validate?: ((item: A) => Effect.Effect<boolean, unknown, R2>) | undefined
   /** Above 0. Default 5 seconds. */
   readonly validateTimeout?: Duration.DurationInput | undefined

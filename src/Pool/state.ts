@@ -1,8 +1,8 @@
 /**
- * state: what a pool consists of, and what can be read off it.
+ * state: the data of a pool, and questions about it.
  *
- * DESIGN. A `State` is what the partitions of one pool share; a partition is the items and the waiters of one key (a plain pool
- * has one). An item stands on at most one list, idle or lent, and on none while it is checked, reset or destroyed. Plain fields,
+ * DESIGN. A `State` is shared by the partitions of one pool; a partition has the items and the waiters of one key (a plain pool
+ * has one partition). An item stands on at most one list, idle or lent, and on none while it is checked, reset or destroyed. Plain fields,
  * so every question has an exact answer in the same tick. Only items.ts, lend.ts and close.ts write them.
  *
  * INVARIANTS those of Pool.ts.
@@ -75,7 +75,7 @@ export type Reason = "idle" | "lifetime" | "uses" | "invalid" | "error" | "evict
 /** The user's line, or lines, that asked for an item. */
 export type Site = Pick<CapturedSite.Site, "text">
 
-/** Counts and times what happens (meter.ts). */
+/** Updates the metrics of a pool (meter.ts). */
 export interface Meter {
   readonly sample: (stats: PoolStats) => void
   readonly waited: (millis: number) => void
@@ -158,7 +158,7 @@ export interface Partition<A, E> {
   readonly items: Set<Item<A, E>>
   readonly idle: List<A, E>
   readonly lent: List<A, E>
-  /** Lent, and warned of. */
+  /** The lent items that a leak warning has named. */
   readonly overdue: List<A, E>
   readonly opening: Set<Opening>
   checking: number
@@ -191,7 +191,7 @@ export type Totals = {
   ]: PoolStats[K]
 }
 
-/** What the partitions of one pool share. */
+/** The data that the partitions of one pool share. */
 export interface State<A, E> {
   readonly options: Options.Resolved<A>
   readonly quota: Quota | undefined
@@ -277,7 +277,7 @@ export const sizeOf = <A, E>({ items, opening }: Partition<A, E>): number =>
 export const headOf = <A, E>({ pool, queue }: Partition<A, E>): Waiter<A, E> | undefined =>
   queue.head === undefined ? undefined : pool.waiters.get(queue.head.need)
 
-/** How many more items are wanted than there are or come. */
+/** How many items to open: those wanted, minus those that are idle or on their way. */
 export const shortage = <A, E>(partition: Partition<A, E>): number =>
   partition.queue.size - partition.idle.size - partition.opening.size - partition.checking
   + (partition.backoff === undefined ? partition.pool.options.minIdle : 0)
@@ -286,7 +286,7 @@ export const hasRoom = <A, E>(partition: Partition<A, E>): boolean =>
   sizeOf(partition) < partition.pool.options.max
   && partition.opening.size < partition.pool.options.maxConnecting
 
-/** Whether more wait than `maxWaiters` allows, not counting those for whom an item comes or may still come. */
+/** Whether `maxWaiters` refuses one more waiter. Those for whom an item comes, or may be opened, do not count. */
 export const isFull = <A, E>(partition: Partition<A, E>): boolean => {
   const { options, size } = partition.pool
   if (options.maxWaiters === Infinity) return false

@@ -520,21 +520,21 @@ export const mutants: ReadonlyArray<Mutant> = [
   withoutMask(
     "Pool.use without its mask",
     "Pool.ts",
-    "(restore) =>\n    Lend.useInMask(partition, f, site, restore, options)\n  )",
+    "(restore) =>\n    Use.useInMask(partition, f, site, restore, options)\n  )",
     "Pool.use"
   ),
   mutant(
     "the wait for an item is restored as a whole, grant and all",
-    "Pool/lend.ts",
+    "Pool/use.ts",
     "    waitInMask(partition, fiber, site, restore, options),\n    // suspend",
     "    restore(waitInMask(partition, fiber, site, restore, options)),\n    // suspend",
     "Pool.use"
   ),
   mutant(
     "an item is registered with its scope one step late",
-    "Pool/lend.ts",
-    "          takeInMask(partitionOf, site, restore, options),\n          (item) => own(",
-    "          Effect.zipLeft(takeInMask(partitionOf, site, restore, options), restore(Effect.yieldNow())),\n          (item) => own(",
+    "Pool/use.ts",
+    "Effect.flatMap(taking, (taken)",
+    "Effect.flatMap(Effect.zipLeft(taking, restore(Effect.yieldNow())), (taken)",
     "Pool.get"
   ),
   // Exit stacks.
