@@ -52,15 +52,14 @@ export class ItemTimeout extends Data.TaggedError("ItemTimeout")<{
   readonly timeout: Duration.Duration
 }> {
   override get message(): string {
-    return `Job "${this.job}": attempt ${this.attempt} at an item did not end within ${
-      Duration.format(this.timeout)
-    }. `
+    const timeout = Duration.format(this.timeout)
+    return `Job "${this.job}": attempt ${this.attempt} at an item did not end within ${timeout}. `
       + "Raise `timeout`, or find what the item waits for."
   }
 }
 
 /**
- * What to do with each item, wherever it runs. `E` and `R` are those of `process`, `E2` and `R2` those of `commit`.
+ * The work on each item. `E` and `R` are those of `process`, `E2` and `R2` those of `commit`.
  *
  * @category models
  * @since 0.1.0
@@ -96,8 +95,8 @@ export interface Checkpoint<E, R> {
 }
 
 /**
- * The checkpoint of a program as a service, whichever its backend: `layer` of `holdfast/Batch/Postgres` provides it. `run` does
- * not look for it: pass it as the option `checkpoint` (`const checkpoint = yield* Batch.Checkpoint`).
+ * The checkpoint of a program as a service. `layer` of `holdfast/Batch/Postgres` provides it. `run` does not look for it: pass it
+ * as the option `checkpoint` (`const checkpoint = yield* Batch.Checkpoint`).
  *
  * @category tags
  * @since 0.1.0
@@ -147,14 +146,14 @@ export type Ending<A, E> =
   | { readonly status: "interrupted" }
 
 /**
- * What a run did; the counts are in items.
+ * The result of a run; the counts are in items.
  *
  * @category models
  * @since 0.1.0
  */
 export interface Report {
   readonly name: string
-  /** `"drained"`: stopped on request before the source was exhausted, or with items interrupted. */
+  /** `"drained"`: it stopped on request before the source was exhausted, or interrupted items. */
   readonly status: "complete" | "drained" | "failed"
   readonly taken: number
   readonly done: number
@@ -183,7 +182,7 @@ export class BatchFailed<E> extends Data.TaggedError("BatchFailed")<{
 }
 
 /**
- * What happens to the run when an item has failed for good.
+ * The effect of an item's last failure on the run; see `onError`.
  *
  * @category models
  * @since 0.1.0
@@ -191,8 +190,7 @@ export class BatchFailed<E> extends Data.TaggedError("BatchFailed")<{
 export type Verdict = "fail" | "collect" | "skip"
 
 /**
- * How to run a job. `E` is what an item may fail with; the checkpoint (`E2`, `R2`) and the hooks have errors and needs of
- * their own.
+ * How to run a job. `E` is the error of an item, `E2` and `R2` are of the checkpoint, `E3` and `R3` of `onSettled`.
  *
  * @category models
  * @since 0.1.0
@@ -240,11 +238,11 @@ const sourceCloseDeadline = Duration.seconds(5)
 
 /** A source that is pulled by several workers. */
 interface Intake<Item> {
-  /** Waits until `take` may give an item. May be interrupted without loss. Absent where there is nothing to wait for. */
+  /** Waits until `take` may give an item. An interrupt loses no item. Undefined if the source is synchronous. */
   readonly ready: Effect.Effect<void> | undefined
   /** The next item, if it is there; run in the step that begins to settle it. */
   readonly take: () => Source.Taken<Item> | undefined
-  /** Ends the source; gives the item that it gave in the meantime, and which no worker took. */
+  /** Ends the source, and returns the last item that it gave if no worker took it. */
   readonly close: Effect.Effect<Source.Taken<Item> | undefined>
   readonly isExhausted: () => boolean
 }
@@ -276,7 +274,7 @@ const openAsync = <Item>(
 ): Intake<Item> => {
   const iterator = source[Symbol.asyncIterator]()
   const turn = Semaphore.unsafeMake(1, { name: "batch source" })
-  // A worker that stops to wait leaves its answer here: the source may have given an item for it.
+  // It outlives the wait of an interrupted worker, because it may bring an item.
   let answer: Answer<Item> | undefined
   let exhausted = false
   let index = 0
@@ -337,12 +335,14 @@ interface Attempts<A, E, R> {
   readonly attempts: () => number
 }
 
+type Begin<Item, A, E, R> = (item: Item, key: string | undefined) => Attempts<A, E, R>
+
 /** One item from attempt to commit. */
 const beginItem = <Item, A, E, R, E2, R2, E3, R3>(
   job: Job<Item, A, E, R, E2, R2>,
   checkpoint: Checkpoint<E3, R3> | undefined
-) =>
-(item: Item, key: string | undefined): Attempts<A, E | E2 | E3 | ItemTimeout, R | R2 | R3> => {
+): Begin<Item, A, E | E2 | E3 | ItemTimeout, R | R2 | R3> =>
+(item, key) => {
   type Work = Attempts<A, E | E2 | E3 | ItemTimeout, R | R2 | R3>["work"]
   let attempts = 0
   const timeout = job.timeout === undefined ? undefined : Duration.decode(job.timeout)
@@ -376,6 +376,8 @@ const notBegun: Attempts<never, never, never> = { work: Effect.interrupt, attemp
 
 type Restore = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
 
+type Named<Item> = Pick<Job<Item, unknown, unknown, unknown>, "name" | "key">
+
 /** One run, shared by its workers. Items fail with `E`, `onSettled` with `E2`. */
 class Run<Item, A, E, E2, R> {
   readonly group = Workers.makeGroup<E | E2>()
@@ -390,21 +392,18 @@ class Run<Item, A, E, E2, R> {
     duplicates: 0
   }
   readonly intake: Intake<Item>
-  readonly name: string
-  readonly keyOf: ((item: Item) => string) | undefined
-  readonly begin: (item: Item, key: string | undefined) => Attempts<A, E, R>
+  readonly job: Named<Item>
+  readonly begin: Begin<Item, A, E, R>
   readonly options: Options<Item, A, E, R, E, R, E2, R>
 
   constructor(
     source: Iterable<Item> | AsyncIterable<Item>,
-    name: string,
-    keyOf: ((item: Item) => string) | undefined,
-    begin: (item: Item, key: string | undefined) => Attempts<A, E, R>,
+    job: Named<Item>,
+    begin: Begin<Item, A, E, R>,
     options: Options<Item, A, E, R, E, R, E2, R>
   ) {
     this.intake = openSource(source, this.group)
-    this.name = name
-    this.keyOf = keyOf
+    this.job = job
     this.begin = begin
     this.options = options
   }
@@ -430,7 +429,7 @@ class Run<Item, A, E, E2, R> {
       Effect.zipRight(stop),
       Effect.zipRight(Effect.sleep(grace)),
       Effect.zipRight(Effect.sync(() => Workers.cut(group))),
-      // Without a watcher the run could not be drained any more: it ends now, with the cause.
+      // Without its watcher the run cannot be drained, so it fails with the cause.
       Effect.catchAllCause((cause) => Effect.sync(() => Workers.fail(group, cause)))
     )
     // MASK: the drain's watcher and the source must be ended whatever the workers' end; `workers` is restored.
@@ -449,15 +448,15 @@ class Run<Item, A, E, E2, R> {
   }
 
   reported(exit: Exit.Exit<void, E | E2>): Effect.Effect<Report, BatchFailed<E | E2>> {
-    const { group, intake, name, tally } = this
+    const { group, intake, job, tally } = this
     const isComplete = intake.isExhausted() && tally.interrupted === 0
     const status = Exit.isFailure(exit) ? "failed" : isComplete ? "complete" : "drained"
-    const report: Report = { name, status, ...tally }
+    const report: Report = { name: job.name, status, ...tally }
     if (Exit.isSuccess(exit)) return Effect.succeed(report)
     if (!Workers.wasInterrupted(group)) {
       return new BatchFailed({ report, failure: exit.cause })
     }
-    // Our caller was interrupted: that is its exit; what failed on the way out stands beside it.
+    // The caller was interrupted: the cause has its interrupt, and the failures that followed.
     return Effect.failCause(
       Cause.map(exit.cause, (error) => new BatchFailed({ report, failure: Cause.fail(error) }))
     )
@@ -494,7 +493,10 @@ class Run<Item, A, E, E2, R> {
   }
 
   /** An `onError` that throws is itself a failure, which ends the run. */
-  judge(cause: Cause.Cause<E>, item: Item): Judged<E> {
+  judge(
+    cause: Cause.Cause<E>,
+    item: Item
+  ): { readonly cause: Cause.Cause<E>; readonly verdict: Verdict } {
     const { onError } = this.options
     if (typeof onError !== "function") {
       return { cause, verdict: Cause.isDie(cause) ? "fail" : onError ?? "fail" }
@@ -509,19 +511,23 @@ class Run<Item, A, E, E2, R> {
   settle(
     { index, item }: Source.Taken<Item>,
     restore: Restore,
-    begin: (item: Item, key: string | undefined) => Attempts<A, E, R>
+    begin: Begin<Item, A, E, R>
   ): Effect.Effect<void, E | E2, R> {
-    const { name, options, tally } = this
+    const { job, options, tally } = this
     return Effect.gen(this, function*() {
-      const key = this.keyOf?.(item)
+      const key = job.key?.(item)
       const { attempts, work } = begin(item, key)
       if (!this.isFirst(key)) return
-      // INVARIANT Batch-2: from here to its ending in the tally nothing may fail or throw past us.
+      // INVARIANT Batch-2: up to the count of its ending, no failure may leave this generator.
       tally.taken++
       const began = yield* exitOf(() => options.onTaken?.(item, index))
       const exit = Exit.isFailure(began) ? began : yield* Effect.exit(restore(
         Effect.withFiberRuntime<Ending<A, E>, E, R>((fiber) =>
-          withSpan(fiber, work, "batch.item", attributesOf, { name, index, key })
+          withSpan(fiber, work, "batch.item", attributesOf, {
+            name: job.name,
+            index,
+            key
+          })
         )
       ))
       const failure = Exit.isFailure(exit) && !Cause.isInterruptedOnly(exit.cause)
@@ -539,11 +545,6 @@ class Run<Item, A, E, E2, R> {
       yield* failure?.verdict === "fail" ? both(Exit.failCause(failure.cause), settled) : settled
     })
   }
-}
-
-interface Judged<E> {
-  readonly cause: Cause.Cause<E>
-  readonly verdict: Verdict
 }
 
 const attributesOf = (
@@ -631,12 +632,10 @@ export const run = <
         `Batch-6: job "${job.name}" has a checkpoint but no \`key\` to remember items by.`
       )
     }
-    const begin = beginItem(job, options.checkpoint)
     const run = new Run<Item, A, E | E2 | E3 | ItemTimeout, E4, R | R2 | R3 | R4 | R5>(
       source,
-      job.name,
-      job.key,
-      begin,
+      job,
+      beginItem(job, options.checkpoint),
       options
     )
     return Ledger.withSite(Ledger.withOwner(run.supervise(), job.name), site)

@@ -1,5 +1,5 @@
 /**
- * Ledger: who holds what, since when, from which line, and how each hold ended.
+ * Ledger: the record of every hold: its resource, fiber, times, line, and end.
  *
  * DESIGN. A ledger is written by synchronous calls from the same step that acquires or releases, so it never disagrees with
  * what is held. It is found through a `Context.Reference` whose default is "off": without `Ledger.layer` no entry is made, and
@@ -105,7 +105,7 @@ const open = (where: string, options: Model.LayerOptions): Effect.Effect<Model.S
 export const make = (options: Model.Options = {}): Effect.Effect<Model.Service> =>
   open("Ledger.make", options)
 
-/** Four times per `leakAfter`, so that a warning is at most a quarter late and no list is sorted by age. */
+/** Looks four times per `leakAfter`, so a warning is at most a quarter of it late. */
 const watch = (ledger: Model.Service, leakAfter: Duration.Duration): Effect.Effect<never> => {
   const warn = Effect.suspend(() =>
     Effect.forEach(ledger.unsafeOverdue(leakAfter), (line) => Effect.logWarning(line), {
@@ -206,10 +206,6 @@ export const layerConfig = (
 ): Layer.Layer<never, ConfigError.ConfigError> =>
   Layer.unwrapEffect(Effect.map(Config.unwrap(options), layer))
 
-/** Read from the map, because `Context.get` of a reference also looks for its default. */
-const ledgerOf = (fiber: AnyFiber | undefined): Model.Service | undefined =>
-  fiber?.currentContext.unsafeMap.get(Ledger.key) as Model.Service | undefined
-
 /**
  * The ledger in force in that fiber; by default in the current one.
  *
@@ -218,19 +214,21 @@ const ledgerOf = (fiber: AnyFiber | undefined): Model.Service | undefined =>
  */
 export const unsafeInForce = (
   fiber: AnyFiber | undefined = currentFiber()
-): Model.Service | undefined => ledgerOf(fiber)
+): Model.Service | undefined =>
+  // Not `Context.get`, which also looks for the default of a reference.
+  fiber?.currentContext.unsafeMap.get(Ledger.key) as Model.Service | undefined
 
 const sitesIn = (fiber: AnyFiber | undefined): Model.Sites => {
-  if (fiber !== undefined) return ledgerOf(fiber)?.sites ?? "off"
+  if (fiber !== undefined) return unsafeInForce(fiber)?.sites ?? "off"
   return linesOutside-- > 0 ? "first" : "off"
 }
 
 /**
- * The user's line that called the function that calls this, if the ledger in force records lines. Outside of any fiber there
- * is no ledger to ask: the line is captured if any ledger that records lines has been made, and before that the first 1,000
- * times, for what modules describe while they are loaded. So callbacks of a server without a ledger pay for no line.
+ * The line of the user's code that called the caller of this function, if the ledger in force records lines. Outside of any fiber
+ * there is no ledger: the line is captured if a ledger that records lines was made before. If not, only the first 1,000 lines are
+ * captured, for resources that modules describe while they are loaded; so callbacks of a server without a ledger cost nothing.
  *
- * Call it synchronously in a function that the user calls; `frames` is how many frames may be ours, this one included.
+ * Call it synchronously in a function that the user calls. At most `frames` frames may be ours, this one included.
  *
  * @category unsafe
  * @since 0.1.0
@@ -351,7 +349,7 @@ export const snapshot: Effect.Effect<Model.Snapshot> = Effect.flatMap(
 )
 
 /**
- * Fails with the live entries, if there are any: the last line of a test. Call it outside what provides the resources.
+ * Fails with the live entries, if there are any. Call it at the end of a test, after the layers that hold resources have closed.
  *
  * **Errors** — `StillHeld`; without a ledger it is a defect, so that a test without one does not pass.
  * **Cost** — as `snapshot`.

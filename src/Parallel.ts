@@ -71,7 +71,7 @@ type Any = Effect.Effect<unknown, unknown, unknown>
 
 const ignore = () => {}
 
-/** Runs `body` on every item with `count` workers; `step` gets what it gave. One worker is the caller itself. */
+/** Runs `body` on every item with `count` workers, and `step` on each result. One worker is the caller itself. */
 const runWorkers = <A, X, E, R>(
   items: Iterable<A>,
   count: number,
@@ -105,7 +105,7 @@ const runWorkers = <A, X, E, R>(
   return Effect.ensuring(working, Effect.sync(intake.close))
 }
 
-/** How many workers there is work for, as far as that is known. */
+/** The number of workers: at most one per item, if the number of items is known. */
 const countOf = (items: Iterable<unknown>, width: number): number =>
   Array.isArray(items) ? Math.min(width, items.length) : width
 
@@ -117,8 +117,8 @@ interface Step<out E, out R> {
 }
 
 /**
- * Runs items until each has ended or is suspended at a request, sends the requests of all together, and so on with the suspended.
- * `unstarted` are the steps that must not be dropped: what they acquired before their request is released when they resume.
+ * Runs items until each has ended or is suspended at a request, sends the requests of all together, and repeats this with the
+ * suspended ones. The steps in `unstarted` must not be dropped: they release what they acquired only when they resume.
  */
 const runRound = <E, R>(
   steps: Iterable<Step<E, R>>,
@@ -128,7 +128,7 @@ const runRound = <E, R>(
 ): Effect.Effect<void, E, R> =>
   Effect.suspend(() => {
     const suspended: Array<Step<E, R>> = []
-    // MASK: a step that resumes restores its own interruptibility; an interrupt before that would drop what it holds.
+    // MASK: an interrupt before a step resumes would drop the resources that it holds; the step restores its own interruptibility.
     const body = (step: Step<E, R>) =>
       Effect.uninterruptible(Effect.suspend(() => {
         unstarted.delete(step)
@@ -167,7 +167,7 @@ const runRound = <E, R>(
     })
   })
 
-/** Ends steps that will not be answered: each resumes interrupted, and its requests are completed, most of them by an interrupt. */
+/** Ends suspended steps: each resumes interrupted, and its requests are completed, most of them by an interrupt. */
 const abandon = <E, R>(steps: ReadonlyArray<Step<E, R>>): Effect.Effect<void, E, R> => {
   const group = Workers.makeGroup<E>()
   Workers.cut(group)
@@ -203,7 +203,7 @@ const runBatched = <A, E, R>(
         yield { position: index, requests: RequestBlock.empty, effect }
       }
     }
-    const steps = width === Number.POSITIVE_INFINITY ? Array.from(first()) : first()
+    const steps = width === Infinity ? Array.from(first()) : first()
     return runRound(steps, new Set(), width, restore)
   })
 
@@ -219,7 +219,7 @@ const run = <A, B, E, R>(
       ? fiber.getFiberRef(FiberRef.currentConcurrency)
       : options.concurrency ?? 1
     Rules.check(where, { ...options, concurrency }, rules)
-    const width = concurrency === "unbounded" ? Number.POSITIVE_INFINITY : concurrency
+    const width = concurrency === "unbounded" ? Infinity : concurrency
     const isBatched = batching === "inherit"
       ? fiber.getFiberRef(FiberRef.currentRequestBatchingEnabled)
       : batching === true
@@ -229,20 +229,18 @@ const run = <A, B, E, R>(
     }
     const runAs = (f: (item: A, index: number) => Effect.Effect<B, E, R>) => {
       if (isBatched) {
-        return runBatched(
-          items,
-          (item, index) => Effect.map(f(item, index), (value) => keep(value, index)),
-          width
-        )
+        const kept = (item: A, index: number) =>
+          Effect.map(f(item, index), (value) => keep(value, index))
+        return runBatched(items, kept, width)
       }
-      // A fiber per item needs to know how many there are.
-      const list = width === Number.POSITIVE_INFINITY ? Array.from(items) : items
+      // With a fiber per item their number must be known.
+      const list = width === Infinity ? Array.from(items) : items
       return runWorkers(list, countOf(list, width), f, keep)
     }
     const running = concurrentFinalizers !== true ? runAs(f) : Effect.finalizersMask(
       width === 1
         ? ExecutionStrategy.sequential
-        : width === Number.POSITIVE_INFINITY
+        : width === Infinity
         ? ExecutionStrategy.parallel
         : ExecutionStrategy.parallelN(width)
     )((restore) => runAs((item, index) => restore(f(item, index))))
@@ -255,9 +253,9 @@ const run = <A, B, E, R>(
  *
  * **Details** — When it returns, in whatever way, no item is running any more (Parallel-1). Free workers pull the input, which is
  *   closed early when the run ends early. Fibers that an item forks belong to the caller, and run on after the item.
- * **Differences** — The cause leaves out the interrupts of siblings that a failure caused. What items fail with while the caller
- *   is interrupted is in the cause, after the interrupt. A sibling that has not begun at the first failure does not begin, and
- *   requests that were not sent by then are interrupted. The input is not copied first. `concurrency: 0` and `1.5` are refused.
+ * **Differences** — The cause leaves out the interrupts of siblings that a failure caused. Failures of items while the caller is
+ *   interrupted are in the cause, after the interrupt. After the first failure no sibling begins, and requests that were not sent
+ *   are interrupted. The input is not copied first. `concurrency: 0` and `1.5` are refused.
  * **Interruption** — Every item is interrupted and awaited, then the interrupt is seen.
  * **Errors** — The first failure interrupts the siblings; the cause holds all failures of that moment in parallel, in input
  *   order. An invalid option is a `RangeError` defect.
@@ -347,7 +345,7 @@ interface Lost<E> {
   readonly index: number
 }
 
-/** Runs all at once until `wins` accepts an exit; then the others are interrupted and awaited. If none wins, the failures are combined `inSequence`. */
+/** Runs all at once until `wins` accepts an exit, then interrupts and awaits the others. If none wins, it fails with all, `inSequence`. */
 const runRace = <A, E, R>(
   effects: ReadonlyArray<Effect.Effect<A, E, R>>,
   wins: (exit: Exit.Exit<A, E>) => boolean,
@@ -398,10 +396,20 @@ const runRace = <A, E, R>(
 const failWithDefects = (cause: Cause.Cause<unknown>): Effect.Effect<void> =>
   Option.match(Cause.keepDefects(cause), { onNone: () => Effect.void, onSome: Effect.failCause })
 
+const latestFirst = <E>(lost: ReadonlyArray<Lost<E>>) => lost.toReversed()
+
 const inInputOrder = <E>(lost: ReadonlyArray<Lost<E>>) =>
   lost.toSorted((left, right) => left.index - right.index)
 
-const latestFirst = <E>(lost: ReadonlyArray<Lost<E>>) => lost.toReversed()
+const raceOfTwo = (wins: (exit: Exit.Exit<unknown, unknown>) => boolean): typeof Effect.race =>
+  dual(
+    2,
+    <A, E, R, A2, E2, R2>(
+      self: Effect.Effect<A, E, R>,
+      that: Effect.Effect<A2, E2, R2>
+    ): Effect.Effect<A | A2, E | E2, R | R2> =>
+      runRace<A | A2, E | E2, R | R2>([self, that], wins, inInputOrder)
+  )
 
 /**
  * Runs all effects at once and returns the first success; the others are interrupted and awaited. Type and behaviour are those
@@ -451,14 +459,7 @@ export const raceAll: typeof Effect.raceAll = <Eff extends Effect.Effect<any, an
  * @category racing
  * @since 0.1.0
  */
-export const race: typeof Effect.race = dual(
-  2,
-  <A, E, R, A2, E2, R2>(
-    self: Effect.Effect<A, E, R>,
-    that: Effect.Effect<A2, E2, R2>
-  ): Effect.Effect<A | A2, E | E2, R | R2> =>
-    runRace<A | A2, E | E2, R | R2>([self, that], Exit.isSuccess, inInputOrder)
-)
+export const race: typeof Effect.race = raceOfTwo(Exit.isSuccess)
 
 /**
  * The first of two to end, in success or failure; the other is interrupted and awaited. Type and behaviour are those of
@@ -469,11 +470,4 @@ export const race: typeof Effect.race = dual(
  * @category racing
  * @since 0.1.0
  */
-export const raceFirst: typeof Effect.raceFirst = dual(
-  2,
-  <A, E, R, A2, E2, R2>(
-    self: Effect.Effect<A, E, R>,
-    that: Effect.Effect<A2, E2, R2>
-  ): Effect.Effect<A | A2, E | E2, R | R2> =>
-    runRace<A | A2, E | E2, R | R2>([self, that], () => true, inInputOrder)
-)
+export const raceFirst: typeof Effect.raceFirst = raceOfTwo(() => true)

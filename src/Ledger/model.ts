@@ -23,7 +23,7 @@ export const TypeId: unique symbol = Symbol.for("holdfast/Ledger")
 export type TypeId = typeof TypeId
 
 /**
- * What a ledger records of the line that made a request: nothing, the line, or the user's whole stack.
+ * How a ledger records the line that made a request: not at all, that line, or the user's whole stack.
  *
  * @category models
  * @since 0.1.0
@@ -37,7 +37,7 @@ export type Sites = "off" | "first" | "full"
  * @since 0.1.0
  */
 export interface Options {
-  /** What is recorded of the line that made a request. Default `"first"`. */
+  /** Default `"first"`. */
   readonly sites?: Sites | undefined
   /** How many ended entries a snapshot shows. Default 1,000. */
   readonly history?: number | undefined
@@ -187,7 +187,7 @@ export interface Site {
 }
 
 /**
- * What a module records about one hold when it begins.
+ * The details of a hold that a module records when it begins.
  *
  * @category models
  * @since 0.1.0

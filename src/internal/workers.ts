@@ -67,7 +67,7 @@ export const stop = <E>(group: Group<E>): void => {
   Condition.notify(group.changed)
 }
 
-/** No new item starts and every running one is interrupted. Does not wait. */
+/** No new item starts, and every running one is interrupted. It does not wait for them. */
 export const cut = <E>(group: Group<E>): void => {
   group.stopped = true
   // Each of n workers that fails calls this: without the check, n² interrupts.
@@ -76,7 +76,7 @@ export const cut = <E>(group: Group<E>): void => {
   for (const fiber of group.fibers) fiber.unsafeInterruptAsFork(group.owner)
 }
 
-/** The result is known: `run` interrupts the workers that are left, after each of them has started. */
+/** The result is known: `run` interrupts the remaining workers, after each of them has started. */
 export const finish = <E>(group: Group<E>): void => {
   group.stopped = true
   group.isFinished = true
@@ -107,7 +107,7 @@ const until = <E>(group: Group<E>, isMet: () => boolean): Effect.Effect<void> =>
     return Condition.wait(group.changed, isMet, idsOf(ids, 0, ids.length))
   })
 
-/** Waits for the workers to end. For a grace period: bound it from outside. */
+/** Waits for the end of the workers, without a bound. */
 export const awaitEnd = <E>(group: Group<E>): Effect.Effect<void> =>
   until(group, () => group.alive === 0)
 
@@ -177,7 +177,7 @@ const forkAll = <E, R>(
   })
 }
 
-/** `first` and what the workers failed with, by position; nothing if all went well. */
+/** The cause of `first` and those of the workers by position; empty if none failed. */
 const causesOf = <E>(
   first: Exit.Exit<void>,
   { failures }: Group<E>
@@ -194,8 +194,8 @@ export const run = <E, R>(
   group: Group<E>,
   options: Options<E, R>
 ): Effect.Effect<void, E, R> =>
-  // MASK: the caller must stay from the first fork to the last worker's end; only its wait is restored, and the workers are as
-  // interruptible as it was.
+  // MASK: the caller must not return between the first fork and the end of the last worker. Its wait is restored, and the
+  // workers are as interruptible as the caller was.
   Effect.uninterruptibleMask((restore) =>
     Effect.transplant((graft) =>
       Effect.gen(function*() {

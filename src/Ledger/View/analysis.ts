@@ -5,7 +5,7 @@
  * no view draws a phase that runs backwards.
  */
 import type * as Ledger from "../../Ledger.ts"
-import { count, isTime, plural } from "./format.ts"
+import { count, isTime, joined, plural } from "./format.ts"
 
 /** The phases of a hold; each begins where the one before it ends. */
 export interface Phases {
@@ -23,6 +23,11 @@ export interface Span {
   readonly to: number
 }
 
+export const entriesOf = ({ ended, live }: Ledger.Snapshot): ReadonlyArray<Ledger.Entry> => [
+  ...live,
+  ...ended
+]
+
 const timesOf = (entry: Ledger.Entry): ReadonlyArray<number> =>
   [entry.requestedAt, entry.heldAt, entry.releasingAt, entry.endedAt]
     .filter((at): at is number => at !== undefined && isTime(at))
@@ -31,12 +36,10 @@ const timesOf = (entry: Ledger.Entry): ReadonlyArray<number> =>
 export const spanOf = (snapshot: Ledger.Snapshot): Span => {
   let from = Infinity
   let to = isTime(snapshot.takenAt) ? snapshot.takenAt : -Infinity
-  for (const entries of [snapshot.live, snapshot.ended]) {
-    for (const entry of entries) {
-      for (const at of timesOf(entry)) {
-        if (at < from) from = at
-        if (at > to) to = at
-      }
+  for (const entry of entriesOf(snapshot)) {
+    for (const at of timesOf(entry)) {
+      if (at < from) from = at
+      if (at > to) to = at
     }
   }
   if (from > to) from = Number.isFinite(to) ? to : 0
@@ -62,7 +65,7 @@ export const phasesOf = (entry: Ledger.Entry, span: Span): Phases => {
 export const isLiveState = (state: Ledger.State): boolean =>
   state === "acquiring" || state === "held" || state === "releasing"
 
-/** How long it has been in its state; of an ended entry, the time from its request to its end. */
+/** The time since it entered its state; of an ended entry, the time from its request to its end. */
 export const ageOf = (entry: Ledger.Entry, takenAt: number): number =>
   isLiveState(entry.state) ? takenAt - entry.since : (entry.endedAt ?? NaN) - entry.requestedAt
 
@@ -78,11 +81,10 @@ export interface Verdict {
 
 export const verdictOf = (snapshot: Ledger.Snapshot): Verdict => {
   const counts = { acquiring: 0, held: 0, releasing: 0, released: 0, failed: 0, abandoned: 0 }
-  for (const { state } of snapshot.live) counts[state]++
-  for (const { state } of snapshot.ended) counts[state]++
+  for (const { state } of entriesOf(snapshot)) counts[state]++
   const { deadlocks, live, total } = snapshot
   const stuck = deadlocks.reduce((sum, { waits }) => sum + waits.length, 0)
-  const parts = [
+  const headline = joined([
     stuck === 0 ? "" : `deadlock of ${plural(stuck, "fiber", "fibers")}`,
     total.abandoned === 0 ? "" : `${count(total.abandoned)} abandoned`,
     total.failed === 0 ? "" : plural(total.failed, "release failed", "releases failed"),
@@ -90,8 +92,7 @@ export const verdictOf = (snapshot: Ledger.Snapshot): Verdict => {
     counts.releasing === 0 ? "" : `${count(counts.releasing)} releasing`,
     counts.acquiring === 0 ? "" : `${count(counts.acquiring)} acquiring`,
     live.length > 0 ? "" : total.acquired === 0 ? "nothing was acquired" : "nothing is held"
-  ].filter((part) => part !== "")
-  const headline = parts.join(", ")
+  ], ", ")
   return {
     tone: stuck > 0 || total.abandoned > 0
       ? "lost"
@@ -114,12 +115,10 @@ export interface Load {
 export const loadOf = (snapshot: Ledger.Snapshot, span: Span, buckets: number): Load => {
   const held: Array<readonly [number, number]> = []
   const acquiring: Array<readonly [number, number]> = []
-  for (const entries of [snapshot.live, snapshot.ended]) {
-    for (const entry of entries) {
-      const { requested, end, held: from } = phasesOf(entry, span)
-      acquiring.push([requested, from ?? end])
-      if (from !== undefined) held.push([from, end])
-    }
+  for (const entry of entriesOf(snapshot)) {
+    const { requested, end, held: from } = phasesOf(entry, span)
+    acquiring.push([requested, from ?? end])
+    if (from !== undefined) held.push([from, end])
   }
   return { held: levels(held, span, buckets), acquiring: levels(acquiring, span, buckets) }
 }

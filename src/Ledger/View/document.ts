@@ -9,7 +9,7 @@ import * as ParseResult from "effect/ParseResult"
 import * as Schema from "effect/Schema"
 import type * as Ledger from "../../Ledger.ts"
 
-/** What `json` writes. A change that older readers would misread gets a new number. */
+/** The version that `json` writes. A change that older readers would misread gets a new number. */
 export const version = 1
 
 /** Why a text is not a ledger. */
@@ -63,8 +63,7 @@ const plainObject = (value: object, above: ReadonlyArray<object>): unknown => {
     }
     if (Array.isArray(value)) return value.map((item) => plain(item, inside) ?? null)
     if (value instanceof Error) return String(value)
-    if (value instanceof Map) return plain(Array.from(value), inside)
-    if (value instanceof Set) return plain(Array.from(value), inside)
+    if (value instanceof Map || value instanceof Set) return plain(Array.from(value), inside)
     return plainFields(value, inside)
   })
 }

@@ -48,6 +48,10 @@ export const clipped = (text: string, most: number): string => {
     : `${characters.slice(0, Math.max(0, most - 1)).join("")}…`
 }
 
+/** The parts that are not empty. */
+export const joined = (parts: ReadonlyArray<string>, separator: string): string =>
+  parts.filter((part) => part !== "").join(separator)
+
 export const firstLine = (text: string): string => text.split("\n", 1)[0]!
 
 /** The file and the line number: `orders.ts:88` of `loadOrder (/srv/shop/src/orders.ts:88:21)`. */
@@ -68,15 +72,7 @@ export const andMore = (n: number): string => n > 0 ? ` and ${count(n)} more` : 
 
 /** Distances of ticks that are easy to read, in milliseconds. */
 export const tickSteps = [
-  1,
-  2,
-  5,
-  10,
-  20,
-  50,
-  100,
-  200,
-  500,
+  ...[1, 2, 5, 10, 20, 50, 100, 200, 500],
   ...[1, 2, 5, 10, 15, 30].map((n) => n * bySecond),
   ...[1, 2, 5, 10, 15, 30].map((n) => n * byMinute),
   ...[1, 2, 3, 6, 12].map((n) => n * byHour),

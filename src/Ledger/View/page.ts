@@ -9,6 +9,7 @@
 import { createHash } from "node:crypto"
 import type * as Ledger from "../../Ledger.ts"
 import {
+  entriesOf,
   loadOf,
   phasesOf,
   severity,
@@ -60,9 +61,7 @@ interface Links {
 
 /** The waiters of each entry. */
 const waitersOf = (entries: ReadonlyArray<Ledger.Entry>): ReadonlyMap<number, Links> => {
-  const waiters = new Map(
-    entries.map(({ id }) => [id, { ids: new Array<number>(), many: 0 }])
-  )
+  const waiters = new Map(entries.map(({ id }) => [id, { ids: new Array<number>(), many: 0 }]))
   for (const { blockedBy, id } of entries) {
     for (const holder of blockedBy) {
       const known = waiters.get(holder)
@@ -73,12 +72,7 @@ const waitersOf = (entries: ReadonlyArray<Ledger.Entry>): ReadonlyMap<number, Li
 }
 
 /** The fields in the order that pageScript.ts names; -1 for a missing time. */
-const rowOf = (
-  entry: Ledger.Entry,
-  waiters: Links,
-  span: Span,
-  strings: Strings
-) => {
+const rowOf = (entry: Ledger.Entry, waiters: Links, span: Span, strings: Strings) => {
   const { end, held, releasing, requested } = phasesOf(entry, span)
   const since = (at: number | undefined): number => at === undefined ? -1 : at - span.from
   const row: Array<number | ReadonlyArray<number>> = [
@@ -156,9 +150,9 @@ const iconOf = ({ counts, tone }: Verdict, isDeadlock: boolean): string =>
     : "acquiring"
 
 const dataOf = (snapshot: Ledger.Snapshot, verdict: Verdict, span: Span) => {
-  const { deadlocks, ended, kinds, live, total } = snapshot
+  const { deadlocks, ended, kinds, total } = snapshot
   const strings = new Strings()
-  const entries = [...live, ...ended]
+  const entries = entriesOf(snapshot)
   const waiters = waitersOf(entries)
   const rows = entries.map((entry) => rowOf(entry, waiters.get(entry.id)!, span, strings))
   const problems = problemsOf(ended, strings)

@@ -8,6 +8,8 @@
 import type * as Ledger from "../../Ledger.ts"
 import { printable } from "../words.ts"
 import {
+  byId,
+  entriesOf,
   type Load,
   loadOf,
   type Phases,
@@ -23,6 +25,7 @@ import {
   escaped,
   firstLine,
   instant,
+  joined,
   shortSite,
   tickLabel,
   tickStep
@@ -117,7 +120,7 @@ const endingOf = ({ state }: Ledger.Entry): Ending =>
  * hide the live ones; then the longest. By the time of their requests.
  */
 const chosen = (snapshot: Ledger.Snapshot, span: Span, rows: number): ReadonlyArray<Drawn> => {
-  const all = [...snapshot.live, ...snapshot.ended]
+  const all = entriesOf(snapshot)
     .map((entry) => ({ entry, phases: phasesOf(entry, span) }))
     .toSorted((one, other) => lengthOf(other) - lengthOf(one) || one.entry.id - other.entry.id)
   const stuck = new Set<number>()
@@ -148,9 +151,9 @@ const byOwner = (drawn: ReadonlyArray<Drawn>): ReadonlyMap<string, ReadonlyArray
   const groups = new Map<string, Array<Drawn>>()
   for (const one of drawn) {
     const owner = one.entry.owner.join(" › ")
-    const group = groups.get(owner)
-    if (group === undefined) groups.set(owner, [one])
-    else group.push(one)
+    const group = groups.get(owner) ?? []
+    groups.set(owner, group)
+    group.push(one)
   }
   return groups
 }
@@ -214,21 +217,19 @@ const endMark = (state: Ledger.State, x: number, y: number): string => {
 
 const barsOf = ({ entry, phases }: Drawn, plan: Plan, y: number): string => {
   const { end, held, releasing, requested } = phases
-  const parts = [
-    ...(held === undefined || held > requested
-      ? [bar("acquiring", plan, requested, held ?? end, y, 7)]
-      : []),
-    ...(held === undefined ? [] : [bar("held", plan, held, releasing ?? end, y, 11)]),
-    ...(releasing === undefined || releasing === end
-      ? []
-      : [bar("releasing", plan, releasing, end, y, 9)])
-  ]
-  return parts.join("") + endMark(entry.state, plan.x(end), y)
+  return joined([
+    held === requested ? "" : bar("acquiring", plan, requested, held ?? end, y, 7),
+    held === undefined ? "" : bar("held", plan, held, releasing ?? end, y, 11),
+    releasing === undefined || releasing === end
+      ? ""
+      : bar("releasing", plan, releasing, end, y, 9),
+    endMark(entry.state, plan.x(end), y)
+  ], "")
 }
 
 const tooltip = ({ entry, phases }: Drawn, { from }: Span): string => {
   const { end, held, isLive, releasing, requested } = phases
-  const lines = [
+  return joined([
     `${entry.kind} "${entry.name}" [${entry.id}], ${entry.state}`,
     `requested at +${duration(requested - from)}`,
     `${held !== undefined ? "waited" : isLive ? "waiting" : "waited in vain"} ${
@@ -244,8 +245,7 @@ const tooltip = ({ entry, phases }: Drawn, { from }: Span): string => {
         andMore(entry.blockedBy.length - mostNamed)
       }`,
     entry.cause === undefined ? "" : firstLine(entry.cause).slice(0, 200)
-  ]
-  return lines.filter((line) => line !== "").join("; ")
+  ], "; ")
 }
 
 const rowOf = (
@@ -328,11 +328,11 @@ const legend = (plan: Plan, y: number): string => {
 }
 
 const deadlocksOf = (snapshot: Ledger.Snapshot): ReadonlyArray<string> => {
-  const live = new Map(snapshot.live.map((entry) => [entry.id, entry]))
+  const entries = byId(snapshot)
   const lines = snapshot.deadlocks.slice(0, mostDeadlocks).map(({ waits }) =>
     `Deadlock: ${
       waits.slice(0, mostWaits).map(({ waiter }) => {
-        const entry = live.get(waiter)
+        const entry = entries.get(waiter)
         return entry === undefined
           ? `[${waiter}]`
           : `fiber ${entry.fiber ?? "?"} waits for ${entry.kind} ${entry.name}`

@@ -5,7 +5,16 @@
 import type * as Ledger from "../../Ledger.ts"
 import { printable } from "../words.ts"
 import { ageOf, byId, largest, verdictOf } from "./analysis.ts"
-import { andMore, clipped, count, duration, firstLine, instant, shortSite } from "./format.ts"
+import {
+  andMore,
+  clipped,
+  count,
+  duration,
+  firstLine,
+  instant,
+  joined,
+  shortSite
+} from "./format.ts"
 
 const mostCauses = 20
 const mostDeadlocks = 5
@@ -127,13 +136,13 @@ const liveLines = (
 ): ReadonlyArray<string> => {
   if (live.length === 0) return []
   const columnsOf = (entry: Ledger.Entry): string =>
-    [
+    joined([
       entry.state.padEnd(9),
       duration(ageOf(entry, takenAt)).padStart(9),
       entry.fiber ?? "",
       entry.site === undefined ? "" : shortSite(entry.site),
       entry.blockedBy.length === 0 ? "" : `waits for ${named(entry.blockedBy, entries)}`
-    ].filter((part) => part !== "").join("  ")
+    ], "  ")
   return [
     "",
     "Held and waited for",
@@ -169,11 +178,11 @@ const releasedLines = (
   if (released.length === 0) return []
   const rows = released.slice(-mostReleased).map((entry) => ({
     left: `  ${marks.released} ${[...entry.owner, labelOf(entry)].join(" > ")}`,
-    right: [
+    right: joined([
       `after ${duration(ageOf(entry, takenAt))}`.padEnd(15),
       entry.fiber ?? "",
       entry.site === undefined ? "" : shortSite(entry.site)
-    ].filter((part) => part !== "").join("  ")
+    ], "  ")
   }))
   const before = released.length - rows.length
   return [
@@ -189,24 +198,17 @@ const releasedLines = (
 const kindLines = (snapshot: Ledger.Snapshot): ReadonlyArray<string> => {
   const kinds = Object.entries(snapshot.kinds)
   if (kinds.length === 0) return []
-  const rows = [...kinds, ["in all", snapshot.total] as const].map((
-    [kind, { abandoned, acquired, failed, released }]
-  ) => [
+  const rows = [...kinds, ["in all", snapshot.total] as const].map(([kind, sums]) => [
     clipped(printable(kind), 32),
-    count(acquired),
-    count(released),
-    count(failed),
-    count(abandoned)
+    ...[sums.acquired, sums.released, sums.failed, sums.abandoned].map(count)
   ])
   const head = ["", "acquired", "released", "of these failed", "abandoned"]
   const widths = head.map((title, at) =>
     Math.max(title.length, largest(rows.map((row) => row[at]!.length)))
   )
-  const line = (cells: ReadonlyArray<string>): string =>
-    `  ${
-      cells.map((cell, at) => at === 0 ? cell.padEnd(widths[0]!) : cell.padStart(widths[at]!))
-        .join("  ")
-    }`
+  const padded = (cell: string, at: number): string =>
+    at === 0 ? cell.padEnd(widths[at]!) : cell.padStart(widths[at]!)
+  const line = (cells: ReadonlyArray<string>): string => `  ${cells.map(padded).join("  ")}`
   return ["", "Since the start", line(head), ...rows.map(line)]
 }
 
