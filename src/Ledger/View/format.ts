@@ -71,13 +71,13 @@ export const plural = (n: number, one: string, many: string): string =>
 export const andMore = (n: number): string => n > 0 ? ` and ${count(n)} more` : ""
 
 /** Distances of ticks that are easy to read, in milliseconds. */
-export const tickSteps = [
-  ...[1, 2, 5, 10, 20, 50, 100, 200, 500],
-  ...[1, 2, 5, 10, 15, 30].map((n) => n * bySecond),
-  ...[1, 2, 5, 10, 15, 30].map((n) => n * byMinute),
-  ...[1, 2, 3, 6, 12].map((n) => n * byHour),
-  ...[1, 2, 7, 14, 30, 90, 365].map((n) => n * byDay)
-]
+export const tickSteps = ([
+  [1, [1, 2, 5, 10, 20, 50, 100, 200, 500]],
+  [bySecond, [1, 2, 5, 10, 15, 30]],
+  [byMinute, [1, 2, 5, 10, 15, 30]],
+  [byHour, [1, 2, 3, 6, 12]],
+  [byDay, [1, 2, 7, 14, 30, 90, 365]]
+] as const).flatMap(([unit, counts]) => counts.map((n) => n * unit))
 
 /** The distance of ticks, at most `most` of them, over so much time. */
 export const tickStep = (millis: number, most: number): number =>

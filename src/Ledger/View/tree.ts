@@ -198,10 +198,11 @@ const releasedLines = (
 const kindLines = (snapshot: Ledger.Snapshot): ReadonlyArray<string> => {
   const kinds = Object.entries(snapshot.kinds)
   if (kinds.length === 0) return []
-  const rows = [...kinds, ["in all", snapshot.total] as const].map(([kind, sums]) => [
-    clipped(printable(kind), 32),
-    ...[sums.acquired, sums.released, sums.failed, sums.abandoned].map(count)
-  ])
+  const rows = [...kinds, ["in all", snapshot.total] as const].map(([kind, sums]) =>
+    [clipped(printable(kind), 32)].concat(
+      [sums.acquired, sums.released, sums.failed, sums.abandoned].map(count)
+    )
+  )
   const head = ["", "acquired", "released", "of these failed", "abandoned"]
   const widths = head.map((title, at) =>
     Math.max(title.length, largest(rows.map((row) => row[at]!.length)))
