@@ -1,9 +1,9 @@
 /**
  * Main: runs a program as a process that always ends, releases first, and reports what it did not release.
  *
- * DESIGN. The first signal asks for the end (Shutdown.ts), which then comes in phases, each bounded. Here are only the process:
- * signals (Main/signals), the exit code, and printing (Main/output, Main/dump). The decisions are made outside of the program's
- * fibers: an observer reads the program's exit, and the last resort is a timer of the process.
+ * DESIGN. The first signal asks for the end (Shutdown.ts), which then comes in phases, each bounded. This module adds the
+ * process. Rooms: signals, exit (codes and the last lines), output, dump. All decisions are made outside of the program's fibers: an
+ * observer reads the program's exit, and a timer of the process forces the exit at last.
  *
  * INVARIANTS
  * - Main-1 The first signal asks for the end, and is printed with its name and the pid. Another within `forceAfter` belongs to
@@ -21,16 +21,11 @@
  * - Main-6 `dumpSignal` prints the holders and waiters, the deadlocks, the marked work and the fibers (of each 50 lines at most),
  *   and changes nothing.
  *
- * EXIT CODES 0 success, also after a signal if the program ended by itself, and after the program's own request if all was
- * released; 129/130/143 (128 + the signal) all released after SIGHUP/SIGINT/SIGTERM, or forced by it; 1 failure, also of a release
- * (`onReleaseFailure: "report"` hides it from its owner only), stray error, anything that did not end by its bound, or a
- * `process.exit(0)` after the request; 75 (EX_TEMPFAIL) if the program has drained and says so by `exitCode`.
  * NOT DONE a start without signals and lines for hosts that have their own: `Shutdown.run` is that.
  * SOURCES sysexits.h; cats-effect (fiber dump on a signal; force by a repeated SIGINT only: #1992); close-with-grace.
  *
  * @since 0.1.0
  */
-import * as Cause from "effect/Cause"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -41,10 +36,12 @@ import * as Runtime from "effect/Runtime"
 import * as RuntimeFlags from "effect/RuntimeFlags"
 import process from "node:process"
 import * as Ledger from "./Ledger.ts"
-import { fiberLines } from "./Main/dump.ts"
+import { dump } from "./Main/dump.ts"
+import { codeGiven, defaultCode, holdersText, isSilent, printSummary } from "./Main/exit.ts"
 import { causeText, errorText, Output, watchStreams } from "./Main/output.ts"
 import { after, codeOf, every, listen } from "./Main/signals.ts"
 import * as Shutdown from "./Shutdown.ts"
+import { millisIn } from "./Shutdown/phases.ts"
 import * as Words from "./Shutdown/words.ts"
 
 /**
@@ -89,22 +86,6 @@ export interface Options<A, E> {
   readonly print?: ((line: string) => void) | undefined
 }
 
-const defaultCode = (exit: Exit.Exit<unknown, unknown>, report: Shutdown.Report): number => {
-  const { failed, fibers, hooks, overran, reason, reported } = report
-  // A release that failed has not released, even if its owner does not see that (`onReleaseFailure: "report"`).
-  const hasTrouble = overran || failed > 0 || reported > 0 || fibers.length > 0
-    || hooks.some(({ state }) => state === "failed")
-  if (hasTrouble || reason?.kind === "error") return 1
-  if (Exit.isSuccess(exit)) return 0
-  // Interrupted, as was asked for, and nothing else.
-  if (reason === undefined || !Cause.isInterruptedOnly(exit.cause)) return 1
-  return reason.kind === "signal" ? codeOf(reason.signal) : 0
-}
-
-/** Whether the cause is this one error and nothing else. */
-const isOnly = (cause: Cause.Cause<unknown>, error: unknown): boolean =>
-  cause._tag === "Fail" && cause.error === error || cause._tag === "Die" && cause.defect === error
-
 const millisOf = (option: string, given: Duration.DurationInput): number => {
   try {
     return Duration.toMillis(given)
@@ -115,10 +96,10 @@ const millisOf = (option: string, given: Duration.DurationInput): number => {
   }
 }
 
-/** Of the whole process, in however many copies this module is loaded. */
+/** One for the whole process, even if this module is loaded in several copies. */
 const taken = GlobalValue.globalValue("holdfast/Main/taken", () => ({ isTaken: false }))
 
-/** Milliseconds in which what ends by itself has ended. */
+/** Milliseconds that things which end by themselves may take for it. */
 const grace = 1000
 
 /**
@@ -126,14 +107,16 @@ const grace = 1000
  * runs `Shutdown.inFlight` or `Shutdown.isReady` by a plain `Effect.runPromise` uses the same one. Once in a process.
  *
  * **Details** — The program has all its services provided. If it ends by itself, the fibers that it left behind are interrupted
- *   and waited for. Exit codes: 0 success, or all released after the program's own request; 129/130/143 all released after
- *   SIGHUP/SIGINT/SIGTERM, or forced by it; 1 failure (also of a hook or a release, even if that is only reported), stray error,
- *   or anything that did not end by its bound; or the code that `exitCode` gives, such as 75 for "drained". A `process.exit` of
- *   the program's own releases nothing: it is printed with the holders, and its 0 becomes 1 after a request.
+ *   and waited for.
+ *   Exit codes: 0 success, also after a signal if the program ended by itself, or all released after the program's own request;
+ *   129/130/143 (128 + the signal) all released after SIGHUP/SIGINT/SIGTERM, or forced by it; 1 failure (also of a hook or a
+ *   release, even if that is only reported), stray error, or anything that did not end by its bound; or the code that `exitCode`
+ *   gives, such as 75 (EX_TEMPFAIL) for "drained". A `process.exit` of the program's own releases nothing: it is printed with
+ *   the holders, and its 0 becomes 1 after a request.
  *   A `Ledger.layer` inside the program has the resources that are built on it; Main does not see those.
  *   Lines go to the `Logger` that the main fiber has configured (`Logger.json`), else as text to standard error. Failures, forced
  *   exits and stray errors go to both, because a logger whose layer has ended may lose them.
- * **Interruption** — The first signal asks for the end: readiness goes, hooks run, work marked by `Shutdown.drains` or `inFlight`
+ * **Interruption** — The first signal asks for the end: the program is not ready any more, hooks run, work marked by `Shutdown.drains` or `inFlight`
  *   finishes; then, or at once if there is no such work, the program is interrupted. A later SIGINT forces the exit and names the
  *   holders; a later SIGTERM or SIGHUP changes nothing.
  * **Errors** — printed; exit code 1. Throws a `RangeError` for an option that is not a duration, and an `Error` in a process that
@@ -184,10 +167,11 @@ export const run = <A, E>(program: Effect.Effect<A, E>, options: Options<A, E> =
       "Main.run: this process has a program already. Run this one inside it: `Shutdown.run`, or a fiber of it."
     )
   }
+  const { isPrinted } = options
   const output = new Output(options.print)
   const misfit = Shutdown.shortfall(options.shutdown ?? {})
   if (misfit !== undefined) output.info(misfit)
-  const total = Duration.toMillis(options.shutdown?.total ?? "25 seconds")
+  const { total } = millisIn(options.shutdown ?? {})
   const forceAfter = millisOf("forceAfter", options.forceAfter ?? "500 millis")
   const ledger = options.ledger === false
     ? undefined
@@ -196,24 +180,17 @@ export const run = <A, E>(program: Effect.Effect<A, E>, options: Options<A, E> =
     "ledger.leakAfter",
     options.ledger ? options.ledger.leakAfter ?? Infinity : Infinity
   )
-  // The process's own, which effects outside of the program use, too.
+  // The shutdown of the process: effects outside of the program use it, too.
   const shutdown = Effect.runSync(Shutdown.Shutdown)
   let main: Fiber.RuntimeFiber<unknown, unknown> | undefined
   let lastResort: NodeJS.Timeout | undefined
-  /** The error that the end was asked for by, once it is printed. */
+  /** The error that asked for the end, once it is printed. */
   let printed: { readonly error: unknown } | undefined
   let hasStray = false
   let isOutputLost = false
   let hasEnded = false
 
-  const holders = (): string => {
-    if (ledger === undefined) return "No ledger: the holders are not known."
-    const snapshot = ledger.unsafeSnapshot()
-    const more = shutdown.unsafePhase() === "running" ? "" : " any more"
-    return snapshot.live.length === 0
-      ? `Nothing is held${more}.`
-      : ["Still held:", ...Words.holderLines(snapshot)].join("\n")
-  }
+  const holders = (): string => holdersText(ledger, shutdown.unsafePhase() !== "running")
   // Past any logger: the process ends in this step.
   const printHolders = () => output.guarded("The holders", () => output.text(holders()))
   const force = (why: string, code: number): never => {
@@ -241,73 +218,19 @@ export const run = <A, E>(program: Effect.Effect<A, E>, options: Options<A, E> =
     if (!hasEnded) request({ kind: "error", error })
     else if (process.exitCode === 0) process.exitCode = 1
   }
-  /** INVARIANT Main-3: the program asks for its end by an error, and does not print it. */
+  /** INVARIANT Main-3: a program that asks for its end with an error does not print it. */
   const printReason = (): void => {
     const reason = Option.getOrUndefined(shutdown.unsafeReason())
     if (reason?.kind !== "error" || printed !== undefined) return
     printed = { error: reason.error }
     output.error(`Asked to end for an error: ${errorText(reason.error)}`)
   }
-  /** INVARIANT Main-6. */
-  const dump = (signal: NodeJS.Signals): void => {
-    output.info(`${signal}: process ${process.pid}, in phase ${shutdown.unsafePhase()}.`)
-    output.guarded("The holders", () => output.info(holders()))
-    output.guarded("The marked work", () => {
-      const { unfinished } = shutdown.unsafeReport()
-      const lines = unfinished.map((one) =>
-        `  ${Words.unfinishedText([one])}, for ${Words.seconds(one.longest)}`
-      )
-      if (lines.length > 0) output.info(["Marked:", ...Words.capped(lines)].join("\n"))
-    })
-    Effect.runFork(
-      Effect.matchCause(fiberLines(main, runner), {
-        onSuccess: (lines) => output.info(["Fibers:", ...Words.capped(lines)].join("\n")),
-        onFailure: (cause) => output.error(`The fibers cannot be shown: ${causeText(cause)}`)
-      })
-    )
-  }
   const onPhaseEnd = ({ duration, overran, phase, unfinished }: Shutdown.PhaseReport): void => {
     bound()
     printReason()
     if (!overran || phase === "releasing") return
-    const what = Words.unfinishedText(unfinished)
-    output.info(`Still ${phase} after ${Words.seconds(duration)}: ${what}; continuing.`)
-  }
-  const codeOfExit = (exit: Exit.Exit<A, E>, report: Shutdown.Report): number => {
-    try {
-      const given = options.exitCode?.(exit, Option.fromNullable(report.reason), report)
-      const code = given ?? report.exitCode
-      if (code === undefined || !Number.isInteger(code) || code < 0 || code > 255) {
-        throw new RangeError(`${code} is not one: 0 to 255`)
-      }
-      return code
-    } catch (thrown) {
-      output.error(`No exit code: ${errorText(thrown)}`)
-      return 1
-    }
-  }
-  /** INVARIANT Main-3: an interruption that was asked for is not printed; anything beside it is. */
-  const isSilent = (cause: Cause.Cause<E>, reason: Shutdown.Reason | undefined): boolean => {
-    if (reason !== undefined && Cause.isInterruptedOnly(cause)) return true
-    if (printed !== undefined && isOnly(cause, printed.error)) return true
-    try {
-      return cause._tag === "Fail" && options.isPrinted?.(cause.error) === true
-    } catch (thrown) {
-      output.error(`isPrinted: ${errorText(thrown)}`)
-      return false
-    }
-  }
-  const printEnd = (report: Shutdown.Report): void => {
-    const trouble = Words.troubleLines(report)
-    const hasTrouble = trouble.length > 0 || report.overran || report.reported > 0
-    // INVARIANT Main-3: an end that came by itself is summed up only if something went wrong.
-    if (report.reason !== undefined || hasTrouble) {
-      const line = Words.summary(report, ledger !== undefined, hasStray && printed !== undefined)
-      output[hasTrouble ? "error" : "info"]([line, ...Words.capped(trouble)].join("\n"))
-    }
-    if (report.resources.some(({ state }) => ["acquiring", "held", "releasing"].includes(state))) {
-      printHolders()
-    }
+    const work = Words.unfinishedText(unfinished)
+    output.info(`Still ${phase} after ${Words.seconds(duration)}: ${work}; continuing.`)
   }
   const end = ({ exit, report }: Shutdown.Ended<A, E>): void => {
     hasEnded = true
@@ -315,17 +238,29 @@ export const run = <A, E>(program: Effect.Effect<A, E>, options: Options<A, E> =
     clearInterval(overdue)
     clearTimeout(lastResort)
     printReason()
-    if (Exit.isFailure(exit) && !isSilent(exit.cause, report.reason)) {
+    if (Exit.isFailure(exit) && !isSilent(output, exit.cause, report.reason, printed, isPrinted)) {
       output.error(causeText(exit.cause))
     }
     const fallback = hasStray ? 1 : defaultCode(exit, report)
-    const asked = codeOfExit(exit, { ...report, exitCode: fallback })
+    const reason = Option.fromNullable(report.reason)
+    const asked = codeGiven(
+      output,
+      () => options.exitCode?.(exit, reason, { ...report, exitCode: fallback }) ?? fallback
+    )
     const exitCode = asked === 0 && isOutputLost ? 1 : asked
     process.exitCode = exitCode
-    printEnd({ ...report, exitCode })
-    // Whatever still runs has had its time.
+    printSummary(
+      output,
+      { ...report, exitCode },
+      ledger !== undefined,
+      hasStray && printed !== undefined
+    )
+    if (report.resources.some(({ state }) => ["acquiring", "held", "releasing"].includes(state))) {
+      printHolders()
+    }
+    // The time of all that still runs is over.
     if (report.overran) process.exit()
-    // The loop should be empty now and the process end by itself. A forgotten handle does not keep it.
+    // With an empty loop the process ends by itself. This is for a handle that the program forgot.
     after(grace, () => process.exit())
   }
 
@@ -345,7 +280,7 @@ export const run = <A, E>(program: Effect.Effect<A, E>, options: Options<A, E> =
   })
   // Keeps the process alive while the program waits for something that holds no handle.
   const alive = setInterval(() => output.look(), 1000)
-  // Not a fiber: the end would interrupt it, and a dump show it.
+  // No fiber: the end would interrupt it, and a dump would show it.
   const overdue = ledger === undefined || leakAfter === Infinity ? undefined : every(
     leakAfter / 4,
     () =>
@@ -361,7 +296,10 @@ export const run = <A, E>(program: Effect.Effect<A, E>, options: Options<A, E> =
   }, {
     request: (signal) => request({ kind: "signal", signal }),
     force: (signal) => force(`Second signal (${signal})`, codeOf(signal)),
-    dump,
+    dump: (signal) => {
+      output.info(`${signal}: process ${process.pid}, in phase ${shutdown.unsafePhase()}.`)
+      dump(output, shutdown, holders, main, runner)
+    },
     print: (line) => output.info(line),
     phase: shutdown.unsafePhase
   })

@@ -1,11 +1,13 @@
 /**
- * dump: the fibers of a process as lines.
+ * dump: prints the holders and waiters, the marked work and the fibers of a process.
  */
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as FiberId from "effect/FiberId"
 import * as FiberStatus from "effect/FiberStatus"
-import { seconds } from "../Shutdown/words.ts"
+import type * as Shutdown from "../Shutdown.ts"
+import * as Words from "../Shutdown/words.ts"
+import { causeText, type Output } from "./output.ts"
 
 type AnyFiber = Fiber.RuntimeFiber<unknown, unknown>
 
@@ -25,7 +27,7 @@ const linesOf = (
     const waiting = on.length === 0 ? "" : ` on ${on.map((one) => `#${one}`).join(", ")}`
     const span = fiber.currentSpan?._tag === "Span" ? `, in ${fiber.currentSpan.name}` : ""
     const name = `#${id}${fiber === main ? " (main)" : ""}`
-    const age = seconds(Date.now() - startTimeMillis)
+    const age = Words.seconds(Date.now() - startTimeMillis)
     const lines = [`${indent}${name} ${status._tag.toLowerCase()}${waiting} for ${age}${span}`]
     for (const child of yield* fiber.children) {
       for (const line of yield* linesOf(child, main, `${indent}  `)) lines.push(line)
@@ -34,7 +36,7 @@ const linesOf = (
   })
 
 /** The root fibers but this one and `runner`, with their children. */
-export const fiberLines = (
+const fiberLines = (
   main: AnyFiber | undefined,
   runner: AnyFiber
 ): Effect.Effect<ReadonlyArray<string>> =>
@@ -43,3 +45,26 @@ export const fiberLines = (
     const lines = Effect.forEach(roots, (fiber) => linesOf(fiber, main, "  "))
     return Effect.map(lines, (all) => all.flat())
   })
+
+/** INVARIANT Main-6. */
+export const dump = (
+  output: Output,
+  shutdown: Shutdown.Service,
+  holders: () => string,
+  main: AnyFiber | undefined,
+  runner: AnyFiber
+): void => {
+  output.guarded("The holders", () => output.info(holders()))
+  output.guarded("The marked work", () => {
+    const lines = shutdown.unsafeReport().unfinished.map((one) =>
+      `  ${Words.unfinishedText([one])}, for ${Words.seconds(one.longest)}`
+    )
+    if (lines.length > 0) output.info(["Marked:", ...Words.capped(lines)].join("\n"))
+  })
+  Effect.runFork(
+    Effect.matchCause(fiberLines(main, runner), {
+      onSuccess: (lines) => output.info(["Fibers:", ...Words.capped(lines)].join("\n")),
+      onFailure: (cause) => output.error(`The fibers cannot be shown: ${causeText(cause)}`)
+    })
+  )
+}

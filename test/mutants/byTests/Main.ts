@@ -27,7 +27,7 @@ export const mutants: ReadonlyArray<Mutant> = [
   ),
   mutant(
     "the code after a signal is 0",
-    "Main.ts",
+    "Main/exit.ts",
     "codeOf(reason.signal) : 0",
     "0 : 0",
     "Main-1, Main-3: SIGINT releases"
@@ -41,7 +41,7 @@ export const mutants: ReadonlyArray<Mutant> = [
   ),
   mutant(
     "a release that is only reported leaves the code 0",
-    "Main.ts",
+    "Main/exit.ts",
     "overran || failed > 0 || reported > 0 ||",
     "overran || failed > 0 ||",
     "Main-3: a release that went wrong and is only reported"
@@ -62,8 +62,8 @@ export const mutants: ReadonlyArray<Mutant> = [
   ),
   mutant(
     "the error of a request is printed twice",
-    "Main.ts",
-    "    if (printed !== undefined && isOnly(cause, printed.error)) return true\n",
+    "Main/exit.ts",
+    "  if (printed !== undefined && isOnly(cause, printed.error)) return true\n",
     "",
     "Main-3: the error that a program asks for its end by"
   ),
@@ -111,7 +111,7 @@ export const mutants: ReadonlyArray<Mutant> = [
   ),
   mutant(
     "a dump prints every fiber",
-    "Main.ts",
+    "Main/dump.ts",
     "[\"Fibers:\", ...Words.capped(lines)]",
     "[\"Fibers:\", ...lines]",
     "Main-6: of many fibers only the first are printed"
