@@ -1,5 +1,5 @@
 /**
- * Deadline: runs an effect to its end, or gives up on it after a while, whatever the caller's interruptibility.
+ * Deadline: runs an effect to its end, or gives up on it after a while, whether or not the caller is interruptible.
  *
  * DESIGN. For adapters and for releases, where `Effect.timeout` fails: it waits for the uninterruptible work that it should bound,
  * and in a fiber that is already interrupted it fires at once. internal/deadline.ts has the machinery and its invariants.
@@ -22,11 +22,12 @@ import { isInstant } from "./internal/runtime.ts"
  * **Details** — The effect runs in a fiber of its own, interruptibly, with the context and FiberRefs of the caller; changes that it
  *   makes to FiberRefs are lost. At the deadline it is interrupted and not waited for. During a shutdown it also ends by its share
  *   of the time that the shutdown has left (Shutdown.ts). `Infinity`: no bound of its own.
- * **Interruption** — The caller's interruption does not reach the effect: it is seen after the answer, at the deadline at the latest.
+ * **Interruption** — The caller's interruption does not reach the effect: it is seen after the answer, at the deadline at the
+ *   latest.
  * **Errors** — Those of the effect are in its exit.
  * **Cost** — 2 µs and a fork; one fork more if the effect waits; nothing for one `Effect.sync` or `Effect.succeed`.
  *
- * **Example** (a polite end, or a hard one)
+ * **Example** (closed in time, or cut off)
  * ```ts run
  * import { Effect, Option } from "effect"
  * import { Deadline } from "holdfast"

@@ -1,9 +1,9 @@
 /**
  * ExitStack: resources entered as you go, and handlers that see the exit and may change it; all of it can move on.
  *
- * DESIGN. A stack is a list of steps (ExitStack/steps.ts; ExitStack/stack.ts is the stack itself). To close is to unwind it once, for all callers; to hand over is to move
- * the list to another stack in one synchronous step. A handler that may replace the exit says so in the requirements of its `push`,
- * `Replaces<A, E>`, which `use` takes from there into its result, as `Effect.scoped` takes a `Scope`.
+ * DESIGN. A stack (ExitStack/stack.ts) is a list of steps (ExitStack/steps.ts). A close unwinds it once, for all callers; a
+ * hand-over moves the list to another stack in one synchronous step. A handler that may replace the exit says so in the
+ * requirements of its `push`, `Replaces<A, E>`, which `use` takes from there into its result, as `Effect.scoped` takes a `Scope`.
  *
  * INVARIANTS
  * - ExitStack-1 (L1, L3) Every resource and handler runs once, in the reverse order of registration, whatever the exit.
@@ -13,7 +13,8 @@
  * - ExitStack-5 (L1) At every instant one owner: `popAll` and `moveTo` hand over everything, in one step, or nothing.
  * - ExitStack-6 (L7) Close unwinds once and to its end, even if the closer is interrupted; all callers see one exit.
  * - ExitStack-7 (L7) A closed or emptied stack dies with `OwnerClosed` before anything is acquired; a resource that was being
- *   acquired meanwhile is released, and only then does the close, or that of an heir, release what it may have used.
+ *   acquired meanwhile is released, and only then does the close, or that of the stack that got the rest, release what it may have
+ *   used.
  * - ExitStack-8 `enterAll` enters all or none.
  * - ExitStack-9 A close never waits for itself. A close asked for by one of the stack's own releases changes nothing and returns at
  *   once; one asked for by an acquire does not wait for that acquire, which then dies with `OwnerClosed` and is released.
@@ -148,7 +149,7 @@ export interface ExitStack<in A = never, in E = never> extends Common {
   ) => Effect.Effect<B, E2, Exclude<R, Scope.Scope>>
   /**
    * Registers a handler. It sees the exit as it is when its turn comes, and may return another in its place: a success
-   * suppresses the failure, a failure translates it. The failure of one that fails is appended to the exit.
+   * suppresses the failure, a failure translates it. Its failure is appended to the exit.
    *
    * **Interruption** — The handler runs out of reach of any interrupt, with the FiberRefs of this call.
    * **Errors** — Dies with `OwnerClosed`. **Cost** — One record; its run is bounded like a release.
@@ -246,7 +247,7 @@ export const layer = <I>(
  *   handlers may return: `(outer: ExitStack<A2, E2>) => …`.
  *   An interrupt of the calling fiber cannot be suppressed: it is seen again as soon as `use` has ended (`Effect.interrupt` in the
  *   body is a failure like another). A body that closes its stack itself keeps its own exit.
- *   Other than Python's: the first failure stays the one that is caught, those of handlers are appended to it; a stack that is
+ *   Different from Python's: the first failure stays the one that is caught, those of handlers are appended; a stack that is
  *   closed, emptied by `popAll` or unwinding dies with `OwnerClosed`, where Python's accepts more; a second closer waits for the
  *   first, or does nothing from inside a release; what `popAll` hands over always has an owner; acquire and registration
  *   are one step; no release is interrupted.
@@ -258,7 +259,7 @@ export const layer = <I>(
  *   returned another exit; before all that the defect `EnterTimeout`, if an acquire was left behind.
  * **Cost** — That of `Effect.acquireUseRelease`, and of what is entered. **Source** — Python's `async with AsyncExitStack() as stack`.
  *
- * **Example** (a handler makes do with a failure)
+ * **Example** (a handler replaces a failure)
  * ```ts run
  * import { Effect, Exit } from "effect"
  * import * as ExitStack from "holdfast/ExitStack"

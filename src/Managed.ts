@@ -20,7 +20,7 @@
  * - Managed-7 (L3) `all` opens all or nothing, and releases in the reverse of the order in which they were open.
  * - Managed-8 A generator is entered once and left once: its user's failure is thrown in at the `yield`; owners that can change an
  *   exit (`useOption`, ExitStack.ts) take its answer, and no interruption is ever swallowed.
- * - Managed-9 (L9) Off, the ledger costs a lookup; on, what an acquire acquires stands under its name.
+ * - Managed-9 (L9) Without a ledger, recording costs one lookup. With one, the entries that an acquire makes stand under its name.
  * - Managed-10 The release that a scope or a stack runs has the FiberRefs and the context of its acquire, whichever fiber closes.
  * - Managed-11 (L3) A hotswap releases an instance after its last user, and only the newest instance gains users.
  *
@@ -29,8 +29,8 @@
  * user's line 3 to 4 more.
  * NOT DONE a release that computes for ever: JavaScript cannot stop it. `Effect.gen`'s rule holds for `gen` too: an effect that
  * fails ends the generator without running its `finally`.
- * SOURCES cats-effect `Resource.makeFull` (the argument of the release) and `Hotswap`, OTP child specs (a deadline per release, then
- * the kill), Python's `asynccontextmanager` and `AsyncExitStack`, TC39 explicit resource management.
+ * SOURCES cats-effect `Resource.makeFull` (the argument of the release) and `Hotswap`, OTP child specs (a deadline per release,
+ * then the kill), Python's `asynccontextmanager` and `AsyncExitStack`, TC39 explicit resource management.
  *
  * @since 0.1.0
  */
@@ -56,8 +56,7 @@ import {
   fromScopedAt,
   type Managed,
   type Opened,
-  type Recording,
-  type ReleaseReason,
+  type Options,
   type Restore,
   type Settings,
   settingsOf,
@@ -80,6 +79,7 @@ export {
 export { type Hotswap, hotswap, HotswapTypeId } from "./Managed/hotswap.ts"
 export {
   type Managed,
+  type Options,
   type ReleaseReason,
   type Restore,
   type Settings,
@@ -87,28 +87,6 @@ export {
 } from "./Managed/resource.ts"
 
 // Making.
-
-/**
- * The parameter of `make`.
- *
- * @category models
- * @since 0.1.0
- */
-export interface Options<A, E, R, R2> extends Settings<A, R2> {
-  /** Runs uninterruptibly; the function form marks with `restore` the part that may be interrupted. */
-  readonly acquire: Effect.Effect<A, E, R> | ((restore: Restore) => Effect.Effect<A, E, R>)
-  /**
-   * Gets the exit of its user, and the reason why it runs. Runs once, out of reach of any interruption. It starts in its owner's
-   * step; unless it is one `Effect.sync`, in a fiber of its own.
-   */
-  readonly release: (
-    resource: A,
-    exit: Exit.Exit<unknown, unknown>,
-    reason: ReleaseReason
-  ) => Effect.Effect<unknown, unknown, R2>
-  /** @internal */
-  readonly recording?: Recording | undefined
-}
 
 /**
  * Describes a resource. Nothing is acquired until it is yielded in a scope, provided by a layer, or given to `use`.
@@ -155,8 +133,8 @@ export const make: {
 ): Managed<A, E, R | R2> => new Single({ ...options, release }, Ledger.unsafeSite(2))
 
 /**
- * What an effect acquires in its scope, as one resource. The scope is its own; it is closed within the deadline, also if the effect
- * fails.
+ * One resource of everything that an effect acquires in its scope. The resource owns that scope and closes it within the deadline,
+ * also if the effect fails.
  *
  * **Interruption** — Opening: as the effect allows; the part that was acquired is released. Holding: as `make`.
  * **Errors** — Those of the effect; releases as in `make`. **Cost** — As `make`, and a scope.
@@ -395,7 +373,7 @@ const endChanging = <E, B, E2>(
  * **Errors** — `E` of the acquire and of `f`, unless swallowed; a failing release is appended to the cause (Managed-4).
  * **Cost** — As `use`.
  *
- * **Example** (a missing file is no matter)
+ * **Example** (a missing file is ignored)
  * ```ts run
  * import { Effect } from "effect"
  * import { Managed } from "holdfast"
@@ -501,10 +479,10 @@ export type Owned<A> = AsyncDisposed & { readonly value: A }
 /**
  * Opens a resource for code that is not Effect's: `await using owned = await Effect.runPromise(Managed.toAsyncDisposable(m))`.
  *
- * **Details** — Its release sees a success: a disposable does not learn how its user ended. To dispose of it again waits for the one
- *   release.
- * **Interruption** — Opening: as `make`; if it was interrupted by the time it is open, it is released at once. After that the caller
- *   is the owner: run it as a whole program, so that no interrupt can lose the result.
+ * **Details** — Its release sees a success: a disposable does not learn how its user ended. To dispose of it again waits for the
+ *   one release.
+ * **Interruption** — Opening: as `make`; if it was interrupted by the time it is open, it is released at once. After that the
+ *   caller is the owner: run it as a whole program, so that no interrupt can lose the result.
  * **Errors** — Those of the acquire. A failing release rejects the promise of the disposal.
  * **Cost** — As `make`.
  *

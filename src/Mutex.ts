@@ -1,26 +1,25 @@
 /**
  * Mutex: one holder at a time, in the order in which they asked. And `KeyedMutex`: one holder per key.
  *
- * DESIGN. One bit and the fiber whose bracket holds it, so that a fiber that asks again dies instead of waiting for itself for ever.
- * A keyed mutex has a mutex per key in use. Order is decided in internal/waitQueue.ts; brackets, scopes and keys are in
+ * DESIGN. One bit and the fiber whose bracket holds it, so that a fiber that asks again dies instead of waiting for itself for
+ * ever. A keyed mutex has a mutex per key in use. Order is decided in internal/waitQueue.ts; brackets, scopes and keys are in
  * internal/line.ts.
  *
  * INVARIANTS
  * - Mutex-1 (L1) At most one holder; given back exactly once, in the step in which its holder ends, whatever the exit.
  * - Mutex-2 (L6) FIFO within one priority: a holder that asks again does not pass a waiter.
- * - Mutex-3 (L2) An interrupted or late waiter holds nothing and blocks nobody.
+ * - Mutex-3 (L2) An interrupted or late waiter holds nothing and blocks no other waiter.
  * - Mutex-4 A fiber that holds it by a bracket and asks again dies with `MutexReentry` at once.
- * - Mutex-5 A bound on the wait is on the wait only: no holder is ever deprived.
+ * - Mutex-5 `acquireTimeout` bounds the wait only: a holder keeps the mutex for as long as its body runs.
  * - Mutex-6 (L9) With a ledger in force, a waiter is `acquiring` there and a granted one is `held`, each key for itself. From the
  *   same step `stats` names the fiber that was granted.
  * - KeyedMutex-1 Different keys never wait for each other; the same key is one mutex.
- * - KeyedMutex-2 An entry goes when nobody holds or awaits it: no memory is left behind by keys.
- * - KeyedMutex-3 Several keys are taken in one order for everybody: no two of these calls deadlock.
+ * - KeyedMutex-2 A key without a holder and without waiters takes no memory.
+ * - KeyedMutex-3 Every call takes several keys in the same order, so no two of these calls deadlock.
  *
  * COST about 0.7 µs uncontended, the reentry check included: it compares the asking fiber with the holder, nothing more.
- * A key that is not in use is made and cleared away again: about 1.3 µs more.
+ * A key that is not in use costs about 1.3 µs more: its entry is made and removed again.
  * NOT DONE re-entrant mutex; the reentry of a fiber that was forked by the holder (`Lock` finds those).
- * NOT PROMISED taking a lock away from a body that runs too long.
  *
  * @since 0.1.0
  */
@@ -168,8 +167,8 @@ class Slot extends Line.Line<never, MutexTimeout> implements Mutex {
   /** The fiber whose bracket holds it; a scope's hold has none, since any fiber may close a scope. */
   holder: AnyFiber | undefined = undefined
 
-  constructor(name: string, detects: boolean, home?: Line.Home) {
-    super(name, home)
+  constructor(name: string, detects: boolean, registration?: Line.Registration) {
+    super(name, registration)
     this.detects = detects
   }
 
@@ -235,8 +234,8 @@ class Slot extends Line.Line<never, MutexTimeout> implements Mutex {
     return !this.locked
   }
 
-  isServedIf(waiting: Hold.Hold, letsGo: (hold: Hold.Hold) => boolean): boolean {
-    return Line.isServedInTurn(this, 1, waiting, letsGo)
+  isServedIf(waiting: Hold.Hold, releases: (hold: Hold.Hold) => boolean): boolean {
+    return Line.isServedInTurn(this, 1, waiting, releases)
   }
 }
 
@@ -250,8 +249,8 @@ class KeyedSlots<in out K> extends Line.Keyed<K, Slot> implements KeyedMutex<K> 
     this.detects = detects
   }
 
-  makeLine(home: Line.Home): Slot {
-    return new Slot(this.name, this.detects, home)
+  makeLine(registration: Line.Registration): Slot {
+    return new Slot(this.name, this.detects, registration)
   }
 }
 
@@ -420,11 +419,11 @@ export const withLockKey: {
 )
 
 /**
- * Runs an effect while holding several keys, each taken once, in one order for everybody.
+ * Runs an effect while holding several keys, each taken once, in the same order in every call.
  *
  * **Details** — The order is that in which the keys came into use. A call nested in another one can still deadlock with a
  *   call nested the other way round: take all keys in one call. `acquireTimeout` bounds the wait for each key.
- * **Interruption** — Waiting: what was taken so far is given back, and every queue is left. Holding: as `withLock`.
+ * **Interruption** — Waiting: leaves the queue; the keys taken so far are given back. Holding: as `withLock`.
  * **Errors** — the effect's own; `MutexTimeout`; a fiber that holds one of the keys dies with `MutexReentry` before any is taken.
  * **Cost** — about 1.5 µs a key, uncontended.
  *

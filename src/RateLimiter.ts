@@ -3,16 +3,17 @@
  * limit per key.
  *
  * DESIGN. A token bucket: it holds at most `burst` tokens and refills evenly, `limit` per `interval`. Tokens are spent, not given
- * back. The bucket is counted up when somebody looks; only while a fiber waits there is a timer, for the moment at which the head of
- * the queue can be served (internal/timers.ts). Order is decided in internal/waitQueue.ts.
+ * back. The bucket is refilled when it is read. While a fiber waits, a timer (internal/timers.ts) runs until the head of the queue
+ * can be served. Order is decided in internal/waitQueue.ts.
  *
  * INVARIANTS
  * - RateLimiter-1 In any time `t` at most `burst + limit × t / interval` tokens are granted.
- * - RateLimiter-2 (L6) FIFO by arrival within one priority, whatever their weights: nobody passes a waiter.
+ * - RateLimiter-2 (L6) FIFO by arrival within one priority, whatever their weights: no newcomer passes a waiter.
  * - RateLimiter-3 A waiter is granted when its tokens are there, not later than the `Clock`'s next millisecond.
- * - RateLimiter-4 (L2) An interrupted or late waiter spends nothing; the next one is served in the same step, or as soon as it can be.
- * - RateLimiter-5 Keys have buckets of their own. No fiber lives for a limiter on which nobody waits, and a full bucket of a key is
- *   forgotten as others come into use.
+ * - RateLimiter-4 (L2) An interrupted or late waiter spends nothing; the next one is served in the same step, or as soon as it can
+ *   be.
+ * - RateLimiter-5 Each key has its own bucket. A limiter without waiters has no fiber. The full bucket of a key is forgotten as
+ *   others come into use.
  *
  * COST about 1 µs when the tokens are there; one queue node per wait, and one timer fiber for all waits.
  * NOT DONE a limit shared by processes.
@@ -155,7 +156,7 @@ interface Settings {
   readonly timers: Timers.Timers
 }
 
-/** Sums of fractions come out a little too small. */
+/** For rounding: sums of fractions come out a little too small. */
 const tolerance = 1e-6
 
 const nothing: Handover.Ending = { onFailure: Effect.failCause, onSuccess: Effect.succeed }
@@ -172,8 +173,8 @@ class Bucket extends Line.Line<never, RateLimiterTimeout> implements RateLimiter
   /** Until the head of the queue can be served. */
   timer: Timers.Timer | undefined = undefined
 
-  constructor(settings: Settings, home?: Line.Home) {
-    super(settings.name, home)
+  constructor(settings: Settings, registration?: Line.Registration) {
+    super(settings.name, registration)
     this.settings = settings
     this.tokens = settings.burst
     this.at = Timers.nowOf(settings.timers)
@@ -242,14 +243,14 @@ class Bucket extends Line.Line<never, RateLimiterTimeout> implements RateLimiter
     this.timer = Timers.start(timers, wait, fiber, () => this.serve())
   }
 
-  /** Of one that was granted and did not run. */
+  /** Takes back the tokens of a waiter that was granted and then interrupted. */
   giveBack(tokens: number): void {
     this.tokens += tokens
     this.serve()
     this.settle()
   }
 
-  /** What is spent does not come back with its user. */
+  /** Spent tokens do not come back. */
   override ending(
     _tokens: number,
     _owner: undefined,
@@ -264,7 +265,7 @@ class Bucket extends Line.Line<never, RateLimiterTimeout> implements RateLimiter
     return this.queue.size === 0 && this.tokens + tolerance >= this.settings.burst
   }
 
-  /** Time serves everybody. */
+  /** Time alone serves every waiter. */
   isServedIf(): boolean {
     return true
   }
@@ -283,7 +284,7 @@ class KeyedBuckets<in out K> extends Line.Keyed<K, Bucket> implements KeyedRateL
   }
 
   /** INVARIANT RateLimiter-5: each new key looks at two others, so that memory follows the buckets that are not full. */
-  makeLine(home: Line.Home): Bucket {
+  makeLine(registration: Line.Registration): Bucket {
     let looks = 0
     for (const bucket of this.buckets) {
       if (looks++ === 2) break
@@ -292,10 +293,10 @@ class KeyedBuckets<in out K> extends Line.Keyed<K, Bucket> implements KeyedRateL
       else this.buckets.add(bucket)
     }
     const made = new Bucket(this.settings, {
-      key: home.key,
+      key: registration.key,
       forget: () => {
         this.buckets.delete(made)
-        home.forget()
+        registration.forget()
       }
     })
     this.buckets.add(made)
@@ -496,7 +497,7 @@ export const withLimitKey: {
 type Tokens = Pick<TakeOptions, "tokens">
 
 /**
- * Spends tokens and runs the effect, if the tokens are there at once and nobody waits; otherwise none.
+ * Spends tokens and runs the effect, if the tokens are there at once and the queue is empty; otherwise gives none.
  *
  * **Errors** — the effect's own. **Cost** — as `withLimit`.
  *

@@ -1,20 +1,21 @@
 /**
  * RwLock: many readers or one writer, in the order in which they asked. And `KeyedRwLock`: one such lock per key.
  *
- * DESIGN. A count of readers, one bit for the writer, and the fair queue, whose order is decided in internal/waitQueue.ts; brackets,
- * scopes and keys are in internal/line.ts. The readers that stand together at the head of the queue enter together; a reader that
- * comes after a queued writer waits behind it, so neither side starves. A writer can become a reader in one step; a reader can never
- * become a writer.
+ * DESIGN. A count of readers, one bit for the writer, and the fair queue, whose order is decided in internal/waitQueue.ts;
+ * brackets, scopes and keys are in internal/line.ts. The readers that stand together at the head of the queue enter together; a
+ * reader that comes after a queued writer waits behind it, so neither side starves. A writer can become a reader in one step; a
+ * reader can never become a writer.
  *
  * INVARIANTS
- * - RwLock-1 (L1) Never a writer beside anybody; each entry has exactly one exit, whatever the exit of its user.
- * - RwLock-2 (L6) FIFO by arrival within one priority; consecutive readers at the head enter in one step; nobody passes a waiter.
+ * - RwLock-1 (L1) A writer is inside alone; each entry has exactly one exit, whatever the exit of its user.
+ * - RwLock-2 (L6) FIFO by arrival within one priority; consecutive readers at the head enter in one step; no newcomer passes a
+ *   waiter.
  * - RwLock-3 (L2) An interrupted waiter holds nothing, and those that it blocked enter in the same step.
  * - RwLock-4 A downgrade has no gap: no writer comes between the write and the read.
  * - RwLock-5 A fiber whose bracket is inside and that would have to wait for itself dies with `RwLockReentry` at once.
  * - RwLock-6 (L9) With a ledger in force, a waiter is `acquiring` there and one that entered is `held`, as `"read lock"` or
  *   `"write lock"`; a downgrade ends the one and begins the other in one step.
- * - KeyedRwLock-1 Different keys never wait for each other; a key that nobody holds or awaits leaves nothing behind.
+ * - KeyedRwLock-1 Different keys never wait for each other; a key without holders and waiters takes no memory.
  *
  * COST about 1.1 µs uncontended, 0.3 of it the set of the fibers inside (`detectReentry: false` keeps none).
  * NOT DONE upgrade (two readers that upgrade wait for each other); the reentry of a fiber forked by one inside.
@@ -50,8 +51,8 @@ import type { TimeoutOf, WaitOptions } from "./Semaphore.ts"
 export type Mode = "read" | "write"
 
 /**
- * The defect of a fiber whose bracket is inside already and that would have to wait for itself: to write what it reads, to read what
- * it writes, or to read again behind a writer that waits for its first read.
+ * The defect of a fiber whose bracket is inside already and that would have to wait for itself: to write what it reads, to read
+ * what it writes, or to read again behind a writer that waits for its first read.
  *
  * @category errors
  * @since 0.1.0
@@ -165,7 +166,7 @@ const writing = 1
 
 const modeOf = (need: number): Mode => need === reading ? "read" : "write"
 
-const nobody: Stats = { readers: 0, writing: false, waiting: 0 }
+const idle: Stats = { readers: 0, writing: false, waiting: 0 }
 
 /** Only this file writes it. */
 class State extends Line.Line<never, RwLockTimeout> implements RwLock {
@@ -176,11 +177,11 @@ class State extends Line.Line<never, RwLockTimeout> implements RwLock {
   writing = false
   /** The fibers whose brackets are inside (RwLock-5); a scope's hold has none, since any fiber may close a scope. */
   readonly inside = new Set<AnyFiber>()
-  /** How a bracket ends that has no entry of its own in `inside`. */
+  /** By mode, the endings of brackets without an entry of their own in `inside`. */
   readonly endings: ReadonlyArray<Handover.Ending>
 
-  constructor(name: string, detects: boolean, home?: Line.Home) {
-    super(name, home)
+  constructor(name: string, detects: boolean, registration?: Line.Registration) {
+    super(name, registration)
     this.detects = detects
     this.endings = [reading, writing].map((need) => Handover.endingWith(() => this.giveBack(need)))
   }
@@ -232,7 +233,7 @@ class State extends Line.Line<never, RwLockTimeout> implements RwLock {
     return new RwLockTimeout({ lock: this.name, asked: modeOf(need), waited, stats: this.stats() })
   }
 
-  /** All at the head that can be inside together. */
+  /** Grants to all at the head that can be inside together. */
   serve(): void {
     const { queue } = this
     while (queue.head !== undefined && this.isOpen(queue.head.need)) {
@@ -257,9 +258,9 @@ class State extends Line.Line<never, RwLockTimeout> implements RwLock {
 
   override readonly alike = this
 
-  /** Each waiter is a writer or behind one: all who are inside must leave. */
-  isServedIf(_: Hold.Hold, letsGo: (hold: Hold.Hold) => boolean): boolean {
-    return Hold.keepAtMost(this, 0, letsGo)
+  /** Each waiter is a writer or behind one, so every holder must release. */
+  isServedIf(_: Hold.Hold, releases: (hold: Hold.Hold) => boolean): boolean {
+    return Hold.keepAtMost(this, 0, releases)
   }
 
   /** Until it ends, the bracket of `owner` counts as inside. A nested bracket leaves that to the outer one. */
@@ -302,8 +303,8 @@ class KeyedStates<in out K> extends Line.Keyed<K, State> implements KeyedRwLock<
     this.detects = detects
   }
 
-  makeLine(home: Line.Home): State {
-    return new State(this.name, this.detects, home)
+  makeLine(registration: Line.Registration): State {
+    return new State(this.name, this.detects, registration)
   }
 }
 
@@ -315,7 +316,7 @@ const settingsOf = (where: string, options: Options = {}): readonly [string, boo
 }
 
 /**
- * A lock with nobody inside.
+ * A free lock.
  *
  * @category unsafe
  * @since 0.1.0
@@ -324,7 +325,7 @@ export const unsafeMake = (options?: Options): RwLock =>
   new State(...settingsOf("RwLock.make", options))
 
 /**
- * A lock with nobody inside.
+ * A free lock.
  *
  * **Errors** — an unknown option is a `RangeError` defect.
  *
@@ -361,7 +362,7 @@ export const make = (options?: Options): Effect.Effect<RwLock> =>
   Effect.sync(() => unsafeMake(options))
 
 /**
- * A lock per key, nobody inside. A key takes no memory while nobody holds or awaits it.
+ * A free lock for each key. A key without holders and waiters takes no memory.
  *
  * **Example** (a writer of one file, a reader of another)
  * ```ts run
@@ -402,7 +403,7 @@ export const statsKey: {
 } = dual(
   2,
   <K>(self: KeyedRwLock<K>, key: K): Effect.Effect<Stats> =>
-    Effect.sync(() => self.unsafeFind(key)?.stats() ?? nobody)
+    Effect.sync(() => self.unsafeFind(key)?.stats() ?? idle)
 )
 
 /**
@@ -494,7 +495,7 @@ const keyGet = (need: number) =>
 /**
  * Runs an effect beside other readers, and beside no writer.
  *
- * **Interruption** — Waiting: leaves the queue. Holding: the effect is interrupted, and those that can enter do.
+ * **Interruption** — Waiting: leaves the queue. Holding: the effect is interrupted, and each waiter that can enter does.
  * **Errors** — the effect's own; `RwLockTimeout` with `acquireTimeout`; a fiber that would wait for itself dies with
  *   `RwLockReentry`. **Cost** — about 1.1 µs uncontended.
  *
@@ -504,7 +505,7 @@ const keyGet = (need: number) =>
 export const withRead: Bracket = bracket(reading)
 
 /**
- * Runs an effect with nobody else inside.
+ * Runs an effect as the only holder.
  *
  * **Interruption**, **Errors**, **Cost** — as `withRead`.
  *
@@ -540,7 +541,7 @@ export const withReadKey: KeyBracket = keyBracket(reading)
 export const withWriteKey: KeyBracket = keyBracket(writing)
 
 /**
- * `withRead` if one can enter at once and nobody waits; otherwise none.
+ * `withRead` if it can enter at once and the queue is empty; otherwise none.
  *
  * **Errors** — the effect's own. **Cost** — as `withRead`.
  *
@@ -550,7 +551,7 @@ export const withWriteKey: KeyBracket = keyBracket(writing)
 export const tryWithRead: Attempt = attempt(reading)
 
 /**
- * `withWrite` if one can enter at once; otherwise none.
+ * `withWrite` if it can enter at once; otherwise none.
  *
  * **Errors** — the effect's own. **Cost** — as `withWrite`.
  *
@@ -586,8 +587,8 @@ export const tryWithReadKey: KeyAttempt = keyAttempt(reading)
 export const tryWithWriteKey: KeyAttempt = keyAttempt(writing)
 
 /**
- * Writes, then reads on without a gap: when `write` has succeeded, the readers at the head of the queue come in, and no
- * writer does until `read` has ended too.
+ * Writes, then becomes a reader in one step. The readers at the head of the queue enter in that step; no writer enters until `read`
+ * has ended.
  *
  * **Interruption** — as `withRead`, in both parts. **Errors** — those of both parts; `RwLockReentry` as `withWrite`. If
  *   `write` fails, `read` does not run. **Cost** — about 2.5 µs uncontended.
@@ -643,11 +644,11 @@ export function withWriteDowngraded<A, E, R, B, E2, R2>(
 }
 
 /**
- * Enters to read and stays until the scope closes. Such a hold belongs to the scope, which any fiber may close: only the brackets of
- * a fiber count as its own.
+ * Enters to read and stays until the scope closes. Such a hold belongs to the scope, which any fiber may close: only the brackets
+ * of a fiber count as its own.
  *
  * **Interruption** — Waiting: leaves the queue. **Errors** — `RwLockTimeout` with `acquireTimeout`; `RwLockReentry` as `withRead`;
- *   in a closed scope it dies with `Managed.OwnerClosed`, and nobody stays inside. **Cost** — about 9 µs.
+ *   in a closed scope it dies with `Managed.OwnerClosed`, and holds nothing. **Cost** — about 9 µs.
  *
  * **Example** (inside for as long as the scope)
  * ```ts run

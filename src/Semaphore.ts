@@ -10,13 +10,13 @@
  * - Semaphore-2 (L6) FIFO by arrival within one priority, weighted waiters included: a small request never passes a large one.
  * - Semaphore-3 (L2) An interrupted waiter leaves nothing taken, and those behind it are served in the same step.
  * - Semaphore-4 Growing serves waiters in the same step. Shrinking takes nothing from a holder: `free` is negative until
- *   enough came back. A waiter that asked for more than is left dies, as a newcomer would, and blocks nobody. With 0 permits
- *   every request waits.
+ *   enough came back. A waiter that asked for more than the new size dies, as a newcomer would, and blocks no other waiter. With 0
+ *   permits every request waits.
  * - Semaphore-5 A try never waits and never passes a waiter.
  * - Semaphore-6 (L9) With a ledger in force, a waiter is `acquiring` there and a granted one is `held`, from the same step as in
- *   `stats`. What `takeInMask` and `unsafeTryTake` take is not recorded.
- * - Semaphore-7 (L7) After `close` nobody waits and nothing is taken; holders keep what they have.
- * - KeyedSemaphore-1 The permits of one key are no other key's; a key that nobody holds or awaits leaves nothing behind.
+ *   `stats`. `takeInMask` and `unsafeTryTake` are not recorded.
+ * - Semaphore-7 (L7) After `close` every waiter and every newcomer fails; holders keep what they have.
+ * - KeyedSemaphore-1 Each key has its own permits. A key without holders and waiters takes no memory.
  *
  * COST about 0.6 µs uncontended; one queue node per wait. With a ledger in force about 1 µs more, and its line.
  *
@@ -189,7 +189,7 @@ export class SemaphoreCancelled extends Data.TaggedError("SemaphoreCancelled")<{
 }
 
 /**
- * What the operations of a `closable` semaphore can fail with.
+ * The failures of the operations of a `closable` semaphore.
  *
  * @category errors
  * @since 0.1.0
@@ -204,8 +204,8 @@ class Permits<in out E> extends Line.Line<E, SemaphoreTimeout> implements Semaph
   free: number
   closed: Cause.Cause<E> | undefined = undefined
 
-  constructor(permits: number, name: string, home?: Line.Home) {
-    super(name, home)
+  constructor(permits: number, name: string, registration?: Line.Registration) {
+    super(name, registration)
     this.permits = permits
     this.free = permits
   }
@@ -228,7 +228,7 @@ class Permits<in out E> extends Line.Line<E, SemaphoreTimeout> implements Semaph
 
   tryTake(permits: number): boolean {
     this.check(permits)
-    // INVARIANT Semaphore-2: a newcomer passes nobody.
+    // INVARIANT Semaphore-2: a newcomer passes no waiter.
     if (this.queue.size > 0 || this.free < permits || this.closed !== undefined) return false
     this.free -= permits
     return true
@@ -266,8 +266,8 @@ class Permits<in out E> extends Line.Line<E, SemaphoreTimeout> implements Semaph
     return this.free === this.permits && this.queue.size === 0
   }
 
-  isServedIf(waiting: Hold.Hold, letsGo: (hold: Hold.Hold) => boolean): boolean {
-    return Line.isServedInTurn(this, this.permits, waiting, letsGo)
+  isServedIf(waiting: Hold.Hold, releases: (hold: Hold.Hold) => boolean): boolean {
+    return Line.isServedInTurn(this, this.permits, waiting, releases)
   }
 
   check(permits: number): void {
@@ -311,8 +311,8 @@ class KeyedPermits<in out K> extends Line.Keyed<K, Permits<never>> implements Ke
     this.permits = permits
   }
 
-  makeLine(home: Line.Home): Permits<never> {
-    return new Permits(this.permits, this.name, home)
+  makeLine(registration: Line.Registration): Permits<never> {
+    return new Permits(this.permits, this.name, registration)
   }
 }
 
@@ -359,7 +359,7 @@ export function make(permits: number, options?: Options): Effect.Effect<unknown>
 }
 
 /**
- * A semaphore of `permits` permits for each key. A key takes no memory while nobody holds or awaits it.
+ * A semaphore of `permits` permits for each key. A key without holders and waiters takes no memory.
  *
  * **Errors** — as `make`. **Cost** — about 1.3 µs for a key that is not in use.
  *
@@ -433,7 +433,7 @@ export const size = <K>(self: KeyedSemaphore<K>): Effect.Effect<number> =>
   Effect.sync(() => self.size)
 
 /**
- * Takes permits if they are free and nobody waits. What it took must be given to `unsafeRelease`.
+ * Takes permits if they are free and the queue is empty. The caller must give them to `unsafeRelease`.
  *
  * @category unsafe
  * @since 0.1.0
@@ -591,7 +591,7 @@ export const withPermitsKey: {
 )
 
 /**
- * Runs an effect while holding `permits` permits, if they are free at once and nobody waits; otherwise none.
+ * Runs an effect while holding `permits` permits, if they are free at once and the queue is empty; otherwise gives none.
  *
  * **Interruption** — Holding: as `withPermits`. **Errors**, **Cost** — as `withPermits`.
  *

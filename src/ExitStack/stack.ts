@@ -103,13 +103,11 @@ export class EnterTimeout extends Data.TaggedError("EnterTimeout")<{
   }
 }
 
-/** What was acquired for a stack, and how to release it. */
+/** A value acquired for a stack, and the steps that release it. */
 interface Taken<out B, out A, out E> {
   readonly value: B
   readonly steps: ReadonlyArray<Steps.Step<A, E>>
 }
-
-// Who waits for whom.
 
 /** The fiber that runs now, and those that wait for it. */
 const waitingForThis = (): ReadonlySet<unknown> => {
@@ -137,16 +135,14 @@ interface Entering {
   readonly site: Ledger.Site | undefined
   readonly fiber: AnyFiber | undefined
   /** The stack of an `enterAll`'s members, each of which may have a fiber of its own. */
-  part: { readonly entering: ReadonlyArray<Entering>; refusing: boolean } | undefined
+  group: { readonly entering: ReadonlyArray<Entering>; refusing: boolean } | undefined
   /** It came too late, and is being released. */
-  isOver: boolean
+  isTooLate: boolean
 }
 
-const isBy = ({ fiber, part }: Entering, fibers: ReadonlySet<unknown>): boolean =>
+const isBy = ({ fiber, group }: Entering, fibers: ReadonlySet<unknown>): boolean =>
   fibers.has(fiber) ||
-  (part !== undefined && part.entering.some((member) => isBy(member, fibers)))
-
-// What can be entered.
+  (group !== undefined && group.entering.some((member) => isBy(member, fibers)))
 
 const scopedName = "scoped effect"
 
@@ -155,8 +151,6 @@ const enterDeadline = releaseDeadlineOf()
 
 const nameOf = (resource: Effect.Effect<any, any, any>): string =>
   asManaged(resource)?.name ?? scopedName
-
-// The stack.
 
 const rules: Rules.Rules = { name: Rules.text, releaseDeadline: Rules.duration }
 
@@ -178,7 +172,7 @@ export class Stack<in out A, in out E> extends Handle {
   /** Wakes the close that waits for the last of them. */
   wake: (() => void) | undefined = undefined
   /** The stack that has what this one had. */
-  heir: Stack<unknown, unknown> | undefined = undefined
+  successor: Stack<unknown, unknown> | undefined = undefined
   /** It is closing or closed. */
   isEnding = false
   /** The fiber that runs its steps. */
@@ -244,19 +238,19 @@ export class Stack<in out A, in out E> extends Handle {
     const names = resources.map((resource) => nameOf(resource)).join(", ")
     const taken = this.take(names, site, (restore, entering) => {
       // All on a stack of their own, whose steps this one gets when it is complete.
-      const part = new Stack<A, E>(this.name)
-      part.since = this.since
-      entering.part = part
+      const group = new Stack<A, E>(this.name)
+      group.since = this.since
+      entering.group = group
       const entered = Parallel.forEach(
         resources,
-        (resource: Member) => part.enter(resource),
+        (resource: Member) => group.enter(resource),
         options
       )
       return Effect.matchCauseEffect(restore(entered), {
-        onFailure: (cause) => part.failed(cause, part.steps),
+        onFailure: (cause) => group.failed(cause, group.steps),
         onSuccess: (values) =>
           // One value for each, in their order; the type of `forEach` does not say that it is a tuple.
-          Effect.succeed({ value: values as Values, steps: part.steps })
+          Effect.succeed({ value: values as Values, steps: group.steps })
       })
     })
     return Ledger.withSite(taken, site)
@@ -336,7 +330,7 @@ export class Stack<in out A, in out E> extends Handle {
     return this.inItsName(Effect.uninterruptibleMask((restore) => {
       if (this.refusing) return this.refused(what)
       const fiber = currentFiber()
-      const entering: Entering = { what, site, fiber, part: undefined, isOver: false }
+      const entering: Entering = { what, site, fiber, group: undefined, isTooLate: false }
       this.entering.push(entering)
       return Effect.matchCauseEffect(open(restore, entering), {
         onFailure: (cause) => {
@@ -359,7 +353,7 @@ export class Stack<in out A, in out E> extends Handle {
     steps: ReadonlyArray<Steps.Step<A, E>>,
     entering: Entering
   ): Effect.Effect<never> {
-    entering.isOver = true
+    entering.isTooLate = true
     const refused = Cause.die(new OwnerClosed({ owner: this.name, resource: what }))
     return Effect.onExit(
       this.failed(refused, [...steps]),
@@ -378,7 +372,7 @@ export class Stack<in out A, in out E> extends Handle {
 
   leave(entering: Entering): void {
     this.remove(entering)
-    this.heir?.leave(entering)
+    this.successor?.leave(entering)
   }
 
   remove(entering: Entering): void {
@@ -391,22 +385,22 @@ export class Stack<in out A, in out E> extends Handle {
   }
 
   /** INVARIANT ExitStack-9: no close waits for the acquires of these fibers. */
-  excuse(fibers: ReadonlySet<unknown>): void {
+  stopAwaitingBy(fibers: ReadonlySet<unknown>): void {
     for (const entering of this.entering.filter((one) => isBy(one, fibers))) {
-      this.dismiss(entering)
+      this.stopAwaiting(entering)
     }
   }
 
   /** Nothing waits for it, and it opens nothing more. */
-  dismiss(entering: Entering): void {
-    if (entering.part !== undefined) entering.part.refusing = true
+  stopAwaiting(entering: Entering): void {
+    if (entering.group !== undefined) entering.group.refusing = true
     this.remove(entering)
   }
 
   /** Whether one of these runs a release of this stack. */
   isReleasedBy(fibers: ReadonlySet<unknown>): boolean {
     return fibers.has(this.unwinder) ||
-      this.entering.some(({ fiber, isOver }) => isOver && fibers.has(fiber))
+      this.entering.some(({ fiber, isTooLate }) => isTooLate && fibers.has(fiber))
   }
 
   /** One step: nothing comes between the question whether it is closed and the answer. */
@@ -452,7 +446,7 @@ export class Stack<in out A, in out E> extends Handle {
     if (this.isEnding) return Effect.as(this.join(exit), exit)
     this.isEnding = true
     this.refusing = true
-    if (this.entering.length > 0) this.excuse(waitingForThis())
+    if (this.entering.length > 0) this.stopAwaitingBy(waitingForThis())
     return this.entering.length === 0
       ? this.unwind(exit)
       : Effect.flatMap(
@@ -468,16 +462,16 @@ export class Stack<in out A, in out E> extends Handle {
       if (this.entering.length === 0) resume(Effect.void)
       else this.wake = () => resume(Effect.void)
     })
-    const work = owner === undefined ? quiet : Effect.zipRight(this.cut(owner), quiet)
+    const work = owner === undefined ? quiet : Effect.zipRight(this.interruptForks(owner), quiet)
     return Effect.flatMap(outcomeWithin(work, enterDeadline), (outcome) => {
       if (Either.isRight(outcome)) return Effect.succeed(undefined)
       // Those that are being released end by the deadlines of their releases.
-      return Effect.as(quiet, this.leaveBehind(outcome.left))
+      return Effect.as(quiet, this.abandonLate(outcome.left))
     })
   }
 
   /** Interrupts the acquires that the end of the owner's fiber would interrupt anyway. */
-  cut(owner: AnyFiber): Effect.Effect<void> {
+  interruptForks(owner: AnyFiber): Effect.Effect<void> {
     return Effect.map(descendantsOf(owner, this.since), (descendants) => {
       const mayBeCut = new Set<unknown>(descendants)
       for (const { fiber } of this.entering) {
@@ -487,10 +481,10 @@ export class Stack<in out A, in out E> extends Handle {
   }
 
   /** Waits no longer for acquires under way; they open nothing more, and release what they get. */
-  leaveBehind(elapsed: Duration.Duration): Cause.Cause<never> | undefined {
-    const late = this.entering.filter(({ isOver }) => !isOver)
+  abandonLate(elapsed: Duration.Duration): Cause.Cause<never> | undefined {
+    const late = this.entering.filter(({ isTooLate }) => !isTooLate)
     if (late.length === 0) return undefined
-    for (const entering of late) this.dismiss(entering)
+    for (const entering of late) this.stopAwaiting(entering)
     return Cause.die(
       new EnterTimeout({
         stack: this.name,
@@ -518,7 +512,7 @@ export class Stack<in out A, in out E> extends Handle {
     if (this.final !== undefined) return Effect.succeed(this.final)
     const fibers = waitingForThis()
     if (this.isReleasedBy(fibers)) return Effect.succeed(exit)
-    this.excuse(fibers)
+    this.stopAwaitingBy(fibers)
     this.joined ??= Deferred.unsafeMake(FiberId.none)
     return Deferred.await(this.joined)
   }
@@ -535,24 +529,24 @@ export class Stack<in out A, in out E> extends Handle {
       )))
   }
 
-  /** First the scope owns an empty heir, then everything moves to that in one step: it always has an owner. */
+  /** First the scope owns an empty successor, then everything moves to that in one step: it always has an owner. */
   handOver(scope: Scope.Scope): Effect.Effect<Stack<unknown, unknown>, never> {
     return Effect.suspend(() => {
       if (this.refusing) return this.refused("popAll")
-      const heir = new Stack<unknown, unknown>(this.name, this.owner)
-      return Effect.flatMap(heir.belongTo(scope), () => {
+      const successor = new Stack<unknown, unknown>(this.name, this.owner)
+      return Effect.flatMap(successor.belongTo(scope), () => {
         if (this.refusing) return this.refused("popAll")
-        // A closed scope has ended its new finalizer, and with it the heir, at once.
-        if (heir.refusing) {
+        // A closed scope has ended its new finalizer, and with it the successor, at once.
+        if (successor.refusing) {
           return Effect.die(new OwnerClosed({ owner: "scope", resource: this.name }))
         }
         this.refusing = true
-        heir.steps = this.steps
+        successor.steps = this.steps
         this.steps = []
-        // They will be released, but may use what the heir has now.
-        heir.entering.push(...this.entering)
-        this.heir = heir
-        return Effect.succeed(heir)
+        // They will be released, but may use what the successor has now.
+        successor.entering.push(...this.entering)
+        this.successor = successor
+        return Effect.succeed(successor)
       })
     })
   }

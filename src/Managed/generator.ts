@@ -147,8 +147,8 @@ class AsyncResource<A, E> {
       const generator = this.start(abort.signal)
       return Effect.matchCauseEffect(restore(ask(() => generator.next())), {
         onFailure: (cause) => {
-          // Interrupted before the `yield`. The generator sees that by the signal and, if it gets to its `yield` all the same, by
-          // the error thrown in there. It answers in the order in which it is asked, so nothing stays open even if this gives up.
+          // Interrupted before the `yield`. The signal says so to the generator; if it still reaches its `yield`, the error is
+          // thrown in there. A generator answers its calls in order, so nothing stays open even if this wait is abandoned.
           const interruption = new Interrupted({ resource: name, reason: { kind: "interrupt" } })
           abort.abort(interruption)
           return giveUp(cause, this.leave(generator, Exit.failCause(cause), interruption), {
@@ -308,8 +308,8 @@ export interface Held<out A> {
 }
 
 /**
- * No effect, although `yield*` takes it: TypeScript drops from a union a member that another one covers, and among the effects that
- * a generator yields one that gives anything would cover this.
+ * Not an `Effect`, although `yield*` takes it: in the union of what a generator yields, TypeScript would drop it beside an `Effect`
+ * of `any`.
  */
 class HeldImpl<out A> implements Held<A> {
   readonly resource: A
@@ -330,7 +330,7 @@ type ContextIn<Y> = Y extends YieldWrap<Effect.Effect<infer _A, infer _E, infer 
 type HeldBy<Y> = Y extends Held<infer A> ? A : never
 type ErrorOfExit<X> = X extends Exit.Exit<infer _A, infer E> ? E : never
 
-/** Where it stands: at a `use`, or at its end. */
+/** Where a generator stopped: at a `use`, or at its end. */
 type Stop =
   | { readonly done: false; readonly resource: any }
   | { readonly done: true; readonly returned: unknown }

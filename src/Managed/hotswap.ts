@@ -34,7 +34,7 @@ export interface Hotswap<in out A> extends Pipeable, Inspectable.Inspectable {
   readonly [HotswapTypeId]: { readonly _A: Types.Invariant<A> }
   readonly name: string
   /**
-   * The live instance: the one that is live when this is opened stays open until this is released.
+   * The instance that is live when this is opened. It stays open until this is released.
    *
    * **Interruption** — It never waits. Its release waits for that of the instance, if the instance was replaced meanwhile.
    * **Errors** — `OwnerClosed`, a defect, after the hotswap has closed. **Cost** — As any `Managed`.
@@ -64,7 +64,7 @@ class HotswapImpl<in out A> extends Handle implements Hotswap<A> {
   readonly name: string
   readonly get: Managed<A>
   live: Instance<A> | undefined
-  /** Those that are opening, and those that are open. */
+  /** The number of instances that are opening or open. */
   instances = 0
   wake: (() => void) | undefined
 

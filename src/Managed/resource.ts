@@ -1,9 +1,9 @@
 /**
  * resource: what every form of `Managed` is made of: the types, the release of one hold, the way into a scope.
  *
- * DESIGN. Every form is one method, `openInMask`. The `Opened` that it gives says how to close what it opened, and its caller is the
- * owner. The forms: `Single` (one acquire with its release, the hot path), `Derived` (one that changes only the value of another),
- * and several together (all.ts, `flatMap`), which combine the closes of their members.
+ * DESIGN. Every form is one method, `openInMask`. The `Opened` that it gives says how to close what it opened, and its caller is
+ * the owner. The forms: `Single` (one acquire with its release, the hot path), `Derived` (one that changes only the value of
+ * another), and several together (all.ts, `flatMap`), which combine the closes of their members.
  *
  * INVARIANTS those of Managed.ts, named where they are kept.
  */
@@ -114,7 +114,7 @@ export type ReleaseReason =
 export interface Settings<in A, out R2 = never> {
   /** Shown by the ledger and in errors. */
   readonly name: string
-  /** What sort of thing it is (`"file"`, `"connection"`); the ledger sums by kind. Default `"resource"`. */
+  /** Its kind (`"file"`, `"connection"`); the ledger sums by kind. Default `"resource"`. */
   readonly kind?: string | undefined
   /** More that the ledger shows; a function is called only if there is a ledger. */
   readonly attributes?:
@@ -128,7 +128,7 @@ export interface Settings<in A, out R2 = never> {
    */
   readonly releaseDeadline?: Duration.DurationInput | undefined
   /**
-   * The hard way, for a release that overran (`socket.destroy()`, a SIGKILL). The resource counts as abandoned all the same. It
+   * Ends a resource by force after its release overran (`socket.destroy()`, a SIGKILL). The resource still counts as abandoned. It
    * may take as long as the release, but at most a second; its failure is in the cause.
    */
   readonly onOverrun?: ((resource: A) => Effect.Effect<unknown, unknown, R2>) | undefined
@@ -139,7 +139,7 @@ export interface Settings<in A, out R2 = never> {
   readonly onReleaseFailure?: "cause" | "report" | undefined
 }
 
-/** What the ledger records of a resource that a module makes for its own user. */
+/** The ledger's record of a resource that a module makes for its own user. */
 export interface Recording {
   /** The line of that user. */
   readonly site: Ledger.Site | undefined
@@ -149,14 +149,25 @@ export interface Recording {
   readonly onEntry: (entry: Ledger.Entry) => void
 }
 
-/** The parts of one resource. */
-export interface Parts<A, E, R, R2> extends Settings<A, R2> {
+/**
+ * The parameter of `make`.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Options<A, E, R, R2> extends Settings<A, R2> {
+  /** Runs uninterruptibly; the function form marks with `restore` the part that may be interrupted. */
   readonly acquire: Effect.Effect<A, E, R> | ((restore: Restore) => Effect.Effect<A, E, R>)
+  /**
+   * Gets the exit of its user, and the reason why it runs. Runs once, out of reach of any interruption. It starts in its owner's
+   * step; unless it is one `Effect.sync`, in a fiber of its own.
+   */
   readonly release: (
     resource: A,
     exit: Exit.Exit<unknown, unknown>,
     reason: ReleaseReason
   ) => Effect.Effect<unknown, unknown, R2>
+  /** @internal */
   readonly recording?: Recording | undefined
 }
 
@@ -317,14 +328,14 @@ export class Single<A, E, R, R2> extends Base<A, E, R | R2> {
   readonly name: string
   readonly kind: string
   readonly deadline: Duration.Duration
-  readonly parts: Parts<A, E, R, R2>
+  readonly parts: Options<A, E, R, R2>
   /** The line that described it, for acquires that leave no line of their own. */
   readonly site: Ledger.Site | undefined
   /** Whether an exit that the release gives becomes that of its user. It must be a success, or a failure of `E`. */
   readonly changesExit: boolean
 
   constructor(
-    parts: Parts<A, E, R, R2>,
+    parts: Options<A, E, R, R2>,
     site: Ledger.Site | undefined,
     changesExit = false
   ) {
@@ -375,7 +386,7 @@ export class Single<A, E, R, R2> extends Base<A, E, R | R2> {
     )
   }
 
-  /** Acquires, and goes on in the step in which the ledger records it as held. */
+  /** Acquires, and runs `then` in the step in which the ledger records it as held. */
   acquireThen<B, E2, R3>(
     restore: Restore,
     from: Ledger.Site | undefined,
@@ -566,7 +577,7 @@ const valueIn = <A>({ value }: Inside<A>): A => value
  */
 export const inside = <A, H extends Inside<A>, E, R, R2>(
   { attributes, onOverrun, ...rest }: Settings<A, R2>,
-  parts: Pick<Parts<H, E, R, R2>, "acquire" | "release" | "onOverrun">,
+  parts: Pick<Options<H, E, R, R2>, "acquire" | "release" | "onOverrun">,
   site: Ledger.Site | undefined,
   changesExit?: boolean
 ): Managed<A, E, R | R2> =>

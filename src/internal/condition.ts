@@ -1,7 +1,7 @@
 /**
  * condition: waits until something holds.
  *
- * DESIGN. A condition is the set of those who wait for changes of one owner's state. The owner calls `notify` in the step that
+ * DESIGN. A condition is the set of observers of one owner's state. The owner calls `notify` in the step that
  * changes the state; each observer whose test holds then leaves the set and is called, in the order of arrival. A test is
  * synchronous and only reads. A test that holds at once needs no notification, so no change is missed between look and wait.
  *
@@ -25,7 +25,7 @@ export const make = (): Condition => new Set()
 
 const always = (): boolean => true
 
-/** Calls everyone whose test holds. A called observer may change the state, observe again and notify. */
+/** Calls each observer whose test holds. A called observer may change the state, observe again and notify. */
 export const notify = (self: Condition): void => {
   for (const observer of self) {
     if (observer.isMet() && self.delete(observer)) observer.run()

@@ -102,11 +102,11 @@ const latestOf = (work: Work, limit: Limit): number => {
   const outer = workOf(work.caller)
   if (outer === undefined) return work.latest = shareOf(limit)
   const by = latestOf(outer, limit)
-  return work.latest = by - Math.min(0.2 * Math.max(0, by - limit.now()), toNote)
+  return work.latest = by - Math.min(0.2 * Math.max(0, by - limit.now()), reserveMillis)
 }
 
-/** Milliseconds that work keeps for itself when nested work runs out of time. */
-const toNote = 50
+/** The time that work keeps for itself when nested work runs out of time. */
+const reserveMillis = 50
 
 /** When work that begins now must have ended. */
 export const shareOf = ({ by, now }: Limit): number => now() + 0.8 * (by - now())

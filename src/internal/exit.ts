@@ -40,7 +40,7 @@ export const withFailure = <E, F>(
 /** How a release is called in messages. */
 export const releaseOf = (kind: string, name: string): string => `The release of ${kind} "${name}"`
 
-/** The effect that a release callback returns. One that throws, or returns something else, is one that fails. */
+/** The effect that a release callback returns. A callback that throws, or returns anything else, counts as a failed release. */
 export const effectOf = <A, E, R>(
   callback: () => Effect.Effect<A, E, R>,
   kind: string,

@@ -1,9 +1,9 @@
 /**
  * hold: the ledger entry of one user that waits for a thing or holds it.
  *
- * DESIGN. A hold is made in the step that asks. It reaches the ledger in the step that decides: `granted` when the queue grants (the
- * fiber runs later, or never), `left` when the waiter leaves the queue or gives back. So the ledger and the queue agree at every
- * instant. Without a ledger no hold is made; a deadlock search then assumes that unrecorded holders release.
+ * DESIGN. A hold is made in the step that asks. It reaches the ledger in the step that decides: `granted` when the queue grants
+ * (the fiber runs later, or never), `left` when the waiter leaves the queue or gives back. So the ledger and the queue agree at
+ * every instant. Without a ledger no hold is made; a deadlock search then assumes that unrecorded holders release.
  *
  * INVARIANTS
  * - Hold-1 A hold is in the set of its thing exactly from its grant to its end, and ends once.
@@ -32,7 +32,7 @@ export interface Recorder {
       readonly site?: Site | undefined
       readonly attributes?: Readonly<Record<string, unknown>> | undefined
       readonly blockedBy?: (() => Iterable<Entry>) | undefined
-      readonly isServedIf?: ((letsGo: (holder: Entry) => boolean) => boolean) | undefined
+      readonly isServedIf?: ((releases: (holder: Entry) => boolean) => boolean) | undefined
       readonly alike?: object | undefined
     }
   ): Entry
@@ -62,11 +62,11 @@ export interface Request {
   /** The holders that block a waiter. Default: all holders of the thing. */
   readonly inTheWay?: (() => Iterable<{ readonly entry: Entry }>) | undefined
   /**
-   * Whether the waiter would be served if each holder for which `letsGo` is true released, and each unrecorded one. Default: one of
-   * the blocking holders is enough.
+   * Whether the waiter would be served if each holder for which `releases` is true released, and each unrecorded one. Default: one
+   * of the blocking holders is enough.
    */
   readonly isServedIf?:
-    | ((waiting: Hold, letsGo: (hold: Hold) => boolean) => boolean)
+    | ((waiting: Hold, releases: (hold: Hold) => boolean) => boolean)
     | undefined
   /** Waits with the same `alike` have the same answer of `isServedIf`. */
   readonly alike?: object | undefined
@@ -92,7 +92,7 @@ export class Hold implements WaitQueue.Watch {
       attributes,
       alike: request.alike,
       blockedBy: () => entriesOf(inTheWay()),
-      isServedIf: isServedIf && ((letsGo) => isServedIf(this, (hold) => letsGo(hold.entry)))
+      isServedIf: isServedIf && ((releases) => isServedIf(this, (hold) => releases(hold.entry)))
     })
   }
 
@@ -128,7 +128,7 @@ function* entriesOf(holds: Iterable<{ readonly entry: Entry }>): Iterable<Entry>
 export const keepAtMost = (
   thing: Thing,
   most: number,
-  letsGo: (hold: Hold) => boolean
+  releases: (hold: Hold) => boolean
 ): boolean => {
   const { holds } = thing
   if (holds === undefined) return most >= 0
@@ -138,7 +138,7 @@ export const keepAtMost = (
     // Whatever the others do.
     if (kept + unknown <= most) return true
     unknown -= hold.amount
-    if (letsGo(hold)) continue
+    if (releases(hold)) continue
     kept += hold.amount
     if (kept > most) return false
   }

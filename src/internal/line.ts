@@ -3,8 +3,8 @@
  * RateLimiter differ in what one takes and when it is free; everything else about taking is here.
  *
  * DESIGN. A class per kind of thing says what is free (`tryTake`), who is next (`serve`) and what comes back (`giveBack`). Keyed
- * things are one line per key, made when the key comes into use and forgotten in the step in which nobody holds or awaits it.
- * Order is decided in waitQueue.ts, the hand-over in handover.ts, what the ledger sees in hold.ts.
+ * things are one line per key, made when the key comes into use and forgotten in the step in which its last holder or waiter
+ * leaves. Order is decided in waitQueue.ts, the hand-over in handover.ts, what the ledger sees in hold.ts.
  *
  * INVARIANTS those of Semaphore.ts, Mutex.ts, RwLock.ts and RateLimiter.ts.
  *
@@ -33,8 +33,8 @@ export interface WaitOptions {
   readonly priority?: number | undefined
 }
 
-/** The line of one key. */
-export interface Home {
+/** How a line of a keyed thing is registered. */
+export interface Registration {
   readonly key: unknown
   readonly forget: () => void
 }
@@ -44,26 +44,26 @@ let ranks = 0
 /** `E`: why the owner refuses; `T`: the failure of a late waiter. */
 export abstract class Line<E, T> extends Handle implements Hold.Thing {
   readonly label: string
-  readonly home: Home | undefined
+  readonly registration: Registration | undefined
   readonly queue = WaitQueue.make<E>()
   /** The order in which calls that take several lines take them. */
   readonly rank = ranks++
-  /** Calls that will take it in a later step: it is not forgotten meanwhile. */
+  /** The number of calls that will take it in a later step; until then it is not forgotten. */
   pins = 0
   holds: Hold.Holds | undefined = undefined
   #ending: Handover.Ending | undefined = undefined
 
-  constructor(label: string, home?: Home) {
+  constructor(label: string, registration?: Registration) {
     super()
     this.label = label
-    this.home = home
+    this.registration = registration
   }
 
-  /** What errors, the ledger and spans call it. */
+  /** Its name in errors, the ledger and spans. */
   get name(): string {
-    return this.home === undefined
+    return this.registration === undefined
       ? this.label
-      : `${this.label}[${Inspectable.toStringUnknown(this.home.key, 0)}]`
+      : `${this.label}[${Inspectable.toStringUnknown(this.registration.key, 0)}]`
   }
 
   line(): this {
@@ -74,15 +74,15 @@ export abstract class Line<E, T> extends Handle implements Hold.Thing {
   abstract readonly module: string
   abstract kindOf(need: number): string
   abstract recorder(): Hold.Recorder | undefined
-  /** Whether a waiter may be served without anything that comes back. */
+  /** Whether time alone can serve a waiter. */
   readonly isTimed: boolean = false
   /** The fiber that asks, if the thing remembers its holders. */
   asker(): AnyFiber | undefined {
     return undefined
   }
-  /** Takes it for a newcomer if it is free and nobody waits. */
+  /** Takes it for a newcomer if it is free and the queue is empty. */
   abstract tryTake(need: number, owner: AnyFiber | undefined): boolean
-  /** The end of one who would wait for ever, or of everyone once the thing is closed. */
+  /** The failure of a request that would wait for ever, or that comes after the close. */
   refusal(_need: number, _asker: AnyFiber | undefined): Effect.Effect<never, E> | undefined {
     return undefined
   }
@@ -92,13 +92,15 @@ export abstract class Line<E, T> extends Handle implements Hold.Thing {
   /** Takes back what was taken, serves, and settles. */
   abstract giveBack(need: number, owner: AnyFiber | undefined): void
   abstract isIdle(): boolean
-  abstract isServedIf(waiting: Hold.Hold, letsGo: (hold: Hold.Hold) => boolean): boolean
+  abstract isServedIf(waiting: Hold.Hold, releases: (hold: Hold.Hold) => boolean): boolean
   /** Set to the line where `isServedIf` does not depend on `waiting`. */
   readonly alike: object | undefined = undefined
 
-  /** Forgets the line of a key that nobody uses. */
+  /** Forgets the line of a key without holders, waiters and pins. */
   settle(): void {
-    if (this.home !== undefined && this.pins === 0 && this.isIdle()) this.home.forget()
+    if (this.registration !== undefined && this.pins === 0 && this.isIdle()) {
+      this.registration.forget()
+    }
   }
 
   ending(
@@ -125,27 +127,27 @@ const end = (
   line.giveBack(need, owner)
 }
 
-/** Whether a waiter would be served if all let go for whom `letsGo` is true: those before it first, then it. */
+/** Whether a waiter is served, after those before it, if each hold for which `releases` is true is released. */
 export const isServedInTurn = (
   line: AnyLine,
   capacity: number,
   waiting: Hold.Hold,
-  letsGo: (hold: Hold.Hold) => boolean
+  releases: (hold: Hold.Hold) => boolean
 ): boolean => {
   let need = waiting.amount
   for (let before = waiting.waiter?.previous; before !== undefined; before = before.previous) {
     const { watch } = before
     // Most of a long queue stands or falls with the waiter just before, and that is one look.
     if (watch instanceof Hold.Hold) {
-      if (!letsGo(watch)) return false
+      if (!releases(watch)) return false
       break
     }
     need = Math.max(need, before.need)
   }
-  return Hold.keepAtMost(line, capacity - need, letsGo)
+  return Hold.keepAtMost(line, capacity - need, releases)
 }
 
-/** The entry of one that asks, if a ledger is in force. */
+/** The ledger's entry of a request, if a ledger is in force. */
 export const record = (
   line: AnyLine,
   need: number,
@@ -158,7 +160,7 @@ export const record = (
     amount: Math.max(need, 1),
     site,
     attributes: need > 1 ? { permits: need } : undefined,
-    isServedIf: (waiting, letsGo) => line.isServedIf(waiting, letsGo),
+    isServedIf: (waiting, releases) => line.isServedIf(waiting, releases),
     alike: line.alike
   })
 }
@@ -204,7 +206,7 @@ export const wait = <E, T>(
     : Span.withSpan(fiber, waiting, `${line.module}.wait`, attributesOf, line)
 }
 
-/** Takes at once or waits; then `inside` runs in the same masked step. What it gets must be given back. */
+/** Takes at once or waits; then `inside` runs in the same masked step and must give back what was taken. */
 export const takeInMask = <A, E, R, E2, T>(
   line: Line<E2, T>,
   need: number,
@@ -284,7 +286,7 @@ export interface Attempt<Handle, Options extends ReadonlyArray<unknown> = []> {
 /** For `dual`: whether the effect comes first. */
 export const isDataFirst = (args: IArguments): boolean => Effect.isEffect(args[0])
 
-/** What the implementations of brackets run; their declared types say more. */
+/** The effect in the implementation of a bracket, whose declared type is exact. */
 export type AnyEffect = Effect.Effect<any, any, any>
 
 /** The bracket. */
@@ -358,7 +360,7 @@ export const get = <E, T>(
     })
   })
 
-/** The brackets of several lines, each inside the one before, in the order of their ranks: the same for all who use them now. */
+/** The brackets of several lines, nested in the order of their ranks, which is the same in every call. */
 export const useAll = <A, E, R, E2, T>(
   linesOf: () => ReadonlyArray<Line<E2, T>>,
   effect: Effect.Effect<A, E, R>,
@@ -407,7 +409,7 @@ export abstract class Keyed<K, L> extends Handle {
     this.name = name
   }
 
-  abstract makeLine(home: Home): L
+  abstract makeLine(registration: Registration): L
 
   toJSON(): unknown {
     return { _id: this.id, name: this.name, keys: MutableHashMap.size(this.lines) }
@@ -415,7 +417,7 @@ export abstract class Keyed<K, L> extends Handle {
 
   abstract readonly id: string
 
-  /** In a step that takes it, for a line that nobody takes is not forgotten. */
+  /** To be called in the step that takes: a line that is never taken is never forgotten. */
   lineOf(key: K): L {
     const known = MutableHashMap.get(this.lines, key)
     if (Option.isSome(known)) return known.value

@@ -44,13 +44,13 @@ export interface Recorded {
   readonly entry: Entry
 }
 
-/** What is released, and how. */
+/** One release: its subject and its bounds. */
 export interface Release {
   readonly kind: string
   readonly name: string
   /** Counted from the first wait of the release; infinite for no bound but that of a shutdown. */
   readonly deadline: Duration.Duration
-  /** Runs if the release overran, for as long as that might take, but at most a second. */
+  /** Runs if the release overran. Bounded by `deadline`, at most a second. */
   readonly onOverrun?: (() => Effect.Effect<unknown, unknown>) | undefined
   /** The line that acquired it. */
   readonly site?: { readonly text: string | undefined } | undefined
@@ -74,7 +74,7 @@ export class ReleaseTimeout extends Data.TaggedError("ReleaseTimeout")<{
   readonly elapsed?: Duration.Duration | undefined
   /** The line that acquired it, if it is known (Ledger.ts), else the line that described it. */
   readonly site?: string | undefined
-  /** What overran. Default `"release"`. */
+  /** The step that overran. Default `"release"`. */
   readonly step?: "release" | "onOverrun" | undefined
 }> {
   override get message(): string {

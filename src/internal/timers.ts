@@ -3,12 +3,12 @@
  *
  * DESIGN. A heap of timers, each of which knows its index, so that a stopped timer leaves the heap at once. The fiber sleeps on the
  * `Clock` of those who wait, so `TestClock` and the explorer drive it. It exists only while the heap has a timer: a sleeping fiber
- * would keep the process alive. A clock that fires early, or that cannot sleep for so long, is slept on again. An owner whose callers
- * use different clocks has one `Timers` for each (`on`).
+ * would keep the process alive. A clock that fires early, or that cannot sleep for so long, is slept on again. An owner whose
+ * callers use different clocks has one `Timers` for each (`on`).
  *
  * INVARIANTS
  * - Timers-1 A timer runs once, in one step, at its deadline or later, and never after `stop`; earlier deadlines run first.
- * - Timers-2 One fiber for all timers of an owner, none when there is no timer; somebody else's interrupt of it ends no timer.
+ * - Timers-2 One fiber for all timers of an owner, none when there is no timer; an interrupt of it by another fiber ends no timer.
  *
  * COST start and stop O(log n). The first timer forks; a timer that is due before all others forks anew.
  */
@@ -39,8 +39,8 @@ export interface Timers {
   fiber: AnyFiber | undefined
   /** The fiber wakes then or earlier; `-Infinity` while it runs timers. */
   wakeAt: number
-  /** Counts the fibers: one that was replaced may still be on its way out. */
-  shift: number
+  /** The number of fibers so far. A fiber that was replaced may still run its last step. */
+  epoch: number
 }
 
 export const make = (clock: Clock.Clock): Timers => ({
@@ -48,7 +48,7 @@ export const make = (clock: Clock.Clock): Timers => ({
   heap: [],
   fiber: undefined,
   wakeAt: Infinity,
-  shift: 0
+  epoch: 0
 })
 
 /** `timers` if they run on this clock or have nothing to do on theirs; else, and at first, new ones. */
@@ -58,7 +58,7 @@ export const on = (timers: Timers | undefined, clock: Clock.Clock): Timers =>
 /** Milliseconds that only go forward, whatever becomes of the wall clock. */
 export const nowOf = ({ clock }: Timers): number => Number(clock.unsafeCurrentTimeNanos()) / 1e6
 
-/** The longest sleep that a timer of the platform accepts, and somewhat less. */
+/** Milliseconds, below the longest sleep that a platform timer accepts. */
 const longestSleep = 2 ** 30
 
 const place = (heap: Array<Timer>, timer: Timer, index: number): void => {
@@ -101,12 +101,12 @@ const remove = (heap: Array<Timer>, timer: Timer): void => {
 
 const sleepers = new WeakSet<object>()
 
-/** Whether a fiber only sleeps for others. It ends when they do, and nobody has to end it. */
+/** Whether a fiber only sleeps for others. It ends when they do. */
 export const isSleeper = (fiber: object): boolean => sleepers.has(fiber)
 
 /** Runs what is due, and says whether this fiber has more to wait for. */
-const runDue = (self: Timers, shift: number): boolean => {
-  if (shift !== self.shift) return false
+const runDue = (self: Timers, epoch: number): boolean => {
+  if (epoch !== self.epoch) return false
   const { heap } = self
   const now = nowOf(self)
   self.wakeAt = -Infinity
@@ -126,12 +126,12 @@ const sleep = (self: Timers): Effect.Effect<void> =>
 
 /** A new fiber sleeps until the first timer. It runs as the fiber that asks: on its scheduler, under its supervisor. */
 const wake = (self: Timers, runtime: Runtime.Runtime<never>): void => {
-  const shift = ++self.shift
+  const epoch = ++self.epoch
   self.wakeAt = self.heap[0]!.at
   self.fiber?.unsafeInterruptAsFork(FiberId.none)
   const fiber = Runtime.runFork(
     runtime,
-    Effect.whileLoop({ while: () => runDue(self, shift), body: () => sleep(self), step: () => {} }),
+    Effect.whileLoop({ while: () => runDue(self, epoch), body: () => sleep(self), step: () => {} }),
     { immediate: true }
   )
   if (self.heap.length === 0) return
@@ -139,7 +139,7 @@ const wake = (self: Timers, runtime: Runtime.Runtime<never>): void => {
   sleepers.add(fiber)
   // INVARIANT Timers-2: a program may interrupt every fiber that it finds.
   fiber.addObserver(() => {
-    if (self.shift === shift && self.heap.length > 0) wake(self, runtime)
+    if (self.epoch === epoch && self.heap.length > 0) wake(self, runtime)
   })
 }
 
@@ -169,7 +169,7 @@ export const start = (
   return timer
 }
 
-/** A timer that has run, or is stopped, is stopped already. */
+/** Does nothing for a timer that has run or is stopped. */
 export const stop = (timer: Timer): void => {
   if (timer.index === -1) return
   const { timers } = timer

@@ -15,8 +15,8 @@
  * - WaitQueue-5 Finding nothing and joining the queue are one step: no release falls between them and is missed.
  * - WaitQueue-6 The watch of a waiter is called in the step itself: joined, granted, left, and left after a grant.
  *
- * COST one record and one `Effect.async` per wait; cancel and grant O(1). Joining O(1), or O(priorities in the queue). A bound is an
- * entry of a heap; the first one of a queue forks.
+ * COST one record and one `Effect.async` per wait; cancel and grant O(1). Joining O(1), or O(priorities in the queue). A bound is
+ * an entry of a heap; the first one of a queue forks.
  * SOURCES tokio's batch semaphore (one queue under every primitive), Trio's parking lot.
  */
 import * as Cause from "effect/Cause"
@@ -37,7 +37,7 @@ export interface Watch {
 
 /** One fiber in the queue. Only this file writes it. */
 export interface Waiter<E> {
-  /** What it asks for; only the owner of the queue reads it. */
+  /** The amount it asks for; only the owner of the queue reads it. */
   readonly need: number
   readonly priority: number
   /** The fiber that will own the grant, if its owner remembers that. */
@@ -167,10 +167,10 @@ const leave = <E>(
   if (state !== "cancelled") waiter.resume?.(Effect.void)
 }
 
-/** Grants the head what it asked for and wakes it. The caller has already set the goods aside for it. */
+/** Grants the head what it asked for and wakes it. The caller has already reserved that for it. */
 export const grantHead = <E>(queue: WaitQueue<E>): void => {
   const waiter = queue.head
-  if (waiter === undefined) throw new Error("WaitQueue-1 broken: nobody to grant to")
+  if (waiter === undefined) throw new Error("WaitQueue-1 broken: a grant to an empty queue.")
   leave(queue, waiter, "granted")
 }
 

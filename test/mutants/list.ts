@@ -588,22 +588,22 @@ export const mutants: ReadonlyArray<Mutant> = [
   mutant(
     "what is handed over stays with its old owner too",
     "ExitStack/stack.ts",
-    "        heir.steps = this.steps\n        this.steps = []",
-    "        heir.steps = [...this.steps]",
+    "        successor.steps = this.steps\n        this.steps = []",
+    "        successor.steps = [...this.steps]",
     "ExitStack.popAll"
   ),
   mutant(
     "what is handed over belongs to no scope",
     "ExitStack/stack.ts",
-    "return Effect.flatMap(heir.belongTo(scope), () => {",
+    "return Effect.flatMap(successor.belongTo(scope), () => {",
     "return Effect.flatMap(Effect.void, () => {",
     "ExitStack.popAll"
   ),
   mutant(
     "everything moves before the heir has an owner",
     "ExitStack/stack.ts",
-    "      return Effect.flatMap(heir.belongTo(scope), () => {\n        if (this.refusing) return this.refused(\"popAll\")",
-    "      heir.steps = this.steps\n      this.steps = []\n      return Effect.flatMap(heir.belongTo(scope), () => {\n        return Effect.succeed(heir)",
+    "      return Effect.flatMap(successor.belongTo(scope), () => {\n        if (this.refusing) return this.refused(\"popAll\")",
+    "      successor.steps = this.steps\n      this.steps = []\n      return Effect.flatMap(successor.belongTo(scope), () => {\n        return Effect.succeed(successor)",
     "ExitStack.popAll",
     "ExitStack.moveTo"
   ),
@@ -617,7 +617,7 @@ export const mutants: ReadonlyArray<Mutant> = [
   mutant(
     "enterAll leaves what it opened when one fails",
     "ExitStack/stack.ts",
-    "onFailure: (cause) => part.failed(cause, part.steps)",
+    "onFailure: (cause) => group.failed(cause, group.steps)",
     "onFailure: (cause) => Effect.failCause(cause)",
     "ExitStack.enterAll"
   ),
@@ -646,14 +646,14 @@ export const mutants: ReadonlyArray<Mutant> = [
   mutant(
     "an acquire that closes its stack waits for itself",
     "ExitStack/stack.ts",
-    "    if (this.entering.length > 0) this.excuse(waitingForThis())\n",
+    "    if (this.entering.length > 0) this.stopAwaitingBy(waitingForThis())\n",
     "",
     "ExitStack.close, by what is acquired"
   ),
   mutant(
     "an acquire that closes what is closing waits for itself",
     "ExitStack/stack.ts",
-    "    this.excuse(fibers)\n",
+    "    this.stopAwaitingBy(fibers)\n",
     "",
     "ExitStack.close, by what is acquired"
   ),

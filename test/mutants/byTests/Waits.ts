@@ -47,7 +47,7 @@ export const mutants: ReadonlyArray<Mutant> = [
   ),
   timers(
     "an interrupt of the fiber ends all timers",
-    "    if (self.shift === shift && self.heap.length > 0) wake(self, runtime)\n",
+    "    if (self.epoch === epoch && self.heap.length > 0) wake(self, runtime)\n",
     "",
     "somebody else's interrupt"
   ),
