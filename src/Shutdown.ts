@@ -70,8 +70,6 @@ const tag: Tag = {
   provide: (effect, run) => Effect.provideService(effect, Shutdown, run)
 }
 
-const make = (): Run => new Run(new Deadline.Budget(), tag)
-
 /**
  * A shutdown without a request and without a program. A request may come from outside of the program. Without a program (`run`) it
  * only wakes fibers that wait for it and takes readiness away.
@@ -79,7 +77,7 @@ const make = (): Run => new Run(new Deadline.Budget(), tag)
  * @category constructors
  * @since 0.1.0
  */
-export const unsafeMake = (): Service => make()
+export const unsafeMake = (): Service => new Run(new Deadline.Budget(), tag)
 
 /**
  * The shutdown in force. The default is that of the whole process: `Main.run` leads it; without Main only your own `request` asks it.
@@ -152,7 +150,7 @@ export const run = <A, E, R>(
   options: Options = {}
 ): Effect.Effect<Ended<A, E>, never, R> => {
   const site = Ledger.unsafeSite()
-  return Effect.suspend(() => make().run(program, options, site))
+  return Effect.suspend(() => unsafeMake().run(program, options, site))
 }
 
 /**

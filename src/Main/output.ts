@@ -73,7 +73,7 @@ export class Output {
     this.#main = main
   }
 
-  /** Remembers the logger of the main fiber: a layer of the program sets it, and takes it away at its end. */
+  /** Remembers the logger of the main fiber: a layer of the program sets it, and resets it when it ends. */
   look(): void {
     const main = this.#main
     if (main === undefined || this.#print !== undefined) return
@@ -105,7 +105,7 @@ export class Output {
     }
   }
 
-  /** Text that may fail to come about. */
+  /** Prints by `print`, and reports if that throws. */
   guarded(what: string, print: () => void): void {
     try {
       print()

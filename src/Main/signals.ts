@@ -40,14 +40,14 @@ export const every = (millis: number, f: () => void): NodeJS.Timeout =>
 export const listen = (settings: Settings, actions: Actions): void => {
   const { dumpSignal, forceAfter, forceOn, signals } = settings
   let first: NodeJS.Signals | undefined
-  /** The time in which a second signal belongs to the first is over. */
-  let isApart = false
+  /** Whether `forceAfter` has passed since the first signal. */
+  let isLater = false
   const onSignal = (signal: NodeJS.Signals): void => {
     const isFirst = first === undefined
-    const again = !isApart && forceOn.includes(signal) ? "once more " : ""
+    const again = !isLater && forceOn.includes(signal) ? "once more " : ""
     const how = forceOn.length === 0 ? "" : ` (${forceOn.join(" or ")} ${again}to force)`
     // INVARIANT Main-1: one Ctrl-C under npm is two SIGINTs, and a supervisor may send two kinds at once.
-    if (!isFirst && !isApart) {
+    if (!isFirst && !isLater) {
       if (signal !== first) actions.print(`${signal}: came with ${first}, and is ignored${how}.`)
       return
     }
@@ -57,7 +57,7 @@ export const listen = (settings: Settings, actions: Actions): void => {
       // these two steps of the loop Node handles every signal that has come.
       after(forceAfter, () =>
         setImmediate(() => {
-          isApart = true
+          isLater = true
         }))
     }
     if (actions.request(signal)) {

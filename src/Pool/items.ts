@@ -194,27 +194,21 @@ const stopBackingOff = <A, E>(partition: State.Partition<A, E>): void => {
   partition.backoff = undefined
 }
 
-/** INVARIANT Pool-7: whether the work ended in time, with the answer that is asked for. */
-const isSound = (
-  work: Effect.Effect<unknown, unknown>,
-  deadline: Duration.Duration,
-  isGood: (answer: unknown) => boolean
-): Effect.Effect<boolean> =>
-  Effect.map(
-    exitWithin(work, deadline),
-    (ended) => Option.isSome(ended) && Exit.isSuccess(ended.value) && isGood(ended.value.value)
-  )
-
+/** INVARIANT Pool-7: the item is sound if the work on it ends in time with an answer that `isGood`. */
 const inspect = <A, E>(
   item: State.Item<A, E>,
-  isItSound: Effect.Effect<boolean>,
+  work: Effect.Effect<unknown, unknown>,
+  deadline: Duration.Duration,
+  isGood: (answer: unknown) => boolean,
   then: (item: State.Item<A, E>, isSound: boolean) => void
 ): void => {
   const { partition } = item
   const { pool } = partition
   State.unlink(item)
   partition.checking++
-  pool.fork(Effect.map(isItSound, (isSound) => {
+  pool.fork(Effect.map(exitWithin(work, deadline), (ended) => {
+    const isSound = Option.isSome(ended) && Exit.isSuccess(ended.value)
+      && isGood(ended.value.value)
     partition.checking--
     if (isSound && pool.isTimed) item.soundSince = State.nowOf(pool)
     then(item, isSound)
@@ -228,7 +222,7 @@ export const check = <A, E>(
   const { validate, validateTimeout } = item.partition.pool.options
   if (validate === undefined) throw new Error("Pool-5 broken: nothing to check an item with")
   const work = Effect.suspend(() => validate(item.value))
-  inspect(item, isSound(work, validateTimeout, (answer) => answer === true), then)
+  inspect(item, work, validateTimeout, (answer) => answer === true, then)
 }
 
 export const reset = <A, E>(
@@ -239,7 +233,7 @@ export const reset = <A, E>(
   const { reset, resetTimeout } = item.partition.pool.options
   if (reset === undefined) throw new Error("Pool-3 broken: nothing to reset an item with")
   const work = Effect.suspend(() => reset(item.value, exit))
-  inspect(item, isSound(work, resetTimeout, () => true), then)
+  inspect(item, work, resetTimeout, () => true, then)
 }
 
 export const destroy = <A, E>(

@@ -1,6 +1,6 @@
 /**
- * fibers: interrupts fibers, and knows which of them have not ended and which failed: work that overran its phase, and the
- * fibers that a program leaves behind.
+ * fibers: interrupts work that overran its phase, and the fibers that a program leaves behind. It knows which of them have not
+ * ended, and which failed.
  *
  * DESIGN. A release under way, which is a root fiber of internal/deadline.ts, is waited for and never interrupted: it has a
  * deadline of its own. Its resource stands in the report, so the fiber does not.
@@ -26,7 +26,7 @@ export interface FiberReport {
   readonly cause: string | undefined
 }
 
-/** Whether it is a release that was abandoned, or its timer: its end is not waited for. */
+/** Whether it is an abandoned release, or the timer of one. The shutdown does not wait for those. */
 const isAbandoned = (fiber: AnyFiber): boolean =>
   Deadline.isBounded(fiber) && Deadline.callerOf(fiber) === undefined
 
@@ -44,7 +44,7 @@ export class Interrupted {
     this.#onEnd = onEnd
   }
 
-  /** Interrupts each fiber once. Whether any of them is new. */
+  /** Interrupts each fiber once. Gives whether any of them is new. */
   add(fibers: Iterable<AnyFiber>): boolean {
     let hasNew = false
     for (const fiber of fibers) {
@@ -79,7 +79,7 @@ export class Interrupted {
     return this.add(ours.filter((fiber) => Deadline.isBounded(fiber) || idOf(fiber) < oldest))
   }
 
-  /** Whether all have ended that are waited for. */
+  /** Whether all have ended, but for abandoned releases. */
   hasEnded(): boolean {
     for (const fiber of this.#pending) if (!isAbandoned(fiber)) return false
     return true

@@ -1,5 +1,5 @@
 /**
- * marks: the work that a shutdown waits for: what is marked by `inFlight` or `drains`, and hooks.
+ * marks: the work that a shutdown waits for: effects marked by `inFlight` or `drains`, and hooks.
  */
 import type * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
@@ -70,7 +70,7 @@ export class Marks {
   readonly inFlight = new Set<Mark>()
   readonly drains = new Set<Mark>()
   #isRequested = false
-  /** Something drained at the request or after it, so the program is to end by itself. */
+  /** Whether work that drains was under way at the request or began after it. The program is then to end by itself. */
   endsByItself = false
   readonly #waits: Waits
 
@@ -112,7 +112,7 @@ export class Marks {
   }
 }
 
-/** A hook; written only by `Hooks`. */
+/** A hook. Only `Hooks` writes it. */
 interface Hook {
   readonly phase: HookReport["phase"]
   readonly run: Effect.Effect<unknown, unknown>
@@ -159,7 +159,7 @@ export class Hooks {
     })
   }
 
-  /** Whether a hook runs, or will, because the end has been asked for. */
+  /** Whether a hook runs, or will run because the end has been asked for. */
   #isDue({ phase, state }: Hook): boolean {
     if (state !== "waiting") return state === "running"
     const now = this.#phase()

@@ -69,7 +69,7 @@ const defaults: Millis = {
 
 export const rules = Record.map(defaults, () => Options.duration)
 
-/** Of options that have been checked. */
+/** The options must have been checked. */
 export const millisIn = (budgets: Budgets): Millis =>
   Record.map(defaults, (otherwise, name) => {
     const given = budgets[name]
@@ -103,8 +103,8 @@ export const boundsOf = (millis: Millis, from: number): Bounds => {
 }
 
 /**
- * What of a `drainDelay`, and of the phases after it, does not fit in `total`, in words; `undefined` if all of it fits, or there is no
- * delay. `Main.run` prints it at its start.
+ * A line that says how a `drainDelay`, and the phases after it, are shortened to fit in `total`; `undefined` if all of it fits, or
+ * there is no delay. `Main.run` prints the line at its start.
  *
  * **Errors** — throws a `RangeError` that names the option, for a value that is not a duration.
  *
@@ -135,7 +135,7 @@ export const shortfall = (budgets: Budgets): string | undefined => {
     + `they get at most ${format(delay)}, ${format(stop)} and ${format(release)}; raise total.`
 }
 
-/** One phase that has begun; written only by the run. */
+/** One phase that has begun. Only the run writes it. */
 export interface PhaseRecord {
   readonly phase: Phase
   readonly startedAt: number

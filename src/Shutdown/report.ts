@@ -1,5 +1,5 @@
 /**
- * report: the report of a run, and what the ledger has to say since the run began to end.
+ * report: the report of a run, and the counts of a ledger since the run began to end.
  */
 import * as Data from "effect/Data"
 import * as Duration from "effect/Duration"
@@ -184,7 +184,7 @@ const earliest = (all: ReadonlyArray<Baseline>): ReadonlyArray<Baseline> => {
   return Array.from(byLedger.values())
 }
 
-/** What the ledgers of a run and of its children say, together. */
+/** The sum over the ledgers of a run and of its children. */
 export const readAll = (all: ReadonlyArray<Baseline>) => {
   const read = earliest(all).map((one) => one.read())
   const sum = (count: "abandoned" | "failed" | "held" | "released"): number =>
@@ -216,8 +216,8 @@ const resourceOf = (entry: Ledger.Entry, now: number): ResourceReport => {
   }
 }
 
-/** What hangs comes first. */
-export const urgency: ReadonlyArray<Ledger.State> = ["releasing", "acquiring", "held"]
+/** The states in order: an entry that hangs comes first. */
+const urgency: ReadonlyArray<Ledger.State> = ["releasing", "acquiring", "held"]
 
 export const mostUrgentFirst = (
   one: { readonly state: Ledger.State },

@@ -81,7 +81,7 @@ export class Run {
   #parent: Run | undefined
   /** The nested runs that go on, or have ended since this one began to end. */
   readonly #children = new Set<Run>()
-  /** It runs in a release, or masked: the request of its parent is not passed to it. */
+  /** Whether it began in a release, or masked. Then its parent passes it no request. */
   #isShielded = false
 
   constructor(budget: Deadline.Budget, tag: Tag) {
@@ -119,7 +119,7 @@ export class Run {
   unsafeRequest = (reason: Reason): boolean => {
     if (this.#reason !== undefined) return false
     this.#reason = reason
-    // INVARIANT Shutdown-7: the report has what ends from this step on.
+    // INVARIANT Shutdown-7: from this step on the report counts.
     if (this.#hasProgram) this.#begin()
     this.#marks.onRequest()
     // INVARIANT Shutdown-3: before anything that waits for the request is woken.
@@ -173,7 +173,7 @@ export class Run {
 
   #phaseReport(record: PhaseRecord): PhaseReport {
     const { endedAt, phase, startedAt } = record
-    // The work that nested runs did not wait for was waited for by stopping, if there was that.
+    // This phase waited for the nested runs, so it lists the work that they left.
     const waited = this.#phases.recordOf("stopping") ?? this.#phases.recordOf("releasing")
     const nested = record === waited ? this.#unfinishedInside() : []
     return {
@@ -213,15 +213,15 @@ export class Run {
         // The report of a run that ended before is its caller's alone.
         if (parent.#begunAt !== undefined) return
         parent.#children.delete(this)
-        this.#stop()
+        this.#stopCounting()
       })
       return parent.inFlight(Effect.acquireUseRelease(entered, () => running, () => left), site)
     })
 
-  /** Nothing reads the baselines of this run any more. */
-  #stop(): void {
+  /** Stops listening to the ledger: the report is not read any more. */
+  #stopCounting(): void {
     this.#baseline?.stop()
-    for (const child of this.#children) child.#stop()
+    for (const child of this.#children) child.#stopCounting()
   }
 
   #lead<A, E, R>(
@@ -284,7 +284,7 @@ export class Run {
     })
   }
 
-  /** From now on the report counts. */
+  /** Begins the counting of the report, once, and gives the instant of that. */
   #begin(): number {
     if (this.#begunAt !== undefined) return this.#begunAt
     if (this.#reason !== undefined) this.#reported.before = this.#reported.total
@@ -339,7 +339,7 @@ export class Run {
           this.#budget.end()
           const exit = main.exit ?? this.#timedOut()
           const report = this.unsafeReport()
-          if (this.#parent === undefined) this.#stop()
+          if (this.#parent === undefined) this.#stopCounting()
           return { exit, report }
         })
       )
@@ -384,8 +384,8 @@ export class Run {
   }
 
   /**
-   * INVARIANT Shutdown-6: the work that overran, then the main fiber, then the fibers that it left behind. The first leaves the
-   * second half of the time, and that leaves the third a tenth.
+   * INVARIANT Shutdown-6: the work that overran, then the main fiber, then the fibers that it left behind. The first may
+   * take half of the time, and the first two nine tenths.
    */
   #release(
     main: Main<unknown, unknown>,
@@ -395,7 +395,7 @@ export class Run {
     return Effect.withFiberRuntime<boolean>((self) => {
       const from = this.#waits.now()
       const by = Math.min(bounds.endsBy, from + this.#millis.releaseTimeout)
-      const after = (share: number) => by === Infinity ? Infinity : from + share * (by - from)
+      const instantAt = (share: number) => by === Infinity ? Infinity : from + share * (by - from)
       const notify = () => this.#waits.notify()
       const overran = new Interrupted(self.id(), notify)
       const orphans = this.#orphans = new Interrupted(self.id(), notify)
@@ -420,13 +420,13 @@ export class Run {
       return Effect.suspend(() => {
         const marked = this.#marks.all.flatMap(({ fiber }) => fiber ?? [])
         overran.add([...marked, ...this.#hooks.fibers].filter(isWork))
-        return this.#waits.until(() => overran.hasEnded(), after(0.5))
+        return this.#waits.until(() => overran.hasEnded(), instantAt(0.5))
       }).pipe(
         Effect.zipRight(Effect.sync(() => {
           if (main.exit === undefined) main.fiber.unsafeInterruptAsFork(self.id())
         })),
-        Effect.zipRight(this.#waits.until(() => main.exit !== undefined, after(0.9))),
-        Effect.zipRight(sweep(false, after(0.9))),
+        Effect.zipRight(this.#waits.until(() => main.exit !== undefined, instantAt(0.9))),
+        Effect.zipRight(sweep(false, instantAt(0.9))),
         Effect.flatMap((isInTime) => isInTime ? Effect.succeed(true) : sweep(true, by))
       )
     })

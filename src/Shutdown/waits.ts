@@ -17,12 +17,12 @@ export class Waits {
     return millisOf(this.clock)
   }
 
-  /** Called in the step of each change that somebody may wait for. */
+  /** To be called in the step of each change that can meet a condition. */
   notify(): void {
     Condition.notify(this.#changed)
   }
 
-  /** Waits until `isMet`, or until the instant `by`. Whether it is met. */
+  /** Waits until `isMet` holds, or until the instant `by`. Gives whether it holds. */
   until(isMet: () => boolean, by: number): Effect.Effect<boolean> {
     return Effect.withFiberRuntime((caller) =>
       Effect.async((resume) => {

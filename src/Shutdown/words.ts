@@ -92,8 +92,8 @@ const hasTrouble = ({ state }: { readonly state: string }): boolean =>
   state === "failed" || state === "abandoned"
 
 /** One line for each hook, resource and fiber that failed or was abandoned. */
-export const troubleLines = ({ fibers, hooks, resources }: Report): ReadonlyArray<string> => {
-  return [
+export const troubleLines = ({ fibers, hooks, resources }: Report): ReadonlyArray<string> =>
+  [
     ...hooks.filter(hasTrouble).map(({ cause, phase, site, state, took }) =>
       `  ${state} ${phase === "draining" ? "onDrain" : "onStop"} hook after ${seconds(took)}${
         at(", registered at ", site)
@@ -108,7 +108,6 @@ export const troubleLines = ({ fibers, hooks, resources }: Report): ReadonlyArra
         )
     )
   ].map(printable)
-}
 
 /** The releases in a ledger that failed or were abandoned, if there is no report. */
 export const troubleIn = ({ ended }: Ledger.Snapshot): ReadonlyArray<string> =>

@@ -14,7 +14,7 @@ export const mutants: ReadonlyArray<Mutant> = [
   mutant(
     "the second signal of one Ctrl-C forces the exit",
     "Main/signals.ts",
-    "    if (!isFirst && !isApart) {\n",
+    "    if (!isFirst && !isLater) {\n",
     "    if (false) {\n",
     "Main-1: the same signal twice at once"
   ),
