@@ -2,7 +2,7 @@
  * demo: `npm start` with no arguments. A bundled origin on loopback, mirrored by the real command.
  *
  * DESIGN. The origin's port is stored in the target folder, so that a second run asks for the same URLs and finds them done.
- * One demo at a time works in a folder, from before the port is chosen: two would each write a list of their own there.
+ * One demo at a time works in a folder: the lock is taken before the port is chosen, because two demos would overwrite each other's list.
  */
 import * as FileSystem from "@effect/platform/FileSystem"
 import * as Duration from "effect/Duration"
@@ -17,10 +17,10 @@ import * as Origin from "./origin.ts"
 
 const portFile = "origin-port.txt"
 
-/** Outside the ledger: these resources outlive the mirror, which sums the ledger while they are still held. */
+/** Keeps a resource out of the ledger: it outlives the mirror, which sums the ledger while it is still held. */
 const aside = Effect.provideService(Ledger.Ledger, undefined)
 
-/** Writes a file of the demo's own, never through a link: that would replace another's file. */
+/** Writes a file of the demo. It refuses a link, which would lead to another file. */
 const write = (file: string, text: string) =>
   Effect.zipRight(MirrorFolder.refuseLink(file), Files.writeAtomic(file, text))
 
@@ -29,14 +29,14 @@ const openOrigin = (folder: string) =>
   Effect.gen(function*() {
     const fs = yield* FileSystem.FileSystem
     const file = path.join(folder, portFile)
-    const kept = yield* Effect.orElseSucceed(fs.readFileString(file), () => "0")
-    const port = Number.parseInt(kept, 10)
-    const origin = yield* Effect.orElse(
+    const port = Number.parseInt(
+      yield* Effect.orElseSucceed(fs.readFileString(file), () => "0"),
+      10
+    )
+    const origin = yield* aside(Effect.orElse(
       Origin.make({ port: port > 1023 && port < 65536 ? port : 0 }),
       () => Origin.make({ port: 0 })
-    ).pipe(
-      aside
-    )
+    ))
     yield* write(file, `${origin.port}\n`)
     return origin
   })

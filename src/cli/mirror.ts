@@ -2,9 +2,8 @@
  * mirror: a URL list into files and Postgres, sharing one session, one pool and one lock.
  *
  * DESIGN. The whole runtime in one scope: folder lock, database, row lock, HTTP session, batch; released in reverse. The
- * folder lock comes first because it also guards the embedded server's data: whatever still runs there when we hold the
- * lock is an orphan. The results of the run outlive that scope: the report is written, and the ledger summed, after the
- * last release, however the run ended.
+ * folder lock comes first because it also guards the embedded server's data: a server that still runs there when we hold
+ * the lock is an orphan. The results of the run outlive that scope, for Mirror-5.
  *
  * INVARIANTS
  * - Mirror-1 Two runs on one folder never overlap, on one host (folder lock) or through one database (row lock).
@@ -121,7 +120,7 @@ interface Run {
 
 const describe = (error: unknown): string => {
   if (!(error instanceof Error)) return String(error)
-  // A SqlError's message says what was tried; its cause says what the server answered.
+  // The message of a SqlError names the operation; its cause holds the answer of the server.
   return error instanceof SqlError.SqlError && error.cause instanceof Error &&
       !error.message.includes(error.cause.message)
     ? `${error.message}: ${error.cause.message}`
@@ -136,7 +135,7 @@ const describeCause = (cause: Cause.Cause<unknown>): string =>
 
 // ------------------------------------------------------------------------------------------- the scope
 
-/** Refuses a file that could not be written in the end, or would replace the list or the other file. */
+/** Refuses a file that cannot be written, or that would replace the list or the other file. */
 const checkPlace = (option: "report" | "ledger", { ledger, list, report, to }: Options) =>
   Effect.gen(function*() {
     const file = option === "report" ? report : ledger
@@ -213,7 +212,7 @@ const fetchInto = (folder: string, parts: string, place: string, url: string, op
     })
   })
 
-/** Whether every other item would fail alike: no room or no rights on the disk, no database. */
+/** Whether every other item would fail too: the disk is full or read-only, or the database is gone. */
 const isFatal = (error: unknown): boolean =>
   error instanceof SqlError.SqlError
   || error instanceof Files.FileError &&
@@ -255,9 +254,7 @@ const download = (
       process: (url) =>
         fetchInto(folder, parts, placeOf(url), url, {
           maxBytes: options.maxBytes,
-          onBytes: (added) => {
-            progress.bytes += added
-          }
+          onBytes: (added) => void (progress.bytes += added)
         }).pipe(
           Effect.provideService(FileSystem.FileSystem, fs),
           Effect.provideService(Http.Session, session),
@@ -301,23 +298,22 @@ const settled = (
 ): Effect.Effect<void, SqlError.SqlError> =>
   Effect.suspend(() => {
     const { attempts, item: url, status } = outcome
-    const row = store.rows.get(url)
+    const noFile = { path: null, bytes: null, sha256: null }
+    const item: Report.Item = { url, status, ...noFile, attempts, error: null }
     progress.inFlight--
     if (status === "interrupted") {
-      items.push({ url, status, path: null, bytes: null, sha256: null, attempts, error: null })
+      items.push(item)
       return Effect.void
     }
     progress[status]++
     if (status === "done" || status === "alreadyDone") {
-      const { bytes, sha256 } = status === "done"
-        ? outcome.value
-        : row ?? { bytes: null, sha256: null }
-      items.push({ url, status, path: place, bytes, sha256, attempts, error: null })
+      const { bytes, sha256 } = status === "done" ? outcome.value : store.rows.get(url) ?? item
+      items.push({ ...item, path: place, bytes, sha256 })
       return Effect.void
     }
     const error = printable(describeCause(outcome.cause))
-    items.push({ url, status, path: null, bytes: null, sha256: null, attempts, error })
-    // Without its database the row stays as it was; the next run finds it unfinished.
+    items.push({ ...item, error })
+    // After a fatal error the row stays as it was; the next run finds it unfinished.
     return verdict(outcome.cause) === "fail" ? Effect.void : store.failed({ url, attempts, error })
   })
 
@@ -344,7 +340,7 @@ const inFolder = (options: Options, list: UrlList.UrlList, run: Run, voice: Voic
     yield* lease.protect(Effect.provide(download(options, folder, list, run, voice), services))
   }))
 
-/** The exit code of what a run can fail with, and whether its message says it all. */
+/** The exit code of an error. */
 const codeOf = (error: { readonly _tag: string }): number => {
   switch (error._tag) {
     case "HeldElsewhere":

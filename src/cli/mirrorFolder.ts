@@ -27,7 +27,7 @@ export class FolderUnusable extends Data.TaggedError("FolderUnusable")<{
   }
 }
 
-/** A link stands where the mirror keeps, and deletes, files of its own. */
+/** A link stands where the mirror writes and deletes files of its own. */
 export class LinkRefused extends Data.TaggedError("LinkRefused")<{
   readonly path: string
   readonly leadsTo: string
@@ -52,11 +52,7 @@ export class OutsideFolder extends Data.TaggedError("OutsideFolder")<{
 const embeddedData = "/var/lib/holdfast/"
 
 /** Makes a directory that may be there already, as a directory or as a link to one. */
-const ensure = (directory: string): Effect.Effect<
-  void,
-  PlatformError.PlatformError,
-  FileSystem.FileSystem
-> =>
+const ensure = (directory: string) =>
   Effect.flatMap(FileSystem.FileSystem, (fs) =>
     Effect.catchIf(
       fs.makeDirectory(directory),
@@ -94,12 +90,12 @@ export const open = (to: string) =>
     return folder
   })
 
-/** An empty folder for partial downloads, removed with its scope. Files that lie there are a killed run's. */
+/** An empty folder for partial downloads, removed with its scope. It first removes what a killed run left there. */
 export const openParts = (folder: string) =>
   Effect.gen(function*() {
     const fs = yield* FileSystem.FileSystem
     const parts = path.join(folder, ".holdfast", "parts")
-    // Of a link this removes the link.
+    // If `parts` is a link, only the link is removed.
     const clear = fs.remove(parts, { recursive: true, force: true })
     return yield* Effect.acquireRelease(
       Effect.as(Effect.zipRight(clear, fs.makeDirectory(parts)), parts),
@@ -118,11 +114,8 @@ export const openAbove = (folder: string, file: string) =>
     for (const name of path.relative(folder, path.dirname(file)).split(path.sep)) {
       above = path.join(above, name)
       yield* Effect.mapError(ensure(above), Files.toFileError("mkdir", above))
-      const real = yield* Effect.mapError(
-        fs.realPath(above),
-        Files.toFileError("realPath", above)
-      )
-      // A link into `.holdfast` stays inside the folder, and would still replace files of ours.
+      const real = yield* Effect.mapError(fs.realPath(above), Files.toFileError("realPath", above))
+      // A link into `.holdfast` stays inside the folder, but a write through it would replace files of ours.
       if (!isWithin(real, folder) || isWithin(real, path.join(folder, ".holdfast"))) {
         return yield* new OutsideFolder({ path: above, leadsTo: real })
       }

@@ -22,8 +22,6 @@
  * COST O(n · length), one sha256 for each URL that needs a hashed name.
  * NOT DONE Windows' 260-character paths.
  * SOURCES wget's `--restrict-file-names`; Windows "Naming Files, Paths, and Namespaces"; git's checks of `.git` on HFS+.
- *
- * @since 0.1.0
  */
 import { createHash } from "node:crypto"
 
@@ -34,10 +32,7 @@ const hashLength = 16
 const sha256 = (text: string): string => createHash("sha256").update(text).digest("hex")
 const bytesOf = (text: string): number => Buffer.byteLength(text)
 
-/**
- * Equal for two names that some file system takes for one: case, compatibility and composition do not count. It may join
- * more than a file system does, which costs no more than a hashed name.
- */
+/** Equal for two names that some file system takes for one. Two names that it joins needlessly only get hashed names. */
 const folded = (path: string): string =>
   path.normalize("NFKC").toUpperCase().toLowerCase().normalize("NFKC")
 
@@ -50,7 +45,7 @@ const encodedCharacter =
 const decoded = (encoded: string): string => {
   try {
     const character = decodeURIComponent(encoded)
-    // A letter that is not drawn (a filler, a variation selector) would make two names look the same, and HFS+ drops some.
+    // An invisible letter (a filler, a variation selector) would make two names look the same, and HFS+ drops some.
     return /^[\p{L}\p{M}\p{Nd}]$/u.test(character)
         && !/\p{Default_Ignorable_Code_Point}/u.test(character)
       ? character
@@ -62,7 +57,7 @@ const decoded = (encoded: string): string => {
 
 const device = /^(?:con|prn|aux|nul|com[0-9]|lpt[0-9]|conin\$|conout\$)(?:\.|$)/
 
-/** One part of a path: never empty, never a name that means something to a file system, to Windows, or to us. */
+/** One part of a path. It is never empty and never a name that is special to a file system, to Windows, or to us. */
 const part = (text: string): string => {
   if (text === "") return "~"
   let name = text
@@ -101,7 +96,7 @@ const partsOf = (href: string): Parts => {
   }
   const segments = url.pathname.split("/").slice(1)
   const last = segments.pop() ?? ""
-  // `search` does not tell "a?" from "a"; they are two URLs.
+  // `search` is empty for "a" and for "a?", which are two URLs.
   url.hash = ""
   const query = url.search === "" && url.href.endsWith("?") ? "?" : url.search
   return { host: hostFolder(url), folders: segments.map(part), last, query }
@@ -110,14 +105,12 @@ const partsOf = (href: string): Parts => {
 /** `name~~hash.ext`, with as much of the name as fits. */
 const marked = (name: string, extension: string, hash: string): string => {
   const room = maxPartBytes - 2 - hash.length - extension.length
-  let kept = ""
-  let bytes = 0
+  let start = ""
   for (const character of name) {
-    bytes += bytesOf(character)
-    if (bytes > room) break
-    kept += character
+    if (bytesOf(start + character) > room) break
+    start += character
   }
-  return `${kept}~~${hash}${extension}`
+  return `${start}~~${hash}${extension}`
 }
 
 const plainOf = ({ folders, host, last, query }: Parts): string => {
@@ -161,7 +154,7 @@ const namesOf = (url: string): Names => {
   const path = plainOf(parts)
   const name = hashedName(url, parts.last)
   const inPlace = joined(parts.host, parts.folders, name)
-  // The later ones are for when a folder on the way is a file that was taken before.
+  // The later names serve when a folder above is already the file of another URL.
   const hashed = [inPlace, `${parts.host}/${name}`, `~~${sha256(url)}`]
   return { first: fits(path) ? path : inPlace, hashed }
 }
@@ -169,18 +162,12 @@ const namesOf = (url: string): Names => {
 /**
  * The plain name of an http(s) URL: readable, and another for each URL (MirrorPath-2). It may be too long, and it may
  * clash with another's on a real file system: `plan` decides whether it is used.
- *
- * @category naming
- * @since 0.1.0
  */
 export const plain = (url: string): string => plainOf(partsOf(url))
 
 /**
- * Whether a mirror may write to a path that anyone may have written: relative, inside its folder on any system, and not
- * in the folder's own `.holdfast`.
- *
- * @category naming
- * @since 0.1.0
+ * Whether a mirror may write to a path from the table: it is relative, inside the folder on any system, and not in the
+ * folder's own `.holdfast`.
  */
 export const isInside = (path: string): boolean =>
   // oxlint-disable-next-line no-control-regex -- control characters are what is looked for
@@ -217,7 +204,7 @@ const makeTree = (): Tree => {
   }
 }
 
-/** Those that keep their first name: no other newcomer has it, or needs a folder there, whatever becomes of that one. */
+/** The URLs that keep their first name: no other newcomer wants that name, or a folder of that name. */
 const undisputed = (first: ReadonlyMap<string, string>): ReadonlySet<string> => {
   const users = new Map<string, number>()
   const folders = new Set<string>()
@@ -226,25 +213,20 @@ const undisputed = (first: ReadonlyMap<string, string>): ReadonlySet<string> => 
     users.set(key, (users.get(key) ?? 0) + 1)
     for (const folder of above(key)) folders.add(folder)
   }
-  const kept = new Set<string>()
-  for (const [url, path] of first) {
-    const key = folded(path)
-    if (users.get(key) === 1 && !folders.has(key)) kept.add(url)
-  }
-  return kept
+  const isUndisputed = (key: string) => users.get(key) === 1 && !folders.has(key)
+  return new Set(
+    Array.from(first).flatMap(([url, path]) => isUndisputed(folded(path)) ? [url] : [])
+  )
 }
 
 /**
  * Gives each URL its path, knowing all of them. Pure.
  *
- * **Details** — A URL in `taken` keeps the path it has there; the others settle round those paths. Of new URLs that clash
- *   with each other all get hashed names, except that a folder goes before a file. A path in `taken` that leaves the folder
+ * **Details** — A URL in `taken` keeps the path it has there. New URLs that clash with each other all get hashed names, except
+ *   that a folder takes precedence over a file. A path in `taken` that leaves the folder
  *   or clashes with another one there is not trusted: its URL is named anew.
  * **Errors** — throws on what is not an absolute http(s) URL; `urlList` yields nothing else.
  * **Cost** — linear, plus a sort of the URLs.
- *
- * @category naming
- * @since 0.1.0
  */
 export const plan = (
   urls: Iterable<string>,
@@ -256,7 +238,7 @@ export const plan = (
     tree.add(path)
     places.set(url, path)
   }
-  // Whatever the order of the list, names are given in this one (MirrorPath-4).
+  // Names are given in sorted order, so that the order of the list does not matter (MirrorPath-4).
   const sorted = (of: Iterable<string>): ReadonlyArray<string> => Array.from(new Set(of)).toSorted()
   for (const url of sorted(taken.keys())) {
     const path = taken.get(url)!

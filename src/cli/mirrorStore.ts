@@ -10,6 +10,7 @@
  */
 import * as SqlClient from "@effect/sql/SqlClient"
 import type * as SqlError from "@effect/sql/SqlError"
+import * as Arr from "effect/Array"
 import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
 
@@ -41,7 +42,7 @@ export interface Store {
   ) => Effect.Effect<void, SqlError.SqlError>
 }
 
-/** There is a `mirror_file` in this database, but it is another's. */
+/** The database has a table `mirror_file` of another program. */
 export class TableUnusable extends Data.TaggedError("TableUnusable")<{
   readonly cause: SqlError.SqlError
 }> {
@@ -60,11 +61,11 @@ const codeOf = ({ cause }: SqlError.SqlError): unknown =>
 const named = (error: SqlError.SqlError): SqlError.SqlError | TableUnusable =>
   otherShape.has(String(codeOf(error))) ? new TableUnusable({ cause: error }) : error
 
-const reserveAtOnce = 500
+const rowsPerInsert = 500
 
 const createTable = (sql: SqlClient.SqlClient) =>
   sql.withTransaction(Effect.zipRight(
-    // IF NOT EXISTS alone fails for one of two first comers.
+    // Of two concurrent CREATE TABLE IF NOT EXISTS one may fail.
     sql`SELECT pg_advisory_xact_lock(hashtext('mirror_file'))`,
     sql`CREATE TABLE IF NOT EXISTS mirror_file (
       url text PRIMARY KEY,
@@ -78,20 +79,15 @@ const createTable = (sql: SqlClient.SqlClient) =>
     )`
   ))
 
-/** Opens the table, making it if need be, and reads what it remembers. */
-export const open: Effect.Effect<
-  Store,
-  SqlError.SqlError | TableUnusable,
-  SqlClient.SqlClient
-> = Effect.gen(
+/** Creates the table if it is missing, and reads its rows. */
+export const open = Effect.gen(
   function*() {
     const sql = yield* SqlClient.SqlClient
     yield* createTable(sql)
     // float8: a bigint column arrives as text, and no file is longer than 2^53 bytes.
-    const rows = yield* sql<
-      Row
-    >`SELECT url, path, bytes::float8 AS bytes, sha256, status FROM mirror_file`.pipe(
-      Effect.mapError(named)
+    const rows = yield* Effect.mapError(
+      sql<Row>`SELECT url, path, bytes::float8 AS bytes, sha256, status FROM mirror_file`,
+      named
     )
 
     const reserveSome = (entries: ReadonlyArray<readonly [string, string]>) =>
@@ -99,16 +95,12 @@ export const open: Effect.Effect<
         sql.insert(entries.map(([url, path]) => ({ url, path, status: "pending", attempts: 0 })))
       } ON CONFLICT (url) DO UPDATE SET path = excluded.path`
 
-    return {
+    const store: Store = {
       rows: new Map(rows.map((row) => [row.url, row])),
-      reserve: (plan) => {
-        const entries = Array.from(plan)
-        const chunks = Array.from(
-          { length: Math.ceil(entries.length / reserveAtOnce) },
-          (_, i) => entries.slice(i * reserveAtOnce, (i + 1) * reserveAtOnce)
-        )
-        return Effect.mapError(Effect.forEach(chunks, reserveSome, { discard: true }), named)
-      },
+      reserve: (plan) =>
+        Effect.forEach(Arr.chunksOf(plan, rowsPerInsert), reserveSome, { discard: true }).pipe(
+          Effect.mapError(named)
+        ),
       done: ({ attempts, bytes, sha256, url }) =>
         Effect.asVoid(
           sql`UPDATE mirror_file SET status = 'done', bytes = ${bytes}, sha256 = ${sha256},
@@ -118,5 +110,6 @@ export const open: Effect.Effect<
         Effect.asVoid(sql`UPDATE mirror_file SET status = 'failed', attempts = ${attempts},
         error = ${error}, finished_at = now() WHERE url = ${url}`)
     }
+    return store
   }
 )

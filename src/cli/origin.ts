@@ -1,10 +1,10 @@
 /**
- * origin: the HTTP server that `npm start` mirrors when it is given no list. Real sockets on loopback, with the faults of
- * real origins, each of which a client that tries again gets over.
+ * origin: the HTTP server that `npm start` mirrors when it gets no list. It uses real sockets on loopback and has the faults of
+ * real origins. A client that retries overcomes each of them.
  *
  * DESIGN. A table of documents drawn from a seed, and a handler that looks one up. Bodies are made when they are asked for
- * and never stored, so the server starts at once and holds nothing but the answers in flight. A fault that hits a first
- * request only is remembered per document and per run of the server.
+ * and never stored, so the server starts at once and holds only the answers in flight. A fault that hits only the first
+ * request is remembered per document and per run of the server.
  *
  * INVARIANTS
  * - Origin-1 The same seed gives the same URLs and bytes, in every run.
@@ -15,8 +15,6 @@
  * COST 44 MB in 240 documents of seed 1; 1 MB of body costs about 3 ms. At pace 1 a mirror takes 6 s with 16 connections and
  * 16 s with 6 (2026-11-20, two cores).
  * NOT DONE HTTP/2, TLS, compression; ranges other than the one `bytes=from-`.
- *
- * @since 0.1.0
  */
 import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
@@ -26,12 +24,7 @@ import type { AddressInfo } from "node:net"
 import { setTimeout as pause } from "node:timers/promises"
 import * as Managed from "../Managed.ts"
 
-/**
- * Options of `make`.
- *
- * @category models
- * @since 0.1.0
- */
+/** Options of `make`. */
 export interface Options {
   /** Default 0: a free one. */
   readonly port?: number | undefined
@@ -39,23 +32,18 @@ export interface Options {
   readonly documents?: number | undefined
   /** Default 1. */
   readonly seed?: number | undefined
-  /** Multiplies all waits: 0 for an origin that fails as before but never dawdles. Default 1. */
+  /** Multiplies all waits; 0 removes the waits and keeps the failures. Default 1. */
   readonly pace?: number | undefined
 }
 
-/**
- * A running origin.
- *
- * @category models
- * @since 0.1.0
- */
+/** A running origin. */
 export interface Origin {
   readonly port: number
   /** Every document and every redirect, once. */
   readonly urls: ReadonlyArray<string>
   /** The bytes of all `urls`, each fetched once. */
   readonly totalBytes: number
-  /** Of what a client that follows redirects is sent in the end; undefined for a URL that is not in `urls`. */
+  /** The hash of the body at the end of the redirects; undefined for a URL that is not in `urls`. */
   readonly sha256Of: (url: string) => string | undefined
   /** Requests that have come in so far. */
   readonly requests: number
@@ -63,12 +51,7 @@ export interface Origin {
   readonly sockets: number
 }
 
-/**
- * The origin cannot listen.
- *
- * @category errors
- * @since 0.1.0
- */
+/** The origin cannot listen. */
 export class OriginFailed extends Data.TaggedError("OriginFailed")<{
   readonly port: number
   readonly cause: unknown
@@ -191,7 +174,7 @@ const documentOf = (items: ReadonlyMap<string, Item>, path: string): Document | 
   return item?.kind === "redirect" ? documentOf(items, item.target) : item
 }
 
-/** Where to begin when the client has a part of this very version already. */
+/** The first byte to send, if the client already has a part of this version. */
 const rangeStart = (request: Http.IncomingMessage, etag: string): number | undefined => {
   const { "if-range": validator, range } = request.headers
   const from = /^bytes=(\d+)-$/.exec(range ?? "")?.[1]
@@ -221,7 +204,7 @@ const sendBody = async (
   response: Http.ServerResponse,
   signal: AbortSignal
 ): Promise<void> => {
-  // The bodies are small enough to be handed over whole; a slow client holds its own, and no other's.
+  // A body is small enough to be written whole; a slow client delays only its own answer.
   const step = fault === "trickled" ? Math.ceil(body.length / pieces) : body.length
   for (let from = 0; from < body.length; from += step) {
     if (from > 0) await pause(betweenPieces * site.pace, undefined, { signal })
@@ -279,7 +262,7 @@ const answer = async (
     const gone = new AbortController()
     response.once("close", () => gone.abort())
     await sendDocument(site, item, request, response, gone.signal).catch((cause: unknown) => {
-      // A client that left in the middle is no news; anything else must not look like a whole answer.
+      // A client that disconnected is no failure. After any other error the answer must not look complete.
       if (!gone.signal.aborted) response.destroy(cause instanceof Error ? cause : undefined)
     })
   }
@@ -331,7 +314,7 @@ const start = (options: Options): Effect.Effect<Running, OriginFailed> =>
     // Longer than any client keeps a connection idle, so that none is closed under a request that is on its way.
     server.keepAliveTimeout = 120_000
     const failed = (cause: unknown) => resume(Effect.fail(new OriginFailed({ port, cause })))
-    // It stays: once the server listens a failure to accept (no descriptor left) must not end the process.
+    // The listener stays: a later failure to accept (no descriptor left) must not end the process.
     server.on("error", failed)
     try {
       server.listen(port, "127.0.0.1", () => {
@@ -339,7 +322,7 @@ const start = (options: Options): Effect.Effect<Running, OriginFailed> =>
         resume(Effect.succeed(new Running(server, site)))
       })
     } catch (cause) {
-      // For a number that is no port `listen` throws.
+      // `listen` throws on a number that is no port.
       failed(cause)
     }
   })
@@ -356,9 +339,6 @@ const stop = ({ server }: Running): Effect.Effect<void> =>
  * **Interruption** — holding: answers under way are cut and every socket is closed.
  * **Errors** — `OriginFailed`: the port is taken, forbidden, or none.
  * **Cost** — milliseconds to start; no body is made before it is asked for.
- *
- * @category constructors
- * @since 0.1.0
  */
 export const make = (options: Options = {}): Managed.Managed<Origin, OriginFailed> =>
   Managed.make({

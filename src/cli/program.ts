@@ -32,7 +32,7 @@ import * as View from "./view.ts"
 const voice: Mirror.Voice = {
   line: (text) => Effect.sync(() => void process.stdout.write(`${printable(text)}\n`)),
   document: (text) => Effect.sync(() => void process.stdout.write(`${text}\n`)),
-  // Not where the view or the report goes: that may be a file.
+  // Not on standard output, which may be redirected to a file.
   error: (text) => Effect.sync(() => void process.stderr.write(`${printable(text)}\n`)),
   progress: process.stderr
 }
@@ -42,62 +42,47 @@ let exitCode = 0
 const exitWith = (program: Effect.Effect<number, Settings.BadOption, NodeContext.NodeContext>) =>
   program.pipe(
     Effect.catchAll((error) => Effect.as(voice.error(`holdfast: ${error.message}`), 2)),
-    Effect.map((code) => {
-      exitCode = code
-    })
+    Effect.map((code) => void (exitCode = code))
   )
 
-const optional = <A>(option: Option.Option<A>): A | undefined => Option.getOrUndefined(option)
+const text = (name: string, help: string) => CliOptions.withDescription(CliOptions.text(name), help)
+const integer = (name: string, byDefault: number, help: string) =>
+  CliOptions.integer(name).pipe(
+    CliOptions.withDescription(`${help} Default ${byDefault}.`),
+    CliOptions.withDefault(byDefault)
+  )
+const duration = (name: string, byDefault: string, help: string) =>
+  CliOptions.withDefault(text(name, `${help} Default "${byDefault}".`), byDefault)
+const flag = (name: string, help: string) =>
+  CliOptions.withDescription(CliOptions.boolean(name), help)
 
 const mirror = Command.make("mirror", {
   list: Args.text({ name: "urls.txt" }).pipe(
     Args.withDescription("A text file, one URL per line; # starts a comment.")
   ),
-  to: CliOptions.text("to").pipe(CliOptions.withDescription("The folder to mirror into.")),
-  concurrency: CliOptions.integer("concurrency").pipe(
-    CliOptions.withDescription("Downloads at once. Default 16."),
-    CliOptions.withDefault(Mirror.defaults.concurrency)
+  to: text("to", "The folder to mirror into."),
+  concurrency: integer("concurrency", Mirror.defaults.concurrency, "Downloads at once."),
+  perHost: integer("per-host", Mirror.defaults.perHost, "Connections to one host."),
+  retries: integer(
+    "retries",
+    Mirror.defaults.retries,
+    "Further attempts after an error that may pass (503, a cut connection)."
   ),
-  perHost: CliOptions.integer("per-host").pipe(
-    CliOptions.withDescription("Connections to one host. Default 6."),
-    CliOptions.withDefault(Mirror.defaults.perHost)
+  maxBytes: CliOptions.optional(
+    text("max-bytes", "The largest file to accept, such as 500MB. Default: any.")
   ),
-  retries: CliOptions.integer("retries").pipe(
-    CliOptions.withDescription(
-      "Further attempts after an error that may pass (503, a cut connection). Default 4."
-    ),
-    CliOptions.withDefault(Mirror.defaults.retries)
-  ),
-  maxBytes: CliOptions.text("max-bytes").pipe(
-    CliOptions.withDescription("The largest file to accept, such as 500MB. Default: any."),
-    CliOptions.optional
-  ),
-  timeout: CliOptions.text("timeout").pipe(
-    CliOptions.withDescription("How long a server may be silent. Default \"30 seconds\"."),
-    CliOptions.withDefault("30 seconds")
-  ),
+  timeout: duration("timeout", "30 seconds", "How long a server may be silent."),
   databaseUrl: CliOptions.redacted("database-url").pipe(
     CliOptions.withDescription(
       "A Postgres to keep the table in. Default: $DATABASE_URL, else an embedded server."
     ),
     CliOptions.optional
   ),
-  report: CliOptions.text("report").pipe(
-    CliOptions.withDescription("Where to write the report as JSON."),
-    CliOptions.optional
+  report: CliOptions.optional(text("report", "Where to write the report as JSON.")),
+  ledger: CliOptions.optional(
+    text("ledger", "Where to write who held what, and when, as JSON for `holdfast view`.")
   ),
-  ledger: CliOptions.text("ledger").pipe(
-    CliOptions.withDescription(
-      "Where to write who held what, and when, as JSON for `holdfast view`."
-    ),
-    CliOptions.optional
-  ),
-  drain: CliOptions.text("drain").pipe(
-    CliOptions.withDescription(
-      "How long a first Ctrl-C lets running downloads go on. Default \"25 seconds\"."
-    ),
-    CliOptions.withDefault("25 seconds")
-  )
+  drain: duration("drain", "25 seconds", "How long a first Ctrl-C lets running downloads go on.")
 }, (given) =>
   exitWith(Effect.gen(function*() {
     const fromEnvironment = process.env["DATABASE_URL"]
@@ -111,12 +96,12 @@ const mirror = Command.make("mirror", {
         ? undefined
         : yield* Settings.bytes("max-bytes", given.maxBytes.value),
       timeout: yield* Settings.duration("timeout", given.timeout),
-      databaseUrl: optional(given.databaseUrl)
+      databaseUrl: Option.getOrUndefined(given.databaseUrl)
         ?? (fromEnvironment === undefined || fromEnvironment === ""
           ? undefined
           : Redacted.make(fromEnvironment)),
-      report: optional(given.report),
-      ledger: optional(given.ledger),
+      report: Option.getOrUndefined(given.report),
+      ledger: Option.getOrUndefined(given.ledger),
       drain: yield* Settings.duration("drain", given.drain)
     }, voice)
   }))).pipe(
@@ -126,9 +111,9 @@ const mirror = Command.make("mirror", {
   )
 
 const demo = Command.make("demo", {
-  to: CliOptions.text("to").pipe(
-    CliOptions.withDescription("The folder to mirror into. Default holdfast-demo."),
-    CliOptions.withDefault("holdfast-demo")
+  to: CliOptions.withDefault(
+    text("to", "The folder to mirror into. Default holdfast-demo."),
+    "holdfast-demo"
   )
 }, ({ to }) => exitWith(Effect.flatMap(Settings.folder("to", to), (to) => Demo.demo(to, voice))))
   .pipe(
@@ -143,9 +128,7 @@ const explore = Command.make("explore", {
     CliOptions.withDescription("Every point, or one of each class. Default full."),
     CliOptions.withDefault("full" as const)
   ),
-  json: CliOptions.boolean("json").pipe(
-    CliOptions.withDescription("One verdict per line, as JSON.")
-  )
+  json: flag("json", "One verdict per line, as JSON.")
 }, (given) => exitWith(Explore.explore(given, voice))).pipe(
   Command.withDescription(
     "Interrupts each effect that a module exports at every point where production could."
@@ -156,21 +139,14 @@ const view = Command.make("view", {
   ledger: Args.text({ name: "ledger.json" }).pipe(
     Args.withDescription("What `holdfast mirror --ledger` wrote.")
   ),
-  html: CliOptions.boolean("html").pipe(
-    CliOptions.withDescription("One page, to be opened in a browser; it needs nothing else.")
-  ),
-  svg: CliOptions.boolean("svg").pipe(CliOptions.withDescription("A timeline.")),
-  text: CliOptions.boolean("text").pipe(
-    CliOptions.withDescription("Who holds what under whom. The default.")
-  ),
-  output: CliOptions.text("output").pipe(
-    CliOptions.withDescription("The file to write. Default: standard output."),
-    CliOptions.optional
-  )
+  html: flag("html", "One page, to be opened in a browser; it needs nothing else."),
+  svg: flag("svg", "A timeline."),
+  text: flag("text", "Who holds what under whom. The default."),
+  output: CliOptions.optional(text("output", "The file to write. Default: standard output."))
 }, (given) =>
   exitWith(View.view({
     ...given,
-    output: optional(given.output),
+    output: Option.getOrUndefined(given.output),
     width: process.stdout.isTTY ? process.stdout.columns : undefined
   }, voice))).pipe(
     Command.withDescription("Shows a ledger: who held what, when, and what was not released.")
@@ -217,15 +193,15 @@ Main.run(
   ),
   {
     shutdown: {
-      // The batch's own grace ends first; this is for a drain that hangs.
+      // The batch's own grace ends first; this bound is for a drain that hangs.
       stopTimeout: Duration.sum(drainOf(process.argv), "5 seconds"),
       releaseTimeout: "15 seconds",
       total: Duration.sum(drainOf(process.argv), "20 seconds")
     },
-    // A ledger that is written down holds the whole run: about four entries per URL.
+    // A ledger that is written to a file holds the whole run: about four entries per URL.
     ledger: process.argv.some((word) => /^--ledger(=|$)/.test(word)) ? { history: 100_000 } : {},
     exitCode: (exit) => Exit.isSuccess(exit) ? exitCode : badArguments(exit) ? 2 : undefined,
-    // The command line's own complaint has been printed already.
+    // The command line has printed its own errors already.
     isPrinted: ValidationError.isValidationError
   }
 )

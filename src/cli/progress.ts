@@ -5,27 +5,20 @@
  * fiber that looks at the clock and draws. Nothing is counted here, so the last line cannot differ from the report.
  *
  * INVARIANTS
- * - Progress-1 A line is never wider than `width`, holds no control character, and drops its least telling fields first.
+ * - Progress-1 A line is never wider than `width`, holds no control character, and drops its least important fields first.
  * - Progress-2 A terminal is drawn at most every 100 ms and its line is gone at the end; a log gets a line when another
  *   tenth is done or 2 seconds have passed.
- * - Progress-3 What is shown never goes back; the last line is the state as it then is.
+ * - Progress-3 No number shown decreases, but for `inFlight`; the last line shows the final state.
  * - Progress-4 Showing never fails the run: a sink that throws is not written to again.
  *
  * COST one line per 100 ms, about 5 µs; no timers but the fiber's own sleep, on the `Clock`.
- *
- * @since 0.1.0
  */
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as Managed from "../Managed.ts"
 
-/**
- * The counters of a run, which the run alone writes; `startedAt` is in milliseconds of the `Clock`.
- *
- * @category models
- * @since 0.1.0
- */
+/** The counters of a run, which the run alone writes; `startedAt` is in milliseconds of the `Clock`. */
 export interface ProgressState {
   total: number
   /** Begun or settled. */
@@ -41,24 +34,14 @@ export interface ProgressState {
   startedAt: number
 }
 
-/**
- * Where lines go: `process.stderr` is one.
- *
- * @category models
- * @since 0.1.0
- */
+/** Where lines go: `process.stderr` is one. */
 export interface Sink {
   readonly isTTY?: boolean | undefined
   readonly columns?: number | undefined
   readonly write: (text: string) => unknown
 }
 
-/**
- * How a line is drawn.
- *
- * @category models
- * @since 0.1.0
- */
+/** How a line is drawn. */
 export interface RenderOptions {
   /** In columns. */
   readonly width: number
@@ -68,12 +51,7 @@ export interface RenderOptions {
   readonly color?: boolean | undefined
 }
 
-/**
- * The pace; unknown in the first two seconds.
- *
- * @category models
- * @since 0.1.0
- */
+/** The pace; unknown in the first two seconds. */
 export interface Pace {
   readonly bytesPerSecond: number | null
   readonly etaMillis: number | null
@@ -83,12 +61,7 @@ const paceAfter = 2000
 const redrawEvery = 100
 const logEvery = 2000
 
-/**
- * A state in which nothing has happened.
- *
- * @category constructors
- * @since 0.1.0
- */
+/** A state in which nothing has happened. */
 export const start = (total: number, startedAt: number): ProgressState => ({
   total,
   taken: 0,
@@ -104,12 +77,7 @@ export const start = (total: number, startedAt: number): ProgressState => ({
 const settledOf = (state: ProgressState): number =>
   state.done + state.alreadyDone + state.failed + state.skipped
 
-/**
- * A number of bytes for people: `0 B`, `1.5 KiB`, `34 MiB`.
- *
- * @category rendering
- * @since 0.1.0
- */
+/** A number of bytes for people: `0 B`, `1.5 KiB`, `34 MiB`. */
 export const bytesText = (bytes: number): string => {
   const units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"]
   let value = Math.max(0, bytes)
@@ -122,12 +90,7 @@ export const bytesText = (bytes: number): string => {
   return `${unit === 0 ? Math.floor(value) : value.toFixed(1)} ${units[unit]!}`
 }
 
-/**
- * A number of milliseconds for people: `9s`, `2m05s`, `3h04m`.
- *
- * @category rendering
- * @since 0.1.0
- */
+/** A number of milliseconds for people: `9s`, `2m05s`, `3h04m`. */
 export const durationText = (millis: number): string => {
   const seconds = Math.max(0, Math.round(millis / 1000))
   const two = (n: number) => String(n).padStart(2, "0")
@@ -137,11 +100,8 @@ export const durationText = (millis: number): string => {
 }
 
 /**
- * The mean rate since the start, and when the rest is done at the rate items were. Items of an earlier run took no time
- * and do not count for it.
- *
- * @category rendering
- * @since 0.1.0
+ * The mean rate since the start, and the time that the rest takes at the rate of the items so far. Items of an earlier
+ * run took no time, so they do not count.
  */
 export const pace = (state: ProgressState, now: number): Pace => {
   const elapsed = now - state.startedAt
@@ -154,11 +114,11 @@ export const pace = (state: ProgressState, now: number): Pace => {
   }
 }
 
-/** A field of the line; the least telling are dropped first. */
+/** A field of the line. */
 interface Field {
   readonly text: string
   readonly paint?: number | undefined
-  /** The higher, the sooner it goes. */
+  /** The field with the highest number is dropped first. */
   readonly spare: number
 }
 
@@ -191,12 +151,7 @@ const fieldsOf = (state: ProgressState, now: number): ReadonlyArray<Field> => {
 
 const separator = "  "
 
-/**
- * The line for a state, at most `width` columns wide. Pure.
- *
- * @category rendering
- * @since 0.1.0
- */
+/** The line for a state, at most `width` columns wide. Pure. */
 export const render = (state: ProgressState, options: RenderOptions): string => {
   let fields = fieldsOf(state, options.now)
   const plainWidth = () =>
@@ -205,7 +160,7 @@ export const render = (state: ProgressState, options: RenderOptions): string => 
     const first = Math.max(...fields.map(({ spare }) => spare))
     fields = fields.filter(({ spare }) => spare !== first)
   }
-  // A count that is cut would be another number: rather nothing.
+  // A truncated count would be a wrong number, so nothing is shown.
   if (plainWidth() > options.width) return ""
   return fields
     .map(({ paint, text }) =>
@@ -214,12 +169,7 @@ export const render = (state: ProgressState, options: RenderOptions): string => 
     .join(separator)
 }
 
-/**
- * The sum of a state, as the last line says it. Pure.
- *
- * @category rendering
- * @since 0.1.0
- */
+/** The sum of a state, as the last line says it. Pure. */
 export const summary = (state: ProgressState, now: number): string => {
   const { alreadyDone, bytes, done, failed, skipped, startedAt, total } = state
   const elapsed = Math.max(0, now - startedAt)
@@ -232,12 +182,7 @@ export const summary = (state: ProgressState, now: number): string => {
     + `${failed} failed${rest}; ${bytesText(bytes)} in ${(elapsed / 1000).toFixed(1)}s${rate}`
 }
 
-/**
- * A reporter at work.
- *
- * @category models
- * @since 0.1.0
- */
+/** A reporter at work. */
 export interface Reporter {
   /** Writes a line of its own, above the progress line if there is one. Never fails. */
   readonly print: (line: string) => Effect.Effect<void>
@@ -247,7 +192,7 @@ type Environment = Readonly<Record<string, string | undefined>>
 
 const eraseLine = "\r\u001b[2K"
 
-/** The greater of what was shown and what is: `inFlight` alone may go down (Progress-3). */
+/** Updates the shown numbers; only `inFlight` may decrease (Progress-3). */
 const raise = (shown: ProgressState, state: ProgressState): void => {
   for (
     const key of ["total", "taken", "done", "alreadyDone", "failed", "skipped", "bytes"] as const
@@ -300,7 +245,7 @@ class Running implements Reporter {
     }
     const { total } = this.shown
     const tenth = total === 0 ? 0 : Math.floor(settledOf(this.shown) * 10 / total)
-    // The last tenth is the summary's to tell.
+    // The summary reports the last tenth.
     if ((tenth <= this.lastTenth || tenth >= 10) && now - this.lastAt < logEvery) return
     this.lastTenth = Math.max(this.lastTenth, tenth)
     this.lastAt = now
@@ -325,21 +270,12 @@ class Running implements Reporter {
   }
 }
 
-interface Attended extends Reporter {
-  readonly running: Running
-  readonly fiber: Fiber.RuntimeFiber<never>
-}
-
 /**
  * Shows a state while the scope lasts: on a terminal as one line, redrawn and in the end erased, otherwise as lines of a log.
  * The release writes the `summary`. `env` is looked at for `NO_COLOR` and `TERM=dumb`.
  *
  * **Interruption** — holding: the release draws the last line.
- * **Errors** — none, whatever the sink does (Progress-4).
  * **Cost** — a fiber that wakes every 100 ms.
- *
- * @category constructors
- * @since 0.1.0
  */
 export const reporter = (
   state: ProgressState,
@@ -353,11 +289,11 @@ export const reporter = (
       const running = new Running(state, sink, env, yield* Clock.currentTimeMillis)
       const draw = Effect.map(Clock.currentTimeMillis, (now) => running.draw(now))
       const loop = Effect.forever(Effect.zipRight(draw, Effect.sleep(redrawEvery)))
-      // The acquire runs masked, and the fiber would inherit that: it has to end when the release says so.
+      // The acquire runs masked, and a fiber inherits that; the release has to be able to interrupt it.
       const fiber = yield* Effect.forkDaemon(Effect.interruptible(loop))
       return { fiber, running, print: running.print }
     }),
-    release: ({ fiber, running }: Attended) =>
+    release: ({ fiber, running }) =>
       Effect.zipRight(
         Fiber.interrupt(fiber),
         Effect.map(Clock.currentTimeMillis, (now) => running.finish(now))

@@ -77,15 +77,13 @@ export const lines = (
     ? [`… and ${bad.length - maxNamed} more; --report names them all.`]
     : []
   const { alreadyDone, done, failed, interrupted, skipped, taken } = report
-  const kinds = Object.entries(ledger?.kinds ?? {}).map((
-    [kind, { abandoned, acquired, released }]
-  ) => `  ${kind}: ${acquired} acquired, ${released} released, ${abandoned} abandoned`)
-  const { abandoned, acquired, released } = report.ledger
+  const sum = ({ abandoned, acquired, released }: Report["ledger"]): string =>
+    `${acquired} acquired, ${released} released, ${abandoned} abandoned`
   return [
     ...named,
     ...more,
     `${taken} taken: ${done} done, ${alreadyDone} already done, ${skipped} skipped, ${failed} failed, ${interrupted} interrupted.`,
-    `Ledger: ${acquired} acquired, ${released} released, ${abandoned} abandoned.`,
-    ...kinds
+    `Ledger: ${sum(report.ledger)}.`,
+    ...Object.entries(ledger?.kinds ?? {}).map(([kind, counts]) => `  ${kind}: ${sum(counts)}`)
   ]
 }

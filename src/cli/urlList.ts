@@ -13,8 +13,6 @@
  * COST O(bytes); the file is held in memory once, at most `maxBytes` (default 64 MiB).
  * NOT DONE "-" for standard input: `/dev/stdin` does it where it exists, for a pipe too.
  * SOURCES the URL standard (url.spec.whatwg.org), wget's `--input-file`.
- *
- * @since 0.1.0
  */
 import type { PlatformError } from "@effect/platform/Error"
 import * as FileSystem from "@effect/platform/FileSystem"
@@ -25,12 +23,7 @@ import * as Stream from "effect/Stream"
 import { createReadStream } from "node:fs"
 import { printable } from "../Ledger/words.ts"
 
-/**
- * A line that is no item, and why. `text` is for showing only: it is shortened and made safe (UrlList-3).
- *
- * @category models
- * @since 0.1.0
- */
+/** A line that is no item, and the reason. `text` is for display only: it is shortened and made safe (UrlList-3). */
 export interface Rejected {
   /** Counted from 1. */
   readonly line: number
@@ -38,24 +31,14 @@ export interface Rejected {
   readonly reason: string
 }
 
-/**
- * The content of a list. `urls` are in the order of the file; `duplicates` counts the lines that repeat one of them.
- *
- * @category models
- * @since 0.1.0
- */
+/** The content of a list. `urls` are in the order of the file; `duplicates` counts the lines that repeat one of them. */
 export interface UrlList {
   readonly urls: ReadonlyArray<string>
   readonly duplicates: number
   readonly rejected: ReadonlyArray<Rejected>
 }
 
-/**
- * The limits of a list.
- *
- * @category models
- * @since 0.1.0
- */
+/** The limits of a list. */
 export interface Options {
   /** In characters, as written and as normalised. Default 8192, what common servers take. */
   readonly maxUrlLength?: number | undefined
@@ -63,20 +46,10 @@ export interface Options {
   readonly maxBytes?: number | undefined
 }
 
-/**
- * Why a list could not be read.
- *
- * @category models
- * @since 0.1.0
- */
+/** Why a list could not be read. */
 export type UnreadableReason = "missing" | "directory" | "denied" | "too large" | "failed"
 
-/**
- * The list cannot be read: look at its name, its permissions, or its size.
- *
- * @category errors
- * @since 0.1.0
- */
+/** The list cannot be read: look at its name, its permissions, or its size. */
 export class ListUnreadable extends Data.TaggedError("ListUnreadable")<{
   readonly name: string
   readonly reason: UnreadableReason
@@ -100,12 +73,7 @@ export class ListUnreadable extends Data.TaggedError("ListUnreadable")<{
   }
 }
 
-/**
- * There is nothing to do: the list holds no URL that could be fetched.
- *
- * @category errors
- * @since 0.1.0
- */
+/** There is nothing to do: the list holds no URL that could be fetched. */
 export class ListEmpty extends Data.TaggedError("ListEmpty")<{
   readonly name: string
   /** How many lines were looked at. */
@@ -125,12 +93,7 @@ export class ListEmpty extends Data.TaggedError("ListEmpty")<{
   }
 }
 
-/**
- * The file is not text, so none of its lines was taken for a URL.
- *
- * @category errors
- * @since 0.1.0
- */
+/** The file is not text, so none of its lines was taken for a URL. */
 export class ListBinary extends Data.TaggedError("ListBinary")<{
   readonly name: string
   readonly characters: number
@@ -165,7 +128,7 @@ const shown = (text: string, length: number): string => {
   return text.length > length ? `${safe}… (${text.length} characters)` : safe
 }
 
-/** Hides all that could be a user name or a password, rather too much than too little: a password may hold any sign. */
+/** Hides every part that may be a user name or a password. It may hide too much, because a password may hold any character. */
 const withoutCredentials = (text: string): string => {
   const at = text.lastIndexOf("@")
   if (at < 0) return text
@@ -181,7 +144,7 @@ const notText = (name: string, text: string): ListBinary | undefined => {
     if (code === 0) nul++
     else if (code === 0xFFFD) invalid++
   }
-  // A stray byte or two is a bad line; a tenth of the file is another sort of file.
+  // A few such characters spoil a line. More than a tenth of the file means that it is not text.
   return nul + invalid >= 4 && (nul + invalid) * 10 > text.length
     ? new ListBinary({ name, characters: text.length, nul, invalid })
     : undefined
@@ -225,9 +188,6 @@ const urlOf = (text: string, maxUrlLength: number): Either.Either<string, string
  *
  * **Errors** — `ListBinary`: not text. `ListEmpty`: no line of it can be fetched; says why the first ones cannot.
  * **Cost** — O(characters).
- *
- * @category parsing
- * @since 0.1.0
  */
 export const parse = (
   text: string,
@@ -237,7 +197,7 @@ export const parse = (
   const binary = notText(name, text)
   if (binary !== undefined) return Either.left(binary)
   const lines = text.replace(/^\uFEFF/, "").split(/\r\n|\n|\r/)
-  // The newline that ends the last line begins no other.
+  // A final newline does not begin another line.
   if (lines.at(-1) === "") lines.pop()
   const urls = new Set<string>()
   const rejected: Array<Rejected> = []
@@ -258,11 +218,10 @@ export const parse = (
 }
 
 const unreadable = (name: string, maxBytes: number) => (cause: PlatformError): ListUnreadable => {
-  const reason = cause._tag !== "SystemError"
-    ? "failed"
-    : cause.reason === "NotFound"
+  const system = cause._tag === "SystemError" ? cause.reason : undefined
+  const reason = system === "NotFound"
     ? "missing"
-    : cause.reason === "PermissionDenied"
+    : system === "PermissionDenied"
     ? "denied"
     : "failed"
   return new ListUnreadable({ name, reason, maxBytes, cause })
@@ -281,9 +240,6 @@ const pipeOf = (name: string, maxBytes: number): Stream.Stream<Uint8Array, ListU
  * **Interruption** — while reading: the file is closed before the interrupt is seen.
  * **Errors** — `ListUnreadable` (carries a reason), `ListBinary`, `ListEmpty`.
  * **Cost** — the file in memory, once; reading stops at `maxBytes`, so an endless device is no danger.
- *
- * @category operations
- * @since 0.1.0
  */
 export const read = (
   path: string,
