@@ -88,13 +88,13 @@ export interface Options<A, E, R>
 }
 
 /**
- * Which instance `invalidate` means. Default: the present one, whatever it is.
+ * The instance to invalidate. Default: the present one.
  *
  * @category models
  * @since 0.1.0
  */
 export interface InvalidateOptions<A> {
-  /** Only if this value is still the present one. */
+  /** Does nothing unless this value is the present one. */
   readonly only?: A
 }
 
@@ -107,11 +107,14 @@ export interface InvalidateOptions<A> {
 export interface Stats {
   /** `"none"`: the next user acquires. */
   readonly state: "none" | "opening" | "open" | "closed"
-  /** How many have it or wait for its acquire. */
+  /** The number of users that have the present instance or wait for its acquire. */
   readonly users: number
   /** Instances that are not the present one any more, but still in use or being released. */
   readonly former: number
 }
+
+/** Without a `capacity` no use fails with `SharedFull`. */
+type FullOf<C> = [C] extends [undefined] ? never : SharedFull
 
 /** Every handle is a `Group`. */
 const groupOf = <K, A, E>(self: KeyedShared<K, A, E>): Group<K, A, E> =>
@@ -125,7 +128,7 @@ const makeGroup = <K, A, E, R>(
 ): Effect.Effect<Group<K, A, E>, never, Exclude<R, Scope.Scope> | Scope.Scope> =>
   Effect.gen(function*() {
     const runtime = yield* Effect.runtime<Exclude<R, Scope.Scope>>()
-    // The runtime has `R`, and each acquire runs there.
+    // Each acquire runs in this runtime, which has `R`.
     const group = new Group(
       options as KeyedOptions<K, A, E, Scope.Scope>,
       nameOf,
@@ -209,20 +212,13 @@ export const make = <A, E, R>(
  * @category constructors
  * @since 0.1.0
  */
-export function makeKeyed<K, A, E, R>(
-  options: KeyedOptions<K, A, E, R> & { readonly capacity?: undefined }
-): Effect.Effect<KeyedShared<K, A, E>, never, Exclude<R, Scope.Scope> | Scope.Scope>
-export function makeKeyed<K, A, E, R>(
-  options: KeyedOptions<K, A, E, R>
-): Effect.Effect<KeyedShared<K, A, E | SharedFull>, never, Exclude<R, Scope.Scope> | Scope.Scope>
-export function makeKeyed<K, A, E, R>(
-  options: KeyedOptions<K, A, E, R>
-): Effect.Effect<KeyedShared<K, A, E | SharedFull>, never, Exclude<R, Scope.Scope> | Scope.Scope> {
-  return Effect.suspend(() => {
+export const makeKeyed = <K, A, E, R, C extends number | undefined = undefined>(
+  options: KeyedOptions<K, A, E, R> & { readonly capacity?: C | undefined }
+): Effect.Effect<KeyedShared<K, A, E | FullOf<C>>, never, Exclude<R, Scope.Scope> | Scope.Scope> =>
+  Effect.suspend(() => {
     Rules.check("Shared.makeKeyed", options, keyedRules)
     return makeGroup(options, (key) => `${options.name}[${Inspectable.toStringUnknown(key, 0)}]`)
   })
-}
 
 /**
  * `make` as a layer.
@@ -256,20 +252,10 @@ export const layer = <I, A, E, R>(
  * @category layers
  * @since 0.1.0
  */
-export function layerKeyed<I, K, A, E, R>(
-  tag: Context.Tag<I, KeyedShared<K, A, E>>,
-  options: KeyedOptions<K, A, E, R> & { readonly capacity?: undefined }
-): Layer.Layer<I, never, Exclude<R, Scope.Scope>>
-export function layerKeyed<I, K, A, E, R>(
-  tag: Context.Tag<I, KeyedShared<K, A, E | SharedFull>>,
-  options: KeyedOptions<K, A, E, R>
-): Layer.Layer<I, never, Exclude<R, Scope.Scope>>
-export function layerKeyed<I, K, A, E, R>(
-  tag: Context.Tag<I, KeyedShared<K, A, E | SharedFull>>,
-  options: KeyedOptions<K, A, E, R>
-): Layer.Layer<I, never, Exclude<R, Scope.Scope>> {
-  return Layer.scoped(tag, makeKeyed(options))
-}
+export const layerKeyed = <I, K, A, E, R, C extends number | undefined = undefined>(
+  tag: Context.Tag<I, KeyedShared<K, A, E | FullOf<C>>>,
+  options: KeyedOptions<K, A, E, R> & { readonly capacity?: C | undefined }
+): Layer.Layer<I, never, Exclude<R, Scope.Scope>> => Layer.scoped(tag, makeKeyed(options))
 
 // Operations.
 
@@ -522,7 +508,7 @@ export const statsKey: {
 )
 
 /**
- * How many have the present instance or wait for its acquire.
+ * The number of users that have the present instance or wait for its acquire.
  *
  * @category getters
  * @since 0.1.0
@@ -540,7 +526,7 @@ export const keys = <K, A, E>(self: KeyedShared<K, A, E>): Effect.Effect<Readonl
   Effect.sync(() => MutableHashMap.keys(groupOf(self).lines))
 
 /**
- * How many keys have an instance, those being opened, idle or released included.
+ * The number of `keys`.
  *
  * @category getters
  * @since 0.1.0

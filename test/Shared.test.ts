@@ -1,4 +1,4 @@
-import { describe, expect, it } from "@effect/vitest"
+import { describe, expect, expectTypeOf, it } from "@effect/vitest"
 import {
   Cause,
   Context,
@@ -741,4 +741,14 @@ describe("KeyedShared", () => {
       expect([most, open]).toEqual([2, 0])
       expect(yield* Shared.size(keyed)).toBe(0)
     }).pipe(Effect.scoped))
+
+  it("only one with a capacity has SharedFull among its errors", () => {
+    type Made<E> = Effect.Effect<Shared.KeyedShared<string, number, E>, never, Scope.Scope>
+    const options = { name: "line", acquire: (_: string) => Effect.fail("no").pipe(Effect.as(1)) }
+    const withAny: Shared.KeyedOptions<string, number, string, never> = options
+    expectTypeOf(Shared.makeKeyed(options)).toEqualTypeOf<Made<string>>()
+    expectTypeOf(Shared.makeKeyed({ ...options, capacity: 2 }))
+      .toEqualTypeOf<Made<string | Shared.SharedFull>>()
+    expectTypeOf(Shared.makeKeyed(withAny)).toEqualTypeOf<Made<string | Shared.SharedFull>>()
+  })
 })

@@ -154,7 +154,7 @@ export class Instance<K, A, E> {
     after: ReadonlyArray<Instance<K, A, E>>,
     site: Ledger.Site | undefined
   ): Effect.Effect<void, E> {
-    const asked = (entry: Ledger.Entry): void => {
+    const onEntry = (entry: Ledger.Entry): void => {
       this.entry = entry
     }
     return Effect.interruptible(
@@ -163,14 +163,14 @@ export class Instance<K, A, E> {
       Effect.uninterruptibleMask((restore) =>
         Effect.flatMap(restore(awaitAll(after)), () =>
           Effect.flatMap(
-            this.group.open(this, restore, site, asked),
+            this.group.open(this, restore, site, onEntry),
             ({ close, value }) => Effect.onExit(this.opened(value), (exit) => close(exit))
           ))
       )
     )
   }
 
-  /** Waits until it shall be released. */
+  /** Waits for `end`, which starts the release. */
   opened(value: A): Effect.Effect<void> {
     return Effect.async((resume) => {
       this.timeToLive = this.group.timeToLive(this.key, value)
@@ -218,7 +218,7 @@ export class Instance<K, A, E> {
     this.settle()
   }
 
-  /** Without users it ends, or is idle from now on. */
+  /** Ends the instance, or makes it idle, if it has no users. */
   settle(): void {
     if (this.users.size > 0) return
     if (this.state === "opening" || this.isRetired || this.timeToLive <= 0) this.end()
@@ -266,7 +266,7 @@ const awaitAll = (
 ): Effect.Effect<void> =>
   Effect.forEach(instances, ({ fiber }) => Fiber.await(fiber), { discard: true })
 
-/** The close reports at most so many failed releases. */
+/** The largest number of failed releases that the close reports. */
 const maxFailures = 16
 
 /** All instances of one `make`, and the handle of its users. Written only by this file. */
@@ -319,7 +319,7 @@ export class Group<K, A, E> extends Handle implements KeyedShared<K, A, E> {
     { key, name }: Instance<K, A, E>,
     restore: Restore,
     site: Ledger.Site | undefined,
-    asked: (entry: Ledger.Entry) => void
+    onEntry: (entry: Ledger.Entry) => void
   ): Effect.Effect<Opened<A>, E> {
     // suspend: an `acquire` that throws is a failed acquire.
     return Effect.suspend(() => {
@@ -327,10 +327,10 @@ export class Group<K, A, E> extends Handle implements KeyedShared<K, A, E> {
       const resource = acquire(key)
       const known = asManaged(resource)
       if (known !== undefined) {
-        return Ledger.withOwner(known.openInMask(restore, site, asked), name)
+        return Ledger.withOwner(known.openInMask(restore, site, onEntry), name)
       }
       const settings = { name, kind: "shared", releaseDeadline }
-      return fromScopedAt(settings, resource, undefined).openInMask(restore, site, asked)
+      return fromScopedAt(settings, resource, undefined).openInMask(restore, site, onEntry)
     })
   }
 
@@ -366,7 +366,7 @@ export class Group<K, A, E> extends Handle implements KeyedShared<K, A, E> {
     const known = this.lineOf(key)
     const line = known ?? []
     if (known === undefined) MutableHashMap.set(this.lines, key, line)
-    // Without room to spare it opens after all that are ending; else only after those of its own key.
+    // At the capacity it opens after all that are ending, otherwise after those of its own key.
     const after = live.size >= capacity
       ? Array.from(ending)
       : line.filter((former) => ending.has(former))
