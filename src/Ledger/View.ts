@@ -34,14 +34,9 @@ import * as Tree from "./View/tree.ts"
  * @category errors
  * @since 0.1.0
  */
-export class LedgerFormatError extends Data.TaggedError("LedgerFormatError")<{
-  readonly reason: "not JSON" | "not a ledger" | "unknown version" | "wrong field"
-  /** The path in the document: `live[3].state`; empty for the whole document. */
-  readonly field: string
-  readonly problem: string
-}> {
+export class LedgerFormatError extends Data.TaggedError("LedgerFormatError")<Document.Problem> {
   override get message(): string {
-    // Of a text that is no ledger at all the problem itself names the field.
+    // If the text is not a ledger, the problem itself names the field.
     const where = this.field === "" || this.reason === "not a ledger" ? "" : ` at ${this.field}`
     const hint = this.reason === "unknown version"
       ? "Read it with the version of holdfast that wrote it, or a newer one."

@@ -13,7 +13,7 @@ export interface Hold {
   readonly id: number
   /** The number of its fiber. */
   readonly fiberId: number | undefined
-  /** Those that hold what this one waits for; none if it does not wait. */
+  /** The holds that this one waits for; none if it does not wait. */
   readonly holders: () => Iterable<Hold>
   /** Whether it would be served if the holders for which `releases` is true released. Monotonic in `releases`. */
   readonly isServedIf: (releases: (holder: Hold) => boolean) => boolean

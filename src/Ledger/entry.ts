@@ -1,9 +1,9 @@
 /**
  * entry: one hold as the ledger stores it, and its copies for readers.
  *
- * DESIGN. A line is captured as an `Error`, because to read its text takes as long as to capture it and most entries end and
- * leave the history unread. An unread line keeps its frames' functions alive, and a cause the user's error: `detach` makes
- * text of both, `forget` drops both. Copies share the line with their entry, so what detaches the entry detaches them.
+ * DESIGN. A line is captured as an `Error` and read later: reading takes as long as capturing, and most entries leave the history
+ * unread. An unread line keeps the functions of its frames alive, and a cause keeps the user's error: `detach` converts both to
+ * text, `forget` drops both. Copies share the line with their entry, so to detach the entry detaches them too.
  */
 import type * as Cause from "effect/Cause"
 import type * as Fiber from "effect/Fiber"
@@ -76,7 +76,7 @@ const merged = (
 
 /** Written only by the recorder. */
 export class RecordedEntry implements Model.Entry, Deadlock.Hold {
-  /** Ids and holders of another ledger mean nothing in this one. */
+  /** The ledger in which its id and its holders are valid. */
   readonly ledger: unknown
   readonly id: number
   readonly kind: string
@@ -178,7 +178,7 @@ export class RecordedEntry implements Model.Entry, Deadlock.Hold {
     if (state === "held") this.heldAt = now
     else if (state === "releasing") this.releasingAt = now
     else this.endedAt = now
-    // Only a waiter has them, and they keep alive what it waited for.
+    // They keep alive the resource that it waited for.
     this.#blockedBy = undefined
     this.#isServedIf = undefined
     this.alike = undefined
@@ -198,7 +198,7 @@ export class RecordedEntry implements Model.Entry, Deadlock.Hold {
     return new EntryCopy(this, this.#line, this.#within, this.#reason)
   }
 
-  /** Makes text of what may keep the user's objects alive. */
+  /** Converts its line and its cause to text, so that they keep none of the user's objects alive. */
   detach(): void {
     if (this.#isDetached) return
     this.#isDetached = true

@@ -1,6 +1,6 @@
 /**
- * meter: the metrics of all ledgers of the process. The registry of metrics is one for the process too, so ledgers that each
- * fed the gauge by themselves would overwrite each other's value.
+ * meter: the metrics of all ledgers of the process, because ledgers with a gauge each would overwrite each other's value in the
+ * one registry of the process.
  */
 import * as GlobalValue from "effect/GlobalValue"
 import * as MetricLabel from "effect/MetricLabel"
@@ -8,22 +8,13 @@ import * as Metrics from "../internal/meter.ts"
 
 type LiveState = "acquiring" | "held" | "releasing"
 
-export interface Meter {
-  /** One entry left the state `from` (`undefined`: it is new) and is in `to` (`undefined`: it has ended). */
-  readonly moved: (kind: string, from: LiveState | undefined, to: LiveState | undefined) => void
-  readonly acquired: (kind: string, millis: number) => void
-  readonly used: (kind: string, millis: number) => void
-  readonly released: (kind: string, millis: number) => void
-  readonly failed: (kind: string) => void
-  readonly abandoned: (kind: string) => void
-  readonly leaked: (kind: string) => void
-}
+export type Meter = ReturnType<typeof makeMeter>
 
 const prefix = "holdfast.resource"
 
 const labelsOf = (kind: string): Metrics.Labels => [MetricLabel.make(`${prefix}.kind`, kind)]
 
-const makeMeter = (): Meter => {
+const makeMeter = () => {
   const count = Metrics.level(
     `${prefix}.count`,
     "{resource}",
@@ -45,7 +36,8 @@ const makeMeter = (): Meter => {
     return (kind: string): void => update(labelsOf(kind))
   }
   return {
-    moved: (kind, from, to) => {
+    /** An entry left the state `from` (`undefined`: it is new) for `to` (`undefined`: it has ended). */
+    moved: (kind: string, from: LiveState | undefined, to: LiveState | undefined): void => {
       if (from !== undefined) shift(kind, from, -1)
       if (to !== undefined) shift(kind, to, 1)
     },

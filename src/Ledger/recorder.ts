@@ -19,14 +19,9 @@ import * as Words from "./words.ts"
 
 type Ended = "released" | "failed" | "abandoned"
 
-interface MutableTotals {
-  acquired: number
-  released: number
-  failed: number
-  abandoned: number
-}
+const zero = () => ({ acquired: 0, released: 0, failed: 0, abandoned: 0 })
 
-const zero = (): MutableTotals => ({ acquired: 0, released: 0, failed: 0, abandoned: 0 })
+type MutableTotals = ReturnType<typeof zero>
 
 /** The last `size` items that were added. */
 class Ring<A> {
@@ -64,7 +59,7 @@ const rules: Options.Rules = {
 }
 
 const defaultHistory = 1000
-/** In milliseconds: how long an entry may keep the user's objects alive before it is detached from them. */
+/** In milliseconds: the longest time for which an entry keeps the user's objects alive. */
 const detachAfter = 50
 
 const copyOf = (entry: RecordedEntry): Model.Entry => entry.copy()
@@ -124,11 +119,11 @@ class Recorder extends Handle implements Model.Service {
     return entry
   }
 
-  /** INVARIANT Ledger-3. Later, because most entries of a busy program have left the history by then, and cost nothing. */
+  /** INVARIANT Ledger-3. The delay saves work: in a busy program most entries have left the history by then. */
   #detachSoon(): void {
     if (this.#isDetaching) return
     this.#isDetaching = true
-    // A timer of the process, because this is about memory and not about the program's time. It keeps no process alive.
+    // Real time, because memory does not follow the `Clock`.
     const timer: { readonly unref?: () => void } | number = setTimeout(() => {
       this.#isDetaching = false
       for (const entry of this.#live.values()) entry.detach()
@@ -214,7 +209,7 @@ class Recorder extends Handle implements Model.Service {
       try {
         listener(event)
       } catch {
-        // A listener that throws must not cost a resource its release.
+        // A listener that throws must not prevent a release.
       }
     }
   }
@@ -238,9 +233,7 @@ class Recorder extends Handle implements Model.Service {
   readonly assertEmpty: Effect.Effect<void, Model.StillHeld> = Effect.suspend(() =>
     this.#live.size === 0
       ? Effect.void
-      : Effect.fail(
-        new Model.StillHeld({ entries: Array.from(this.#live.values(), copyOf) })
-      )
+      : new Model.StillHeld({ entries: Array.from(this.#live.values(), copyOf) })
   )
 
   #heldLonger(millis: number): ReadonlyArray<RecordedEntry> {
@@ -262,9 +255,8 @@ class Recorder extends Handle implements Model.Service {
     for (const { waits } of Deadlock.circlesAmong(this.#live.values())) {
       const key = waits.map(({ waiter }) => waiter).toSorted((a, b) => a - b).join(" ")
       found.add(key)
-      if (!this.#reported.has(key)) {
-        lines.push(Words.describeDeadlock(waits, Array.from(this.#live.values())))
-      }
+      if (this.#reported.has(key)) continue
+      lines.push(Words.describeDeadlock(waits, Array.from(this.#live.values())))
     }
     this.#reported = found
     return lines

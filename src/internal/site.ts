@@ -1,8 +1,8 @@
 /**
  * site: the line of the user's code that made a request.
  *
- * DESIGN. A line is captured as an `Error` with as few frames as will do, and its text is computed on the first read. The user's
- * line is the first frame that is neither of this library, nor of effect, nor of Node.
+ * DESIGN. A line is captured as an `Error` with few frames, and its text is computed on the first read. The user's line is the
+ * first frame that is neither of this library, nor of effect, nor of Node.
  *
  * INVARIANTS
  * - Site-1 The line shown is the user's, never one of this library, of effect or of Node.
@@ -28,7 +28,7 @@ export class Site {
     return this.#text
   }
 
-  /** After this it keeps nothing alive. */
+  /** Converts it to text, which keeps nothing alive. */
   settle(): void {
     if (this.#stack !== undefined) this.#stack = textOf(this.#stack)
   }

@@ -12,9 +12,10 @@ import type * as Ledger from "../../Ledger.ts"
 /** The version that `json` writes. A change that older readers would misread gets a new number. */
 export const version = 1
 
-/** Why a text is not a ledger. */
+/** The fields of `LedgerFormatError`. */
 export interface Problem {
   readonly reason: "not JSON" | "not a ledger" | "unknown version" | "wrong field"
+  /** The path in the document: `live[3].state`; empty for the whole document. */
   readonly field: string
   readonly problem: string
 }
