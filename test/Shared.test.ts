@@ -744,7 +744,7 @@ describe("KeyedShared", () => {
 
   it("only one with a capacity has SharedFull among its errors", () => {
     type Made<E> = Effect.Effect<Shared.KeyedShared<string, number, E>, never, Scope.Scope>
-    const options = { name: "line", acquire: (_: string) => Effect.fail("no").pipe(Effect.as(1)) }
+    const options = { name: "line", acquire: (key: string) => Effect.as(Effect.fail(key), 1) }
     const withAny: Shared.KeyedOptions<string, number, string, never> = options
     expectTypeOf(Shared.makeKeyed(options)).toEqualTypeOf<Made<string>>()
     expectTypeOf(Shared.makeKeyed({ ...options, capacity: 2 }))

@@ -23,7 +23,7 @@ export interface Site {
   readonly text: string | undefined
 }
 
-/** As much of `Ledger.Service` as is needed here. Methods, so that its own type of entries will do. */
+/** The part of `Ledger.Service` that is needed here. Methods, because TypeScript compares their parameters in both directions. */
 export interface Recorder {
   unsafeAcquiring(
     kind: string,
@@ -51,11 +51,10 @@ export interface Thing {
   holds: Holds | undefined
 }
 
-/** What is asked for. */
+/** A request for a thing. */
 export interface Request {
   readonly kind: string
   readonly name: string
-  /** How much of it. */
   readonly amount: number
   readonly site: Site | undefined
   readonly attributes?: Readonly<Record<string, unknown>> | undefined
