@@ -204,7 +204,7 @@ export const mutants: ReadonlyArray<Mutant> = [
   withoutMask(
     "the hold of a scope without its mask",
     "internal/line.ts",
-    "(restore) => {\n    const line = source.line()\n    return takeInMask(line, need, line.asker(), undefined",
+    "(restore) => {\n    return Effect.flatMap(Effect.scope, (scope)",
     "Semaphore.get"
   ),
   withoutMask(
