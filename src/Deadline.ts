@@ -14,7 +14,10 @@ import type * as Exit from "effect/Exit"
 import { dual } from "effect/Function"
 import * as Option from "effect/Option"
 import { exitWithin } from "./internal/deadline.ts"
+import * as Rules from "./internal/options.ts"
 import { isInstant } from "./internal/runtime.ts"
+
+const rules: Rules.Rules = { duration: Rules.duration }
 
 /**
  * The exit of an effect, or none if it has not ended within `duration`. The time counts from the first wait of the effect.
@@ -24,7 +27,7 @@ import { isInstant } from "./internal/runtime.ts"
  *   of the time that the shutdown has left (Shutdown.ts). `Infinity`: no bound of its own.
  * **Interruption** — The caller's interruption does not reach the effect: it is seen after the answer, at the deadline at the
  *   latest.
- * **Errors** — Those of the effect are in its exit.
+ * **Errors** — Those of the effect are in its exit. A `duration` that is none throws a `RangeError`.
  * **Cost** — 2 µs and a fork; one fork more if the effect waits; nothing for one `Effect.sync` or `Effect.succeed`.
  *
  * **Example** (closed in time, or cut off)
@@ -59,8 +62,10 @@ export const exit: {
   <A, E, R>(
     self: Effect.Effect<A, E, R>,
     duration: Duration.DurationInput
-  ): Effect.Effect<Option.Option<Exit.Exit<A, E>>, never, R> =>
-    isInstant(self)
+  ): Effect.Effect<Option.Option<Exit.Exit<A, E>>, never, R> => {
+    Rules.check("Deadline.exit", { duration }, rules)
+    return isInstant(self)
       ? Effect.map(Effect.exit(self), Option.some)
       : exitWithin(self, Duration.decode(duration))
+  }
 )

@@ -39,6 +39,7 @@ import type { Pipeable } from "effect/Pipeable"
 import type * as Scope from "effect/Scope"
 import type * as Types from "effect/Types"
 import { type EnterOptions, type ReleaseOptions, Stack, type TypeId } from "./ExitStack/stack.ts"
+import * as Rules from "./internal/options.ts"
 
 export { type EnterOptions, EnterTimeout, type ReleaseOptions, TypeId } from "./ExitStack/stack.ts"
 
@@ -180,8 +181,12 @@ export interface InUse extends Common {
   ) => Effect.Effect<void, never, R | Replacing<A, E>>
 }
 
-const unsafeMake = <A, E>(options: Options | undefined): Stack<A, E> =>
-  new Stack(options?.name, options?.name)
+const rules: Rules.Rules = { name: Rules.text }
+
+const unsafeMake = <A, E>(options: Options | undefined): Stack<A, E> => {
+  if (options !== undefined) Rules.check("ExitStack", options, rules)
+  return new Stack(options?.name, options?.name)
+}
 
 /**
  * A stack that its scope unwinds, with the scope's exit.

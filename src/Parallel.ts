@@ -55,11 +55,7 @@ export interface Options {
 }
 
 const rules = {
-  concurrency: {
-    expected: `an integer, 1 or more, or "unbounded" or "inherit"`,
-    accepts: (value: unknown) =>
-      value === "unbounded" || value === "inherit" || Rules.integer(1).accepts(value)
-  },
+  concurrency: Rules.concurrency,
   batching: Rules.oneOf(true, false, "inherit"),
   discard: Rules.flag,
   concurrentFinalizers: Rules.flag

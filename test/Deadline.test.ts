@@ -33,4 +33,10 @@ describe("Deadline", () => {
       yield* Fiber.join(ending)
       expect(answer).toEqual(Option.none())
     }))
+
+  it("a duration that is none is refused", () => {
+    for (const duration of [NaN, -1, "soon" as never]) {
+      expect(() => Deadline.exit(Effect.never, duration)).toThrow(/`duration` must be a duration/)
+    }
+  })
 })

@@ -359,6 +359,27 @@ describe("options", () => {
     expect(make({ onReleaseFailure: "log" })).toThrow(/one of "cause", "report"/)
     expect(make({ releaseDeadLine: 1 })).toThrow(/no option `releaseDeadLine`/)
     expect(make({ releaseDeadline: Infinity, kind: undefined })).not.toThrow()
+    const lamp = make({})()
+    for (
+      const [effect, complaint] of [
+        [
+          Managed.all([lamp], { concurrency: 1.5 }),
+          "Managed.all: `concurrency` must be an integer"
+        ],
+        [Managed.all([lamp], { concurrency: 0 }), "Managed.all: `concurrency` must be an integer"],
+        [Managed.all([lamp], { releases: "none" as never }), "one of \"sequential\", \"parallel\""],
+        [Managed.all([lamp], { size: 1 } as {}), "Managed.all has no option `size`"],
+        [ExitStack.make({ label: "x" } as {}), "ExitStack has no option `label`"],
+        [ExitStack.use(() => Effect.void, { name: 1 as never }), "`name` must be a string"],
+        [
+          ExitStack.use((stack) => stack.enter(lamp, { deadline: 1 } as {})),
+          "ExitStack \"exit stack\" has no option `deadline`"
+        ]
+      ] as ReadonlyArray<readonly [Effect.Effect<unknown, never, Scope.Scope>, string]>
+    ) {
+      const exit = Effect.runSyncExit(Effect.scoped(effect))
+      expect(Exit.isFailure(exit) && Cause.pretty(exit.cause)).toContain(complaint)
+    }
     const exit = Effect.runSyncExit(
       ExitStack.use((stack) => stack.callback(Effect.void, { releaseDeadline: -1 }))
     )

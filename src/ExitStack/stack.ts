@@ -154,6 +154,8 @@ const nameOf = (resource: Effect.Effect<any, any, any>): string =>
 
 const rules: Rules.Rules = { name: Rules.text, releaseDeadline: Rules.duration }
 
+const enterRules: Rules.Rules = { ...rules, instead: Rules.anything }
+
 const variance: Record<"_A" | "_E", Types.Contravariant<unknown>> = { _A: (_) => _, _E: (_) => _ }
 
 /** A stack. Its handlers may put an exit of `A` or `E` in place of its own. */
@@ -200,6 +202,7 @@ export class Stack<in out A, in out E> extends Handle {
     options?: EnterOptions<A, E>
   ): Effect.Effect<B, E2, Exclude<R, Scope.Scope>> {
     const site = Ledger.unsafeSite()
+    if (options !== undefined) Rules.check(`ExitStack "${this.name}"`, options, enterRules)
     const managed = asManaged(resource) ?? fromScopedAt(
       {
         name: options?.name ?? scopedName,

@@ -9,6 +9,7 @@ import * as Exit from "effect/Exit"
 import * as FiberRef from "effect/FiberRef"
 import type * as Types from "effect/Types"
 import { withFailure } from "../internal/exit.ts"
+import * as Rules from "../internal/options.ts"
 import * as Workers from "../internal/workers.ts"
 import type * as Ledger from "../Ledger.ts"
 import { Base, endUnchanged, type Managed, type Opened, type Restore } from "./resource.ts"
@@ -132,6 +133,11 @@ export class Chained<A, E, R, B, E2, R2> extends Base<B, E | E2, R | R2> {
   }
 }
 
+const rules: Rules.Rules = {
+  concurrency: Rules.concurrency,
+  releases: Rules.oneOf("sequential", "parallel")
+}
+
 class All<A, E, R> extends Base<A, E, R> {
   readonly name: string
   readonly kind = "all"
@@ -155,15 +161,12 @@ class All<A, E, R> extends Base<A, E, R> {
 
   openInMask(restore: Restore, site?: Ledger.Site): Effect.Effect<Opened<A, E>, E, R> {
     return Effect.withFiberRuntime((fiber) => {
-      const width = widthOf(
-        this.options.concurrency,
-        fiber.getFiberRef(FiberRef.currentConcurrency)
-      )
-      if (!(width >= 1)) {
-        return Effect.die(
-          new RangeError(`Managed-7: concurrency must be 1 or more; got ${width}.`)
-        )
-      }
+      const { concurrency = "unbounded" } = this.options
+      const given = concurrency === "inherit"
+        ? fiber.getFiberRef(FiberRef.currentConcurrency)
+        : concurrency
+      Rules.check("Managed-7: Managed.all", { ...this.options, concurrency: given }, rules)
+      const width = given === "unbounded" ? Number.POSITIVE_INFINITY : given
       // In the order in which they were open: they are released in the reverse of it.
       const opened: Array<Opened<unknown, E>> = []
       const values: Array<unknown> = Array.from({ length: this.members.length })
@@ -202,14 +205,6 @@ class All<A, E, R> extends Base<A, E, R> {
   }
 }
 
-const widthOf = (
-  concurrency: Types.Concurrency | undefined,
-  inherited: number | "unbounded"
-): number => {
-  const width = concurrency === "inherit" ? inherited : concurrency ?? "unbounded"
-  return width === "unbounded" ? Number.POSITIVE_INFINITY : width
-}
-
 const openMember = <A, E, R>(
   member: Managed<A, E, R>,
   site: Ledger.Site | undefined,
@@ -223,8 +218,8 @@ const openMember = <A, E, R>(
  * record or anything iterable. Each keeps its name, its deadline and its entry in the ledger.
  *
  * **Interruption** — Opening: the interruptible part of each is interrupted, and those that were open are released. Holding: as one.
- * **Errors** — The first that fails interrupts the others; those that were open are released; the cause has all failures. A
- *   concurrency below 1 is a `RangeError` defect.
+ * **Errors** — The first that fails interrupts the others; those that were open are released; the cause has all failures. An
+ *   invalid option is a `RangeError` defect.
  * **Cost** — One fork for each worker that opens.
  *
  * **Example** (all or nothing)

@@ -59,6 +59,12 @@ export const oneOf = (...values: ReadonlyArray<string | number | boolean>): Rule
   accepts: (value) => values.some((one) => one === value)
 })
 
+/** How many at once, as Effect writes it. */
+export const concurrency: Rule = {
+  expected: `an integer, 1 or more, or "unbounded" or "inherit"`,
+  accepts: (value) => value === "unbounded" || value === "inherit" || integer(1).accepts(value)
+}
+
 /** Of one wait. */
 export const waitRules: Rules = {
   priority: {
