@@ -213,11 +213,11 @@ describe("Mutex", () => {
       yield* settle
       for (
         const [options, complaint] of [
-          [{ priority: NaN }, "mutex \"m[a]\": `priority` must be a number; got NaN."],
+          [{ priority: NaN }, "mutex \"m\": `priority` must be a number; got NaN."],
           [{ priority: "high" }, "`priority` must be a number"],
           [{ acquireTimeout: NaN }, "`acquireTimeout` must be a duration"],
           [{ acquireTimeout: "soon" }, "`acquireTimeout` must be a duration"],
-          [{ timeout: 5 }, "mutex \"m[a]\" has no option `timeout`"]
+          [{ timeout: 5 }, "mutex \"m\" has no option `timeout`"]
         ] as ReadonlyArray<readonly [{}, string]>
       ) {
         const one = yield* defectOf(Mutex.withLockKey(Effect.void, keyed, "a", options))

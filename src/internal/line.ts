@@ -179,7 +179,8 @@ export const wait = <E, T>(
   hold: Hold.Hold | undefined,
   options: WaitOptions = {}
 ): Effect.Effect<void, E | T> => {
-  Rules.check(`${line.module} "${line.name}"`, options, rules)
+  // The label alone: to show a key takes long, and may throw.
+  Rules.check(`${line.module} "${line.label}"`, options, rules)
   const { acquireTimeout, priority = 0 } = options
   const atMost = acquireTimeout === undefined ? undefined : Duration.decode(acquireTimeout)
   const waiting = WaitQueue.waitInMask<E, T>(
