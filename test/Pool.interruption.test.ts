@@ -1,6 +1,6 @@
 /**
  * Every way to borrow, interrupted at every yield: with op budgets so small that each op is a yield somewhere in the sweep,
- * and with the default budget moved along by padding. After each, everything must be as if nobody had come.
+ * and with the default budget moved along by padding. After each, the pool must be as it was before.
  */
 import { describe, expect, it } from "@effect/vitest"
 import { Deferred, Effect, Exit, Fiber, Scope } from "effect"

@@ -121,7 +121,7 @@ const makeWorld = (given: Given) => {
     validateAfterIdle: 5,
     reset: resets ? () => Effect.sleep(1) : undefined
   })
-  /** What a holder does: takes hold, waits to be told, lets go. */
+  /** A holder: it takes an item, waits for its gate and gives the item back. */
   const body = (asker: Asker) => (item: Item) =>
     Effect.suspend(() => {
       asker.served = true
@@ -289,7 +289,7 @@ const runSchedule = (given: Given, steps: ReadonlyArray<Step>) => {
       }
       check()
     }
-    // The end: the source is up, everybody gives back, and then nobody may be left over.
+    // The end: the source works, all holders give back, and no item or waiter is left.
     world.down = false
     world.bad = false
     for (const { gate } of world.askers) yield* Deferred.succeed(gate, undefined)

@@ -1,4 +1,4 @@
-/** What a pool promises, S1–S21, on virtual time; beside some of them, what effect's own pool does. */
+/** The promises of a pool, S1–S21, on virtual time, some of them compared with effect's own pool. */
 import { describe, expect, expectTypeOf, it } from "@effect/vitest"
 import {
   Array as Arr,
@@ -65,7 +65,7 @@ const failureOf = <A, E>(exit: Exit.Exit<A, E>): E | undefined =>
 const diedOf = (exit: Exit.Exit<unknown, unknown>): unknown =>
   Exit.isFailure(exit) ? Option.getOrUndefined(Cause.dieOption(exit.cause)) : undefined
 
-/** A holder that gives back when told. */
+/** A holder that gives back at its `release`. */
 const hold = <A, E>(pool: Pool.Pool<A, E>) =>
   Effect.gen(function*() {
     const gate = yield* Deferred.make<void>()
@@ -89,7 +89,7 @@ const collectingLogs = (into: Array<string>) =>
   )
 
 describe("Pool, fairness", () => {
-  it.scoped("S1: waiters are served in the order they came, and nobody barges in", () =>
+  it.scoped("S1: waiters are served in the order of arrival, and no newcomer passes one", () =>
     Effect.gen(function*() {
       const pool = yield* Pool.make({ acquire: source().acquire, max: 1 })
       const order: Array<number> = []
@@ -396,7 +396,7 @@ describe("Pool, opening", () => {
       expect(numbers(pool)).toEqual({ ...quiet, idle: 1 })
     }))
 
-  it.scoped("S11: a fiber that waits for itself is told so", () =>
+  it.scoped("S11: the timeout of a fiber that waits for itself says so", () =>
     Effect.gen(function*() {
       const pool = yield* Pool.make({
         acquire: source().acquire,
@@ -631,7 +631,7 @@ describe("Pool, the life of an item", () => {
       expect(state.closed).toHaveLength(1)
     }))
 
-  it.scoped("S15: keepAlive checks an idle item, which nobody can borrow meanwhile", () =>
+  it.scoped("S15: keepAlive checks an idle item, which is not lent meanwhile", () =>
     Effect.gen(function*() {
       let checks = 0
       const pool = yield* Pool.make({

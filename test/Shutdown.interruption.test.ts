@@ -35,7 +35,7 @@ const programs: Record<
       yield* Shutdown.onStop(Managed.use(held(probe, "hook"), () => turn))
       yield* Shutdown.drains(Effect.zipRight(request, turn))
     }),
-  "goes on without what is in flight": (probe) =>
+  "overruns with work in flight": (probe) =>
     Effect.gen(function*() {
       yield* held(probe, "r")
       yield* Effect.forkDaemon(

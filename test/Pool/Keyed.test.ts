@@ -107,7 +107,7 @@ describe("KeyedPool", () => {
       expect(order).toEqual(["c", "a", "b"])
     }))
 
-  it.scoped("KeyedPool-3: a key nobody uses leaves nothing behind", () =>
+  it.scoped("KeyedPool-3: a key without users leaves nothing behind", () =>
     Effect.gen(function*() {
       const { acquire, state } = source()
       const pool = yield* KeyedPool.make({ acquire, maxPerKey: 1, idleTimeout: "1 minute" })

@@ -34,13 +34,13 @@ export const mutants: ReadonlyArray<Mutant> = [
     "runs what a sorted list would run"
   ),
   timers(
-    "an earlier deadline wakes nobody",
+    "an earlier deadline does not wake the fiber",
     "  if (timer.at < self.wakeAt) wake(self, runtimeOf(caller))",
     "  if (self.wakeAt === Infinity) wake(self, runtimeOf(caller))",
     "each runs once, at its deadline"
   ),
   timers(
-    "the fiber sleeps on when nobody waits",
+    "the fiber lives on without timers",
     "  timers.fiber?.unsafeInterruptAsFork(FiberId.none)\n  timers.fiber = undefined",
     "  timers.fiber = undefined",
     "one fiber for all, none when"
@@ -52,7 +52,7 @@ export const mutants: ReadonlyArray<Mutant> = [
     "somebody else's interrupt"
   ),
   timers(
-    "a clock that fires early is believed",
+    "a timer runs before its deadline if its clock fires early",
     "next !== undefined && next.at <= now; next",
     "next !== undefined && next.at <= now + 1; next",
     "a clock that fires early"
@@ -94,7 +94,7 @@ export const mutants: ReadonlyArray<Mutant> = [
     "all bounds of a queue share one timer"
   ),
   queue(
-    "a bound is on the clock of whoever waited first",
+    "a bound is on the clock of the first waiter",
     "Timers.on(queue.timers, clock)",
     "queue.timers ?? Timers.make(clock)",
     "a bound is on its caller's clock"
@@ -118,7 +118,7 @@ export const mutants: ReadonlyArray<Mutant> = [
     "granted and interrupted before it ran"
   ),
   limiter(
-    "the timer of a limiter runs on when nobody waits",
+    "the timer of a limiter runs on without waiters",
     "    if (this.timer !== undefined) Timers.stop(this.timer)\n",
     "",
     "no fiber lives for a limiter"

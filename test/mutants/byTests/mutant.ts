@@ -1,6 +1,6 @@
 /** One change of the sources that tests must find. */
 export interface Mutant {
-  /** What the change takes away. */
+  /** The promise that the change breaks, or the way it breaks it. */
   readonly what: string
   /** The file that is changed, below `src`. */
   readonly file: string
