@@ -4,14 +4,14 @@
  * DESIGN. Everything is a `Draft`: a file created exclusively beside its destination, written, and then either published
  * (fsync, rename, fsync of the directory) or removed. `writeAtomic` is a draft and its content; `Http.download` is a draft
  * and a body. Each call to the file system runs uninterruptibly, because the platform does not wait for a call it was
- * interrupted in: the kernel would still change the file after the fiber had gone.
+ * interrupted in: the kernel would still change the file after the fiber had ended.
  *
  * INVARIANTS
  * - Files-1 (F1) At every instant, after any interruption and after a kill, the destination holds the old content or the new
  *   content, never a mix, and never nothing where there was something.
  * - Files-2 (F2) Once an interrupt is seen, nothing of ours changes any file any more.
- * - Files-3 (F4) A draft that was not published is removed, on failure and on interruption; that it is gone already is no
- *   failure.
+ * - Files-3 (F4) A draft that was not published is removed, on failure and on interruption; a draft that is already gone is
+ *   no failure.
  * - Files-4 (L8) The operating system's code is in `FileError.code`, also where the platform says "Unknown".
  *
  * COST (2026-11, 4 KiB, 2 cores, overlay disk) about 3 ms, nearly all of it calls to the file system; two fsyncs come on
@@ -118,7 +118,7 @@ const step = <A, R>(
   path: string,
   call: Effect.Effect<A, PlatformError, R>
 ): Effect.Effect<A, FileError, R> =>
-  // MASK: the kernel cannot be called back, so the call is waited for (Files-2); nothing else waits here.
+  // MASK: a call in the kernel cannot be cancelled, so it is waited for (Files-2); nothing else waits here.
   Effect.uninterruptible(Effect.mapError(call, toFileError(operation, path)))
 
 /**
@@ -162,9 +162,7 @@ const swap = (
   const renamed = step("rename", to, fs.rename(from, to))
   if (durability !== "full") return renamed
   // MASK: the sync of the directory belongs to the rename; without it the new content might not last.
-  return Effect.uninterruptible(
-    Effect.zipRight(renamed, syncedDirectory(fs, Path.dirname(to)))
-  )
+  return Effect.uninterruptible(Effect.zipRight(renamed, syncedDirectory(fs, Path.dirname(to))))
 }
 
 /**
@@ -307,7 +305,7 @@ const landing = (fs: FileSystem.FileSystem, path: string): Effect.Effect<string,
   Effect.gen(function*() {
     let at = path
     for (let links = 0; links <= maxLinks; links++) {
-      // MASK: a call that has reached the kernel is waited for (Files-2); nothing in it waits on anybody else.
+      // MASK: a call in the kernel cannot be cancelled, so it is waited for (Files-2); nothing else waits here.
       const link = yield* Effect.option(Effect.uninterruptible(fs.readLink(at)))
       if (Option.isNone(link)) return at
       // Not normalised: `..` in a link counts from where its directory really is.
@@ -321,21 +319,13 @@ const replaced = (
   fs: FileSystem.FileSystem,
   path: string
 ): Effect.Effect<Option.Option<FileSystem.File.Info>, FileError> =>
-  Effect.flatMap(
-    step("look at", path, fs.stat(path)),
-    (info) =>
-      info.type === "File"
-        ? Effect.succeed(Option.some(info))
-        : new FileError({
-          operation: "replace",
-          path,
-          code: info.type === "Directory" ? "EISDIR" : "EINVAL"
-        })
-  ).pipe(
-    Effect.catchIf(
-      ({ code }) => code === "ENOENT",
-      () => Effect.succeed(Option.none())
-    )
+  step("look at", path, fs.stat(path)).pipe(
+    Effect.flatMap((info) => {
+      if (info.type === "File") return Effect.succeed(Option.some(info))
+      const code = info.type === "Directory" ? "EISDIR" : "EINVAL"
+      return new FileError({ operation: "replace", path, code })
+    }),
+    Effect.catchIf(({ code }) => code === "ENOENT", () => Effect.succeed(Option.none()))
   )
 
 /** Gives the draft the owner (where allowed) and the mode of the file it replaces. */
@@ -349,14 +339,14 @@ const copyOwnership = (
     if (Option.isSome(old)) {
       const owner = Option.all([old.value.uid, old.value.gid])
       if (Option.isSome(owner)) {
-        // Only root may give files away; for anyone else the new file stays theirs.
+        // Only root may change the owner; for others the call fails and the file stays theirs.
         yield* Effect.ignore(step("chown", path, fs.chown(path, ...owner.value)))
       }
     }
     if (mode !== undefined) yield* step("chmod", path, fs.chmod(path, mode))
   })
 
-/** Short, hidden, unique; at most 32 characters of the old name, so that it never becomes too long itself. */
+/** A hidden, unique name. It uses at most 32 characters of the old name, so that it is never too long. */
 const draftName = (target: string): string =>
   `.${Path.basename(target).slice(0, 32)}.${process.pid}-${randomBytes(6).toString("hex")}.draft`
 
@@ -400,8 +390,7 @@ export const writeAtomic = <E = never, R = never>(
     const fs = yield* FileSystem.FileSystem
     const target = yield* landing(fs, path)
     const old = yield* replaced(fs, target)
-    const kept = Option.map(old, ({ mode }) => mode & 0o7777)
-    const mode = options.mode ?? Option.getOrUndefined(kept)
+    const mode = options.mode ?? (Option.isSome(old) ? old.value.mode & 0o7777 : undefined)
     const directory = options.temporaryDirectory ?? Path.dirname(target)
     return yield* Managed.use(
       draft(Path.join(directory, draftName(target)), { mode }),

@@ -10,7 +10,7 @@
  *
  * INVARIANTS
  * - Http-1 (H1) When the layer has closed, every socket is closed and every request in flight has failed.
- * - Http-2 (H1) A body that nobody read is cut when the scope of its request ends; no garbage collector is needed.
+ * - Http-2 (H1) An unread body is cut when the scope of its request ends, without waiting for the garbage collector.
  * - Http-3 (H2) Every wait has a deadline: connect, headers, silence in the body. Each is a `Stalled` that says which.
  * - Http-4 (H3) After `download`, however it ended, the destination is untouched or complete, and the partial file is gone.
  * - Http-5 (H4) Never more than `perHost` connections to one origin, nor more than `total` downloads at once.
@@ -35,7 +35,7 @@ import * as Random from "effect/Random"
 import * as Schedule from "effect/Schedule"
 import * as ScheduleDecision from "effect/ScheduleDecision"
 import * as ScheduleInterval from "effect/ScheduleInterval"
-import { clientOf } from "./Http/client.ts"
+import { makeClient } from "./Http/client.ts"
 import { close, type Live, open, type SessionOptions } from "./Http/connections.ts"
 import {
   type DownloadError,
@@ -135,7 +135,7 @@ export const session = (
     Effect.map(
       Ledger.withSite(opened, site),
       (live) =>
-        Context.make(HttpClient.HttpClient, clientOf(live)).pipe(
+        Context.make(HttpClient.HttpClient, makeClient(live)).pipe(
           Context.add(Session, {
             live,
             stats: Effect.sync(() => ({
@@ -218,9 +218,7 @@ export interface RetryOptions {
 }
 
 /**
- * When to try again: after a growing wait, or after the wait that the server asked for; never after an error that stays.
- *
- * **Errors** — when it ends, `Effect.retry` fails with the last error.
+ * Retries after a growing wait, or after the wait that the server asked for. An error that `isRetryable` excludes is not retried.
  *
  * **Example** (three more attempts)
  * ```ts

@@ -81,7 +81,7 @@ export interface PoolOptions {
   readonly max?: number | undefined
   /** For a connection to be ready for statements. Default 5 seconds. */
   readonly connectTimeout?: Duration.DurationInput | undefined
-  /** For waiting in line for a session. Default 30 seconds. */
+  /** For the wait for a session. Default 30 seconds. */
   readonly acquireTimeout?: Duration.DurationInput | undefined
   /** For the server to confirm a cancel, a ROLLBACK or a goodbye before the socket is cut. Default 1 second. */
   readonly cancelTimeout?: Duration.DurationInput | undefined
@@ -145,14 +145,15 @@ export interface Service {
  */
 export class Postgres extends Context.Tag("holdfast/Postgres")<Postgres, Service>() {}
 
+const revealed = (secret: string | Redacted.Redacted | undefined): string | undefined =>
+  Redacted.isRedacted(secret) ? Redacted.value(secret) : secret
+
 const clientConfig = (options: Options, applicationName: string): Pg.ClientConfig => ({
-  connectionString: Redacted.isRedacted(options.url) ? Redacted.value(options.url) : options.url,
+  connectionString: revealed(options.url),
   host: options.host,
   port: options.port,
   user: options.user,
-  password: Redacted.isRedacted(options.password)
-    ? Redacted.value(options.password)
-    : options.password,
+  password: revealed(options.password),
   database: options.database,
   ssl: options.ssl,
   application_name: applicationName,
@@ -171,16 +172,14 @@ const readSettings = (options: Options): Effect.Effect<Settings, InvalidUrl> =>
     const client = clientConfig(options, applicationName)
     const url = client.connectionString
     if (url !== undefined && !/^(postgres|postgresql):\/\//.test(url)) {
-      return Effect.fail(
-        new InvalidUrl({ reason: "it does not begin with postgres:// or postgresql://" })
-      )
+      return new InvalidUrl({ reason: "it does not begin with postgres:// or postgresql://" })
     }
     let parsed: Pg.Client
     try {
       parsed = new Pg.Client(client)
     } catch {
       // The parser's own message may quote the URL, password and all.
-      return Effect.fail(new InvalidUrl({ reason: "its host, port or escapes are malformed" }))
+      return new InvalidUrl({ reason: "its host, port or escapes are malformed" })
     }
     const { database, host, port, user } = parsed
     return Effect.succeed({
@@ -248,8 +247,8 @@ const makeService = (
  * **Interruption** — Opening: the connection under way is cut. Waiting for a session: leaves the line. A statement: cancelled
  *   on the server, or its session is closed (Postgres-1). A transaction: rolled back; a COMMIT under way gets its grace.
  *   Holding: closing drains, cancels and cuts (Postgres-7).
- * **Errors** — a `max` that is no positive whole number is a defect. `InvalidUrl` before anything is opened; `PostgresUnavailable` if the first session fails. Statements fail with
- *   `SqlError`: ask `sqlState`, `causeOf`, `isConnectionLost` what it was.
+ * **Errors** — `InvalidUrl` before anything is opened; `PostgresUnavailable` if the first session fails. Statements fail with
+ *   `SqlError`, which `sqlState`, `causeOf` and `isConnectionLost` read. A `max` that is no positive whole number is a defect.
  * **Cost** — see the head of this file.
  *
  * @category constructors

@@ -51,7 +51,7 @@ const tied = <A, E, R>(request: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> 
     })
   )
 
-export const clientOf = (live: Live): HttpClient.HttpClient =>
+export const makeClient = (live: Live): HttpClient.HttpClient =>
   NodeHttpClient.makeUndici(live.dispatcher).pipe(
     HttpClient.mapRequest((request) =>
       request.headers["user-agent"] === undefined

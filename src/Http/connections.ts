@@ -70,9 +70,9 @@ const millis = (duration: Duration.Duration): number =>
 interface Connections {
   /** Open and opening. */
   readonly sockets: Set<Socket>
-  /** Sockets that give no data, because nobody reads their answers. */
+  /** Sockets that give no data, because their readers are paused. */
   readonly held: WeakSet<Socket>
-  /** The socket that was read last. undici calls a handler from inside that read. */
+  /** The socket of the last read. undici calls a handler from inside that read. */
   reading: Socket | undefined
   /** Errors that the connector reported: the only sure sign that the connection could not be made. */
   readonly connectErrors: WeakSet<object>
@@ -92,7 +92,7 @@ export interface Live {
   closed: boolean
 }
 
-/** A held socket gives nothing, so that its buffer fills and TCP makes the server wait. */
+/** Makes a socket give no data while it is held: its buffer fills, and TCP makes the server wait. */
 const holdable = (connections: Connections, socket: Socket): void => {
   const read = socket.read.bind(socket)
   socket.read = (size) => {
@@ -167,10 +167,10 @@ export const close = (live: Live): Effect.Effect<void> =>
   })
 
 /**
- * Stands between the agent and the reader. undici 7 pauses its parser when nobody reads, and a `connection: close` that then
- * ends trips an assertion that ends the process (undici #5360, put right in 8 only). So the parser is never paused: the
- * socket is held instead. undici's idle deadline knows only its own pauses, so there is another here: it counts silence only
- * while the reader wants more. `onFree` is called when the connection is free again.
+ * The handler between the agent and the reader. When the reader pauses, undici 7 pauses its parser; if a `connection: close`
+ * arrives then, an assertion ends the process (undici #5360, fixed in 8 only). So a pause holds the socket instead of the parser.
+ * undici's idle deadline does not see such a pause, so this class has its own: it counts silence only while the reader wants
+ * more. `onFree` is called when the connection is free again.
  */
 export class Flow implements Dispatcher.DispatchHandler {
   readonly inner: Dispatcher.DispatchHandler
@@ -200,31 +200,28 @@ export class Flow implements Dispatcher.DispatchHandler {
   hold(): void {
     if (this.free || this.socket === undefined) return
     this.connections.held.add(this.socket)
-    this.rest()
+    this.stopIdle()
   }
   release(): void {
     const { socket } = this
     if (this.free || socket === undefined || !this.connections.held.delete(socket)) return
-    this.listen()
-    // Later: we may be inside the very parser that this would call.
+    this.startIdle()
+    // Later: this call may come from inside the parser that it would call.
     queueMicrotask(() => socket.emit("readable"))
   }
   /** Starts to count silence. */
-  listen(): void {
-    this.rest()
+  startIdle(): void {
+    this.stopIdle()
     if (this.idleMillis === 0) return
-    this.idle = setTimeout(
-      () => this.abandon(new Undici.errors.BodyTimeoutError()),
-      this.idleMillis
-    )
+    const abandon = () => this.abandon(new Undici.errors.BodyTimeoutError())
+    this.idle = setTimeout(abandon, this.idleMillis)
   }
-  /** Stops counting silence. */
-  rest(): void {
+  stopIdle(): void {
     clearTimeout(this.idle)
     this.idle = undefined
   }
   freed(): void {
-    this.rest()
+    this.stopIdle()
     // The next answer on this socket belongs to another request.
     if (this.socket !== undefined) this.connections.held.delete(this.socket)
     this.free = true
@@ -262,7 +259,7 @@ export class Flow implements Dispatcher.DispatchHandler {
   }
   onResponseStart(...[controller, ...rest]: Arguments<"onResponseStart">): void {
     this.socket = this.connections.reading
-    this.listen()
+    this.startIdle()
     this.inner.onResponseStart?.(this.controls(controller), ...rest)
   }
   onResponseData(...[controller, chunk]: Arguments<"onResponseData">): void {
@@ -293,7 +290,7 @@ const flowing = (agent: Dispatcher, connections: Connections, { after }: Setting
   agent.compose((dispatch) => ({ onFlow, onFree, ...options }: Tied, handler) => {
     const flow = new Flow(handler, connections, millis(after.body), onFree ?? (() => {}))
     onFlow?.(flow)
-    // Here, and not in the agent's own options, because the platform's client turns them off.
+    // Set per request, because the platform's client turns off the options of the agent.
     const timeouts = { headersTimeout: millis(after.headers), bodyTimeout: 0 }
     return dispatch({ ...options, ...timeouts }, flow)
   })

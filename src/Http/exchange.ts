@@ -1,5 +1,5 @@
 /**
- * Http/exchange: one request and its answer, with the errors of undici told apart. ../Http.ts has the invariants.
+ * Http/exchange: one request and its answer; the errors of undici become those of ./errors.ts. ../Http.ts has the invariants.
  */
 import Undici, { type Dispatcher } from "@effect/platform-node/Undici"
 import * as Duration from "effect/Duration"
@@ -32,7 +32,7 @@ const cutCodes: ReadonlySet<string> = new Set([
 
 const isCut = (error: object, code: string): boolean =>
   cutCodes.has(code)
-  // The parser broke on no data: the end came in the middle of a chunk.
+  // The parser failed without data: the body ended in the middle of a chunk.
   || (error instanceof Undici.errors.HTTPParserError && "data" in error && error.data === "")
 
 const codeOf = (error: object): string => {
@@ -94,7 +94,7 @@ export const exchange = <A, E, R>(
   const request = Managed.make({
     name: url.href,
     kind: "http request",
-    // Before the request exists: there is no instant at which a request, or its answer, has no owner.
+    // The owner exists before the request, so a request or its answer never lacks one.
     acquire: Effect.sync(() => new AbortController()),
     release: (controller) => Effect.sync(() => controller.abort())
   })
@@ -124,7 +124,7 @@ export const headerOf = ({ response }: Exchange, name: string): string | undefin
 const drainBytes = 16_384
 const drainFor = Duration.seconds(1)
 
-/** Reads a small body to its end, so that its connection can serve again. Its owner cuts one that is large or slow. */
+/** Reads a small body to its end, so that its connection can serve again. The request's owner cuts a large or slow one. */
 export const drain = ({ response }: Exchange): Effect.Effect<void> =>
   Effect.promise(() => response.body.dump({ limit: drainBytes }).catch(() => {})).pipe(
     Effect.timeoutOption(drainFor),

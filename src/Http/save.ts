@@ -148,7 +148,7 @@ const refused = (exchange: Exchange): Effect.Effect<never, HttpStatus> =>
       new HttpStatus({ url: exchange.url, status: exchange.response.statusCode, retryAfter })
     ))
 
-/** Within a session a partial file has one writer: two would publish each other's halves. */
+/** Within a session a partial file has one writer: two would mix their bytes. */
 export const claim = ({ writing }: Live, partial: string) => {
   const path = Path.resolve(partial)
   return Managed.make({
@@ -163,7 +163,7 @@ export const claim = ({ writing }: Live, partial: string) => {
   })
 }
 
-/** How many sockets of the origin broke, for a body without length or chunks: undici takes a reset for its end. */
+/** For a body without length or chunks, the number of broken sockets of the origin: undici takes a reset for the end of such a body. */
 const breaks = (exchange: Exchange): number =>
   exchange.progress.expected === undefined && headerOf(exchange, "transfer-encoding") === undefined
     ? exchange.live.connections.broken.get(exchange.origin) ?? 0
@@ -264,9 +264,7 @@ export const fetched = (
         request.progress,
         (exchange): Effect.Effect<Downloaded | URL, DownloadError, FileSystem.FileSystem> => {
           const { statusCode } = exchange.response
-          if (statusCode === 200 || statusCode === 203) {
-            return save(exchange, request)
-          }
+          if (statusCode === 200 || statusCode === 203) return save(exchange, request)
           return redirects.has(statusCode)
             ? Effect.zipRight(
               drain(exchange),

@@ -148,7 +148,7 @@ const awaitReady = (launch: Launch, child: Child, directory: string, until: numb
     if (yield* hasExited(child)) return yield* failed(launch, "the server ended while starting")
   })
 
-/** Keeps the program alive while it waits for the end of the server, which alone does not. */
+/** Keeps the process alive while it waits for the end of the server; the server itself does not keep it alive. */
 const keepingAlive = <A>(effect: Effect.Effect<A>): Effect.Effect<A> =>
   Effect.acquireUseRelease(
     Effect.sync(() => setInterval(() => {}, 0x7fff_ffff)),
@@ -160,14 +160,14 @@ const start = (options: Options): Effect.Effect<Server, Failure, Scope.Scope> =>
   Effect.gen(function*() {
     const until = performance.now() + Duration.toMillis(options.startTimeout ?? "60 seconds")
     const found = yield* options.binaries === undefined ? findBinaries : check(options.binaries)
-    const kept = options.dataDirectory === undefined
+    const durable = options.dataDirectory === undefined
       ? undefined
       : path.resolve(options.dataDirectory)
-    const asked = kept ?? "a temporary directory"
+    const asked = durable ?? "a temporary directory"
     const here = <A>(run: () => Promise<A>) => files(asked, "prepare", run)
-    if (kept !== undefined) yield* reserve(asked, kept)
-    const place = kept === undefined ? undefined : yield* here(() => locate(kept))
-    if (place !== undefined && place.directory !== kept) yield* reserve(asked, place.directory)
+    if (durable !== undefined) yield* reserve(asked, durable)
+    const place = durable === undefined ? undefined : yield* here(() => locate(durable))
+    if (place !== undefined && place.directory !== durable) yield* reserve(asked, place.directory)
     const account = place === undefined ? yield* here(() => accountFor(undefined)) : place.account
     yield* sweep(account)
     const run = yield* runDirectory(asked, place?.directory, account)
@@ -177,13 +177,10 @@ const start = (options: Options): Effect.Effect<Server, Failure, Scope.Scope> =>
     const common = { dataDirectory: asked, run, account }
 
     if (isCluster) yield* stopOrphan(asked, directory)
-    else {yield* initialize(
-        common,
-        binaries,
-        { directory, isCluster, account },
-        kept !== undefined,
-        until
-      )}
+    else {
+      const target = { directory, isCluster, account }
+      yield* initialize(common, binaries, target, durable !== undefined, until)
+    }
 
     const launch: Launch = {
       ...common,
@@ -202,7 +199,7 @@ const start = (options: Options): Effect.Effect<Server, Failure, Scope.Scope> =>
       user: "postgres",
       database: "postgres",
       pid: child.pid,
-      dataDirectory: kept ?? directory,
+      dataDirectory: durable ?? directory,
       exited: keepingAlive(Deferred.await(child.exited))
     }
   })
@@ -229,7 +226,7 @@ export const make = (options: Options = {}): Managed.Managed<Server, Failure> =>
   Managed.make<Started, Failure>({
     name: options.dataDirectory ?? "temporary",
     kind: "postgres server",
-    // MASK: only the start itself may be cut; whatever it had acquired by then is in `scope`, which is closed in this step.
+    // MASK: only the start is restored; `scope` holds all that it has acquired, and is closed in this step if it fails.
     acquire: (restore) =>
       Effect.flatMap(Scope.make(), (scope) =>
         restore(Scope.extend(start(options), scope)).pipe(

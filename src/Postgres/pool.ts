@@ -1,8 +1,8 @@
 /**
  * Postgres/pool: which session serves which statement.
  *
- * DESIGN. A fair semaphore counts the sessions; idle ones lie on a stack. A `Loan` is what a borrower gets: one statement at a time,
- * and dead when the loan ends. ../Postgres.ts has the invariants.
+ * DESIGN. A fair semaphore counts the sessions; idle ones are on a stack. A borrower gets a `Loan`, which runs one statement at a
+ * time and refuses statements once it has ended. ../Postgres.ts has the invariants.
  */
 import type { Connection } from "@effect/sql/SqlConnection"
 import { SqlError } from "@effect/sql/SqlError"
@@ -120,15 +120,12 @@ export class Pool {
   giveBack(slot: Slot): Effect.Effect<void> {
     return Effect.suspend(() => {
       if (slot.session.isFit && !this.isClosed) return Effect.sync(() => this.unsafePutBack(slot))
-      return slot.session.clean.pipe(
-        Effect.zipRight(
-          Effect.suspend(() =>
-            slot.session.isFit && !this.isClosed
-              ? Effect.void
-              : Scope.close(slot.scope, Exit.void)
-          )
-        ),
-        Effect.ensuring(Effect.sync(() => this.unsafePutBack(slot)))
+      const closeUnfit = Effect.suspend(() =>
+        slot.session.isFit && !this.isClosed ? Effect.void : Scope.close(slot.scope, Exit.void)
+      )
+      return Effect.ensuring(
+        Effect.zipRight(slot.session.clean, closeUnfit),
+        Effect.sync(() => this.unsafePutBack(slot))
       )
     })
   }
@@ -154,7 +151,7 @@ export class Pool {
   /** Refuses newcomers, drains, cancels statements, cuts sockets (Postgres-7). */
   readonly close: Effect.Effect<void> = Effect.gen(this, function*() {
     this.isClosed = true
-    // A waiter in line gets a permit and finds the pool closed. A waiter for a connection finds it cut.
+    // Each waiter of the queue gets a permit and finds the pool closed. A connection that is being opened is cut.
     const { permits, waiting } = Semaphore.unsafeStats(this.semaphore)
     yield* Semaphore.resize(this.semaphore, permits + waiting)
     for (const session of this.connecting) session.cut("the pool was closed")
@@ -164,10 +161,8 @@ export class Pool {
     if (this.active.size > 0) yield* this.drainFor(this.settings.cancelTimeout)
     for (const { session } of this.active) session.cut("the pool was closed")
     const left = [...this.idle, ...this.active]
-    const allEnded = Effect.forEach(left, (slot) => Deferred.await(slot.session.ended), {
-      discard: true
-    })
-    yield* Deadline.exit(allEnded, this.settings.cancelTimeout)
+    const ended = Effect.forEach(left, ({ session }) => Deferred.await(session.ended))
+    yield* Deadline.exit(ended, this.settings.cancelTimeout)
     for (const { session } of left) session.cut("the server did not close it in time")
     for (const { scope } of left) yield* Scope.close(scope, Exit.void)
   })
@@ -196,7 +191,7 @@ abstract class Statements implements Connection {
 
   execute(sql: string, params: ReadonlyArray<unknown>, transformRows: TransformRows) {
     return Effect.map(this.run({ text: sql, values: [...params] }), (result) => {
-      // several statements in one text give several results
+      // A text of several statements gives several results.
       const rows = Array.isArray(result)
         ? result.map((one: Result) => one.rows ?? [])
         : (result as Result).rows ?? []
@@ -240,7 +235,7 @@ export class Single extends Statements {
   }
 
   override run(config: Config): Effect.Effect<Result | ReadonlyArray<Result>, SqlError> {
-    // MASK: from the session taken to the session given back; waiting, connecting and the statement are restored.
+    // MASK: between taking and returning the session; waiting, connecting and the statement are restored.
     return Effect.uninterruptibleMask((restore) =>
       Effect.flatMap(
         this.pool.take(restore),
@@ -288,7 +283,7 @@ export class Loan extends Statements {
   }
 
   override rows(sql: string, params: ReadonlyArray<unknown>): Stream.Stream<object, SqlError> {
-    // MASK: from the permit to its registration; the wait is restored.
+    // MASK: between the permit and its registration; the wait is restored.
     const turn = Effect.uninterruptibleMask((restore) =>
       Effect.zipRight(
         Semaphore.takeInMask(this.lock, 1, restore),
@@ -305,7 +300,7 @@ export class Loan extends Statements {
     this.isOpen = false
     return Effect.map(
       Semaphore.takeInMask(this.lock, 1, restore),
-      // Released at once: waiters in line find the loan closed.
+      // Released at once: the waiters of the queue find the loan closed.
       () => Semaphore.unsafeRelease(this.lock, 1)
     )
   }
@@ -328,7 +323,7 @@ export const borrow = (
   Effect.uninterruptibleMask((restore) =>
     Effect.flatMap(pool.take(restore), (slot) => {
       const loan = new Loan(pool, slot.session, "session")
-      // Locks, settings and temporary tables of its holder end with the loan.
+      // Locks, settings and temporary tables of the holder end with the loan.
       if (isExclusive) slot.session.isDirty = true
       return Effect.as(
         Effect.addFinalizer(() => Effect.zipRight(loan.abort, pool.giveBack(slot))),

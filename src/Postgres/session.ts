@@ -69,8 +69,8 @@ const staying = new Set(["SET", "LISTEN", "PREPARE", "DECLARE", "LOAD"])
 export const resultsOf = (result: Result | ReadonlyArray<Result>): ReadonlyArray<Result> =>
   Array.isArray(result) ? result : [result as Result]
 
-/** Milliseconds in which a statement may end by itself before a cancel is sent, which might cost the session. */
-const briefly = 10
+/** Milliseconds in which a statement may end by itself before a cancel is sent. A cancel may cost the session. */
+const graceMillis = 10
 
 /** An answer that is awaited from the server. */
 class Pending {
@@ -95,7 +95,7 @@ class Pending {
   /** In real time, so that an interrupt is seen without a step of a `TestClock`. */
   get awaitedBriefly(): Effect.Effect<void> {
     return Effect.async((resume) => {
-      const timer = setTimeout(() => resume(Effect.void), briefly)
+      const timer = setTimeout(() => resume(Effect.void), graceMillis)
       this.waiting.push(() => {
         clearTimeout(timer)
         resume(Effect.void)
@@ -112,7 +112,7 @@ export class Session {
   lost: ConnectionLost | undefined = undefined
   pending: Pending | undefined = undefined
   portal: Portal | undefined = undefined
-  /** A cancel was sent and not confirmed: it may still hit whatever runs next. */
+  /** A cancel was sent and not confirmed: it may still hit the next statement. */
   isTainted = false
   isDirty = false
   isEnding = false
@@ -171,7 +171,7 @@ export class Session {
       : net.connect(port, host)
     socket.once("connect", () => socket.write(request))
     socket.on("error", () => {})
-    // Read, or the end of the stream is never seen.
+    // An unread stream never ends.
     socket.resume()
     socket.once("close", () => resume(Effect.void))
     return Effect.sync(() => socket.destroy())
@@ -200,7 +200,7 @@ export class Session {
         Effect.zipRight(Deadline.exit(pending.awaited, cancelTimeout)),
         Effect.map(() => {
           if (!pending.settled) this.cut("the server did not confirm a cancel")
-          // Only this answer says that the cancel has arrived and is spent (Postgres-2).
+          // Only this answer confirms that the cancel took effect (Postgres-2).
           else if (codeOf(pending.error) === "57014") this.isTainted = false
         })
       )
@@ -292,7 +292,7 @@ export class Session {
 
   /**
    * Closes the portal once: when the stream ends, or when the session is cleaned. A portal that was read to its end has closed
-   * itself. After another, the answer to an empty statement shows that the session is free again.
+   * itself. For any other, the answer to an empty statement shows that the session is free again.
    */
   closePortal(portal: Portal): Effect.Effect<void> {
     return Effect.suspend(() => {
@@ -359,7 +359,7 @@ const connect = (
         duration: settings.connectTimeout,
         onTimeout: () => new Error(`no answer within ${Duration.format(settings.connectTimeout)}`)
       })).pipe(
-        Effect.onError(() => Effect.sync(() => session.cut("nobody waits for it any more"))),
+        Effect.onError(() => Effect.sync(() => session.cut("its opening was abandoned"))),
         Effect.ensuring(Effect.sync(() => connecting.delete(session))),
         Effect.as(session)
       )

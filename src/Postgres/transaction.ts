@@ -52,7 +52,7 @@ const runStep = <A, E, R>(step: Step<A, E, R>): Effect.Effect<A, E | SqlError, R
 const commitTransaction = (session: Session): Effect.Effect<void, SqlError> =>
   Effect.suspend(() => {
     // Nothing was sent yet, so nothing can have been committed.
-    if (session.lost !== undefined) return Effect.fail(failed(session.lost))
+    if (session.lost !== undefined) return failed(session.lost)
     return session.query({ text: "COMMIT" }, "finish").pipe(
       Effect.catchAll((error) =>
         isConnectionLost(error)
