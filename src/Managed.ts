@@ -245,7 +245,7 @@ export const map: {
   <A, E, R, B>(self: Managed<A, E, R>, f: (value: A) => B): Managed<B, E, R>
 } = dual(
   2,
-  <A, E, R, B>(self: Managed<A, E, R>, f: (value: A) => B): Managed<B, E, R> => new Derived(self, f)
+  <A, E, R, B>(self: Managed<A, E, R>, f: (value: A) => B) => new Derived(self, f)
 )
 
 /**
@@ -284,10 +284,8 @@ export const flatMap: {
   ): Managed<B, E | E2, R | R2>
 } = dual(
   2,
-  <A, E, R, B, E2, R2>(
-    self: Managed<A, E, R>,
-    f: (value: A) => Managed<B, E2, R2>
-  ): Managed<B, E | E2, R | R2> => new Chained(self, f)
+  <A, E, R, B, E2, R2>(self: Managed<A, E, R>, f: (value: A) => Managed<B, E2, R2>) =>
+    new Chained(self, f)
 )
 
 // Brackets.

@@ -523,13 +523,11 @@ export const tryWithLockKey: {
  * @category operations
  * @since 0.1.0
  */
-export function get<O extends WaitOptions = {}>(
+export const get = <O extends WaitOptions = {}>(
   self: Mutex,
   options?: O
-): Effect.Effect<void, TimeoutOf<O, MutexTimeout>, Scope.Scope>
-export function get(self: Mutex, options?: WaitOptions) {
-  return Line.get(self, 1, Ledger.unsafeSite(), options)
-}
+): Effect.Effect<void, TimeoutOf<O, MutexTimeout>, Scope.Scope> =>
+  Line.get(self, 1, Ledger.unsafeSite(), options)
 
 /**
  * `get` of one key.
@@ -537,11 +535,9 @@ export function get(self: Mutex, options?: WaitOptions) {
  * @category operations
  * @since 0.1.0
  */
-export function getKey<K, O extends WaitOptions = {}>(
+export const getKey = <K, O extends WaitOptions = {}>(
   self: KeyedMutex<K>,
   key: K,
   options?: O
-): Effect.Effect<void, TimeoutOf<O, MutexTimeout>, Scope.Scope>
-export function getKey<K>(self: KeyedMutex<K>, key: K, options?: WaitOptions) {
-  return Line.get(self.at(key), 1, Ledger.unsafeSite(), options)
-}
+): Effect.Effect<void, TimeoutOf<O, MutexTimeout>, Scope.Scope> =>
+  Line.get(self.at(key), 1, Ledger.unsafeSite(), options)

@@ -473,24 +473,20 @@ const keyAttempt = (need: number): KeyAttempt =>
       Line.tryUse(self.at(key), need, effect, Ledger.unsafeSite())
   )
 
-type Get = <O extends WaitOptions = {}>(
+const get = (need: number) =>
+<O extends WaitOptions = {}>(
   self: RwLock,
   options?: O
-) => Effect.Effect<void, TimeoutOf<O, RwLockTimeout>, Scope.Scope>
+): Effect.Effect<void, TimeoutOf<O, RwLockTimeout>, Scope.Scope> =>
+  Line.get(self, need, Ledger.unsafeSite(), options)
 
-const get = (need: number) =>
-  ((self: RwLock, options?: WaitOptions) =>
-    Line.get(self, need, Ledger.unsafeSite(), options)) as Get
-
-type KeyGet = <K, O extends WaitOptions = {}>(
+const keyGet = (need: number) =>
+<K, O extends WaitOptions = {}>(
   self: KeyedRwLock<K>,
   key: K,
   options?: O
-) => Effect.Effect<void, TimeoutOf<O, RwLockTimeout>, Scope.Scope>
-
-const keyGet = (need: number) =>
-  ((self: KeyedRwLock<any>, key: unknown, options?: WaitOptions) =>
-    Line.get(self.at(key), need, Ledger.unsafeSite(), options)) as KeyGet
+): Effect.Effect<void, TimeoutOf<O, RwLockTimeout>, Scope.Scope> =>
+  Line.get(self.at(key), need, Ledger.unsafeSite(), options)
 
 /**
  * Runs an effect beside other readers, and beside no writer.
@@ -663,7 +659,7 @@ export function withWriteDowngraded<A, E, R, B, E2, R2>(
  * @category operations
  * @since 0.1.0
  */
-export const getRead: Get = get(reading)
+export const getRead = get(reading)
 
 /**
  * Enters to write and stays until the scope closes.
@@ -673,7 +669,7 @@ export const getRead: Get = get(reading)
  * @category operations
  * @since 0.1.0
  */
-export const getWrite: Get = get(writing)
+export const getWrite = get(writing)
 
 /**
  * `getRead` of one key.
@@ -681,7 +677,7 @@ export const getWrite: Get = get(writing)
  * @category operations
  * @since 0.1.0
  */
-export const getReadKey: KeyGet = keyGet(reading)
+export const getReadKey = keyGet(reading)
 
 /**
  * `getWrite` of one key.
@@ -689,4 +685,4 @@ export const getReadKey: KeyGet = keyGet(reading)
  * @category operations
  * @since 0.1.0
  */
-export const getWriteKey: KeyGet = keyGet(writing)
+export const getWriteKey = keyGet(writing)

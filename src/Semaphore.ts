@@ -669,14 +669,12 @@ export const tryWithPermitsKey: {
  * @category operations
  * @since 0.1.0
  */
-export function get<E, O extends WaitOptions = {}>(
+export const get = <E, O extends WaitOptions = {}>(
   self: Semaphore<E>,
   permits: number,
   options?: O
-): Effect.Effect<void, E | TimeoutOf<O, SemaphoreTimeout>, Scope.Scope>
-export function get<E>(self: Semaphore<E>, permits: number, options?: WaitOptions) {
-  return Line.get(self, permits, Ledger.unsafeSite(), options)
-}
+): Effect.Effect<void, E | TimeoutOf<O, SemaphoreTimeout>, Scope.Scope> =>
+  Line.get(self, permits, Ledger.unsafeSite(), options)
 
 /**
  * `get` of one key.
@@ -684,20 +682,13 @@ export function get<E>(self: Semaphore<E>, permits: number, options?: WaitOption
  * @category operations
  * @since 0.1.0
  */
-export function getKey<K, O extends WaitOptions = {}>(
+export const getKey = <K, O extends WaitOptions = {}>(
   self: KeyedSemaphore<K>,
   key: K,
   permits: number,
   options?: O
-): Effect.Effect<void, TimeoutOf<O, SemaphoreTimeout>, Scope.Scope>
-export function getKey<K>(
-  self: KeyedSemaphore<K>,
-  key: K,
-  permits: number,
-  options?: WaitOptions
-) {
-  return Line.get(self.at(key), permits, Ledger.unsafeSite(), options)
-}
+): Effect.Effect<void, TimeoutOf<O, SemaphoreTimeout>, Scope.Scope> =>
+  Line.get(self.at(key), permits, Ledger.unsafeSite(), options)
 
 /**
  * Changes how many permits there are. 0 is a pause: holders keep theirs, every request waits.

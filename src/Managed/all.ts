@@ -101,15 +101,11 @@ const inTurn = <V, E>(members: ReadonlyArray<Opened<unknown, E>>, value: V): Ope
 
 /** One resource, and another that is made with its value. */
 export class Chained<A, E, R, B, E2, R2> extends Base<B, E | E2, R | R2> {
-  readonly name: string
-  readonly kind: string
   readonly first: Managed<A, E, R>
   readonly f: (value: A) => Managed<B, E2, R2>
 
   constructor(first: Managed<A, E, R>, f: (value: A) => Managed<B, E2, R2>) {
-    super()
-    this.name = first.name
-    this.kind = first.kind
+    super(first.name, first.kind)
     this.first = first
     this.f = f
   }
@@ -139,8 +135,6 @@ const rules: Rules.Rules = {
 }
 
 class All<A, E, R> extends Base<A, E, R> {
-  readonly name: string
-  readonly kind = "all"
   readonly members: ReadonlyArray<Managed<unknown, E, R>>
   readonly assemble: (values: ReadonlyArray<unknown>) => A
   readonly options: AllOptions
@@ -150,10 +144,8 @@ class All<A, E, R> extends Base<A, E, R> {
     assemble: (values: ReadonlyArray<unknown>) => A,
     options: AllOptions
   ) {
-    super()
-    this.name = `all(${members.slice(0, 5).map(({ name }) => name).join(", ")}${
-      members.length > 5 ? ", …" : ""
-    })`
+    const names = members.slice(0, 5).map(({ name }) => name)
+    super(`all(${names.join(", ")}${members.length > 5 ? ", …" : ""})`, "all")
     this.members = members
     this.assemble = assemble
     this.options = options

@@ -120,84 +120,78 @@ const ask = <A>(step: () => Promise<IteratorResult<A, unknown>>): Effect.Effect<
   return Effect.promise(() => answer)
 }
 
-/** The parts of the resource that an async generator is; `threw` makes its error of what the generator throws. */
-class AsyncResource<A, E> {
+type Start<A> = (signal: AbortSignal) => AsyncGenerator<A, unknown, unknown>
+
+/** A resource written as an async generator; `threw` makes its error of what the generator throws. */
+interface AsyncResource<A, E> {
   readonly settings: Settings<A, any>
-  readonly start: (signal: AbortSignal) => AsyncGenerator<A, unknown, unknown>
+  readonly start: Start<A>
   readonly threw: (error: unknown) => E
   readonly site: Ledger.Site | undefined
+}
 
-  constructor(
-    settings: Settings<A, any>,
-    start: (signal: AbortSignal) => AsyncGenerator<A, unknown, unknown>,
-    threw: (error: unknown) => E,
-    site: Ledger.Site | undefined
-  ) {
-    this.settings = settings
-    this.start = start
-    this.threw = threw
-    this.site = site
-  }
-
-  /** Up to its `yield`. Must run inside an uninterruptible region. */
-  enter(restore: Restore): Effect.Effect<Entered<A>, E | GeneratorDidNotYield> {
-    const { name } = this.settings
-    return Effect.suspend(() => {
-      const abort = new AbortController()
-      const generator = this.start(abort.signal)
-      return Effect.matchCauseEffect(restore(ask(() => generator.next())), {
-        onFailure: (cause) => {
-          // Interrupted before the `yield`. The signal says so to the generator; if it still reaches its `yield`, the error is
-          // thrown in there. A generator answers its calls in order, so nothing stays open even if this wait is abandoned.
-          const interruption = new Interrupted({ resource: name, reason: { kind: "interrupt" } })
-          abort.abort(interruption)
-          return giveUp(cause, this.leave(generator, Exit.failCause(cause), interruption), {
-            name,
-            kind: "generator",
-            deadline: releaseDeadlineOf(this.settings),
-            site: this.site
-          })
-        },
-        onSuccess: (answer): Effect.Effect<Entered<A>, E | GeneratorDidNotYield> => {
-          if (Either.isLeft(answer)) return Effect.fail(this.threw(answer.left))
-          return answer.right.done === true
-            ? Effect.fail(new GeneratorDidNotYield({ resource: name }))
-            : Effect.succeed({ generator, abort, value: answer.right.value })
-        }
-      })
-    })
-  }
-
-  /**
-   * From its `yield` to its end. `interruption` is thrown in there if its user was interrupted, else it is undefined.
-   *
-   * INVARIANT Managed-8: gives the exit that replaces its user's, if any does.
-   */
-  leave(
-    generator: AsyncBody,
-    exit: Exit.Exit<unknown, unknown>,
-    interruption: Interrupted | undefined
-  ): Effect.Effect<Exit.Exit<unknown, E> | void> {
-    const thrown = interruption ?? (Exit.isFailure(exit) ? Cause.squash(exit.cause) : undefined)
-    const mayChange = Exit.isFailure(exit) && interruption === undefined
-    return Effect.flatMap(
-      ask(() => Exit.isSuccess(exit) ? generator.next() : generator.throw(thrown)),
-      (answer): Effect.Effect<Exit.Exit<unknown, E> | void> => {
-        if (Either.isRight(answer)) {
-          if (answer.right.done !== true) {
-            return refuse(ask(() => generator.return(undefined)), this.settings.name)
-          }
-          return mayChange ? Effect.succeed(Exit.void) : Effect.void
-        }
-        const error = answer.left
-        if (Exit.isFailure(exit) && error === thrown) return Effect.void
-        // Only an error whose `cause` is the user's has translated it; any other is a failure of the release.
-        return mayChange && error instanceof Error && "cause" in error && error.cause === thrown
-          ? Effect.sync(() => Exit.fail(this.threw(error)))
-          : Effect.die(error)
+/** Up to its `yield`. Must run inside an uninterruptible region. */
+const enter = <A, E>(
+  self: AsyncResource<A, E>,
+  restore: Restore
+): Effect.Effect<Entered<A>, E | GeneratorDidNotYield> => {
+  const { name } = self.settings
+  return Effect.suspend(() => {
+    const abort = new AbortController()
+    const generator = self.start(abort.signal)
+    return Effect.matchCauseEffect(restore(ask(() => generator.next())), {
+      onFailure: (cause) => {
+        // Interrupted before the `yield`. The signal says so to the generator; if it still reaches its `yield`, the error is
+        // thrown in there. A generator answers its calls in order, so nothing stays open even if this wait is abandoned.
+        const interruption = new Interrupted({ resource: name, reason: { kind: "interrupt" } })
+        abort.abort(interruption)
+        return giveUp(cause, leave(self, generator, Exit.failCause(cause), interruption), {
+          name,
+          kind: "generator",
+          deadline: releaseDeadlineOf(self.settings),
+          site: self.site
+        })
+      },
+      onSuccess: (answer): Effect.Effect<Entered<A>, E | GeneratorDidNotYield> => {
+        if (Either.isLeft(answer)) return Effect.fail(self.threw(answer.left))
+        return answer.right.done === true
+          ? Effect.fail(new GeneratorDidNotYield({ resource: name }))
+          : Effect.succeed({ generator, abort, value: answer.right.value })
       }
-    )
-  }
+    })
+  })
+}
+
+/**
+ * From its `yield` to its end. `interruption` is thrown in there if its user was interrupted, else it is undefined.
+ *
+ * INVARIANT Managed-8: gives the exit that replaces its user's, if any does.
+ */
+const leave = <A, E>(
+  self: AsyncResource<A, E>,
+  generator: AsyncBody,
+  exit: Exit.Exit<unknown, unknown>,
+  interruption: Interrupted | undefined
+): Effect.Effect<Exit.Exit<unknown, E> | void> => {
+  const thrown = interruption ?? (Exit.isFailure(exit) ? Cause.squash(exit.cause) : undefined)
+  const mayChange = Exit.isFailure(exit) && interruption === undefined
+  return Effect.flatMap(
+    ask(() => Exit.isSuccess(exit) ? generator.next() : generator.throw(thrown)),
+    (answer): Effect.Effect<Exit.Exit<unknown, E> | void> => {
+      if (Either.isRight(answer)) {
+        if (answer.right.done !== true) {
+          return refuse(ask(() => generator.return(undefined)), self.settings.name)
+        }
+        return mayChange ? Effect.succeed(Exit.void) : Effect.void
+      }
+      const error = answer.left
+      if (Exit.isFailure(exit) && error === thrown) return Effect.void
+      // Only an error whose `cause` is the user's has translated it; any other is a failure of the release.
+      return mayChange && error instanceof Error && "cause" in error && error.cause === thrown
+        ? Effect.sync(() => Exit.fail(self.threw(error)))
+        : Effect.die(error)
+    }
+  )
 }
 
 /**
@@ -261,23 +255,24 @@ export const fromAsyncGenerator: {
   ): Managed<A, GeneratorFailed | GeneratorDidNotYield, R2>
 } = <A, R2>(
   options: string | (Settings<A, R2> & { readonly catch?: (error: unknown) => unknown }),
-  body: (signal: AbortSignal) => AsyncGenerator<A, unknown, unknown>
+  body: Start<A>
 ): Managed<A, any, R2> => {
   const { catch: threw, ...settings } = typeof options === "string" ? { name: options } : options
   const { name: resource, onOverrun } = settings
   const site = Ledger.unsafeSite(2)
-  const generator = new AsyncResource(
+  const self: AsyncResource<A, unknown> = {
     settings,
-    body,
-    threw ?? ((cause) => new GeneratorFailed({ resource, cause })),
+    start: body,
+    threw: threw ?? ((cause) => new GeneratorFailed({ resource, cause })),
     site
-  )
+  }
   return inside<A, Entered<A>, unknown, never, R2>(
     settings,
     {
-      acquire: (restore) => generator.enter(restore),
+      acquire: (restore) => enter(self, restore),
       release: (entered, exit, reason) =>
-        generator.leave(
+        leave(
+          self,
           entered.generator,
           exit,
           reason.kind === "interrupt" || reason.kind === "shutdown"

@@ -264,8 +264,15 @@ export abstract class Base<A, E, R> extends Effectable.Class<A, E, R | Scope.Sco
   implements Managed<A, E, R>
 {
   readonly [TypeId]: Managed<A, E, R>[TypeId] = variance
-  abstract readonly name: string
-  abstract readonly kind: string
+  readonly name: string
+  readonly kind: string
+
+  constructor(name: string, kind: string) {
+    super()
+    this.name = name
+    this.kind = kind
+  }
+
   abstract openInMask(
     restore: Restore,
     site?: Ledger.Site,
@@ -325,8 +332,6 @@ const rules: Rules.Rules = {
 
 /** One acquire with its release. */
 export class Single<A, E, R, R2> extends Base<A, E, R | R2> {
-  readonly name: string
-  readonly kind: string
   readonly deadline: Duration.Duration
   readonly parts: Options<A, E, R, R2>
   /** The line that described it, for acquires that leave no line of their own. */
@@ -339,11 +344,9 @@ export class Single<A, E, R, R2> extends Base<A, E, R | R2> {
     site: Ledger.Site | undefined,
     changesExit = false
   ) {
-    super()
+    super(parts.name, parts.kind ?? "resource")
     Rules.check(`Managed "${parts.name}"`, parts, rules)
     this.parts = parts
-    this.name = parts.name
-    this.kind = parts.kind ?? "resource"
     this.site = site
     this.changesExit = changesExit
     this.deadline = releaseDeadlineOf(parts)
@@ -537,15 +540,11 @@ export class Single<A, E, R, R2> extends Base<A, E, R | R2> {
 
 /** Another resource, with its value changed. */
 export class Derived<A, B, E, R> extends Base<B, E, R> {
-  readonly name: string
-  readonly kind: string
   readonly source: Managed<A, E, R>
   readonly f: (value: A) => B
 
   constructor(source: Managed<A, E, R>, f: (value: A) => B) {
-    super()
-    this.name = source.name
-    this.kind = source.kind
+    super(source.name, source.kind)
     this.source = source
     this.f = f
   }

@@ -338,17 +338,18 @@ export const tryUse = <A, E, R, E2>(
   })
 
 /** Holds until the scope closes. Any fiber may close a scope, so no fiber is the owner. */
-export const get = <E, T>(
+export const get = <E, T, O extends WaitOptions>(
   source: Source<E, T>,
   need: number,
   site: Hold.Site | undefined,
-  options: WaitOptions | undefined
-): Effect.Effect<void, E | T, Scope.Scope> =>
+  options: O | undefined
+): Effect.Effect<void, E | TimeoutOf<O, T>, Scope.Scope> =>
   // MASK: the take and the finalizer that gives back are one step; the wait is restored.
   Effect.uninterruptibleMask((restore) => {
     return Effect.flatMap(Effect.scope, (scope) => {
       // In the step that takes.
-      const line = source.line()
+      // `any`: the type of `takeInMask` does not say that only a bounded wait is late.
+      const line: Line<E, any> = source.line()
       if (isClosed(scope)) {
         line.settle()
         return Handover.ownerClosed(line.name)
