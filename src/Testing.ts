@@ -1,5 +1,5 @@
 /**
- * Testing: proves that a program lets go at every interruption point, and finds the point at which it does not.
+ * Testing: proves that a program releases everything at every interruption point, or finds a point at which it does not.
  *
  * DESIGN. `Explore` runs a program under a scheduler of its own and tries every place at which production could interrupt it;
  * `Probe` counts what never reaches a scope, and injects faults. Both work on unmodified Effect 3 programs.

@@ -188,7 +188,7 @@ describe("verdicts", () => {
       "without any interrupt: all is released: never released: r#1, r#2"
     ])
     const hangs = await Explore.interruptions(Effect.never)
-    expect(hangs.notes).toEqual(["the body never ends, even when nobody interrupts it"])
+    expect(hangs.notes).toEqual(["the body never ends, even without an interrupt"])
   })
 
   it("Explore-4: a program that waits on a native promise is explored beside the event loop", async () => {

@@ -4,7 +4,7 @@
  * DESIGN. A program runs under a scheduler, a clock and random numbers of our own (`simulation.ts`), unmodified and
  * synchronously, thousands of times a second. The plain run is traced once; then each of its points is tried: interrupt
  * there, let all settle, use the subject a second time, close its owner, check what is left (`experiment.ts`). Violations of laws
- * that the plain run keeps are gathered into windows with a grade of reach and a token (`findings.ts`, `token.ts`).
+ * that the plain run obeys are gathered into windows with a grade of reach and a token (`findings.ts`, `token.ts`).
  *
  * INVARIANTS
  * - Explore-5 A verdict says what it covered; a program that could not be judged is "inconclusive", never "safe".
@@ -21,7 +21,7 @@ import type * as Scope from "effect/Scope"
 import { type Certificate as Plain, certifyPlainly, momentsOf, programText } from "./certificate.ts"
 import { asynchronous, WaitingOnHandle } from "./driver.ts"
 import { judge, never, type Program, type Violation } from "./experiment.ts"
-import type { Finding, Grade } from "./findings.ts"
+import { type Finding, type Grade, grades } from "./findings.ts"
 import { findingsOf, hashOf, type Look, lookAt } from "./inspection.ts"
 import { strategyOf } from "./interleavings.ts"
 import type * as Probe from "./Probe.ts"
@@ -122,28 +122,24 @@ const faultsOf = (faults: Faults | undefined): ReadonlyArray<Probe.Fault> => {
   )
 }
 
-const isSubject = <S>(subject: Subject<S> | Effect.Effect<unknown, unknown, Scope.Scope>) =>
-  !Effect.isEffect(subject)
-
 /** A subject, or an effect as its own body. */
 const programOf = <S>(
   given: Subject<S> | Effect.Effect<unknown, unknown, Scope.Scope>
 ): Program & { readonly faults?: Faults | undefined } => {
-  if (!isSubject(given)) {
+  if (Effect.isEffect(given)) {
     const effect = given as Effect.Effect<unknown, unknown, Scope.Scope>
     return { name: "effect", setup: () => Effect.void, body: () => effect, origin: undefined }
   }
-  const subject = given as Subject<S>
-  const setup = subject.setup
+  const { after, body, faults, invariant, name, origin = body, setup } = given as Subject<S>
   return {
-    name: subject.name,
+    name,
     setup: (probe) =>
       setup === undefined ? Effect.void : Effect.isEffect(setup) ? setup : setup(probe),
-    body: subject.body,
-    after: subject.after,
-    invariant: subject.invariant,
-    origin: subject.origin ?? subject.body,
-    faults: subject.faults
+    body,
+    after,
+    invariant,
+    origin,
+    faults
   }
 }
 
@@ -334,9 +330,6 @@ export interface Schedules extends Pick<Options, "fail" | "budget" | "seed" | "o
   readonly check?: Check | undefined
 }
 
-/** An order of operations is found, not reached: all grades count. */
-const everyGrade: ReadonlyArray<Grade> = ["R0", "R1", "R2", "R3", "R4"]
-
 /**
  * Runs a subject in many orders, without interrupting it: plain, with one and with two forced yields anywhere, then at
  * random. Every order must end as the plain one does, or as `check` says, and keep all laws.
@@ -390,7 +383,8 @@ export const interleavings = <S = void>(
         : []),
       "this input"
     ].join(", ")
-    return verdictOf(session, swept, { fail: options.fail ?? everyGrade }, covered)
+    // An order of operations has no grade of reach, so every grade fails.
+    return verdictOf(session, swept, { fail: options.fail ?? grades }, covered)
   })
 }
 
@@ -404,11 +398,12 @@ export interface Replay extends Look {
   readonly violations: ReadonlyArray<Violation>
 }
 
-const wrongName = (token: string, name: string): StaleToken =>
-  new StaleToken({ token, reason: `it is of another subject than "${name}"` })
-
-/** Whether a token was made for a subject of this name. */
-const isFor = (parsed: Parsed, name: string): boolean => parsed.nameHash === nameHash(name)
+/** The content of a token, which must be one of a subject of this name. */
+const parsedFor = (token: string, name: string): Parsed => {
+  const parsed = fromToken(token)
+  if (parsed.nameHash === nameHash(name)) return parsed
+  throw new StaleToken({ token, reason: `it is of another subject than "${name}"` })
+}
 
 /** The one run that a token names, after checking that it still is that run. */
 const rerun = async (token: string, parsed: Parsed, session: Session) => {
@@ -431,7 +426,7 @@ const rerun = async (token: string, parsed: Parsed, session: Session) => {
  * Runs the one run of a token again, with source lines.
  *
  * **Errors** — rejects with `StaleToken` when the program does other operations before the token's place than when it was
- *   made: nothing has been tested then. **Cost** — five runs and the inspector, about 50 ms.
+ *   made; the replay then tested nothing. **Cost** — five runs and the inspector, about 50 ms.
  *
  * **Example** (again, and after a change)
  * ```ts run
@@ -459,8 +454,7 @@ export const replay = async <S = void>(
 ): Promise<Replay> => {
   selfCheck()
   const program = programOf(subject)
-  const parsed = fromToken(token)
-  if (!isFor(parsed, program.name)) throw wrongName(token, program.name)
+  const parsed = parsedFor(token, program.name)
   const release = takeControl()
   const locator = await getLocator()
   try {
@@ -485,7 +479,8 @@ export const replay = async <S = void>(
  * @category getters
  * @since 0.1.0
  */
-export const isTokenOf = (token: string, name: string): boolean => isFor(fromToken(token), name)
+export const isTokenOf = (token: string, name: string): boolean =>
+  fromToken(token).nameHash === nameHash(name)
 
 /**
  * A verdict in words: the findings, their lines, how to replay them, and exactly what was covered.
@@ -521,8 +516,7 @@ export const certify = async <S = void>(
 ): Promise<Certificate> => {
   selfCheck()
   const program = programOf(subject)
-  const parsed = fromToken(finding.token)
-  if (!isFor(parsed, program.name)) throw wrongName(finding.token, program.name)
+  const parsed = parsedFor(finding.token, program.name)
   const release = takeControl()
   const session = await openSession(program, limitsOf({ seed: parsed.seed })).finally(release)
   const { parks, steps } = session.trace

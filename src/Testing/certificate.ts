@@ -7,8 +7,6 @@
  *
  * NOT DONE grades R3 and R4: their programs would need a scheduler of their own.
  * SOURCES Effect's own padding sweeps ("0-2100: one leak at 1021").
- *
- * @since 0.1.0
  */
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
@@ -163,7 +161,7 @@ export const certifyPlainly = async (
   for (const moment of moments.slice(0, mostAttempts)) {
     attempts++
     const seen = await run(moment)
-    // Once more: a busy machine may do it once.
+    // It must fail again: a busy machine may fail once by chance.
     if (seen === undefined || (await run(moment)) === undefined) continue
     return { certified: true, moment, seen, attempts }
   }

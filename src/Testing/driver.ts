@@ -9,8 +9,6 @@
  * - Explore-4 A program that still waits on a real handle is never reported as hung: the verdict is inconclusive and names it.
  *
  * SOURCES Coyote (partly controlled programs), Trio's autojump clock.
- *
- * @since 0.1.0
  */
 import * as process from "node:process"
 import * as timers from "node:timers/promises"

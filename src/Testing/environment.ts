@@ -3,8 +3,6 @@
  *
  * DESIGN. Two runtimes per process, plain and supervised, whose services ask whichever run is active. So a run costs no
  * services of its own, and starting a fiber adds nothing to it: no operation, no layer.
- *
- * @since 0.1.0
  */
 import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"

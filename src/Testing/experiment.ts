@@ -9,8 +9,6 @@
  * - Explore-3 A law is broken only relative to the plain run: a violation that happens without an interrupt is no finding.
  *
  * SOURCES Meta's `cancel_safe` and xapi's `cancel_test` (the second use as oracle).
- *
- * @since 0.1.0
  */
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
@@ -260,7 +258,7 @@ function* steps(
 const names = (list: ReadonlyArray<Unreleased>): string =>
   list.map(({ at, name }) => at === undefined ? name : `${name} (${at})`).join(", ")
 
-/** An end that a fault of our own making explains. */
+/** Whether an injected fault explains this end. */
 const isOurs = (shown: string): boolean => shown.includes("The explorer made")
 
 /** Which laws a run broke that the plain run keeps. */
@@ -291,7 +289,10 @@ export const judge = (outcome: Outcome, plain: Outcome): ReadonlyArray<Violation
   if (outcome.unreleased.length > plain.unreleased.length) {
     add("all is released", `never released: ${names(outcome.unreleased)}`)
   } else if (outcome.pending.length > plain.pending.length) {
-    add("all is released", `${outcome.pending.length} finalizer(s) of scopes that nobody closed`)
+    add(
+      "all is released",
+      `${outcome.pending.length} finalizer(s) of scopes that were never closed`
+    )
   }
   if (outcome.doubles.length > plain.doubles.length) {
     add("released once", `not exactly once: ${outcome.doubles.join(", ")}`)

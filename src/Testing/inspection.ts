@@ -1,10 +1,8 @@
 /**
  * inspection: a closer look at what was found: source lines, the steps before it, whether users can get there.
  *
- * DESIGN. Lines are asked of the inspector, which is slow, so only here: one replay tells which slices run code of the user,
- * and one per finding shows where the target stood and what it left behind.
- *
- * @since 0.1.0
+ * DESIGN. The inspector, which knows the lines, is slow, so only this file asks it. One replay shows which slices run code of
+ * the user; one per finding shows where the target stood and what it left behind.
  */
 import { momentsOf, programText } from "./certificate.ts"
 import type { Unreleased } from "./experiment.ts"
@@ -47,7 +45,7 @@ const executedBy = async (
   return executed
 }
 
-/** Tells of each step whether code of the user ran in its slice before it. */
+/** Says for each step whether code of the user ran before it in its slice. */
 const userCodeOf = async (
   session: Session,
   locator: Locator,
@@ -142,7 +140,7 @@ export const lookAt = async (
 ): Promise<Look> => {
   const lines = new Map<number, string>()
   const { delays, fault, outcome, point } = strike
-  // Without an interrupt the last delay is what matters.
+  // Without an interrupt the table is about the last delay.
   const center = outcome.hit ? outcome.hitGlobal : delays.at(-1) ?? outcome.global
   const near = (global: number) => Math.abs(global - center) <= 4 * (shownBefore + shownAfter)
   let stack: ReadonlyArray<string> = []
@@ -159,7 +157,7 @@ export const lookAt = async (
       if (line !== undefined) lines.set(global, line.text)
     },
     onDelay: show,
-    // A parked target has no next instruction of its own; its stack tells.
+    // A parked target has no next instruction; its stack shows where it stands.
     onHit: (fiber, next, interrupted) => show(interrupted, fiber === interrupted ? next : undefined)
   })
   const seen = await runPlan(session, {
@@ -202,7 +200,7 @@ const grade = (strike: Ungraded, userCode: UserCode): Strike => {
   const reach = (global: number): Grade =>
     gradeOf(point.place, trace.steps[global - 1], () => userCode(trace, global))
   const interrupt = point.place.kind === "nowhere" ? "R0" : reach(point.global)
-  // As far away as the farthest thing it needs.
+  // A strike is as far from production as the farthest thing that it needs.
   const delays = strike.delays.map((global): Grade =>
     gradeOf(
       { kind: "global", index: global },

@@ -7,8 +7,6 @@
  *
  * COST O(N^d) runs for d delays, whatever the number of fibers. SOURCES delay-bounded scheduling (Emmi, Qadeer, Rakamarić,
  * POPL 2011), CHESS, PCT (Burckhardt et al., ASPLOS 2010).
- *
- * @since 0.1.0
  */
 import { pointsOf } from "./points.ts"
 import type { AnyFiber } from "./runtime.ts"

@@ -3,12 +3,10 @@
  *
  * DESIGN. Three kinds that together are all of them: before each operation of the target (as a forced yield there lets it
  * happen), at each wait of the target (as it parks, when nothing else can run, behind what wakes it), and before each
- * operation of any other fiber while the target lives. Two neighbours are of one class if no code of anybody runs between
- * them that an interrupt could tell: then one of them stands for both.
+ * operation of any other fiber while the target lives. Two neighbours are of one class if an interrupt between them
+ * changes nothing that the program could observe: then one of them stands for both.
  *
  * COST linear in the operations of the subject. SOURCES research on effect 3.22.4: 4,330 points, 2,187 classes, none wrong.
- *
- * @since 0.1.0
  */
 import { pushes, silent } from "./runtime.ts"
 import type { Place, Step, Trace } from "./simulation.ts"
@@ -24,7 +22,7 @@ export interface Point {
   readonly leads: boolean
 }
 
-/** The points of a subject, cheapest and most telling first. */
+/** The points of a subject. */
 export interface Points {
   readonly own: ReadonlyArray<Point>
   readonly waits: ReadonlyArray<Point>
@@ -32,7 +30,7 @@ export interface Points {
   readonly classes: number
 }
 
-/** Whether nothing happens between two neighbouring operations of one fiber that an interrupt could tell. */
+/** Whether an interrupt between two neighbouring operations of one fiber changes nothing that could be observed. */
 const sameClass = (before: Step, after: Step): boolean =>
   before.slice === after.slice
   && before.interruptible === after.interruptible

@@ -10,8 +10,6 @@
  * - Explore-1 On an effect whose runtime differs from what the explorer relies on, it refuses to run and names the fact.
  *
  * COST the checks run once per process, in about a millisecond. SOURCES effect 3.22.4 `internal/fiberRuntime.ts`.
- *
- * @since 0.1.0
  */
 import * as Cause from "effect/Cause"
 import * as Data from "effect/Data"
@@ -68,10 +66,7 @@ export const standOf = (fiber: AnyFiber): number => {
     (currentRuntimeFlags & RuntimeFlags.Interruption)
 }
 
-/** Whether a value is an instruction, such as `onEffect` gives. */
-export const asInstruction = (effect: unknown): Instruction => effect as Instruction
-
-/** Operations that only push their handler: no code of anybody runs. */
+/** Operations that only push their handler and run no code of the program. */
 export const pushes: ReadonlySet<string> = new Set([
   "OnSuccess",
   "OnFailure",
@@ -96,7 +91,7 @@ export class Operations extends Supervisor.AbstractSupervisor<void> {
     fiber: Fiber.RuntimeFiber<A, E>,
     effect: Effect.Effect<unknown, unknown, unknown>
   ): void {
-    this.onOperation(fiber as AnyFiber, asInstruction(effect))
+    this.onOperation(fiber as AnyFiber, effect as unknown as Instruction)
   }
 }
 
@@ -166,12 +161,7 @@ export const interceptDefaultScheduler = (onTask: () => void): () => void => {
 
 // The self-check.
 
-/**
- * The effect in use does not behave as the explorer relies on.
- *
- * @category errors
- * @since 0.1.0
- */
+/** The effect in use does not behave as the explorer relies on. */
 export class UnknownRuntime extends Data.TaggedError("UnknownRuntime")<{ readonly fact: string }> {
   override get message(): string {
     return `Explore-1: this version of effect is not one the explorer knows: ${this.fact}. `
@@ -226,7 +216,7 @@ const facts: ReadonlyArray<readonly [fact: string, holds: () => boolean]> = [
     return asked.map(({ offset, op }) => `${offset}${op}`).join() === "1OnSuccess,2Sync,3Success"
   }],
   [
-    "a fiber that yields is scheduled by its `run`, and an interrupt told then comes after its resume",
+    "a fiber that yields is scheduled by its `run`, and an interrupt sent then comes after its resume",
     () => {
       const ran: Array<number> = []
       let yielding = false

@@ -1,7 +1,5 @@
 /**
  * schedules: tries orders of one subject, fewest delays first, and keeps those that end otherwise than the plain run.
- *
- * @since 0.1.0
  */
 import type * as Exit from "effect/Exit"
 import { judge, type Outcome, type Violation } from "./experiment.ts"

@@ -6,8 +6,6 @@
  * double reports it.
  *
  * COST one record per finalizer. SOURCES Effect's `Scope`, resource ledgers of leak sanitizers.
- *
- * @since 0.1.0
  */
 import { activeRun } from "./environment.ts"
 import { interceptFinalizers, type PrivateScope } from "./runtime.ts"

@@ -1,10 +1,8 @@
 /**
  * session: one subject under exploration: how it runs, what its plain run is, what it has cost so far.
  *
- * DESIGN. The plain run is made twice, traced, and once without a trace: they must be one and the same run, or nothing that is
- * found means anything. A body that does not end synchronously gets the event loop.
- *
- * @since 0.1.0
+ * DESIGN. The plain run is made twice with a trace and once without. All three must be the same run, or no finding would mean
+ * anything. A body that does not end synchronously gets the event loop.
  */
 import { performance } from "node:perf_hooks"
 import { asynchronous, type Driver, synchronous, WaitingOnHandle } from "./driver.ts"
@@ -50,16 +48,16 @@ export class Unexplorable extends Error {
 
 // Written by `takeControl` alone.
 let holders = 0
-let letGo: ReadonlyArray<() => void> = []
+let undoControl: ReadonlyArray<() => void> = []
 
 /** Controls what all runs share, while any exploration is open. Returns the function that gives it back, which works once. */
 export const takeControl = (): () => void => {
-  if (holders++ === 0) letGo = [controlGlobals(), watchScopes()]
+  if (holders++ === 0) undoControl = [controlGlobals(), watchScopes()]
   let released = false
   return () => {
     if (released) return
     released = true
-    if (--holders === 0) { for (const one of letGo) one() }
+    if (--holders === 0) { for (const undo of undoControl) undo() }
   }
 }
 
@@ -113,7 +111,7 @@ const open = async (program: Program, driver: Driver, limits: Limits): Promise<S
   const startedAt = performance.now()
   const first = await plainRun(program, driver, limits)
   if (first.outcome.first === never) {
-    throw new Unexplorable("the body never ends, even when nobody interrupts it")
+    throw new Unexplorable("the body never ends, even without an interrupt")
   }
   const trouble = troubleOf(program, first)
   if (trouble !== undefined) throw new Unexplorable(`without any interrupt: ${trouble}`)
@@ -146,7 +144,7 @@ const open = async (program: Program, driver: Driver, limits: Limits): Promise<S
   }
 }
 
-/** Knows a subject by its plain runs: synchronously if it can be, beside the event loop if not. */
+/** Opens a session by the plain runs of a subject: synchronously if possible, otherwise with the event loop. */
 export const openSession = async (
   program: Program,
   limits: Limits,

@@ -12,11 +12,8 @@
  *
  * COST about 200 ns per operation, no supervisor unless a trace is asked for.
  * SOURCES cats-effect `TestControl`, Trio's autojump clock, shuttle.
- *
- * @since 0.1.0
  */
 import type * as Effect from "effect/Effect"
-import type * as Exit from "effect/Exit"
 import * as FiberId from "effect/FiberId"
 import * as Random from "effect/Random"
 import * as Runtime from "effect/Runtime"
@@ -47,7 +44,7 @@ export interface Place {
 /** The differences of one run to the plain one. */
 export interface Plan {
   readonly place?: Place | undefined
-  /** Operations, counted over all fibers, before which the fiber yields although it need not. Ascending. */
+  /** Operations, counted over all fibers, before which a yield is forced. Ascending. */
   readonly delays?: ReadonlyArray<number> | undefined
   /** Chooses among the ready fibers and yields at will; for random schedules. */
   readonly strategy?: Strategy | undefined
@@ -230,7 +227,7 @@ export class Simulation implements Active {
       && strategy.yields(fiber, this.#readyFibers())
   }
 
-  /** `next`: the instruction it stands before; a wait has none, what it executed last is over. */
+  /** `next`: the instruction that the fiber executes next; a wait has none. */
   #markHit(fiber: AnyFiber, next: Instruction | undefined): void {
     this.hit = true
     this.hitHash = this.hash
@@ -478,10 +475,6 @@ export class Simulation implements Active {
         if (!this.notice() && !this.jump(end)) return
       }
     }
-  }
-
-  result(fiber: AnyFiber): Exit.Exit<unknown, unknown> | null {
-    return fiber.unsafePoll()
   }
 }
 

@@ -3,8 +3,6 @@
  *
  * DESIGN. Every run must be the plain run up to its point: the hash says so. Faults are swept as SQLite does, the nth call
  * until there is no nth call; under a fault the points are those of the faulted run.
- *
- * @since 0.1.0
  */
 import { judge, type Outcome } from "./experiment.ts"
 import type { Strike } from "./findings.ts"
@@ -47,13 +45,11 @@ const tryPoint = async (
     if (delays.length === 0) swept.unstable++
     return
   }
-  // Interrupted before the fault: that is the run without it.
+  // The interrupt came before the fault, so this is the run without the fault.
   if (fault !== undefined && !outcome.struck) return
   const violations = judge(outcome, session.plain)
-  if (violations.length > 0) {
-    const chosen = undefined
-    swept.strikes.push({ point, outcome, violations, fault, delays, chosen, trace })
-  }
+  if (violations.length === 0) return
+  swept.strikes.push({ point, outcome, violations, fault, delays, chosen: undefined, trace })
 }
 
 export const sweepPoints = async (
@@ -122,15 +118,8 @@ export const sweepFaults = async (
       // A fiber that waits for an acquire that never returns waits until it is interrupted.
       const violations = fault === "acquire never returns" ? [] : judge(outcome, session.plain)
       if (violations.length > 0) {
-        swept.strikes.push({
-          point: nowhere(outcome),
-          outcome,
-          violations,
-          fault: planned,
-          delays: [],
-          chosen: undefined,
-          trace
-        })
+        const strike = { point: nowhere(outcome), outcome, violations, fault: planned, trace }
+        swept.strikes.push({ ...strike, delays: [], chosen: undefined })
       }
       const points = pointsOf(trace)
       const own = mode === "full" ? points.own.filter(({ leads }) => leads) : []

@@ -5,8 +5,6 @@
  * so a token of yesterday's code is stale, never silently green.
  *
  * SOURCES shuttle's rotting schedules (a removed switch point "breaks schedules"), SQLite's loops.
- *
- * @since 0.1.0
  */
 import * as Data from "effect/Data"
 import type * as Recording from "./recorder.ts"
@@ -31,12 +29,7 @@ export interface Recipe {
   readonly hash: number
 }
 
-/**
- * A token does not fit the code any more, or never did: nothing was tested by it.
- *
- * @category errors
- * @since 0.1.0
- */
+/** A token does not fit the code any more, or never did: nothing was tested by it. */
 export class StaleToken extends Data.TaggedError("StaleToken")<{
   readonly token: string
   readonly reason: string

@@ -6,8 +6,6 @@
  * Inlined source maps, which bundlers and test runners write, are followed.
  *
  * NOT DONE runtimes without `node:inspector` (browsers) get no lines. COST about 0.1 ms per function, cached.
- *
- * @since 0.1.0
  */
 import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"

@@ -25,7 +25,7 @@ it("a scope that is never closed is a leak, though nothing in it counts itself",
       ))
   )
   expect(verdict.findings[0]?.violations).toEqual([
-    { law: "all is released", message: "1 finalizer(s) of scopes that nobody closed" }
+    { law: "all is released", message: "1 finalizer(s) of scopes that were never closed" }
   ])
   expect(verdict.findings[0]?.grade).toBe("R0")
 })
