@@ -1,6 +1,6 @@
 /**
- * `npm run bench`: the benches on plain node against `dist`, as users get it. A test runner's module loader slows every call
- * between modules, ours most of all: what is measured there is the loader.
+ * `npm run bench`: the benches on plain node against `dist`, as users get it. The module loader of a test runner slows every call
+ * between modules, so a measurement there measures the loader.
  */
 import { build } from "esbuild"
 import { execFileSync, spawnSync } from "node:child_process"

@@ -2,7 +2,7 @@
  * Builds `dist` from `src`: as a script (`npm run build`), and for the tests and `npm start`, which build only when stale.
  *
  * tsc writes into a folder of its own and each file is then renamed into place, so a command that runs from `dist`
- * meanwhile never reads half a file. What no longer has a source is removed, so `dist` is what a clean build would give.
+ * meanwhile never reads half a file. An output without a source is removed, so `dist` equals a clean build.
  */
 import { spawnSync } from "node:child_process"
 import * as fs from "node:fs"
@@ -36,7 +36,7 @@ export const isStale = () => {
     || names.some((name) => !((modified(path.join(dist, `${name}.js`)) ?? 0) >= newest))
 }
 
-/** Builds; returns what tsc said. With type errors it still emits, as tsc does. Throws where it may not write. */
+/** Builds, and returns tsc's output. With type errors it still emits, as tsc does. Throws if it may not write. */
 export const build = () => {
   const next = fs.mkdtempSync(path.join(root, ".dist-"))
   try {

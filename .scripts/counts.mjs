@@ -6,7 +6,7 @@ const counts = (file) => {
     const { numFailedTests, numPassedTests, numPendingTests, numTodoTests, testResults } = JSON.parse(
       fs.readFileSync(file, "utf8")
     )
-    // A file that could not even be loaded holds no tests to count; it is one failure.
+    // A file that could not be loaded counts as one failure.
     const unloadable = testResults.filter((one) =>
       one.status === "failed" && one.assertionResults.every((test) => test.status !== "failed")
     )

@@ -17,7 +17,7 @@ if (isStale()) {
       process.exit(1)
     }
   } catch (error) {
-    // A read-only checkout: what was built before is good enough, and is all there is.
+    // A read-only checkout runs the earlier build.
     if (!fs.existsSync(cli)) throw error
     process.stderr.write(`Not rebuilt (${error.code ?? error.message}): running the dist that is here.\n`)
   }

@@ -1,4 +1,4 @@
-/** What it costs to hold three things in a row: a stack, and effect's own scopes, whose releases nothing bounds. */
+/** The cost of three resources in a row: a stack, and Effect's own scopes, whose releases have no deadline. */
 import { Duration, Effect, Exit, Scope } from "effect"
 import { Ledger, Managed } from "holdfast"
 import * as ExitStack from "holdfast/ExitStack"

@@ -1,6 +1,6 @@
 /**
- * What a bracket costs: ours by the kind of its release and with the ledger on, and Effect's own two, whose release nothing
- * bounds and nobody records.
+ * The cost of a bracket: ours by the kind of its release and with the ledger on, and Effect's own two, whose release has no
+ * deadline and no record.
  */
 import { Effect } from "effect"
 import { Ledger, Managed } from "holdfast"

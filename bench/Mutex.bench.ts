@@ -1,4 +1,4 @@
-/** What a lock costs that nobody else wants: ours with and without its extras, Effect's own, and the promise lock. */
+/** The cost of an uncontended lock: ours with and without its extras, Effect's own, and the promise lock. */
 import { Mutex as AsyncMutex } from "async-mutex"
 import { Effect, Scope } from "effect"
 import { Mutex, RwLock, Shared } from "holdfast"
@@ -21,7 +21,7 @@ const asynchronous = new AsyncMutex()
 const nothing = () => {}
 
 const suite: Suite = {
-  title: "A lock that nobody else wants",
+  title: "An uncontended lock",
   operations,
   contenders: {
     "Mutex.withLock": loop(Mutex.withLock(Effect.void, mutex)),
@@ -43,7 +43,7 @@ const lock = RwLock.unsafeMake()
 const blind = RwLock.unsafeMake({ detectReentry: false })
 
 const readers: Suite = {
-  title: "A reader-writer lock that nobody else wants",
+  title: "An uncontended reader-writer lock",
   operations,
   contenders: {
     "RwLock.withRead": loop(RwLock.withRead(Effect.void, lock)),
@@ -59,18 +59,18 @@ const resource = Effect.acquireRelease(Effect.void, () => Effect.void)
 const use = () => Effect.void
 // Never closed: it lives as long as the process.
 const forEver = Effect.provideService(Scope.Scope, Effect.runSync(Scope.make()))
-const kept = Effect.runSync(
-  forEver(Shared.make({ name: "kept", acquire: resource, idleTimeToLive: "1 hour" }))
+const lasting = Effect.runSync(
+  forEver(Shared.make({ name: "lasting", acquire: resource, idleTimeToLive: "1 hour" }))
 )
-const unkept = Effect.runSync(forEver(Shared.make({ name: "unkept", acquire: resource })))
+const brief = Effect.runSync(forEver(Shared.make({ name: "brief", acquire: resource })))
 
 const shared: Suite = {
-  title: "An instance that nobody else uses",
+  title: "An instance with one user",
   operations,
   contenders: {
-    "Shared.use": loop(Shared.use(kept, use)),
-    "Shared.get in a scope": loop(Effect.scoped(Shared.get(kept))),
-    "Shared.use, opened and released each time": loop(Shared.use(unkept, use))
+    "Shared.use": loop(Shared.use(lasting, use)),
+    "Shared.get in a scope": loop(Effect.scoped(Shared.get(lasting))),
+    "Shared.use, opened and released each time": loop(Shared.use(brief, use))
   }
 }
 

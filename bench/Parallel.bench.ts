@@ -1,4 +1,4 @@
-/** What sharing one lifetime costs per item: ours, Effect's own loop, and the least that JavaScript could do. */
+/** The cost per item of a parallel loop: ours, Effect's own, and plain async workers as the floor. */
 import { Effect } from "effect"
 import { Parallel } from "holdfast"
 import type { Suite } from "./run.ts"

@@ -1,4 +1,4 @@
-/** What lending costs: ours, Effect's own, the least a masked bracket can cost, and the pools of npm where they are installed. */
+/** The cost of a borrow: ours, Effect's own, a masked bracket by hand as the floor, and the pools of npm that are installed. */
 import { Effect, Exit, Scope } from "effect"
 import * as EffectPool from "effect/Pool"
 import * as Pool from "holdfast/Pool"
@@ -29,12 +29,12 @@ const everything = await inScope(Pool.make({
 }))
 const effects = await inScope(EffectPool.make({ acquire: item, size }))
 
-/** A pool by hand: a stack, a line, and nothing else. No bound on opening, no deadline, no close. */
+/** A pool by hand: a stack and a queue, without a bound on opening, deadlines or a close. */
 const byHand = () => {
   const idle: Array<object> = Array.from({ length: size }, () => ({}))
-  const line: Array<{ item: object | undefined; gone: boolean; wake: () => void }> = []
+  const queue: Array<{ item: object | undefined; gone: boolean; wake: () => void }> = []
   const put = (free: object): void => {
-    for (let waiter = line.shift(); waiter !== undefined; waiter = line.shift()) {
+    for (let waiter = queue.shift(); waiter !== undefined; waiter = queue.shift()) {
       if (waiter.gone) continue
       waiter.item = free
       return waiter.wake()
@@ -59,7 +59,7 @@ const byHand = () => {
       const waiter = { item: undefined as object | undefined, gone: false, wake: () => {} }
       const wait = Effect.async<void>((resume) => {
         waiter.wake = () => resume(Effect.void)
-        line.push(waiter)
+        queue.push(waiter)
       })
       return Effect.matchCauseEffect(restore(wait), {
         onFailure: (cause) => {
@@ -109,7 +109,7 @@ add(
 warm["an empty loop"] = times(Effect.void)
 crowded["fork and yield alone"] = together(Effect.yieldNow())
 
-// The pools of npm: compared where they are installed, named where they are not.
+// The pools of npm. One that is not installed is left out by name.
 
 const tick = () => new Promise<void>((resolve) => setImmediate(resolve))
 
@@ -147,7 +147,7 @@ const borrowing =
 
 const factory = { create: async () => ({}), destroy: async () => {} }
 const long = 3_600_000
-/** A name the compiler does not look up: the rivals are no dependency. */
+/** The compiler does not resolve this import, because a rival need not be installed. */
 const rival = (name: string): Promise<Record<string, never>> => import(/* @vite-ignore */ name)
 
 await addRival("generic-pool", async () => {

@@ -1,4 +1,4 @@
-/** What a permit costs, alone and in a crowd: ours, Effect's own, and the promise libraries that do the same. */
+/** The cost of a permit, uncontended and in a crowd: ours, Effect's own, and the promise libraries that do the same. */
 import { Mutex as AsyncMutex } from "async-mutex"
 import { Sema } from "async-sema"
 import { Effect } from "effect"
@@ -22,7 +22,7 @@ const loop = (effect: Effect.Effect<unknown>) => () => {
 }
 
 const alone: Suite = {
-  title: "A permit that nobody else wants",
+  title: "An uncontended permit",
   operations,
   contenders: {
     "Semaphore.withPermit": loop(Semaphore.withPermit(Effect.void, one)),

@@ -75,7 +75,7 @@ const promises = (one: () => Promise<unknown>): Work => async (n) => {
 const crowdOfPromises = (one: () => Promise<unknown>): Work => (n) =>
   Promise.all(Array.from({ length: n }, one))
 
-/** The floor: what a careful hand would write without a library, and nothing else a pool does. */
+/** The floor: a hand-written masked bracket without any other feature of a pool. */
 const handWritten = (items: Array<object>) => {
   const use = (f: (item: object) => Effect.Effect<unknown>): Effect.Effect<unknown> =>
     Effect.uninterruptibleMask((restore) => {
@@ -219,12 +219,7 @@ const locks = async (): Promise<Array<Goal>> => {
     },
     1_000,
     9,
-    {
-      ourHundred: 10_000,
-      ourTenThousand: 10_000,
-      baseHundred: 10_000,
-      baseTenThousand: 10_000
-    }
+    { ourHundred: 10_000, ourTenThousand: 10_000, baseHundred: 10_000, baseTenThousand: 10_000 }
   )
   const herd = await measure({ effect: crowd(effects.withPermits(1)(Effect.yieldNow())) }, 1_000, 3)
   const crowdName = "1,000 fibers on 1 permit, hold one yield"
