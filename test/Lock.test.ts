@@ -225,7 +225,7 @@ describe("Lock", () => {
             attribute: (key, value) => attributes.set(key, value),
             event: () => {},
             addLinks: () => {},
-            end: () => spans.push(`-${name} ${attributes.get("lock.key")}`)
+            end: () => spans.push(`-${name} ${attributes.get("holdfast.lock.key")}`)
           }
         }
       })

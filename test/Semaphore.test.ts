@@ -420,7 +420,7 @@ describe("Semaphore", () => {
       expect(spans).toEqual([])
       const fibers = [yield* Effect.fork(use), yield* Effect.fork(use)]
       for (const fiber of fibers) yield* Fiber.join(fiber)
-      expect(spans).toEqual(["holdfast.semaphore.wait"])
+      expect(spans).toEqual(["holdfast.semaphore.acquire"])
       expect(Semaphore.unsafeStats(semaphore).free).toBe(1)
     }))
 

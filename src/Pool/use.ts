@@ -42,7 +42,7 @@ const refusalOf = <A, E>(partition: State.Partition<A, E>): Cause.Cause<never> |
   return refusal(new PoolExhausted({ pool: name, maxWaiters, stats: State.unsafeStats(partition) }))
 }
 
-const attributesOf = ({ name }: State.Partition<any, any>) => ({ "pool.name": name })
+const attributesOf = ({ name }: State.Partition<any, any>) => ({ "holdfast.pool.name": name })
 
 /** Waits in line for an item. */
 const waitInMask = <A, E>(

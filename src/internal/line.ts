@@ -168,7 +168,7 @@ export const record = (
 // `tokens` is what a RateLimiter takes, and `tryTake` checks that.
 const rules: Rules.Rules = { ...Rules.waitRules, tokens: Rules.anything }
 
-const attributesOf = (line: AnyLine) => ({ "holdfast.name": line.name })
+const attributesOf = (line: AnyLine) => ({ [`holdfast.${line.module}.name`]: line.name })
 
 /** Waits in the queue. To be called in the step that found nothing free, inside the mask (WaitQueue-5). */
 export const wait = <E, T>(
@@ -204,7 +204,7 @@ export const wait = <E, T>(
   const fiber = currentFiber()
   return fiber === undefined
     ? waiting
-    : Span.withSpan(fiber, waiting, `${line.module}.wait`, attributesOf, line)
+    : Span.withSpan(fiber, waiting, `${line.module}.acquire`, attributesOf, line)
 }
 
 /** Takes at once or waits; then `inside` runs in the same masked step and must give back what was taken. */
