@@ -266,7 +266,9 @@ const noneIfHeld = <A, E, R>(
       : Effect.failCause(cause as Cause.Cause<E>)
   })
 
-const span = (key: string): Ledger.SpanOptions => ({ attributes: () => ({ "holdfast.lock.key": key }) })
+const span = (key: string): Ledger.SpanOptions => ({
+  attributes: () => ({ "holdfast.lock.key": key })
+})
 
 /** The user's line. */
 const siteOf = (options: TryOptions | undefined): Ledger.Site | undefined =>
