@@ -61,7 +61,7 @@ interface Context {
   readonly skip: () => void
 }
 
-/** Replays instead, if a token is set; true if it did. */
+/** Replays the token of `HOLDFAST_REPLAY` if there is one. True if the test is thereby done. */
 const replayed = async <S>(
   context: Context,
   subject: Explore.Subject<S>,
@@ -92,9 +92,7 @@ const test = (
   name: string,
   timeout: number | undefined,
   run: (context: Context) => Promise<void>
-): void => {
-  base(name, (context) => run({ skip: () => context.skip() }), timeout)
-}
+): void => base(name, (context) => run({ skip: () => context.skip() }), timeout)
 
 const methods: Methods = {
   interruptSafe: <S = void>(name: string, given: Body | Safe<S>, timeout?: number) => {

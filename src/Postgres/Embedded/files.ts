@@ -38,7 +38,7 @@ export const poll = (
 export const messageOf = (cause: unknown): string =>
   cause instanceof Error ? cause.message : String(cause)
 
-// MASK: a file operation cannot be taken back half way; each is short, and waiting lies between them.
+// MASK: a file operation cannot be cancelled half way; each is short, and waits are between operations.
 export const files = <A>(
   dataDirectory: string,
   step: EmbeddedFailed["step"],
