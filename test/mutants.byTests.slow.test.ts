@@ -24,6 +24,9 @@ import { mutants as Waits } from "./mutants/byTests/Waits.ts"
 
 const rows = { Batch, Lock, Main, Shutdown, Waits }
 
+/** Their mutants leave state of the whole process behind. The others share a worker, which loads effect once and not for each copy. */
+const ofTheProcess = new Set(["Main", "Shutdown"])
+
 const root = path.join(import.meta.dirname, "..")
 const exec = promisify(execFile)
 
@@ -75,6 +78,7 @@ interface JsonReport {
 /** Runs the tests of all copies below `work`; `titles` by the folder of the copy. */
 const runTests = async (
   work: string,
+  isolate: boolean,
   titles: Readonly<Record<string, ReadonlyArray<string>>>
 ): Promise<ReadonlyMap<string, Result>> => {
   const out = path.join(work, "results.json")
@@ -88,9 +92,11 @@ const runTests = async (
       setupFiles: [path.join(testFolder, "mutants/byTests/setup.ts")],
       provide: { copies: work, titles },
       reporters: [["json", { outputFile: out }]],
+      isolate,
       maxWorkers: 2,
       minWorkers: 1,
-      testTimeout: 30_000
+      // Many mutants make their test hang: that is how it fails.
+      testTimeout: 12_000
     }
   }
   const configFile = path.join(work, "vitest.config.mjs")
@@ -131,7 +137,7 @@ for (const [module, mutants] of Object.entries(rows)) {
         copy(path.join(work, `mutant-${index}`), mutant.tests, mutant)
         titles[`mutant-${index}`] = [mutant.title]
       }
-      results = await runTests(work, titles)
+      results = await runTests(work, ofTheProcess.has(module), titles)
     }, 300_000)
     afterAll(() => {
       fs.rmSync(work, { recursive: true, force: true })
