@@ -38,7 +38,7 @@ import process from "node:process"
 import * as Ledger from "./Ledger.ts"
 import { dump } from "./Main/dump.ts"
 import { codeGiven, defaultCode, holdersText, isSilent, printSummary } from "./Main/exit.ts"
-import { causeText, errorText, Output, watchStreams } from "./Main/output.ts"
+import { causeText, errorText, Output, watchStreams, whenWritten } from "./Main/output.ts"
 import { after, codeOf, every, listen } from "./Main/signals.ts"
 import * as Shutdown from "./Shutdown.ts"
 import { millisIn } from "./Shutdown/phases.ts"
@@ -259,7 +259,7 @@ export const run = <A, E>(program: Effect.Effect<A, E>, options: Options<A, E> =
       printHolders()
     }
     // The time of all that still runs is over.
-    if (report.overran) process.exit()
+    if (report.overran) whenWritten(grace, () => process.exit())
     // With an empty loop the process ends by itself. This is for a handle that the program forgot.
     after(grace, () => process.exit())
   }

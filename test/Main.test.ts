@@ -176,6 +176,18 @@ describe.concurrent("Main", () => {
     expect(ended.err).not.toContain("good")
   })
 
+  it("Main-5: a reader that pauses gets every line of a program whose end overran", async () => {
+    const ended = await runProgram("thousand", (child) => {
+      child.stdout!.pause()
+      child.stderr!.on("data", (chunk: Buffer) => {
+        if (chunk.includes("exit 1.")) setTimeout(() => child.stdout!.resume(), 200)
+      })
+      child.kill("SIGTERM")
+    })
+    expect(ended.code).toBe(1)
+    expect(ended.out.filter((said) => said === "-")).toHaveLength(1000)
+  })
+
   it("Main-2: an unbounded release, a hung acquire or an uninterruptible body never hangs the exit", async () => {
     const unbounded = await runProgram("unbounded", (child) => child.kill("SIGTERM"))
     expect(unbounded.code).toBe(1)

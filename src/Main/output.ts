@@ -126,6 +126,22 @@ export class Output {
   }
 }
 
+/**
+ * Calls `end` once both outputs have passed on what was written, or after `millis`, because a reader may have stopped reading. A
+ * pipe whose reader is slow holds lines back, and `process.exit` drops those.
+ */
+export const whenWritten = (millis: number, end: () => void): void => {
+  const pending = [process.stdout, process.stderr].filter((stream) => stream.writableLength > 0)
+  let left = pending.length
+  if (left === 0) return end()
+  setTimeout(end, millis)
+  for (const stream of pending) {
+    stream.write("", () => {
+      if (--left === 0) end()
+    })
+  }
+}
+
 const hasReaderLeft = (error: NodeJS.ErrnoException): boolean =>
   ["EPIPE", "EIO", "ERR_STREAM_DESTROYED"].includes(error.code ?? "")
 
