@@ -37,7 +37,7 @@ const measure = async ({ contenders, operations, title }: Suite): Promise<void> 
 }
 
 if (process.argv.includes("goals")) {
-  const { run } = await import("./goals.ts")
+  const { run } = await import("./measure.ts")
   await run(process.argv.includes("--json"))
 }
 

@@ -1,12 +1,13 @@
 /**
  * The examples are tests: each ` ```ts ` fence of the README and of a docstring in `src` is type-checked (all in one tsc run),
- * those marked ` ```ts run ` are executed, and there `expression // => value` is an assertion.
+ * those marked ` ```ts run ` are executed. There `expression // => value` is an assertion, and the comment lines after
+ * `// Prints:` are what the example logs. A fence marked `file=test/recipes/x.mjs` is the text of that file, which is tested there.
  *
  * The fences are written to a folder outside the repository whose `node_modules` holds links to ours and to the package
  * itself, so an example imports `holdfast` as a reader would, and gets the sources. Each file is padded with empty lines: an
  * error in `Managed.ts(171,3)` is at line 171 of `src/Managed.ts`.
  */
-import { afterAll, describe, expect, it } from "@effect/vitest"
+import { afterAll, describe, expect, it, vi } from "@effect/vitest"
 import { execFileSync, spawnSync } from "node:child_process"
 import * as fs from "node:fs"
 import * as os from "node:os"
@@ -18,6 +19,8 @@ interface Example {
   readonly line: number
   readonly title: string
   readonly run: boolean
+  /** The file whose text this is. */
+  readonly file: string | undefined
   readonly code: ReadonlyArray<string>
 }
 
@@ -35,6 +38,7 @@ const examplesOf = (source: string): ReadonlyArray<Example> => {
       line: index + 1,
       title: /^\*\*Example\*\* \((.+)\)/.exec(before)?.[1] ?? "",
       run: /^```ts run\b/.test(line),
+      file: /\bfile=(\S+)/.exec(line)?.[1],
       code: lines.slice(index + 1, end)
     }]
   })
@@ -89,6 +93,12 @@ const asserting = (line: string): string => {
     : `${indent}${code}; globalThis.expectExample((${declared}), (${expected}))`
 }
 
+/** The lines that the example says it prints; undefined if it says nothing. */
+const printsOf = ({ code }: Example): ReadonlyArray<string> | undefined => {
+  const from = code.indexOf("// Prints:")
+  return from < 0 ? undefined : code.slice(from + 1).map((line) => line.replace(/^\/\/ ?/, ""))
+}
+
 describe("examples", () => {
   prepare()
 
@@ -113,8 +123,24 @@ describe("examples", () => {
       Object.assign(globalThis, {
         expectExample: (actual: unknown, expected: unknown) => expect(actual).toEqual(expected)
       })
-      const file = write(example, ".run", example.code.map(asserting))
-      await import(pathToFileURL(file).href)
+      const printed: Array<string> = []
+      const log = vi.spyOn(console, "log").mockImplementation((line) =>
+        void printed.push(`${line}`)
+      )
+      try {
+        await import(pathToFileURL(write(example, ".run", example.code.map(asserting))).href)
+      } finally {
+        log.mockRestore()
+      }
+      const prints = printsOf(example)
+      if (prints !== undefined) expect(printed).toEqual(prints)
+    })
+  }
+
+  for (const example of examples.filter(({ file }) => file !== undefined)) {
+    it(`${example.source}:${example.line} is ${example.file}`, () => {
+      expect(`${example.code.join("\n")}\n`)
+        .toBe(fs.readFileSync(path.join(root, example.file!), "utf8"))
     })
   }
 })

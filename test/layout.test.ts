@@ -6,6 +6,8 @@ import { expect, it } from "@effect/vitest"
 import { spawnSync } from "node:child_process"
 import * as fs from "node:fs"
 import * as path from "node:path"
+import { goals } from "../bench/goals.ts"
+import { keyOf } from "../bench/results.ts"
 
 /** The core modules; each may import those before it. */
 const cores = [
@@ -156,6 +158,20 @@ it("the top of the repository holds what a newcomer expects", () => {
   const strangers = fs.readdirSync(root)
     .filter((name) => !allowed.has(name) && !name.startsWith(".") && !name.endsWith(".tgz"))
   expect(strangers).toEqual([])
+})
+
+it("the README stays short: 400 lines, 25 kB", () => {
+  const readme = read("README.md")
+  expect(readme.split("\n").length - 1).toBeLessThanOrEqual(400)
+  expect(Buffer.byteLength(readme)).toBeLessThanOrEqual(25_000)
+})
+
+it("bench/RESULTS.md has one row for each goal (npm run bench -- goals)", () => {
+  const rows = Array.from(
+    read("bench/RESULTS.md").matchAll(/^(\| .+? \| .+? \|) .+ \| (?:yes|\*\*no\*\*) \|$/gm),
+    ([, key]) => key
+  )
+  expect(rows).toEqual(Object.values(goals).map(keyOf))
 })
 
 it("the lock file is complete for all platforms and names no address (npm run lock)", () => {

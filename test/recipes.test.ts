@@ -1,0 +1,48 @@
+/** The recipes of the README as a reader runs them: plain node on the built package. */
+import { describe, expect, it } from "@effect/vitest"
+import { spawn } from "node:child_process"
+import * as path from "node:path"
+
+interface Ended {
+  readonly pid: number | undefined
+  readonly code: number | null
+  readonly lines: ReadonlyArray<string>
+}
+
+/** Starts `test/recipes/<name>.mjs`; `onLine` sees each line it prints. */
+const start = (name: string, onLine: (line: string) => void = () => {}) => {
+  const file = path.join(import.meta.dirname, "recipes", `${name}.mjs`)
+  const child = spawn(process.execPath, [file], { stdio: ["ignore", "pipe", "inherit"] })
+  const ended = new Promise<Ended>((resolve) => {
+    const lines: Array<string> = []
+    let rest = ""
+    child.stdout.on("data", (chunk: Buffer) => {
+      const whole = `${rest}${chunk}`.split("\n")
+      rest = whole.pop() ?? ""
+      lines.push(...whole)
+      whole.forEach(onLine)
+    })
+    const cap = setTimeout(() => child.kill("SIGKILL"), 25_000)
+    child.once("close", (code) => {
+      clearTimeout(cap)
+      resolve({ pid: child.pid, code, lines })
+    })
+  })
+  return { child, ended }
+}
+
+describe("recipes", { concurrent: true }, () => {
+  it("lock: one process at a time", async () => {
+    const order: Array<string> = []
+    const both = [1, 2].map(() => start("lock", (line) => order.push(line)).ended)
+    const ended = await Promise.all(both)
+    expect(ended.map(({ code }) => code)).toEqual([0, 0])
+    const pids = order.map((line) => /\d+/.exec(line)?.[0])
+    expect(order).toEqual([
+      `process ${pids[0]} has the lock`,
+      `process ${pids[0]} is done`,
+      `process ${pids[2]} has the lock`,
+      `process ${pids[2]} is done`
+    ])
+  })
+})
