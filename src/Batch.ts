@@ -31,7 +31,7 @@ import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
 import type * as Schedule from "effect/Schedule"
 import * as Condition from "./internal/condition.ts"
-import { exitWithin } from "./internal/deadline.ts"
+import { BudgetInForce, exitWithin } from "./internal/deadline.ts"
 import { prettyOf, withFailure } from "./internal/exit.ts"
 import * as Rules from "./internal/options.ts"
 import * as Source from "./internal/source.ts"
@@ -206,7 +206,8 @@ export interface Options<Item, A, E, R, E2 = E, R2 = R, E3 = E, R3 = R> {
     | undefined
   readonly checkpoint?: Checkpoint<E2, R2> | undefined
   /** When `when` succeeds no further item is taken; items that run have `grace` (default 25 seconds) to finish. An interrupted
-   * caller drains too, but sees no report. Under `Main.run`: `when: Shutdown.requested`, and `Shutdown.drains` around the run. */
+   * caller drains too, but sees no report. Under `Main.run`: `when: Shutdown.requested`, and `Shutdown.drains` around the run; a
+   * process whose batch was drained ends 75 (run it again). */
   readonly drain?: {
     readonly when?: Effect.Effect<unknown, never, R> | undefined
     readonly grace?: Duration.DurationInput | undefined
@@ -452,7 +453,9 @@ class Run<Item, A, E, E2, R> {
     const isComplete = intake.isExhausted() && tally.interrupted === 0
     const status = Exit.isFailure(exit) ? "failed" : isComplete ? "complete" : "drained"
     const report: Report = { name: job.name, status, ...tally }
-    if (Exit.isSuccess(exit)) return Effect.succeed(report)
+    if (Exit.isSuccess(exit)) {
+      return status === "drained" ? Effect.as(countDrained, report) : Effect.succeed(report)
+    }
     if (!Workers.wasInterrupted(group)) {
       return new BatchFailed({ report, failure: exit.cause })
     }
@@ -546,6 +549,9 @@ class Run<Item, A, E, E2, R> {
     })
   }
 }
+
+/** For the report of Shutdown.ts, and the exit code of `Main.run`. */
+const countDrained = Effect.map(BudgetInForce, (budget) => void budget.drained++)
 
 const attributesOf = (
   { index, key, name }: {

@@ -108,11 +108,11 @@ const grace = 1000
  *
  * **Details** — The program has all its services provided. If it ends by itself, the fibers that it left behind are interrupted
  *   and waited for.
- *   Exit codes: 0 success, also after a signal if the program ended by itself, or all released after the program's own request;
- *   129/130/143 (128 + the signal) all released after SIGHUP/SIGINT/SIGTERM, or forced by it; 1 failure (also of a hook or a
- *   release, even if that is only reported), stray error, or anything that did not end by its bound; or the code that `exitCode`
- *   gives, such as 75 (EX_TEMPFAIL) for "drained". A `process.exit` of the program's own releases nothing: it is printed with
- *   the holders, and its 0 becomes 1 after a request.
+ *   Exit codes: 1 failure (also of a hook or a release, even if that is only reported), stray error, or anything that did not end
+ *   by its bound; else 75 (EX_TEMPFAIL, run again) if a `Batch` was drained because the end was asked for; else 129/130/143 (128
+ *   + the signal) after SIGHUP/SIGINT/SIGTERM, also if the program then ended by itself; else 0. A forced exit has the code of
+ *   its signal. `exitCode` gives another code. A `process.exit` of the program's own releases nothing: it is printed with the
+ *   holders, and its 0 becomes 1 after a request.
  *   A `Ledger.layer` inside the program has the resources that are built on it; Main does not see those.
  *   Lines go to the `Logger` that the main fiber has configured (`Logger.json`), else as text to standard error. Failures, forced
  *   exits and stray errors go to both, because a logger whose layer has ended may lose them.

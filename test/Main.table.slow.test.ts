@@ -217,9 +217,26 @@ const rows: ReadonlyArray<Expected> = [
     title: "work that drains, SIGTERM",
     program: "drains",
     signals: [[0, "SIGTERM"]],
-    end: 0,
+    end: 143,
     released: ["batch-job", "outer-db"],
     done: ["whole"]
+  },
+  {
+    title: "a batch with items left, SIGTERM: drained",
+    program: "batch",
+    signals: [[0, "SIGTERM"]],
+    end: 75,
+    released: ["batch-job", "outer-db"],
+    done: ["item-1", "item-2"],
+    printed: [/; 1 drained, run again for the rest; exit 75\.$/m]
+  },
+  {
+    title: "a batch in its last item, SIGTERM",
+    program: "lastItem",
+    signals: [[0, "SIGTERM"]],
+    end: 143,
+    released: ["batch-job", "outer-db"],
+    done: ["item-1"]
   },
   {
     title: "work that drains too long, SIGTERM",

@@ -14,7 +14,7 @@ import {
   Stream,
   TestClock
 } from "effect"
-import { Ledger, Managed, Parallel, Shutdown } from "holdfast"
+import { Batch, Ledger, Managed, Parallel, Shutdown } from "holdfast"
 
 const why = { kind: "request", by: "a test" } as const
 
@@ -330,6 +330,29 @@ describe("Shutdown.run", () => {
       const { exit, report } = yield* ended
       expect([exit, lines]).toEqual([Exit.succeed(75), ["summed up"]])
       expect(phasesOf(report)[2]).toBe("stopping 7000")
+    }))
+
+  it.effect("the report counts the batches that were drained since the request, also of nested runs", () =>
+    Effect.gen(function*() {
+      const endless = (name: string, when: Effect.Effect<unknown>) =>
+        Batch.run({ name, process: () => Effect.sleep("1 second") }, [1, 2, 3], {
+          concurrency: 1,
+          drain: { when }
+        })
+      const program = Effect.gen(function*() {
+        yield* endless("before", Effect.void)
+        const nested = Shutdown.run(Shutdown.drains(endless("nested", Shutdown.requested)))
+        yield* Effect.fork(nested)
+        yield* Shutdown.drains(endless("outer", Shutdown.requested))
+        yield* Batch.run({ name: "whole", process: () => Effect.void }, [1])
+      })
+      const { ended, shutdown } = yield* launch(program)
+      yield* pass("1500 millis")
+      yield* shutdown.request(why)
+      yield* pass("10 seconds")
+      const { exit, report } = yield* ended
+      expect([exit, report.drained, report.children.map(({ drained }) => drained)])
+        .toEqual([Exit.void, 2, [1]])
     }))
 
   it.effect("Shutdown-2: work that drains in a fiber that was left behind finishes, too", () =>

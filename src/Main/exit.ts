@@ -9,17 +9,22 @@ import * as Words from "../Shutdown/words.ts"
 import { errorText, type Output } from "./output.ts"
 import { codeOf } from "./signals.ts"
 
-/** 0, 1, or 128 and the signal: how a process says that it ended well. */
+/** EX_TEMPFAIL of sysexits.h: run the program again. */
+const temporaryFailure = 75
+
+/** 0, 75, or 128 and the signal, if all went well; else 1. */
 export const defaultCode = (exit: Exit.Exit<unknown, unknown>, report: Shutdown.Report): number => {
-  const { failed, fibers, hooks, overran, reason, reported } = report
+  const { drained, failed, fibers, hooks, overran, reason, reported } = report
   // A failure that is only reported to its owner (`onReleaseFailure: "report"`) is one all the same.
   const hasTrouble = overran || failed > 0 || reported > 0 || fibers.length > 0
     || hooks.some(({ state }) => state === "failed")
   if (hasTrouble || reason?.kind === "error") return 1
-  if (Exit.isSuccess(exit)) return 0
   // An interruption that was asked for is no failure.
-  if (reason === undefined || !Cause.isInterruptedOnly(exit.cause)) return 1
-  return reason.kind === "signal" ? codeOf(reason.signal) : 0
+  const isInterruption = (cause: Cause.Cause<unknown>): boolean =>
+    reason !== undefined && Cause.isInterruptedOnly(cause)
+  if (Exit.isFailure(exit) && !isInterruption(exit.cause)) return 1
+  if (drained > 0) return temporaryFailure
+  return reason?.kind === "signal" ? codeOf(reason.signal) : 0
 }
 
 /** Whether the cause is this one error and nothing else. */

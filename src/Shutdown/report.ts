@@ -70,6 +70,8 @@ export interface Report {
    * (`onReleaseFailure`): counted without a ledger, too.
    */
   readonly reported: number
+  /** Batches that were drained since the request: another run of the program finds work left. */
+  readonly drained: number
   /** The slowest release first. */
   readonly resources: ReadonlyArray<ResourceReport>
   readonly hooks: ReadonlyArray<HookReport>

@@ -76,6 +76,8 @@ export class Run {
   #abandoned: Abandoned | undefined
   #baseline: Baseline | undefined
   #reported = { total: 0, before: 0 }
+  /** Batches that were drained before the request. */
+  #drainedBefore = 0
   #orphans: Interrupted | undefined
   /** The run that this one is nested in. */
   #parent: Run | undefined
@@ -119,6 +121,7 @@ export class Run {
   unsafeRequest = (reason: Reason): boolean => {
     if (this.#reason !== undefined) return false
     this.#reason = reason
+    this.#drainedBefore = this.#budget.drained
     // INVARIANT Shutdown-7: from this step on the report counts.
     if (this.#hasProgram) this.#begin()
     this.#marks.onRequest()
@@ -150,6 +153,10 @@ export class Run {
       reported: children.reduce(
         (sum, { reported }) => sum + reported,
         this.#reported.total - this.#reported.before
+      ),
+      drained: children.reduce(
+        (sum, { drained }) => sum + drained,
+        this.#reason === undefined ? 0 : this.#budget.drained - this.#drainedBefore
       ),
       hooks: [...this.#hooks.report(), ...children.flatMap(({ hooks }) => hooks)],
       unfinished: grouped(this.#marks.all, now),

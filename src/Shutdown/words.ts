@@ -123,7 +123,7 @@ const reasonText = ({ reason }: Report): string => {
 
 /** `SIGTERM: 3 released, 1 abandoned in 0.3 s; stopping overran with 4 in flight; exit 1.` */
 export const summary = (report: Report, hasLedger: boolean, isStray: boolean): string => {
-  const { abandoned, exitCode, failed, held, phases, released, reported, took } = report
+  const { abandoned, drained, exitCode, failed, held, phases, released, reported, took } = report
   const counts = [`${many(released)} released`]
   if (failed > 0) counts.push(`${many(failed)} failed`)
   if (abandoned > 0) counts.push(`${many(abandoned)} abandoned`)
@@ -138,6 +138,6 @@ export const summary = (report: Report, hasLedger: boolean, isStray: boolean): s
       hasLedger ? counts.join(", ") : "ended"
     } in ${seconds(took)}${overruns.join("")}${
       unknown === 0 ? "" : `; ${many(unknown)} not released, as was reported`
-    }; exit ${exitCode}.`
+    }${drained === 0 ? "" : `; ${many(drained)} drained, run again for the rest`}; exit ${exitCode}.`
   )
 }

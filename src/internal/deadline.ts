@@ -74,6 +74,8 @@ export const callerOf = (fiber: AnyFiber): AnyFiber | undefined => workOf(fiber)
 export class Budget {
   limit: Limit | undefined
   readonly waiting = new Set<(limit: Limit) => void>()
+  /** How many batches (Batch.ts) were drained in this context. */
+  drained = 0
 
   begin(limit: Limit): void {
     this.limit = limit

@@ -33,6 +33,20 @@ export const mutants: ReadonlyArray<Mutant> = [
     "Main-1, Main-3: SIGINT releases"
   ),
   mutant(
+    "a drained batch counts as an end like any other",
+    "Main/exit.ts",
+    "  if (drained > 0) return temporaryFailure\n",
+    "",
+    "a drained batch makes the code 75"
+  ),
+  mutant(
+    "output that its reader has not read yet is dropped",
+    "Main.ts",
+    "    if (report.overran) whenWritten(grace, () => process.exit())\n",
+    "    if (report.overran) process.exit()\n",
+    "Main-5: a reader that pauses gets every line"
+  ),
+  mutant(
     "a phase that overran is reported at the end only",
     "Main.ts",
     "    if (!overran || phase === \"releasing\") return\n",

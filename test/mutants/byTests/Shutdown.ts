@@ -124,6 +124,13 @@ export const mutants: ReadonlyArray<Mutant> = [
     "Shutdown-7: the report names what failed"
   ),
   mutant(
+    "a batch that was drained before the request counts",
+    "Shutdown/run.ts",
+    "    this.#drainedBefore = this.#budget.drained\n",
+    "",
+    "the report counts the batches"
+  ),
+  mutant(
     "the failure of a fiber that was left behind is not reported",
     "Shutdown/fibers.ts",
     "this.#failed.set(fiber, exit.cause)",

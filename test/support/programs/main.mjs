@@ -1,6 +1,6 @@
 // One program per argument, run by Main.run in a child process; test/Main.test.ts drives it with real signals.
 import { Deferred, Effect, Exit, Fiber, Logger } from "effect"
-import { Ledger, Managed, Shutdown } from "holdfast"
+import { Batch, Ledger, Managed, Shutdown } from "holdfast"
 import * as Main from "holdfast/Main"
 import * as fs from "node:fs"
 
@@ -75,7 +75,8 @@ const programs = {
   uninterruptible: Effect.scoped(Effect.zipRight(held("a"), Effect.uninterruptible(waiting))),
   thousand: Effect.scoped(Effect.gen(function*() {
     const quiet = (name, release) => Managed.make({ name, acquire: Effect.void, release: () => release, releaseDeadline: "500 millis" })
-    const released = Effect.sync(() => say("-"))
+    // "long": far more than the buffers between two processes hold.
+    const released = Effect.sync(() => say(process.argv[3] === "long" ? `-${"x".repeat(2000)}` : "-"))
     for (let n = 0; n < 500; n++) yield* quiet(`good ${n}`, released)
     yield* quiet("the hung one", Effect.never) // THE HUNG ONE
     for (let n = 500; n < 1000; n++) yield* quiet(`good ${n}`, released)
@@ -183,6 +184,18 @@ const programs = {
     yield* shutdown.drains(Effect.zipRight(shutdown.requested, Effect.sleep("300 millis")))
     say("drained")
   }),
+  // An item asks for the end, or the batch stops by a condition of its own.
+  batch: Shutdown.drains(Batch.run(
+    {
+      name: "items",
+      process: () => Effect.zipRight(
+        process.argv[3] === "asks" ? Shutdown.request({ kind: "request", by: "an item" }) : Effect.void,
+        Effect.sleep("5 millis")
+      )
+    },
+    [1, 2],
+    { concurrency: 1, drain: { when: process.argv[3] === "asks" ? Shutdown.requested : Effect.void } }
+  )),
   drainsTooLong: Effect.gen(function*() {
     const shutdown = yield* Shutdown.Shutdown
     yield* shutdown.drains(Effect.scoped(Effect.zipRight(held("a"), waiting)))

@@ -11,8 +11,9 @@ import * as http from "node:http"
 const [, , runner, name, log] = process.argv
 const isOurs = runner === "holdfast"
 // Each side loads what it needs, as its own program would.
-const { Main, Managed, NodeRuntime, Shutdown } = isOurs
+const { Batch, Main, Managed, NodeRuntime, Shutdown } = isOurs
   ? {
+    Batch: await import("holdfast/Batch"),
     Main: await import("holdfast/Main"),
     Managed: await import("holdfast/Managed"),
     Shutdown: await import("holdfast/Shutdown")
@@ -62,6 +63,17 @@ const draining = (rest) => {
     Effect.zipRight(ready, Effect.zipRight(rest, Effect.sync(() => say("=whole"))))
   )
   return isOurs ? Shutdown.drains(work) : work
+}
+/** Two items at once. Ours stops after those that run; raw has no such stop. */
+const batch = (items) => {
+  const process = (n) => Effect.delay(Effect.sync(() => say(`=item-${n}`)), "300 millis")
+  const running = isOurs
+    ? Shutdown.drains(Batch.run({ name: "items", process }, items, {
+      concurrency: 2,
+      drain: { when: Shutdown.requested }
+    }))
+    : Effect.forEach(items, process, { concurrency: 2 })
+  return inside(held("batch-job"), Effect.zipRight(Effect.fork(ready), running))
 }
 /** A daemon that holds a socket. It waits for something that does not keep the process alive (a queue, a message). */
 const daemon = (release) => Effect.flatMap(Deferred.make(), (isHeld) =>
@@ -132,6 +144,8 @@ const programs = {
     yield* waiting
   })),
   drains: draining(Effect.sleep("700 millis")),
+  batch: batch(Array.from({ length: 100 }, (_, n) => n + 1)),
+  lastItem: batch([1]),
   drainsTooLong: draining(Effect.never),
   // Failures during another end.
   strayInRelease: inside(held("slow-upload", Effect.zipRight(throwLater, Effect.sleep("500 millis")))),
