@@ -177,16 +177,18 @@ describe.concurrent("Main", () => {
   })
 
   it("Main-5: a reader that pauses gets every line of a program whose end overran", async () => {
-    const ended = await runProgram("thousand long", (child) => {
-      // The child holds some 1.5 MB back by the time of its last line.
-      child.stdout!.pause()
-      child.stderr!.on("data", (chunk: Buffer) => {
-        if (chunk.includes("exit 1.")) child.stdout!.resume()
-      })
-      child.kill("SIGTERM")
-    })
-    expect(ended.code).toBe(1)
-    expect(ended.out.filter((said) => said.startsWith("-"))).toHaveLength(1000)
+    const folder = fs.mkdtempSync(path.join(os.tmpdir(), "hf-"))
+    try {
+      // It begins to read when the program prints its last line, with most of the output still in the program.
+      const reader = "until grep -q \"exit 1\" \"$2\"; do sleep 0.02; done; grep -c ^-"
+      const ended = await shell(
+        `"$0" "$1" thousand long 2> "$2" | { ${reader}; }`,
+        path.join(folder, "err")
+      )
+      expect(ended).toMatchObject({ code: 1, out: ["1000"] })
+    } finally {
+      fs.rmSync(folder, { recursive: true })
+    }
   })
 
   it("Main-2: an unbounded release, a hung acquire or an uninterruptible body never hangs the exit", async () => {
@@ -558,7 +560,9 @@ describe.concurrent("Main", () => {
   it("a drained batch makes the code 75 if the end was asked for; a batch that stops by itself does not", async () => {
     const asked = await runProgram("batch asks")
     expect(asked.code).toBe(75)
-    expect(asked.err).toMatch(/^Asked for by an item: .*; 1 drained, run again for the rest; exit 75\.$/m)
+    expect(asked.err).toMatch(
+      /^Asked for by an item: .*; 1 drained, run again for the rest; exit 75\.$/m
+    )
     expect((await runProgram("batch")).code).toBe(0)
   })
 

@@ -138,6 +138,8 @@ export const summary = (report: Report, hasLedger: boolean, isStray: boolean): s
       hasLedger ? counts.join(", ") : "ended"
     } in ${seconds(took)}${overruns.join("")}${
       unknown === 0 ? "" : `; ${many(unknown)} not released, as was reported`
-    }${drained === 0 ? "" : `; ${many(drained)} drained, run again for the rest`}; exit ${exitCode}.`
+    }${
+      drained === 0 ? "" : `; ${many(drained)} drained, run again for the rest`
+    }; exit ${exitCode}.`
   )
 }

@@ -75,11 +75,13 @@ const programs = {
   uninterruptible: Effect.scoped(Effect.zipRight(held("a"), Effect.uninterruptible(waiting))),
   thousand: Effect.scoped(Effect.gen(function*() {
     const quiet = (name, release) => Managed.make({ name, acquire: Effect.void, release: () => release, releaseDeadline: "500 millis" })
-    // "long": far more than the buffers between two processes hold.
-    const released = Effect.sync(() => say(process.argv[3] === "long" ? `-${"x".repeat(2000)}` : "-"))
+    // "long": the output is five times what a pipe holds.
+    const isLong = process.argv[3] === "long"
+    const released = Effect.sync(() => say(isLong ? `-${"x".repeat(300)}` : "-"))
     for (let n = 0; n < 500; n++) yield* quiet(`good ${n}`, released)
     yield* quiet("the hung one", Effect.never) // THE HUNG ONE
     for (let n = 500; n < 1000; n++) yield* quiet(`good ${n}`, released)
+    if (isLong) process.kill(process.pid, "SIGTERM")
     yield* waiting
   })),
   hooks: Effect.scoped(Effect.gen(function*() {
