@@ -28,6 +28,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as FiberId from "effect/FiberId"
 import { dual, identity } from "effect/Function"
+import type { TypeLambda } from "effect/HKT"
 import type * as Inspectable from "effect/Inspectable"
 import * as Option from "effect/Option"
 import type { Pipeable } from "effect/Pipeable"
@@ -37,6 +38,7 @@ import type * as Hold from "./internal/hold.ts"
 import * as Line from "./internal/line.ts"
 import * as Rules from "./internal/options.ts"
 import { type AnyFiber, currentFiber } from "./internal/runtime.ts"
+import type * as Shapes from "./internal/shapes.ts"
 import * as WaitQueue from "./internal/waitQueue.ts"
 import * as Ledger from "./Ledger.ts"
 import type { TimeoutOf, WaitOptions } from "./Semaphore.ts"
@@ -128,6 +130,10 @@ export interface KeyedMutex<in out K> extends Pipeable, Inspectable.Inspectable 
   unsafeFind(key: K): Slot | undefined
   /** @internal The keys in use. */
   readonly size: number
+}
+
+interface KeyedMutexLambda extends TypeLambda {
+  readonly type: KeyedMutex<this["Target"]>
 }
 
 /**
@@ -341,13 +347,9 @@ export const stats = (self: Mutex): Effect.Effect<Stats> => Effect.sync(() => se
  * @category getters
  * @since 0.1.0
  */
-export const statsKey: {
-  <K>(key: K): (self: KeyedMutex<K>) => Effect.Effect<Stats>
-  <K>(self: KeyedMutex<K>, key: K): Effect.Effect<Stats>
-} = dual(
+export const statsKey: Shapes.KeyGetter<KeyedMutexLambda, Stats> = dual(
   2,
-  <K>(self: KeyedMutex<K>, key: K): Effect.Effect<Stats> =>
-    Effect.sync(() => self.unsafeFind(key)?.stats() ?? free)
+  (self: KeyedMutex<any>, key: unknown) => Effect.sync(() => self.unsafeFind(key)?.stats() ?? free)
 )
 
 /**
@@ -398,21 +400,7 @@ export const withLock: Line.Bracket<Mutex, WaitOptions, MutexTimeout> = (
  * @category operations
  * @since 0.1.0
  */
-export const withLockKey: {
-  <K, O extends WaitOptions = {}>(
-    self: KeyedMutex<K>,
-    key: K,
-    options?: O
-  ): <A, E, R>(
-    effect: Effect.Effect<A, E, R>
-  ) => Effect.Effect<A, E | TimeoutOf<O, MutexTimeout>, R>
-  <A, E, R, K, O extends WaitOptions = {}>(
-    effect: Effect.Effect<A, E, R>,
-    self: KeyedMutex<K>,
-    key: K,
-    options?: O
-  ): Effect.Effect<A, E | TimeoutOf<O, MutexTimeout>, R>
-} = dual(
+export const withLockKey: Shapes.KeyBracket<KeyedMutexLambda, MutexTimeout> = dual(
   Line.isDataFirst,
   (effect: Line.AnyEffect, self: KeyedMutex<any>, key: unknown, options?: WaitOptions) =>
     Line.use(self.at(key), 1, effect, Ledger.unsafeSite(), options)
@@ -486,17 +474,7 @@ export const tryWithLock: Line.Attempt<Mutex> = dual(
  * @category operations
  * @since 0.1.0
  */
-export const tryWithLockKey: {
-  <K>(
-    self: KeyedMutex<K>,
-    key: K
-  ): <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<Option.Option<A>, E, R>
-  <A, E, R, K>(
-    effect: Effect.Effect<A, E, R>,
-    self: KeyedMutex<K>,
-    key: K
-  ): Effect.Effect<Option.Option<A>, E, R>
-} = dual(
+export const tryWithLockKey: Shapes.KeyAttempt<KeyedMutexLambda> = dual(
   Line.isDataFirst,
   (effect: Line.AnyEffect, self: KeyedMutex<any>, key: unknown) =>
     Line.tryUse(self.at(key), 1, effect, Ledger.unsafeSite())
@@ -535,9 +513,5 @@ export const get = <O extends WaitOptions = {}>(
  * @category operations
  * @since 0.1.0
  */
-export const getKey = <K, O extends WaitOptions = {}>(
-  self: KeyedMutex<K>,
-  key: K,
-  options?: O
-): Effect.Effect<void, TimeoutOf<O, MutexTimeout>, Scope.Scope> =>
+export const getKey: Shapes.KeyGet<KeyedMutexLambda, MutexTimeout> = (self, key, options) =>
   Line.get(self.at(key), 1, Ledger.unsafeSite(), options)

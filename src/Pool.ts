@@ -37,7 +37,7 @@ import type * as ConfigError from "effect/ConfigError"
 import type * as Context from "effect/Context"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import { dual } from "effect/Function"
+import { dual, identity } from "effect/Function"
 import type * as Inspectable from "effect/Inspectable"
 import * as Layer from "effect/Layer"
 import type * as Option from "effect/Option"
@@ -67,16 +67,12 @@ export type { Holder, PoolStats, Reason } from "./Pool/state.ts"
 export type { Lease } from "./Pool/use.ts"
 
 /**
- * Identifies a `Pool`.
- *
  * @category symbols
  * @since 0.1.0
  */
 export const TypeId: unique symbol = Symbol.for("holdfast/Pool")
 
 /**
- * The type of `TypeId`.
- *
  * @category symbols
  * @since 0.1.0
  */
@@ -102,10 +98,7 @@ export interface Options<A, E, R = never, R2 = never, R3 = never> extends Settin
  * @since 0.1.0
  */
 export interface Pool<in out A, out E = never> extends Pipeable, Inspectable.Inspectable {
-  readonly [TypeId]: {
-    readonly _A: Types.Invariant<A>
-    readonly _E: Types.Covariant<E>
-  }
+  readonly [TypeId]: { readonly _A: Types.Invariant<A>; readonly _E: Types.Covariant<E> }
   readonly name: string
   readonly max: number
   /** @internal */
@@ -152,10 +145,10 @@ export type TimeoutOf<W> = W extends WaitOptions & { readonly acquireTimeout?: u
  */
 export type Functions = "validate" | "reset" | "invalidateOn" | "createRetry"
 
-const variance = { _A: (_: never) => _, _E: (_: never) => _ }
+const variance: any = { _A: identity, _E: identity }
 
 class PoolHandle<A, E> extends Handle implements Pool<A, E> {
-  readonly [TypeId]: Pool<A, E>[TypeId] = variance as unknown as Pool<A, E>[TypeId]
+  readonly [TypeId]: Pool<A, E>[TypeId] = variance
   readonly name: string
   readonly max: number
   readonly partition: State.Partition<A, E>
@@ -229,13 +222,10 @@ export const make = <
   return Effect.uninterruptible(Effect.gen(function*() {
     const context = yield* Effect.context<Exclude<R, Scope.Scope>>()
     const pool = yield* Closing.makeState<A, E, R2, R3>("Pool.make", options, { max }, undefined)
-    const open = Effect.provide(
-      Items.opening(pool.options.name, acquire, releaseDeadline, site),
-      context
-    )
-    return new PoolHandle<A, E | ErrorsOf<T, C, M>>(
-      Lend.unsafeAddPartition(pool, pool.options.name, open, () => {})
-    )
+    const { name } = pool.options
+    const open = Effect.provide(Items.opening(name, acquire, releaseDeadline, site), context)
+    const partition = Lend.unsafeAddPartition(pool, name, open, () => {})
+    return new PoolHandle<A, E | ErrorsOf<T, C, M>>(partition)
   }))
 }
 
@@ -381,17 +371,11 @@ export const tryUse: {
     self: Pool<A, E>,
     f: (item: A) => Effect.Effect<B, E2, R2>
   ): Effect.Effect<Option.Option<B>, E | E2, R2>
-} = dual(
-  2,
-  <A, E, B, E2, R2>(
-    { partition }: Pool<A, E>,
-    f: (item: A) => Effect.Effect<B, E2, R2>
-  ): Effect.Effect<Option.Option<B>, E | E2, R2> => {
-    const site = Use.siteOf(partition.pool)
-    // MASK: as `use`.
-    return Effect.uninterruptibleMask((restore) => Use.tryUseInMask(partition, f, site, restore))
-  }
-)
+} = dual(2, <A, E>({ partition }: Pool<A, E>, f: (item: A) => Effect.Effect<any, any, any>) => {
+  const site = Use.siteOf(partition.pool)
+  // MASK: as `use`.
+  return Effect.uninterruptibleMask((restore) => Use.tryUseInMask(partition, f, site, restore))
+})
 
 /**
  * An item for as long as the scope lives.

@@ -28,9 +28,9 @@ import * as Data from "effect/Data"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import { dual, identity } from "effect/Function"
+import type { TypeLambda } from "effect/HKT"
 import type * as Inspectable from "effect/Inspectable"
 import * as Layer from "effect/Layer"
-import type * as Option from "effect/Option"
 import type { Pipeable } from "effect/Pipeable"
 import type * as Types from "effect/Types"
 import type * as Handover from "./internal/handover.ts"
@@ -38,10 +38,11 @@ import type * as Hold from "./internal/hold.ts"
 import * as Line from "./internal/line.ts"
 import * as Rules from "./internal/options.ts"
 import { currentFiber } from "./internal/runtime.ts"
+import type * as Shapes from "./internal/shapes.ts"
 import * as Timers from "./internal/timers.ts"
 import * as WaitQueue from "./internal/waitQueue.ts"
 import * as Ledger from "./Ledger.ts"
-import type { TimeoutOf, WaitOptions } from "./Semaphore.ts"
+import type { WaitOptions } from "./Semaphore.ts"
 
 /**
  * @category symbols
@@ -86,6 +87,10 @@ export interface KeyedRateLimiter<in out K> extends Pipeable, Inspectable.Inspec
   readonly size: number
   /** @internal */
   readonly settings: Settings
+}
+
+interface KeyedRateLimiterLambda extends TypeLambda {
+  readonly type: KeyedRateLimiter<this["Target"]>
 }
 
 /**
@@ -422,14 +427,14 @@ export const stats = (self: RateLimiter): Effect.Effect<Stats> =>
  * @category getters
  * @since 0.1.0
  */
-export const statsKey: {
-  <K>(key: K): (self: KeyedRateLimiter<K>) => Effect.Effect<Stats>
-  <K>(self: KeyedRateLimiter<K>, key: K): Effect.Effect<Stats>
-} = dual(2, <K>(self: KeyedRateLimiter<K>, key: K): Effect.Effect<Stats> =>
-  Effect.sync(() => {
-    const { burst } = self.settings
-    return self.unsafeFind(key)?.stats() ?? { burst, available: burst, waiting: 0 }
-  }))
+export const statsKey: Shapes.KeyGetter<KeyedRateLimiterLambda, Stats> = dual(
+  2,
+  (self: KeyedRateLimiter<any>, key: unknown) =>
+    Effect.sync(() => {
+      const { burst } = self.settings
+      return self.unsafeFind(key)?.stats() ?? { burst, available: burst, waiting: 0 }
+    })
+)
 
 /**
  * How many keys are remembered: those whose bucket is not full, and some that are.
@@ -474,21 +479,12 @@ export const withLimit: Line.Bracket<RateLimiter, TakeOptions, RateLimiterTimeou
  * @category operations
  * @since 0.1.0
  */
-export const withLimitKey: {
-  <K, O extends TakeOptions = {}>(
-    self: KeyedRateLimiter<K>,
-    key: K,
-    options?: O
-  ): <A, E, R>(
-    effect: Effect.Effect<A, E, R>
-  ) => Effect.Effect<A, E | TimeoutOf<O, RateLimiterTimeout>, R>
-  <A, E, R, K, O extends TakeOptions = {}>(
-    effect: Effect.Effect<A, E, R>,
-    self: KeyedRateLimiter<K>,
-    key: K,
-    options?: O
-  ): Effect.Effect<A, E | TimeoutOf<O, RateLimiterTimeout>, R>
-} = dual(
+export const withLimitKey: Shapes.KeyBracket<
+  KeyedRateLimiterLambda,
+  RateLimiterTimeout,
+  [],
+  TakeOptions
+> = dual(
   Line.isDataFirst,
   (effect: Line.AnyEffect, self: KeyedRateLimiter<any>, key: unknown, options?: TakeOptions) =>
     Line.use(self.at(key), options?.tokens ?? 1, effect, Ledger.unsafeSite(), options)
@@ -516,19 +512,7 @@ export const tryWithLimit: Line.Attempt<RateLimiter, [options?: Tokens]> = dual(
  * @category operations
  * @since 0.1.0
  */
-export const tryWithLimitKey: {
-  <K>(
-    self: KeyedRateLimiter<K>,
-    key: K,
-    options?: Tokens
-  ): <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<Option.Option<A>, E, R>
-  <A, E, R, K>(
-    effect: Effect.Effect<A, E, R>,
-    self: KeyedRateLimiter<K>,
-    key: K,
-    options?: Tokens
-  ): Effect.Effect<Option.Option<A>, E, R>
-} = dual(
+export const tryWithLimitKey: Shapes.KeyAttempt<KeyedRateLimiterLambda, [options?: Tokens]> = dual(
   Line.isDataFirst,
   (effect: Line.AnyEffect, self: KeyedRateLimiter<any>, key: unknown, options?: Tokens) =>
     Line.tryUse(self.at(key), options?.tokens ?? 1, effect, Ledger.unsafeSite())

@@ -28,8 +28,8 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as FiberId from "effect/FiberId"
 import { dual, identity } from "effect/Function"
+import type { TypeLambda } from "effect/HKT"
 import type * as Inspectable from "effect/Inspectable"
-import type * as Option from "effect/Option"
 import type { Pipeable } from "effect/Pipeable"
 import type * as Scope from "effect/Scope"
 import type * as Types from "effect/Types"
@@ -38,6 +38,7 @@ import * as Hold from "./internal/hold.ts"
 import * as Line from "./internal/line.ts"
 import * as Rules from "./internal/options.ts"
 import { type AnyFiber, currentFiber } from "./internal/runtime.ts"
+import type * as Shapes from "./internal/shapes.ts"
 import * as WaitQueue from "./internal/waitQueue.ts"
 import * as Ledger from "./Ledger.ts"
 import type { TimeoutOf, WaitOptions } from "./Semaphore.ts"
@@ -133,6 +134,10 @@ export interface KeyedRwLock<in out K> extends Pipeable, Inspectable.Inspectable
   unsafeFind(key: K): State | undefined
   /** @internal The keys in use. */
   readonly size: number
+}
+
+interface KeyedRwLockLambda extends TypeLambda {
+  readonly type: KeyedRwLock<this["Target"]>
 }
 
 /**
@@ -397,13 +402,9 @@ export const stats = (self: RwLock): Effect.Effect<Stats> => Effect.sync(() => s
  * @category getters
  * @since 0.1.0
  */
-export const statsKey: {
-  <K>(key: K): (self: KeyedRwLock<K>) => Effect.Effect<Stats>
-  <K>(self: KeyedRwLock<K>, key: K): Effect.Effect<Stats>
-} = dual(
+export const statsKey: Shapes.KeyGetter<KeyedRwLockLambda, Stats> = dual(
   2,
-  <K>(self: KeyedRwLock<K>, key: K): Effect.Effect<Stats> =>
-    Effect.sync(() => self.unsafeFind(key)?.stats() ?? idle)
+  (self: KeyedRwLock<any>, key: unknown) => Effect.sync(() => self.unsafeFind(key)?.stats() ?? idle)
 )
 
 /**
@@ -423,21 +424,7 @@ const bracket = (need: number): Bracket =>
       Line.use(self, need, effect, Ledger.unsafeSite(), options)
   )
 
-interface KeyBracket {
-  <K, O extends WaitOptions = {}>(
-    self: KeyedRwLock<K>,
-    key: K,
-    options?: O
-  ): <A, E, R>(
-    effect: Effect.Effect<A, E, R>
-  ) => Effect.Effect<A, E | TimeoutOf<O, RwLockTimeout>, R>
-  <A, E, R, K, O extends WaitOptions = {}>(
-    effect: Effect.Effect<A, E, R>,
-    self: KeyedRwLock<K>,
-    key: K,
-    options?: O
-  ): Effect.Effect<A, E | TimeoutOf<O, RwLockTimeout>, R>
-}
+type KeyBracket = Shapes.KeyBracket<KeyedRwLockLambda, RwLockTimeout>
 
 const keyBracket = (need: number): KeyBracket =>
   dual(
@@ -454,17 +441,7 @@ const attempt = (need: number): Attempt =>
     (effect: Line.AnyEffect, self: RwLock) => Line.tryUse(self, need, effect, Ledger.unsafeSite())
   )
 
-interface KeyAttempt {
-  <K>(
-    self: KeyedRwLock<K>,
-    key: K
-  ): <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<Option.Option<A>, E, R>
-  <A, E, R, K>(
-    effect: Effect.Effect<A, E, R>,
-    self: KeyedRwLock<K>,
-    key: K
-  ): Effect.Effect<Option.Option<A>, E, R>
-}
+type KeyAttempt = Shapes.KeyAttempt<KeyedRwLockLambda>
 
 const keyAttempt = (need: number): KeyAttempt =>
   dual(
@@ -480,12 +457,9 @@ const get = (need: number) =>
 ): Effect.Effect<void, TimeoutOf<O, RwLockTimeout>, Scope.Scope> =>
   Line.get(self, need, Ledger.unsafeSite(), options)
 
-const keyGet = (need: number) =>
-<K, O extends WaitOptions = {}>(
-  self: KeyedRwLock<K>,
-  key: K,
-  options?: O
-): Effect.Effect<void, TimeoutOf<O, RwLockTimeout>, Scope.Scope> =>
+type KeyGet = Shapes.KeyGet<KeyedRwLockLambda, RwLockTimeout>
+
+const keyGet = (need: number): KeyGet => (self, key, options) =>
   Line.get(self.at(key), need, Ledger.unsafeSite(), options)
 
 /**
@@ -603,21 +577,16 @@ export const tryWithWriteKey: KeyAttempt = keyAttempt(writing)
  * @category operations
  * @since 0.1.0
  */
-export function withWriteDowngraded<A, E, R, B, E2, R2, O extends WaitOptions = {}>(
+export const withWriteDowngraded = <A, E, R, B, E2, R2, O extends WaitOptions = {}>(
   write: Effect.Effect<A, E, R>,
   self: RwLock,
   read: (written: A) => Effect.Effect<B, E2, R2>,
   options?: O
-): Effect.Effect<B, E | E2 | TimeoutOf<O, RwLockTimeout>, R | R2>
-export function withWriteDowngraded<A, E, R, B, E2, R2>(
-  write: Effect.Effect<A, E, R>,
-  self: RwLock,
-  read: (written: A) => Effect.Effect<B, E2, R2>,
-  options?: WaitOptions
-): Effect.Effect<B, E | E2 | RwLockTimeout, R | R2> {
+): Effect.Effect<B, E | E2 | TimeoutOf<O, RwLockTimeout>, R | R2> => {
   const site = Ledger.unsafeSite()
   // MASK: from the entry to the exit; the wait and both parts are restored.
-  return Effect.uninterruptibleMask((restore) => {
+  // `any`: the type of a wait does not say that only a bounded one is late.
+  return Effect.uninterruptibleMask((restore): Effect.Effect<B, any, R | R2> => {
     const state = self.line()
     const asker = state.asker()
     return Line.takeInMask(state, writing, asker, asker, restore, site, options, (hold) => {
@@ -677,7 +646,7 @@ export const getWrite = get(writing)
  * @category operations
  * @since 0.1.0
  */
-export const getReadKey = keyGet(reading)
+export const getReadKey: KeyGet = keyGet(reading)
 
 /**
  * `getWrite` of one key.
@@ -685,4 +654,4 @@ export const getReadKey = keyGet(reading)
  * @category operations
  * @since 0.1.0
  */
-export const getWriteKey = keyGet(writing)
+export const getWriteKey: KeyGet = keyGet(writing)

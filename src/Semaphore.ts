@@ -27,6 +27,7 @@ import * as Data from "effect/Data"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import { dual, identity } from "effect/Function"
+import type { TypeLambda } from "effect/HKT"
 import type * as Inspectable from "effect/Inspectable"
 import type * as Option from "effect/Option"
 import type { Pipeable } from "effect/Pipeable"
@@ -35,6 +36,7 @@ import type * as Types from "effect/Types"
 import type * as Hold from "./internal/hold.ts"
 import * as Line from "./internal/line.ts"
 import * as Rules from "./internal/options.ts"
+import type * as Shapes from "./internal/shapes.ts"
 import * as WaitQueue from "./internal/waitQueue.ts"
 import * as Ledger from "./Ledger.ts"
 
@@ -83,6 +85,10 @@ export interface KeyedSemaphore<in out K> extends Pipeable, Inspectable.Inspecta
   unsafeFind(key: K): Permits<never> | undefined
   /** @internal The keys in use. */
   readonly size: number
+}
+
+interface KeyedSemaphoreLambda extends TypeLambda {
+  readonly type: KeyedSemaphore<this["Target"]>
 }
 
 /**
@@ -414,14 +420,14 @@ export const stats = <E>(self: Semaphore<E>): Effect.Effect<Stats> =>
  * @category getters
  * @since 0.1.0
  */
-export const statsKey: {
-  <K>(key: K): (self: KeyedSemaphore<K>) => Effect.Effect<Stats>
-  <K>(self: KeyedSemaphore<K>, key: K): Effect.Effect<Stats>
-} = dual(2, <K>(self: KeyedSemaphore<K>, key: K): Effect.Effect<Stats> =>
-  Effect.sync(() => {
-    const { permits } = self
-    return self.unsafeFind(key)?.stats() ?? { permits, free: permits, waiting: 0 }
-  }))
+export const statsKey: Shapes.KeyGetter<KeyedSemaphoreLambda, Stats> = dual(
+  2,
+  (self: KeyedSemaphore<any>, key: unknown) =>
+    Effect.sync(() => {
+      const { permits } = self
+      return self.unsafeFind(key)?.stats() ?? { permits, free: permits, waiting: 0 }
+    })
+)
 
 /**
  * How many keys are held or awaited.
@@ -461,23 +467,32 @@ export const unsafeRelease = <E>(self: Semaphore<E>, permits: number): void =>
  * @category unsafe
  * @since 0.1.0
  */
-export function takeInMask<E, O extends WaitOptions = {}>(
+export const takeInMask = <E, O extends WaitOptions = {}>(
   self: Semaphore<E>,
   permits: number,
   restore: Restore,
   options?: O
-): Effect.Effect<void, E | TimeoutOf<O, SemaphoreTimeout>>
-export function takeInMask<E>(
-  self: Semaphore<E>,
-  permits: number,
-  restore: Restore,
-  options?: WaitOptions
-): Effect.Effect<void, E | SemaphoreTimeout> {
-  return Effect.suspend(() => {
+): Effect.Effect<void, E | TimeoutOf<O, SemaphoreTimeout>> =>
+  // `any`: the type of a wait does not say that only a bounded one is late.
+  Effect.suspend((): Effect.Effect<void, any> => {
     const line = self.line()
     if (line.tryTake(permits)) return Effect.void
     return line.refusal() ?? Line.wait(line, permits, undefined, restore, undefined, options)
   })
+
+/** `More` stands between the semaphore and the options. */
+interface PermitBracket<More extends ReadonlyArray<unknown> = []> {
+  <X, O extends WaitOptions = {}>(
+    self: Semaphore<X>,
+    ...more: [...More, options?: O]
+  ): <A, E, R>(
+    effect: Effect.Effect<A, E, R>
+  ) => Effect.Effect<A, E | X | TimeoutOf<O, SemaphoreTimeout>, R>
+  <A, E, R, X, O extends WaitOptions = {}>(
+    effect: Effect.Effect<A, E, R>,
+    self: Semaphore<X>,
+    ...more: [...More, options?: O]
+  ): Effect.Effect<A, E | X | TimeoutOf<O, SemaphoreTimeout>, R>
 }
 
 /**
@@ -508,21 +523,12 @@ export function takeInMask<E>(
  * @category operations
  * @since 0.1.0
  */
-export const withPermits: {
-  <X, O extends WaitOptions = {}>(
-    self: Semaphore<X>,
-    permits: number,
-    options?: O
-  ): <A, E, R>(
-    effect: Effect.Effect<A, E, R>
-  ) => Effect.Effect<A, E | X | TimeoutOf<O, SemaphoreTimeout>, R>
-  <A, E, R, X, O extends WaitOptions = {}>(
-    effect: Effect.Effect<A, E, R>,
-    self: Semaphore<X>,
-    permits: number,
-    options?: O
-  ): Effect.Effect<A, E | X | TimeoutOf<O, SemaphoreTimeout>, R>
-} = (first: any, second: any, third?: any, fourth?: any): any => {
+export const withPermits: PermitBracket<[permits: number]> = (
+  first: any,
+  second: any,
+  third?: any,
+  fourth?: any
+): any => {
   // Not `dual`, which costs a twentieth of an uncontended use.
   const site = Ledger.unsafeSite()
   return Effect.isEffect(first)
@@ -536,19 +542,7 @@ export const withPermits: {
  * @category operations
  * @since 0.1.0
  */
-export const withPermit: {
-  <X, O extends WaitOptions = {}>(
-    self: Semaphore<X>,
-    options?: O
-  ): <A, E, R>(
-    effect: Effect.Effect<A, E, R>
-  ) => Effect.Effect<A, E | X | TimeoutOf<O, SemaphoreTimeout>, R>
-  <A, E, R, X, O extends WaitOptions = {}>(
-    effect: Effect.Effect<A, E, R>,
-    self: Semaphore<X>,
-    options?: O
-  ): Effect.Effect<A, E | X | TimeoutOf<O, SemaphoreTimeout>, R>
-} = (first: any, second?: any, third?: any): any => {
+export const withPermit: PermitBracket = (first: any, second?: any, third?: any): any => {
   const site = Ledger.unsafeSite()
   return Effect.isEffect(first)
     ? Line.use(second, 1, first, site, third)
@@ -563,23 +557,11 @@ export const withPermit: {
  * @category operations
  * @since 0.1.0
  */
-export const withPermitsKey: {
-  <K, O extends WaitOptions = {}>(
-    self: KeyedSemaphore<K>,
-    key: K,
-    permits: number,
-    options?: O
-  ): <A, E, R>(
-    effect: Effect.Effect<A, E, R>
-  ) => Effect.Effect<A, E | TimeoutOf<O, SemaphoreTimeout>, R>
-  <A, E, R, K, O extends WaitOptions = {}>(
-    effect: Effect.Effect<A, E, R>,
-    self: KeyedSemaphore<K>,
-    key: K,
-    permits: number,
-    options?: O
-  ): Effect.Effect<A, E | TimeoutOf<O, SemaphoreTimeout>, R>
-} = dual(
+export const withPermitsKey: Shapes.KeyBracket<
+  KeyedSemaphoreLambda,
+  SemaphoreTimeout,
+  [permits: number]
+> = dual(
   Line.isDataFirst,
   (
     effect: Line.AnyEffect,
@@ -631,19 +613,7 @@ export const tryWithPermits: {
  * @category operations
  * @since 0.1.0
  */
-export const tryWithPermitsKey: {
-  <K>(
-    self: KeyedSemaphore<K>,
-    key: K,
-    permits: number
-  ): <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<Option.Option<A>, E, R>
-  <A, E, R, K>(
-    effect: Effect.Effect<A, E, R>,
-    self: KeyedSemaphore<K>,
-    key: K,
-    permits: number
-  ): Effect.Effect<Option.Option<A>, E, R>
-} = dual(
+export const tryWithPermitsKey: Shapes.KeyAttempt<KeyedSemaphoreLambda, [permits: number]> = dual(
   Line.isDataFirst,
   (effect: Line.AnyEffect, self: KeyedSemaphore<any>, key: unknown, permits: number) =>
     Line.tryUse(self.at(key), permits, effect, Ledger.unsafeSite())
@@ -682,13 +652,12 @@ export const get = <E, O extends WaitOptions = {}>(
  * @category operations
  * @since 0.1.0
  */
-export const getKey = <K, O extends WaitOptions = {}>(
-  self: KeyedSemaphore<K>,
-  key: K,
-  permits: number,
-  options?: O
-): Effect.Effect<void, TimeoutOf<O, SemaphoreTimeout>, Scope.Scope> =>
-  Line.get(self.at(key), permits, Ledger.unsafeSite(), options)
+export const getKey: Shapes.KeyGet<KeyedSemaphoreLambda, SemaphoreTimeout, [permits: number]> = (
+  self,
+  key,
+  permits,
+  options
+) => Line.get(self.at(key), permits, Ledger.unsafeSite(), options)
 
 /**
  * Changes how many permits there are. 0 is a pause: holders keep theirs, every request waits.

@@ -39,11 +39,11 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import { dual } from "effect/Function"
-import * as Inspectable from "effect/Inspectable"
 import * as Layer from "effect/Layer"
 import * as MutableHashMap from "effect/MutableHashMap"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
+import { nameOfKey } from "./internal/handle.ts"
 import * as Handover from "./internal/handover.ts"
 import * as Rules from "./internal/options.ts"
 import { isClosed } from "./internal/runtime.ts"
@@ -52,6 +52,7 @@ import type { SharedClosed, SharedFull } from "./Shared/errors.ts"
 import {
   enterInMask,
   Group,
+  type Instance,
   type KeyedOptions,
   keyedRules,
   type KeyedShared,
@@ -129,12 +130,8 @@ const makeGroup = <K, A, E, R>(
   Effect.gen(function*() {
     const runtime = yield* Effect.runtime<Exclude<R, Scope.Scope>>()
     // Each acquire runs in this runtime, which has `R`.
-    const group = new Group(
-      options as KeyedOptions<K, A, E, Scope.Scope>,
-      nameOf,
-      runtime,
-      yield* Effect.clock
-    )
+    const own = options as KeyedOptions<K, A, E, Scope.Scope>
+    const group = new Group(own, nameOf, runtime, yield* Effect.clock)
     yield* Effect.addFinalizer(() => group.close())
     return group
   })
@@ -217,7 +214,7 @@ export const makeKeyed = <K, A, E, R, C extends number | undefined = undefined>(
 ): Effect.Effect<KeyedShared<K, A, E | FullOf<C>>, never, Exclude<R, Scope.Scope> | Scope.Scope> =>
   Effect.suspend(() => {
     Rules.check("Shared.makeKeyed", options, keyedRules)
-    return makeGroup(options, (key) => `${options.name}[${Inspectable.toStringUnknown(key, 0)}]`)
+    return makeGroup(options, (key) => nameOfKey(options.name, key))
   })
 
 /**
@@ -291,15 +288,10 @@ const getOne = <K, A, E>(
     Effect.flatMap(Effect.scope, (scope) =>
       isClosed(scope)
         ? Handover.ownerClosed(groupOf(self).nameOf(key))
-        : enterInMask(groupOf(self), key, restore, site, (instance, user, value) =>
-          Effect.as(
-            Handover.ownInScope(
-              scope,
-              instance.name,
-              () => Effect.suspend(() => leave(instance, user, Exit.void))
-            ),
-            value
-          )))
+        : enterInMask(groupOf(self), key, restore, site, (instance, user, value) => {
+          const end = () => Effect.suspend(() => leave(instance, user, Exit.void))
+          return Effect.as(Handover.ownInScope(scope, instance.name, end), value)
+        }))
   )
 }
 
@@ -358,9 +350,8 @@ export const useKey: {
  * @category operations
  * @since 0.1.0
  */
-export const get = <A, E>(
-  self: Shared<A, E>
-): Effect.Effect<A, E | SharedClosed, Scope.Scope> => getOne(self, undefined)
+export const get = <A, E>(self: Shared<A, E>): Effect.Effect<A, E | SharedClosed, Scope.Scope> =>
+  getOne(self, undefined)
 
 /**
  * `get` of one key.
@@ -371,13 +362,10 @@ export const get = <A, E>(
  * @since 0.1.0
  */
 export const getKey: {
-  <K>(key: K): <A, E>(
-    self: KeyedShared<K, A, E>
-  ) => Effect.Effect<A, E | SharedClosed, Scope.Scope>
-  <K, A, E>(
-    self: KeyedShared<K, A, E>,
+  <K>(
     key: K
-  ): Effect.Effect<A, E | SharedClosed, Scope.Scope>
+  ): <A, E>(self: KeyedShared<K, A, E>) => Effect.Effect<A, E | SharedClosed, Scope.Scope>
+  <K, A, E>(self: KeyedShared<K, A, E>, key: K): Effect.Effect<A, E | SharedClosed, Scope.Scope>
 } = dual(2, getOne)
 
 /**
@@ -414,20 +402,13 @@ export const invalidateKey: {
   ): Effect.Effect<boolean>
 } = dual(
   ([self]) => self instanceof Group,
-  <K, A, E>(
-    self: KeyedShared<K, A, E>,
-    key: K,
-    options: InvalidateOptions<A> = {}
-  ): Effect.Effect<boolean> =>
+  <K, A, E>(self: KeyedShared<K, A, E>, key: K, options: InvalidateOptions<A> = {}) =>
     Effect.suspend(() => {
       const instance = groupOf(self).present(key)
-      if (instance === undefined) return Effect.succeed(false)
-      if ("only" in options) {
-        const { outcome } = instance
-        const isMeant = outcome !== undefined && Exit.isSuccess(outcome) &&
-          outcome.value === options.only
-        if (!isMeant) return Effect.succeed(false)
-      }
+      const isMeant = ({ outcome }: Instance<K, A, E>): boolean =>
+        !("only" in options)
+        || outcome !== undefined && Exit.isSuccess(outcome) && outcome.value === options.only
+      if (instance === undefined || !isMeant(instance)) return Effect.succeed(false)
       instance.isRetired = true
       instance.settle()
       return instance.state === "ending"
@@ -472,14 +453,10 @@ export const touchKey: {
  * @since 0.1.0
  */
 export const stats = <A, E>(self: Shared<A, E>): Effect.Effect<Stats> =>
-  Effect.map(
-    statsKey(self, undefined),
-    Option.getOrElse((): Stats => ({
-      state: groupOf(self).isClosed ? "closed" : "none",
-      users: 0,
-      former: 0
-    }))
-  )
+  Effect.map(statsKey(self, undefined), (stats) => {
+    const state = groupOf(self).isClosed ? "closed" : "none"
+    return Option.getOrElse(stats, (): Stats => ({ state, users: 0, former: 0 }))
+  })
 
 /**
  * `stats` of one key; none if it has no instance.

@@ -457,3 +457,29 @@ describe("Semaphore", () => {
     expect(Semaphore.unsafeStats(semaphore)).toEqual({ permits: 1, free: 1, waiting: 0 })
   })
 })
+
+describe("keyed operations", () => {
+  it("infer the key, and fail with a timeout only if the wait is bounded", () => {
+    type Key = "a" | "b"
+    type Kept = Effect.Effect<number, "no">
+    const semaphores = Effect.runSync(Semaphore.makeKeyed<Key>(1))
+    const locks = Effect.runSync(RwLock.makeKeyed<Key>())
+    const work: Kept = Effect.succeed(1)
+    const bound = { acquireTimeout: "1 second" } as const
+    expectTypeOf(Semaphore.withPermitsKey(work, semaphores, "a", 1)).toEqualTypeOf<Kept>()
+    expectTypeOf(work.pipe(Semaphore.withPermitsKey(semaphores, "a", 1, bound)))
+      .toEqualTypeOf<Effect.Effect<number, "no" | Semaphore.SemaphoreTimeout>>()
+    expectTypeOf(Semaphore.getKey(semaphores, "b", 1)).toEqualTypeOf<
+      Effect.Effect<void, never, Scope.Scope>
+    >()
+    expectTypeOf(RwLock.tryWithReadKey(work, locks, "a"))
+      .toEqualTypeOf<Effect.Effect<Option.Option<number>, "no">>()
+    expectTypeOf(RwLock.withWriteKey(locks, "a", bound)(work))
+      .toEqualTypeOf<Effect.Effect<number, "no" | RwLock.RwLockTimeout>>()
+    // @ts-expect-error: no such key
+    const noSuchKey = RwLock.statsKey(locks, "c")
+    // @ts-expect-error: a handle of another module
+    const otherHandle = () => Semaphore.statsKey(locks, "a")
+    expect(Effect.isEffect(noSuchKey) && Effect.isEffect(otherHandle)).toBe(false)
+  })
+})

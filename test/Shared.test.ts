@@ -742,6 +742,21 @@ describe("KeyedShared", () => {
       expect(yield* Shared.size(keyed)).toBe(0)
     }).pipe(Effect.scoped))
 
+  it.effect("a key that throws when it is shown has an instance all the same", () =>
+    Effect.gen(function*() {
+      const unshowable = {
+        toJSON: () => {
+          throw new Error("toJSON")
+        },
+        toString: () => {
+          throw new Error("toString")
+        }
+      }
+      const acquire = (key: typeof unshowable) => Effect.succeed(typeof key)
+      const keyed = yield* Shared.makeKeyed({ name: "line", acquire })
+      expect(yield* Shared.useKey(keyed, unshowable, Effect.succeed)).toBe("object")
+    }).pipe(Effect.scoped))
+
   it("only one with a capacity has SharedFull among its errors", () => {
     type Made<E> = Effect.Effect<Shared.KeyedShared<string, number, E>, never, Scope.Scope>
     const options = { name: "line", acquire: (key: string) => Effect.as(Effect.fail(key), 1) }

@@ -18,7 +18,7 @@
 import type * as Context from "effect/Context"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import { dual } from "effect/Function"
+import { dual, identity } from "effect/Function"
 import type * as Inspectable from "effect/Inspectable"
 import * as Layer from "effect/Layer"
 import * as MutableHashMap from "effect/MutableHashMap"
@@ -27,7 +27,7 @@ import type { Pipeable } from "effect/Pipeable"
 import * as Predicate from "effect/Predicate"
 import type * as Scope from "effect/Scope"
 import type * as Types from "effect/Types"
-import { Handle } from "../internal/handle.ts"
+import { Handle, nameOfKey } from "../internal/handle.ts"
 import * as Ledger from "../Ledger.ts"
 import type * as Pool from "../Pool.ts"
 import * as Closing from "./close.ts"
@@ -39,16 +39,12 @@ import * as State from "./state.ts"
 import * as Use from "./use.ts"
 
 /**
- * Identifies a `KeyedPool`.
- *
  * @category symbols
  * @since 0.1.0
  */
 export const TypeId: unique symbol = Symbol.for("holdfast/KeyedPool")
 
 /**
- * The type of `TypeId`.
- *
  * @category symbols
  * @since 0.1.0
  */
@@ -98,10 +94,10 @@ export interface KeyedPool<in out K, in out A, out E = never>
   nameOf(key: K): string
 }
 
-const variance = { _K: (_: never) => _, _A: (_: never) => _, _E: (_: never) => _ }
+const variance: any = { _K: identity, _A: identity, _E: identity }
 
 class KeyedPoolHandle<K, A, E> extends Handle implements KeyedPool<K, A, E> {
-  readonly [TypeId]: KeyedPool<K, A, E>[TypeId] = variance as unknown as KeyedPool<K, A, E>[TypeId]
+  readonly [TypeId]: KeyedPool<K, A, E>[TypeId] = variance
   readonly name: string
   readonly maxPerKey: number
   readonly maxTotal: number
@@ -123,7 +119,7 @@ class KeyedPoolHandle<K, A, E> extends Handle implements KeyedPool<K, A, E> {
   }
 
   nameOf(key: K): string {
-    return `${this.name}[${String(key)}]`
+    return nameOfKey(this.name, key)
   }
 
   partitionOf(key: K): State.Partition<A, E> {
@@ -140,13 +136,9 @@ class KeyedPoolHandle<K, A, E> extends Handle implements KeyedPool<K, A, E> {
   }
 
   toJSON(): unknown {
-    const keys = MutableHashMap.size(this.partitions)
-    return {
-      _id: "holdfast/KeyedPool",
-      name: this.name,
-      keys,
-      ...State.unsafeTotalStats(this.pool)
-    }
+    const { name, partitions, pool } = this
+    const keys = MutableHashMap.size(partitions)
+    return { _id: "holdfast/KeyedPool", name, keys, ...State.unsafeTotalStats(pool) }
   }
 }
 
@@ -193,20 +185,16 @@ export const make = <
   Scope.Scope | Exclude<R, Scope.Scope> | R2 | R3
 > => {
   const { acquire, maxPerKey, maxTotal, releaseDeadline } = options
-  const limits = { maxPerKey, maxTotal }
   const site = Ledger.unsafeSite(2)
   // MASK: the pool and its closing are one step.
   return Effect.uninterruptible(Effect.gen(function*() {
     const context = yield* Effect.context<Exclude<R, Scope.Scope>>()
+    const limits = { maxPerKey, maxTotal }
     const pool = yield* Closing.makeState<A, E, R2, R3>("KeyedPool.make", options, limits, quota)
-    return new KeyedPoolHandle<K, A, E | Pool.ErrorsOf<T, C, M>>(
-      pool,
-      (key, name) =>
-        Effect.provide(
-          Items.opening(name, Effect.suspend(() => acquire(key)), releaseDeadline, site),
-          context
-        )
-    )
+    return new KeyedPoolHandle<K, A, E | Pool.ErrorsOf<T, C, M>>(pool, (key, name) => {
+      const acquired = Effect.suspend(() => acquire(key))
+      return Effect.provide(Items.opening(name, acquired, releaseDeadline, site), context)
+    })
   }))
 }
 
@@ -234,6 +222,10 @@ export const layer = <
   options: Options<K, A, E, R, R2, R3> & Pool.Bounds<T, C, M>
 ): Layer.Layer<I, never, Exclude<R, Scope.Scope> | R2 | R3> => Layer.scoped(tag, make(options))
 
+// In the implementations; the declared types are exact.
+type AnyPool = KeyedPool<any, any, any>
+type AnyUse = (item: any) => Effect.Effect<any, any, any>
+
 /**
  * Runs `f` with an item of this key and gives it back, whatever the exit. The hot path: it makes no `Scope`.
  *
@@ -256,12 +248,7 @@ export const use: {
   ): Effect.Effect<B, E | E2 | Pool.TimeoutOf<W>, R2>
 } = dual(
   ([, , third]) => typeof third === "function",
-  <K, A, E, B, E2, R2>(
-    self: KeyedPool<K, A, E>,
-    key: K,
-    f: (item: A) => Effect.Effect<B, E2, R2>,
-    options?: WaitOptions
-  ): Effect.Effect<B, E | E2, R2> => {
+  (self: AnyPool, key: unknown, f: AnyUse, options?: WaitOptions) => {
     const site = Use.siteOf(self.pool)
     checkWait("KeyedPool.use", options)
     // MASK: as `Pool.use`. The partition is looked up in the step that takes: it is removed with its last item.
@@ -289,20 +276,27 @@ export const tryUse: {
     key: K,
     f: (item: A) => Effect.Effect<B, E2, R2>
   ): Effect.Effect<Option.Option<B>, E | E2, R2>
-} = dual(
-  3,
-  <K, A, E, B, E2, R2>(
-    self: KeyedPool<K, A, E>,
-    key: K,
-    f: (item: A) => Effect.Effect<B, E2, R2>
-  ): Effect.Effect<Option.Option<B>, E | E2, R2> => {
-    const site = Use.siteOf(self.pool)
-    // MASK: as `use`.
-    return Effect.uninterruptibleMask((restore) =>
-      Use.tryUseInMask(self.partitionOf(key), f, site, restore)
-    )
-  }
-)
+} = dual(3, (self: AnyPool, key: unknown, f: AnyUse) => {
+  const site = Use.siteOf(self.pool)
+  // MASK: as `use`.
+  return Effect.uninterruptibleMask((restore) =>
+    Use.tryUseInMask(self.partitionOf(key), f, site, restore)
+  )
+})
+
+const takeAs = (
+  where: string,
+  own: Parameters<typeof Use.takeInScope<any, any, any>>[3]
+): (...args: ReadonlyArray<any>) => any =>
+  dual(
+    ([first]) => Predicate.hasProperty(first, TypeId),
+    (self: AnyPool, key: unknown, options?: WaitOptions) => {
+      const site = Use.siteOf(self.pool)
+      checkWait(where, options)
+      const partitionOf = () => self.partitionOf(key)
+      return Use.takeInScope(() => self.nameOf(key), partitionOf, site, own, options)
+    }
+  )
 
 /**
  * An item of this key for as long as the scope lives.
@@ -324,19 +318,7 @@ export const get: {
     key: K,
     options?: W
   ): Effect.Effect<A, E | Pool.TimeoutOf<W>, Scope.Scope>
-} = dual(
-  ([first]) => Predicate.hasProperty(first, TypeId),
-  <K, A, E>(
-    self: KeyedPool<K, A, E>,
-    key: K,
-    options?: WaitOptions
-  ): Effect.Effect<A, E, Scope.Scope> => {
-    const site = Use.siteOf(self.pool)
-    checkWait("KeyedPool.get", options)
-    const partitionOf = () => self.partitionOf(key)
-    return Use.takeInScope(() => self.nameOf(key), partitionOf, site, Use.ownInScope, options)
-  }
-)
+} = takeAs("KeyedPool.get", Use.ownInScope)
 
 /**
  * An item of this key that is given back by `release`, or by the scope at the latest.
@@ -358,19 +340,7 @@ export const lease: {
     key: K,
     options?: W
   ): Effect.Effect<Pool.Lease<A>, E | Pool.TimeoutOf<W>, Scope.Scope>
-} = dual(
-  ([first]) => Predicate.hasProperty(first, TypeId),
-  <K, A, E>(
-    self: KeyedPool<K, A, E>,
-    key: K,
-    options?: WaitOptions
-  ): Effect.Effect<Pool.Lease<A>, E, Scope.Scope> => {
-    const site = Use.siteOf(self.pool)
-    checkWait("KeyedPool.lease", options)
-    const partitionOf = () => self.partitionOf(key)
-    return Use.takeInScope(() => self.nameOf(key), partitionOf, site, Use.leaseInScope, options)
-  }
-)
+} = takeAs("KeyedPool.lease", Use.leaseInScope)
 
 /**
  * This item is never lent again. `false` if the pool does not have it, or if it was invalid already.
@@ -400,14 +370,11 @@ export const invalidate: {
 export const invalidateKey: {
   <K>(key: K): <A, E>(self: KeyedPool<K, A, E>) => Effect.Effect<void>
   <K, A, E>(self: KeyedPool<K, A, E>, key: K): Effect.Effect<void>
-} = dual(
-  2,
-  <K, A, E>(self: KeyedPool<K, A, E>, key: K): Effect.Effect<void> =>
-    Effect.sync(() => {
-      const partition = MutableHashMap.get(self.partitions, key)
-      if (Option.isSome(partition)) Lend.unsafeInvalidateAll(partition.value)
-    })
-)
+} = dual(2, ({ partitions }: AnyPool, key: unknown) =>
+  Effect.sync(() => {
+    const partition = MutableHashMap.get(partitions, key)
+    if (Option.isSome(partition)) Lend.unsafeInvalidateAll(partition.value)
+  }))
 
 /**
  * All keys together, exact at this instant; `max` is `maxTotal`, or `maxPerKey` if that has no bound.
@@ -433,10 +400,7 @@ export const statsKey: {
   <K, A, E>(self: KeyedPool<K, A, E>, key: K): Effect.Effect<Option.Option<Pool.PoolStats>>
 } = dual(
   2,
-  <K, A, E>(
-    { partitions }: KeyedPool<K, A, E>,
-    key: K
-  ): Effect.Effect<Option.Option<Pool.PoolStats>> =>
+  ({ partitions }: AnyPool, key: unknown) =>
     Effect.sync(() => Option.map(MutableHashMap.get(partitions, key), State.unsafeStats))
 )
 

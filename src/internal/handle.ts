@@ -15,3 +15,12 @@ export abstract class Handle extends Inspectable.Class implements Pipeable {
     return pipeArguments(this, arguments)
   }
 }
+
+/** `name[key]`, for errors and the ledger. A key that throws when it is shown must not fail its request. */
+export const nameOfKey = (name: string, key: unknown): string => {
+  try {
+    return `${name}[${Inspectable.toStringUnknown(key, 0)}]`
+  } catch {
+    return `${name}[${typeof key}]`
+  }
+}
