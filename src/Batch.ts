@@ -200,10 +200,7 @@ export interface Options<Item, A, E, R, E2 = E, R2 = R, E3 = E, R3 = R> {
   readonly concurrency?: number | undefined
   /** `"fail"` (default) ends the run, `"collect"` counts the item as failed and continues, `"skip"` as skipped. A defect always
    * ends it, unless the function form says otherwise. */
-  readonly onError?:
-    | Verdict
-    | ((cause: Cause.Cause<E>, item: Item) => Verdict)
-    | undefined
+  readonly onError?: Verdict | ((cause: Cause.Cause<E>, item: Item) => Verdict) | undefined
   readonly checkpoint?: Checkpoint<E2, R2> | undefined
   /** When `when` succeeds no further item is taken; items that run have `grace` (default 25 seconds) to finish. An interrupted
    * caller drains too, but sees no report. Under `Main.run`: `when: Shutdown.requested`, and `Shutdown.drains` around the run; a
@@ -317,15 +314,14 @@ const openAsync = <Item>(
   return {
     ready: Semaphore.withPermit(turn)(ready),
     take,
-    close: Effect.suspend(() =>
-      exhausted ? Effect.succeed(undefined) : Effect.flatMap(
+    close: Effect.suspend(() => {
+      if (exhausted) return Effect.succeed(undefined)
+      const ended = Effect.flatMap(
         exitWithin(closed, sourceCloseDeadline),
-        (exit) =>
-          Option.isSome(exit) && Exit.isFailure(exit.value)
-            ? Effect.failCause(exit.value.cause)
-            : Effect.sync(take)
+        Option.getOrElse(() => Exit.void)
       )
-    ),
+      return Effect.map(ended, take)
+    }),
     isExhausted: () => exhausted
   }
 }
@@ -496,10 +492,7 @@ class Run<Item, A, E, E2, R> {
   }
 
   /** An `onError` that throws is itself a failure, which ends the run. */
-  judge(
-    cause: Cause.Cause<E>,
-    item: Item
-  ): { readonly cause: Cause.Cause<E>; readonly verdict: Verdict } {
+  judge(cause: Cause.Cause<E>, item: Item): { cause: Cause.Cause<E>; verdict: Verdict } {
     const { onError } = this.options
     if (typeof onError !== "function") {
       return { cause, verdict: Cause.isDie(cause) ? "fail" : onError ?? "fail" }
@@ -524,15 +517,15 @@ class Run<Item, A, E, E2, R> {
       // INVARIANT Batch-2: up to the count of its ending, no failure may leave this generator.
       tally.taken++
       const began = yield* exitOf(() => options.onTaken?.(item, index))
-      const exit = Exit.isFailure(began) ? began : yield* Effect.exit(restore(
-        Effect.withFiberRuntime<Ending<A, E>, E, R>((fiber) =>
-          withSpan(fiber, work, "batch.item", attributesOf, {
-            name: job.name,
-            index,
-            key
-          })
-        )
-      ))
+      const attributes = () => ({
+        "holdfast.batch.job": job.name,
+        "holdfast.batch.index": index,
+        ...key === undefined ? {} : { "holdfast.batch.key": key }
+      })
+      const spanned = Effect.withFiberRuntime<Ending<A, E>, E, R>((fiber) =>
+        withSpan(fiber, work, "batch.item", attributes, undefined)
+      )
+      const exit = Exit.isFailure(began) ? began : yield* Effect.exit(restore(spanned))
       const failure = Exit.isFailure(exit) && !Cause.isInterruptedOnly(exit.cause)
         ? this.judge(exit.cause, item)
         : undefined
@@ -552,18 +545,6 @@ class Run<Item, A, E, E2, R> {
 
 /** For the report of Shutdown.ts, and the exit code of `Main.run`. */
 const countDrained = Effect.map(BudgetInForce, (budget) => void budget.drained++)
-
-const attributesOf = (
-  { index, key, name }: {
-    readonly name: string
-    readonly index: number
-    readonly key: string | undefined
-  }
-): Readonly<Record<string, unknown>> => ({
-  "holdfast.batch.job": name,
-  "holdfast.batch.index": index,
-  ...key === undefined ? {} : { "holdfast.batch.key": key }
-})
 
 /** The first exit; if both failed, both causes (L5). */
 const both = <A, E, E2>(

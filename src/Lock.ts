@@ -58,15 +58,17 @@ import {
 } from "./Lock/errors.ts"
 import { end, type Grant, type Hold, type Lease, leaseOf, makeHold } from "./Lock/lease.ts"
 import * as Managed from "./Managed.ts"
+import type { TimeoutOf } from "./Semaphore.ts"
 
 export {
+  type Holder,
   LockBackendError,
   LockLost,
   LockReentry,
   LockTimeout,
-  LockUnsupported
+  LockUnsupported,
+  type LossReason
 } from "./Lock/errors.ts"
-export type { Holder, LossReason } from "./Lock/errors.ts"
 export type { Grant, Lease } from "./Lock/lease.ts"
 
 /**
@@ -124,8 +126,10 @@ export type Body<A, E, R> = Effect.Effect<A, E, R> | ((lease: Lease) => Effect.E
  * @since 0.1.0
  */
 export interface Get<R = never> {
-  (key: string, options?: UnboundedOptions): Effect.Effect<Lease, LockError, Scope.Scope | R>
-  (key: string, options: Options): Effect.Effect<Lease, LockError | LockTimeout, Scope.Scope | R>
+  <O extends Options = {}>(
+    key: string,
+    options?: O
+  ): Effect.Effect<Lease, LockError | TimeoutOf<O, LockTimeout>, Scope.Scope | R>
 }
 
 /**
@@ -135,12 +139,9 @@ export interface Get<R = never> {
  * @since 0.1.0
  */
 export interface WithLock<R0 = never> {
-  (key: string, options?: UnboundedOptions): <A, E, R>(
+  <O extends Options = {}>(key: string, options?: O): <A, E, R>(
     body: Body<A, E, R>
-  ) => Effect.Effect<A, E | LockError | LockLost, R | R0>
-  (key: string, options: Options): <A, E, R>(
-    body: Body<A, E, R>
-  ) => Effect.Effect<A, E | LockError | LockTimeout | LockLost, R | R0>
+  ) => Effect.Effect<A, E | LockError | LockLost | TimeoutOf<O, LockTimeout>, R | R0>
 }
 
 /**
@@ -275,23 +276,18 @@ const siteOf = (options: TryOptions | undefined): Ledger.Site | undefined =>
   options?.site ?? Ledger.unsafeSite()
 
 /** As `restore`, but interrupts an effect that has not ended by `until`, in milliseconds of the `Clock`. */
-const restoreUntil = (
-  asking: Asking,
-  restore: Managed.Restore,
-  until: number
-): Managed.Restore =>
-(effect) =>
-  restore(Effect.flatMap(Clock.currentTimeMillis, (now) =>
-    Effect.flatMap(
-      Effect.timeoutOption(effect, Math.max(until - now, 0)),
-      Option.match({
-        onNone: () => {
+const restoreUntil =
+  (asking: Asking, restore: Managed.Restore, until: number): Managed.Restore => (effect) =>
+    restore(
+      Effect.flatMap(Clock.currentTimeMillis, (now) =>
+        Effect.flatMap(Effect.timeoutOption(effect, Math.max(until - now, 0)), (ended) => {
+          if (Option.isSome(ended)) {
+            return Effect.succeed(ended.value)
+          }
           asking.isLate = true
           return Effect.interrupt
-        },
-        onSome: Effect.succeed
-      })
-    )))
+        }))
+    )
 
 /**
  * A lock service over a backend. The layers are built by this, and so is one over a backend of your own.
@@ -338,10 +334,8 @@ export const make = (backend: Backend, options?: MakeOptions): Service => {
       asking.isLate = true
       return Cause.interrupt(FiberId.none)
     }
-    const { queue } = slot
-    const waited = WaitQueue.waitInMask(queue, 1, restore, onLeave, undefined, {
-      bound: { atMost, late }
-    })
+    const options = { bound: { atMost, late } }
+    const waited = WaitQueue.waitInMask(slot.queue, 1, restore, onLeave, undefined, options)
     return Effect.as(waited, slot)
   }
 
@@ -352,10 +346,8 @@ export const make = (backend: Backend, options?: MakeOptions): Service => {
     ask: (request: Request) => Effect.Effect<Grant, E>
   ): Effect.Effect<Taken, E> => {
     slot.first = entry
-    const hold = makeHold(
-      key,
-      `${backend.self}${label === undefined ? "" : `:${label}`}#${nextOwner++}`
-    )
+    const shown = label === undefined ? "" : `:${label}`
+    const hold = makeHold(key, `${backend.self}${shown}#${nextOwner++}`)
     const lose = (reason: LossReason): void => end(hold, reason)
     return Effect.matchCauseEffect(ask({ key, label, owner: hold.owner, lose }), {
       onFailure: (cause) => {
@@ -395,12 +387,11 @@ export const make = (backend: Backend, options?: MakeOptions): Service => {
         (cause): Effect.Effect<never, LockError | LockTimeout> => {
           const { isLate, key } = asking
           if (!isLate || !Cause.isInterruptedOnly(cause)) return Effect.failCause(cause)
-          const holder = restore(Effect.orElseSucceed(inspect(key), Option.none<Holder>))
-          return Effect.flatMap(
-            holder,
-            (holder) =>
-              Effect.fail(new LockTimeout({ key, waited, holder: Option.getOrUndefined(holder) }))
-          )
+          const seen = restore(Effect.orElseSucceed(inspect(key), Option.none<Holder>))
+          return Effect.flatMap(seen, (seen) => {
+            const holder = Option.getOrUndefined(seen)
+            return new LockTimeout({ key, waited, holder })
+          })
         }
       )
     })
@@ -411,12 +402,11 @@ export const make = (backend: Backend, options?: MakeOptions): Service => {
   ): Effect.Effect<Taken, LockError | NotFree> =>
     Effect.suspend((): Effect.Effect<Taken, LockError | NotFree> => {
       const slot = unsafeTryTake(asking.key)
-      if (slot === undefined) return Effect.fail(new NotFree())
+      if (slot === undefined) return new NotFree()
       return takeGrant(asking, slot, (request) =>
         Effect.flatMap(
           backend.tryTake(request, restore),
-          (grant): Effect.Effect<Grant, NotFree> =>
-            Option.isSome(grant) ? Effect.succeed(grant.value) : Effect.fail(new NotFree())
+          Option.match({ onNone: () => new NotFree(), onSome: Effect.succeed })
         ))
     })
 
@@ -486,7 +476,7 @@ export const make = (backend: Backend, options?: MakeOptions): Service => {
 
   const waiting = (
     key: string,
-    options: Options,
+    options: Options = {},
     site: Ledger.Site | undefined
   ): Managed.Managed<Taken, LockError | LockTimeout> => {
     Rules.check("Lock", options, rules)
@@ -523,24 +513,19 @@ export const make = (backend: Backend, options?: MakeOptions): Service => {
   }
 
   return {
-    // With no `acquireTimeout` there is no `LockTimeout`: the types of `Service` say so.
-    get: (key: string, options: Options = {}) => {
+    // `any`: with no `acquireTimeout` there is no `LockTimeout`, and the types of `Service` say so.
+    get: (key, options): Effect.Effect<Lease, any, Scope.Scope> => {
       const site = siteOf(options)
-      return Effect.map(
-        Effect.suspend(() => waiting(key, options, site)),
-        ({ lease }) => lease
-      ) as Effect.Effect<Lease, LockError, Scope.Scope>
+      return Effect.map(Effect.suspend(() => waiting(key, options, site)), ({ lease }) => lease)
     },
     tryGet: (key, options = {}) => {
       const site = siteOf(options)
       const tried = Effect.suspend(() => trying(key, options, site))
       return noneIfHeld(Effect.map(tried, ({ lease }) => lease))
     },
-    withLock: (key: string, options: Options = {}) => <A, E, R>(body: Body<A, E, R>) => {
+    withLock: (key, options) => <A, E, R>(body: Body<A, E, R>): Effect.Effect<A, any, R> => {
       const site = siteOf(options)
-      return Effect.suspend(() =>
-        Managed.use(waiting(key, options, site), holding(body))
-      ) as Effect.Effect<A, E | LockError | LockLost, R>
+      return Effect.suspend(() => Managed.use(waiting(key, options, site), holding(body)))
     },
     tryWithLock: (key, options = {}) => (body) => {
       const site = siteOf(options)
@@ -599,9 +584,9 @@ export const makeMemory: Effect.Effect<Service> = Effect.sync(() => {
 export const layerMemory: Layer.Layer<Lock> = Layer.effect(Lock, makeMemory)
 
 /** The options with the user's line, which must be captured before the service is called. */
-const fromHere = <O extends TryOptions>(options: O | undefined): O | TryOptions => {
+const fromHere = <O extends TryOptions>(options: O | undefined): O => {
   const site = Ledger.unsafeSite()
-  return site === undefined ? options ?? {} : { ...options, site }
+  return (site === undefined ? options : { ...options, site }) as O
 }
 
 /**
@@ -615,9 +600,9 @@ const fromHere = <O extends TryOptions>(options: O | undefined): O | TryOptions 
  * @category operations
  * @since 0.1.0
  */
-export const get: Get<Lock> = (key: string, options?: Options) => {
+export const get: Get<Lock> = (key, options) => {
   const asked = fromHere(options)
-  return Effect.flatMap(Lock, (lock) => lock.get(key, asked as UnboundedOptions))
+  return Effect.flatMap(Lock, (lock) => lock.get(key, asked))
 }
 
 /**
@@ -650,17 +635,12 @@ const isDataFirst = ([first]: IArguments): boolean => typeof first !== "string"
  * @since 0.1.0
  */
 export const withLock: WithLock<Lock> & {
-  <A, E, R>(
+  <A, E, R, O extends Options = {}>(
     body: Body<A, E, R>,
     key: string,
-    options?: UnboundedOptions
-  ): Effect.Effect<A, E | LockError | LockLost, R | Lock>
-  <A, E, R>(
-    body: Body<A, E, R>,
-    key: string,
-    options: Options
-  ): Effect.Effect<A, E | LockError | LockTimeout | LockLost, R | Lock>
-} = dual(isDataFirst, <A, E, R>(body: Body<A, E, R>, key: string, options?: UnboundedOptions) => {
+    options?: O
+  ): Effect.Effect<A, E | LockError | LockLost | TimeoutOf<O, LockTimeout>, R | Lock>
+} = dual(isDataFirst, <A, E, R>(body: Body<A, E, R>, key: string, options?: Options) => {
   const asked = fromHere(options)
   return Effect.flatMap(Lock, (lock) => lock.withLock(key, asked)(body))
 })

@@ -42,6 +42,7 @@ import * as os from "node:os"
 import * as path from "node:path"
 import * as Lock from "../Lock.ts"
 import type * as Managed from "../Managed.ts"
+import { codeOf } from "./errors.ts"
 
 /**
  * The options of `make`.
@@ -74,11 +75,6 @@ const failed = (op: string) => (cause: unknown): Lock.LockBackendError =>
 const tryPromise = <A>(op: string, run: () => Promise<A>) =>
   Effect.tryPromise({ try: run, catch: failed(op) })
 
-const codeOf = (error: unknown): string | undefined =>
-  error instanceof Error && "code" in error && typeof error.code === "string"
-    ? error.code
-    : undefined
-
 const pause = (millis: number): Effect.Effect<void> =>
   // Not `Effect.sleep`: a TestClock does not move the kernel.
   Effect.async((resume) => {
@@ -105,13 +101,10 @@ const listen = (name: string): Effect.Effect<Option.Option<Listener>, Lock.LockB
       socket.resume()
       if (line !== undefined) socket.write(line)
     })
-    server.on(
-      "error",
-      (error) =>
-        resume(
-          codeOf(error) === "EADDRINUSE" ? Effect.succeedNone : Effect.fail(failed("listen")(error))
-        )
-    )
+    server.on("error", (error) => {
+      const isTaken = codeOf(error) === "EADDRINUSE"
+      resume(isTaken ? Effect.succeedNone : Effect.fail(failed("listen")(error)))
+    })
     const close = Effect.async<void>((done) => {
       // INVARIANT LockFile-3: `server.close` frees the name in this step, before the connections close.
       server.close(() => done(Effect.void))
@@ -131,24 +124,22 @@ const listen = (name: string): Effect.Effect<Option.Option<Listener>, Lock.LockB
 /** How a connection to the holder ended. */
 type Visit =
   | { readonly ended: "line"; readonly line: string }
-  | { readonly ended: "closed" | "refused" | "busy" | "silent" }
+  | { readonly ended: "connected" | "closed" | "refused" | "busy" | "silent" }
 
 /**
- * Connects to the holder, and waits until it closes (`"closed"`) or until it has sent its line (`"line"`), which is bounded.
- * Interrupted, it closes the socket.
+ * Connects to the holder, and waits until it closes (`"closed"`), or until it has sent its line (`"line"`), which is bounded; or
+ * only connects (`"connected"`). Interrupted, it closes the socket.
  */
 const visit = (
   name: string,
-  until: "line" | "closed"
+  until: "connected" | "line" | "closed"
 ): Effect.Effect<Visit, Lock.LockBackendError> =>
   Effect.async((resume) => {
     const socket = net.connect({ path: name }).setEncoding("utf8")
     let text = ""
     let connected = false
-    const timer = until === "closed" ? undefined : setTimeout(
-      () => finish(Effect.succeed({ ended: "silent" })),
-      answerWithin
-    )
+    const silent = () => finish(Effect.succeed({ ended: "silent" }))
+    const timer = until === "line" ? setTimeout(silent, answerWithin) : undefined
     const leave = (): void => {
       clearTimeout(timer)
       socket.destroy()
@@ -159,14 +150,15 @@ const visit = (
     }
     socket.on("connect", () => {
       connected = true
+      if (until === "connected") finish(Effect.succeed({ ended: "connected" }))
     })
     socket.on("data", (chunk: string) => {
-      if (until === "closed") return
+      if (until !== "line") return
       text += chunk
       const newline = text.indexOf("\n")
       if (newline >= 0) {
         finish(Effect.succeed({ ended: "line", line: text.slice(0, newline) }))
-      } else if (text.length > 4096) finish(Effect.succeed({ ended: "silent" }))
+      } else if (text.length > 4096) silent()
     })
     socket.on("error", (error) => {
       const code = codeOf(error)
@@ -289,24 +281,21 @@ const claimNames = (namespace: string, directory: string): Names => {
     Effect.flatMap(rulingOf(key), (now): Effect.Effect<Attempt, Lock.LockBackendError> => {
       const claimNext = Effect.flatMap(
         take(stemOf(namespace, key), now?.generation ?? 0),
-        Option.match({
-          onNone: () => attempt(key),
-          onSome: (listener) => Effect.succeed(Either.right(listener))
-        })
+        (taken) => Option.isSome(taken) ? Effect.succeed(Either.right(taken.value)) : attempt(key)
       )
       if (now === undefined) return claimNext
       const socket = path.join(directory, now.socket)
-      return Effect.flatMap(
-        alive(socket),
-        (lives) => lives ? Effect.succeed(Either.left(socket)) : claimNext
-      )
+      return Effect.if(alive(socket), {
+        onTrue: () => Effect.succeed(Either.left(socket)),
+        onFalse: () => claimNext
+      })
     })
   return {
     attempt,
     find: (key) =>
       Effect.map(
         rulingOf(key),
-        (now) => now === undefined ? Option.none() : Option.some(path.join(directory, now.socket))
+        (now) => Option.map(Option.fromNullable(now), ({ socket }) => path.join(directory, socket))
       )
   }
 }
@@ -316,22 +305,10 @@ const claimNames = (namespace: string, directory: string): Names => {
  * or has no file descriptor left) it tries again, and after five resets it takes the holder for alive.
  */
 const alive = (socket: string, tries = 5): Effect.Effect<boolean, Lock.LockBackendError> =>
-  Effect.async((resume) => {
-    const probe = net.connect({ path: socket })
-    const finish = (lives: Effect.Effect<boolean, Lock.LockBackendError>): void => {
-      probe.destroy()
-      resume(lives)
-    }
-    probe.on("connect", () => finish(Effect.succeed(true)))
-    probe.on("error", (error) => {
-      const code = codeOf(error)
-      if (code === "ECONNREFUSED" || code === "ENOENT") finish(Effect.succeed(false))
-      else if (code === "EAGAIN") finish(Effect.succeed(true))
-      else if (code === "ECONNRESET") {
-        finish(tries > 1 ? alive(socket, tries - 1) : Effect.succeed(true))
-      } else finish(Effect.fail(failed("connect")(error)))
-    })
-  })
+  Effect.flatMap(visit(socket, "connected"), ({ ended }) =>
+    ended === "closed" && tries > 1
+      ? alive(socket, tries - 1)
+      : Effect.succeed(ended !== "refused"))
 
 const nowMicros = (): bigint => BigInt(Date.now()) * 1000n
 
@@ -412,15 +389,8 @@ const backend = (names: Names, fences: Fences): Lock.Backend => {
     Effect.matchCauseEffect(fences.next(key), {
       onFailure: (cause) => Effect.zipRight(listener.close, Effect.failCause(cause)),
       onSuccess: (fence) => {
-        const announcement = {
-          pid: process.pid,
-          host,
-          label,
-          owner,
-          since: Date.now(),
-          fence: `${fence}`
-        }
-        listener.announce(`${JSON.stringify(announcement)}\n`)
+        const line = { pid: process.pid, host, label, owner, since: Date.now(), fence: `${fence}` }
+        listener.announce(`${JSON.stringify(line)}\n`)
         return Effect.succeed({
           fence,
           verify: Effect.succeed(true),
@@ -472,16 +442,8 @@ const untilGone = (socket: string): Effect.Effect<void, Lock.LockBackendError> =
   )
 
 const holderSeen = (visited: Visit): Option.Option<Lock.Holder> => {
-  switch (visited.ended) {
-    case "line":
-      return Option.some(holderOf(visited.line))
-    case "silent":
-    case "busy":
-      return Option.some(unknownHolder)
-    case "closed":
-    case "refused":
-      return Option.none()
-  }
+  if (visited.ended === "closed" || visited.ended === "refused") return Option.none()
+  return Option.some(visited.ended === "line" ? holderOf(visited.line) : unknownHolder)
 }
 
 /**
@@ -496,17 +458,11 @@ const holderSeen = (visited: Visit): Option.Option<Lock.Holder> => {
  * @category constructors
  * @since 0.1.0
  */
-export const make = (
-  options: Options
-): Effect.Effect<Lock.Service, Lock.LockUnsupported | Lock.LockBackendError> =>
-  Effect.suspend((): Effect.Effect<Lock.Service, Lock.LockUnsupported | Lock.LockBackendError> => {
+export const make = (options: Options): Effect.Effect<Lock.Service, Lock.LockError> =>
+  Effect.suspend((): Effect.Effect<Lock.Service, Lock.LockError> => {
+    const unsupported = (detail: string) => new Lock.LockUnsupported({ why: "platform", detail })
     if (process.platform === "win32") {
-      return Effect.fail(
-        new Lock.LockUnsupported({
-          why: "platform",
-          detail: "Lock/File knows Unix sockets only. Use Lock/Postgres."
-        })
-      )
+      return unsupported("Lock/File knows Unix sockets only. Use Lock/Postgres.")
     }
     const { namespace, sockets = process.platform === "linux" ? "abstract" : "file" } = options
     const inFiles = sockets === "file"
@@ -515,14 +471,11 @@ export const make = (
     if (directory === undefined) {
       return Effect.succeed(Lock.make(backend(abstractNames(namespace), clockFences)))
     }
-    if (inFiles && Buffer.byteLength(directory) > longestDirectory) {
-      return Effect.fail(
-        new Lock.LockUnsupported({
-          why: "platform",
-          detail: `a socket's path is short: the directory has ${
-            Buffer.byteLength(directory)
-          } bytes, at most ${longestDirectory} fit. Choose a shorter one than ${directory}.`
-        })
+    const bytes = Buffer.byteLength(directory)
+    if (inFiles && bytes > longestDirectory) {
+      return unsupported(
+        `a socket's path is short: the directory has ${bytes} bytes, at most ${longestDirectory} fit. `
+          + `Choose a shorter one than ${directory}.`
       )
     }
     const names = inFiles ? claimNames(namespace, directory) : abstractNames(namespace)
@@ -552,9 +505,7 @@ export const make = (
  * @category layers
  * @since 0.1.0
  */
-export const layer = (
-  options: Options
-): Layer.Layer<Lock.Lock, Lock.LockUnsupported | Lock.LockBackendError> =>
+export const layer = (options: Options): Layer.Layer<Lock.Lock, Lock.LockError> =>
   Layer.effect(Lock.Lock, make(options))
 
 /**
@@ -567,5 +518,5 @@ export const layer = (
  */
 export const layerConfig = (
   config: Config.Config.Wrap<Options>
-): Layer.Layer<Lock.Lock, Lock.LockUnsupported | Lock.LockBackendError | ConfigError.ConfigError> =>
+): Layer.Layer<Lock.Lock, Lock.LockError | ConfigError.ConfigError> =>
   Layer.effect(Lock.Lock, Effect.flatMap(Config.unwrap(config), make))

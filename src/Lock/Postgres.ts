@@ -43,6 +43,7 @@ import * as Deadline from "../Deadline.ts"
 import * as Ledger from "../Ledger.ts"
 import * as Lock from "../Lock.ts"
 import * as Managed from "../Managed.ts"
+import { codeOf } from "./errors.ts"
 
 /**
  * Where the server is, and how a session is watched. The parts of `url` win over the other fields.
@@ -128,11 +129,6 @@ FROM pg_locks AS held LEFT JOIN pg_stat_activity AS activity ON activity.pid = h
 WHERE held.locktype = 'advisory' AND held.granted AND held.objsubid = 1
   AND held.database = (SELECT oid FROM pg_database WHERE datname = current_database())
   AND held.classid::bigint = (($1::bigint >> 32) & 4294967295) AND held.objid::bigint = ($1::bigint & 4294967295)`
-
-const codeOf = (error: unknown): string | undefined =>
-  error instanceof Error && "code" in error && typeof error.code === "string"
-    ? error.code
-    : undefined
 
 /** Whether it succeeded or failed within that time, which is real time because a peer does not follow the `Clock`. */
 const endsWithin = (work: Promise<unknown>, millis: number): Promise<boolean> =>
@@ -240,11 +236,8 @@ class Session {
     if (this.isGone || this.isEnding) return this.abandon()
     this.stopWatching()
     let unlocked: boolean | undefined
-    const unlocking = this.query("SELECT pg_advisory_unlock($1::bigint) AS ok", [id])
-      .then(([row]) => {
-        unlocked = row?.ok
-      })
-    this.ending = close(this.client, unlocking)
+    const asked = this.query("SELECT pg_advisory_unlock($1::bigint) AS ok", [id])
+    this.ending = close(this.client, asked.then(([row]) => unlocked = row?.ok))
     await this.ending
     if (unlocked !== true) {
       throw new Error("the server did not confirm the unlock; the session was closed")
@@ -336,11 +329,9 @@ const nextFence = async (session: Session): Promise<bigint> => {
   const [row] = await session.query(
     "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint::text AS seed"
   )
-  await session.query(
-    `CREATE SEQUENCE IF NOT EXISTS ${name} AS bigint START ${
-      BigInt(row?.seed ?? "1")
-    } CACHE 1 NO CYCLE`
-  ).catch((error: unknown) => {
+  const start = BigInt(row?.seed ?? "1")
+  const create = `CREATE SEQUENCE IF NOT EXISTS ${name} AS bigint START ${start} CACHE 1 NO CYCLE`
+  await session.query(create).catch((error: unknown) => {
     if (!raced.has(codeOf(error) ?? "")) throw error
   })
   return draw()
@@ -416,11 +407,9 @@ const backend = (settings: Settings, sessions: Set<Session>): Lock.Backend => {
         ask("inspect", () =>
           once(settings, applicationName("inspect"), holderSql, [idOf(settings.namespace, key)])),
         ([row]) =>
-          row === undefined
-            ? Option.none()
-            : Option.some({
-              holder: row.name?.replace(/^lock:/, "") || `server process ${row.pid}`
-            })
+          Option.map(Option.fromNullable(row), ({ name, pid }) => ({
+            holder: name?.replace(/^lock:/, "") || `server process ${pid}`
+          }))
       )
   }
 }

@@ -25,6 +25,12 @@ export interface Holder {
  */
 export type LossReason = "connection" | "vanished" | "superseded" | "deadline" | "released"
 
+/** The code of an error of Node or pg. */
+export const codeOf = (error: unknown): string | undefined =>
+  error instanceof Error && "code" in error && typeof error.code === "string"
+    ? error.code
+    : undefined
+
 const describe = ({ fence, holder }: Holder): string =>
   printable(holder) + (fence === undefined ? "" : ` (fence ${fence})`)
 

@@ -98,8 +98,8 @@ export const mutants: ReadonlyArray<Mutant> = [
   mutant(
     "a timeout names no holder",
     "Lock.ts",
-    "holder: Option.getOrUndefined(holder) })",
-    "holder: undefined })",
+    "const holder = Option.getOrUndefined(seen)",
+    "const holder = undefined",
     "Lock-3: acquireTimeout is on the Clock"
   ),
   mutant(
