@@ -67,7 +67,7 @@ const text = [
   "",
   "Written by `npm run guarantees` from the heads of the files in `src`. Do not edit it.",
   "",
-  "Each sentence has tests that carry its id: `npx vitest -t Pool-3` runs those of Pool-3.",
+  "Each sentence has tests that carry its id: `npm test -- -t Pool-3` runs those of Pool-3.",
   "",
   part("What programs may rely on", all.filter((one) => !isInside(one) && !isCommand(one))),
   part("What users of the command may rely on", all.filter(isCommand)),

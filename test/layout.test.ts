@@ -166,6 +166,18 @@ it("the README stays short: 400 lines, 25 kB", () => {
   expect(Buffer.byteLength(readme)).toBeLessThanOrEqual(25_000)
 })
 
+it("the README's install lines name each peer at a version that the package accepts, and effect@3", () => {
+  const lines = read("README.md").split("\n").filter((line) => line.startsWith("npm i "))
+  const named = new Map(
+    lines.flatMap((line) => Array.from(line.matchAll(/(@?[\w/-]+)@(\d[\w.-]*)/g)))
+      .map(([, name = "", version]) => [name, version])
+  )
+  const wrong = Object.entries(packageJson.peerDependencies)
+    .filter(([name, range]) => !`${range}.`.startsWith(`^${named.get(name)}.`))
+  expect(wrong).toEqual([])
+  expect(lines.filter((line) => !line.includes("effect@3"))).toEqual([])
+})
+
 it("bench/RESULTS.md has one row for each goal (npm run bench -- goals)", () => {
   const rows = Array.from(
     read("bench/RESULTS.md").matchAll(/^(\| .+? \| .+? \|) .+ \| (?:yes|\*\*no\*\*) \|$/gm),

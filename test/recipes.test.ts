@@ -4,7 +4,6 @@ import { spawn } from "node:child_process"
 import * as path from "node:path"
 
 interface Ended {
-  readonly pid: number | undefined
   readonly code: number | null
   readonly lines: ReadonlyArray<string>
 }
@@ -12,7 +11,10 @@ interface Ended {
 /** Starts `test/recipes/<name>.mjs`; `onLine` sees each line it prints. */
 const start = (name: string, onLine: (line: string) => void = () => {}) => {
   const file = path.join(import.meta.dirname, "recipes", `${name}.mjs`)
-  const child = spawn(process.execPath, [file], { stdio: ["ignore", "pipe", "inherit"] })
+  const child = spawn(process.execPath, [file], {
+    stdio: ["ignore", "pipe", "inherit"],
+    env: { ...process.env, PORT: "0" }
+  })
   const ended = new Promise<Ended>((resolve) => {
     const lines: Array<string> = []
     let rest = ""
@@ -25,13 +27,24 @@ const start = (name: string, onLine: (line: string) => void = () => {}) => {
     const cap = setTimeout(() => child.kill("SIGKILL"), 25_000)
     child.once("close", (code) => {
       clearTimeout(cap)
-      resolve({ pid: child.pid, code, lines })
+      resolve({ code, lines })
     })
   })
   return { child, ended }
 }
 
+/** The example at the top of the README is tested where it stands (docs.test.ts). */
 describe("recipes", { concurrent: true }, () => {
+  it("pool: worker threads are reused, and the process ends", async () => {
+    const { code, lines } = await start("pool").ended
+    expect({ code, lines }).toEqual({ code: 0, lines: ["[ 1, 4, 9, 16 ]"] })
+  })
+
+  it("batch: the second run finds everything done", async () => {
+    const { code, lines } = await start("batch").ended
+    expect({ code, lines }).toEqual({ code: 0, lines: ["first: 3 done; second: 3 already done"] })
+  })
+
   it("lock: one process at a time", async () => {
     const order: Array<string> = []
     const both = [1, 2].map(() => start("lock", (line) => order.push(line)).ended)
