@@ -40,6 +40,7 @@ import type * as Scope from "effect/Scope"
 import type * as Types from "effect/Types"
 import { type EnterOptions, type ReleaseOptions, Stack, type TypeId } from "./ExitStack/stack.ts"
 import * as Rules from "./internal/options.ts"
+import * as Tracker from "./internal/tracker.ts"
 
 export { type EnterOptions, EnterTimeout, type ReleaseOptions, TypeId } from "./ExitStack/stack.ts"
 
@@ -302,8 +303,16 @@ export const use: {
   // MASK: whatever the body has entered is released; the body itself is restored.
   Effect.uninterruptibleMask((restore) => {
     const stack = unsafeMake<A2, E2>(options)
+    const lent = Tracker.lend("children")
+    const end = (exit: Exit.Exit<A, E>) =>
+      Tracker.settleThen(
+        lent,
+        { kind: "exit stack", name: stack.name },
+        exit,
+        (exit) => Effect.flatten(stack.endInMask(exit, "owner"))
+      )
     return Effect.matchCauseEffect(restore(Effect.suspend(() => body(stack))), {
-      onFailure: (cause) => Effect.flatten(stack.endInMask(Exit.failCause(cause), "owner")),
-      onSuccess: (value) => Effect.flatten(stack.endInMask(Exit.succeed(value), "owner"))
+      onFailure: (cause) => end(Exit.failCause(cause)),
+      onSuccess: (value) => end(Exit.succeed(value))
     })
   })

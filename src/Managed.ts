@@ -48,6 +48,7 @@ import {
   disposal,
   type SyncDisposed
 } from "./internal/disposable.ts"
+import * as Tracker from "./internal/tracker.ts"
 import * as Ledger from "./Ledger.ts"
 import { Chained } from "./Managed/all.ts"
 import {
@@ -302,11 +303,15 @@ const bracketInMask = <A, E, R, B, E2, R2, C, E3>(
 ): Effect.Effect<C, E | E3, R | R2> =>
   Effect.flatMap(
     self.openInMask(restore, site),
-    (opened) =>
-      Effect.matchCauseEffect(restore(Effect.suspend(() => f(opened.value))), {
-        onFailure: (cause) => end(opened, Exit.failCause(cause)),
-        onSuccess: (value) => end(opened, Exit.succeed(value))
+    (opened) => {
+      const lent = Tracker.lend("children")
+      const endUse = (exit: Exit.Exit<B, E2>) =>
+        Tracker.settleThen(lent, self, exit, (exit) => end(opened, exit))
+      return Effect.matchCauseEffect(restore(Effect.suspend(() => f(opened.value))), {
+        onFailure: (cause) => endUse(Exit.failCause(cause)),
+        onSuccess: (value) => endUse(Exit.succeed(value))
       })
+    }
   )
 
 /**

@@ -47,6 +47,7 @@ import { nameOfKey } from "./internal/handle.ts"
 import * as Handover from "./internal/handover.ts"
 import * as Rules from "./internal/options.ts"
 import { isClosed } from "./internal/runtime.ts"
+import * as Tracker from "./internal/tracker.ts"
 import * as Ledger from "./Ledger.ts"
 import type { SharedClosed, SharedFull } from "./Shared/errors.ts"
 import {
@@ -269,11 +270,20 @@ const useOne = <K, A, E, B, E2, R2>(
       key,
       restore,
       site,
-      (instance, user, value) =>
-        Effect.matchCauseEffect(restore(Effect.suspend(() => f(value))), {
-          onFailure: (cause) => leave(instance, user, Exit.failCause(cause)),
-          onSuccess: (result) => leave(instance, user, Exit.succeed(result))
+      (instance, user, value) => {
+        const lent = Tracker.lend("children")
+        const end = (exit: Exit.Exit<B, E2>) =>
+          Tracker.settleThen(
+            lent,
+            { kind: "shared", name: instance.name, site },
+            exit,
+            (exit) => leave(instance, user, exit)
+          )
+        return Effect.matchCauseEffect(restore(Effect.suspend(() => f(value))), {
+          onFailure: (cause) => end(Exit.failCause(cause)),
+          onSuccess: (result) => end(Exit.succeed(result))
         })
+      }
     )
   )
 }
@@ -290,7 +300,8 @@ const getOne = <K, A, E>(
         ? Handover.ownerClosed(groupOf(self).nameOf(key))
         : enterInMask(groupOf(self), key, restore, site, (instance, user, value) => {
           const end = () => Effect.suspend(() => leave(instance, user, Exit.void))
-          return Effect.as(Handover.ownInScope(scope, instance.name, end), value)
+          const lent = Tracker.lend("none", undefined, value)
+          return Effect.as(Handover.ownInScope(scope, instance.name, end, lent), value)
         }))
   )
 }

@@ -15,6 +15,7 @@ const cores = [
   "Ledger",
   "Shutdown",
   "Managed",
+  "Nursery",
   "Parallel",
   "ExitStack",
   "Semaphore",

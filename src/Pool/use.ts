@@ -15,6 +15,7 @@ import * as Handover from "../internal/handover.ts"
 import { type AnyFiber, currentFiber, isClosed } from "../internal/runtime.ts"
 import * as CapturedSite from "../internal/site.ts"
 import * as Span from "../internal/span.ts"
+import * as Tracker from "../internal/tracker.ts"
 import * as WaitQueue from "../internal/waitQueue.ts"
 import * as Ledger from "../Ledger.ts"
 import { PoolClosed, PoolExhausted, refusal } from "./errors.ts"
@@ -125,18 +126,24 @@ const runInMask = <A, E, B, E2, R2>(
   const user = holder === undefined
     ? body
     : Span.withSpan(holder, body, "pool.use", attributesOf, partition)
+  const lent = Tracker.lend("children")
   return Effect.matchCauseEffect(restore(user), {
-    onFailure: (cause) => {
-      const exit = Exit.failCause(cause)
-      Lend.giveBack(item, exit)
-      return exit
-    },
-    onSuccess: (value) => {
-      const exit = Exit.succeed(value)
-      Lend.giveBack(item, exit)
-      return exit
-    }
+    onFailure: (cause) => endUse(item, Exit.failCause(cause), lent),
+    onSuccess: (value) => endUse(item, Exit.succeed(value), lent)
   })
+}
+
+const endUse = <A, E, B, E2>(
+  item: State.Item<A, E>,
+  exit: Exit.Exit<B, E2>,
+  lent: Tracker.Lent | undefined
+): Effect.Effect<B, E2> => {
+  if (lent !== undefined) {
+    const subject = { kind: "pool", name: item.partition.name, site: item.site }
+    return Tracker.settleThen(lent, subject, exit, (settled) => endUse(item, settled, undefined))
+  }
+  Lend.giveBack(item, exit)
+  return exit
 }
 
 /** The bracket of `use`. */
@@ -204,7 +211,8 @@ export const ownInScope = <A, E>(scope: Scope.Scope, item: State.Item<A, E>): Ef
     Handover.ownInScope(
       scope,
       item.partition.name,
-      (exit) => Effect.sync(() => Lend.giveBack(item, exit))
+      (exit) => Effect.sync(() => Lend.giveBack(item, exit)),
+      Tracker.lend("none", undefined, item.value)
     ),
     item.value
   )
@@ -228,6 +236,7 @@ export const leaseInScope = <A, E>(
   scope: Scope.Scope,
   item: State.Item<A, E>
 ): Effect.Effect<Lease<A>> => {
+  const lent = Tracker.lend("none", undefined, item.value)
   // After the end the item may have another holder.
   let hasEnded = false
   const end = (exit: Exit.Exit<unknown, unknown>) =>
@@ -239,7 +248,7 @@ export const leaseInScope = <A, E>(
   return Effect.flatMap(
     Scope.fork(scope, ExecutionStrategy.sequential),
     (own) =>
-      Effect.as(Handover.ownInScope(own, item.partition.name, end), {
+      Effect.as(Handover.ownInScope(own, item.partition.name, end, lent), {
         value: item.value,
         // MASK: a release that has begun is finished.
         release: Effect.uninterruptible(Scope.close(own, Exit.void)),

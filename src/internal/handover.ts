@@ -5,7 +5,8 @@
  * user ended, before anything else of that fiber; it cannot wait, fail or be interrupted.
  *
  * INVARIANTS
- * - Handover-1 (L1, L2) The give-back runs exactly once, in the step in which the user ended, whatever its exit.
+ * - Handover-1 (L1, L2) The give-back runs exactly once, in the step in which the user ended, whatever its exit; under a tracker,
+ *   in the step in which the last dying fiber of the user ended.
  * - Handover-2 (L7) An acquire for a closed scope is given back at once, and its fiber dies with `OwnerClosed`.
  *
  * COST of the bracket: one frame and one flag change, about 0.2 µs.
@@ -13,8 +14,9 @@
 import type * as Cause from "effect/Cause"
 import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
-import type * as Exit from "effect/Exit"
+import * as Exit from "effect/Exit"
 import * as Scope from "effect/Scope"
+import * as Tracker from "./tracker.ts"
 
 type Restore = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
 
@@ -57,29 +59,64 @@ export const endingWith = (giveBack: () => void): Ending => ({
   }
 })
 
-/** Runs a user with what was just taken. */
+/** What is taken, in messages. A getter may make its name. */
+export interface Taken {
+  readonly module: string
+  readonly name: string
+}
+
+/** Runs a user with what was just taken. Under a tracker, its dying users end before it is given back. */
 export const useInMask = <A, E, R>(
   user: Effect.Effect<A, E, R>,
   restore: Restore,
-  ending: Ending
-): Effect.Effect<A, E, R> =>
-  Effect.matchCauseEffect<A, E, R, never, E, never, A, never, never>(restore(user), ending)
+  ending: Ending,
+  taken: Taken
+): Effect.Effect<A, E, R> => {
+  const lent = Tracker.lend("none")
+  if (lent === undefined) {
+    return Effect.matchCauseEffect<A, E, R, never, E, never, A, never, never>(restore(user), ending)
+  }
+  const end = (exit: Exit.Exit<A, E>): Effect.Effect<A, E> =>
+    Tracker.settleThen(lent, () => ({ kind: taken.module, name: taken.name }), exit, (exit) =>
+      Exit.isSuccess(exit) ? ending.onSuccess(exit.value) : ending.onFailure(exit.cause))
+  return Effect.matchCauseEffect(restore(user), {
+    onFailure: (cause) => end(Exit.failCause(cause)),
+    onSuccess: (value) => end(Exit.succeed(value))
+  })
+}
+
+const endAfterUsers = (
+  lent: Tracker.Lent,
+  name: string,
+  end: () => Effect.Effect<unknown>
+): Effect.Effect<void> =>
+  // MASK: a scope may be closed by hand where that can be interrupted; it waits for the dying users, for 5 seconds at most.
+  Effect.uninterruptible(Effect.suspend(() =>
+    Tracker.settleThen(
+      lent,
+      { kind: "resource", name },
+      Exit.void,
+      (settled) => Effect.zipRight(end(), settled)
+    )
+  ))
 
 /**
  * Gives what was just taken to a scope, which runs `end` when it closes. A scope that is closed already runs `end` at once: then
- * the taker dies, for what it took has gone back. To be called inside the mask in which the thing was taken.
+ * the taker dies, for what it took has gone back. To be called inside the mask in which the thing was taken. `lent`: since when it
+ * is in use; `end` waits for its dying users.
  */
 export const ownInScope = (
   scope: Scope.Scope,
   resource: string,
-  end: (exit: Exit.Exit<unknown, unknown>) => Effect.Effect<unknown>
+  end: (exit: Exit.Exit<unknown, unknown>) => Effect.Effect<unknown>,
+  lent?: Tracker.Lent
 ): Effect.Effect<void> => {
   // Set in the step in which `end` begins.
   let hasEnded = false
   return Effect.flatMap(
     Scope.addFinalizerExit(scope, (exit) => {
       hasEnded = true
-      return end(exit)
+      return lent === undefined ? end(exit) : endAfterUsers(lent, resource, () => end(exit))
     }),
     () => hasEnded ? ownerClosed(resource) : Effect.void
   )

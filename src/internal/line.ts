@@ -24,6 +24,7 @@ import * as Hold from "./hold.ts"
 import * as Rules from "./options.ts"
 import { type AnyFiber, currentFiber, isClosed } from "./runtime.ts"
 import * as Span from "./span.ts"
+import * as Tracker from "./tracker.ts"
 import * as WaitQueue from "./waitQueue.ts"
 
 export type Restore = WaitQueue.Restore
@@ -306,7 +307,7 @@ export const use = <A, E, R, E2, T>(
     if (line.tryTake(need, asker)) {
       const hold = record(line, need, site)
       hold?.granted()
-      return Handover.useInMask(effect, restore, line.ending(need, asker, hold))
+      return Handover.useInMask(effect, restore, line.ending(need, asker, hold), line)
     }
     return waitInMask(
       line,
@@ -316,7 +317,7 @@ export const use = <A, E, R, E2, T>(
       restore,
       site,
       options,
-      (hold) => Handover.useInMask(effect, restore, line.ending(need, asker, hold))
+      (hold) => Handover.useInMask(effect, restore, line.ending(need, asker, hold), line)
     )
   })
 
@@ -334,7 +335,7 @@ export const tryUse = <A, E, R, E2>(
     if (!line.tryTake(need, asker)) return line.refusal(need, undefined) ?? Effect.succeedNone
     const hold = record(line, need, site)
     hold?.granted()
-    return Handover.useInMask(Effect.asSome(effect), restore, line.ending(need, asker, hold))
+    return Handover.useInMask(Effect.asSome(effect), restore, line.ending(need, asker, hold), line)
   })
 
 /** Holds until the scope closes. Any fiber may close a scope, so no fiber is the owner. */
@@ -355,10 +356,12 @@ export const get = <E, T, O extends WaitOptions>(
         return Handover.ownerClosed(line.name)
       }
       return takeInMask(line, need, line.asker(), undefined, restore, site, options, (hold) =>
-        Handover.ownInScope(scope, line.name, () =>
-          Effect.sync(() =>
-            end(line, need, undefined, hold)
-          )))
+        Handover.ownInScope(
+          scope,
+          line.name,
+          () => Effect.sync(() => end(line, need, undefined, hold)),
+          Tracker.lend("none")
+        ))
     })
   })
 
@@ -389,7 +392,7 @@ export const useAll = <A, E, R, E2, T>(
         restore,
         site,
         options,
-        (hold) => Handover.useInMask(next, identity, line.ending(1, asker, hold))
+        (hold) => Handover.useInMask(next, identity, line.ending(1, asker, hold), line)
       )
     }
     const unpin = Handover.endingWith(() => {
@@ -398,7 +401,11 @@ export const useAll = <A, E, R, E2, T>(
         line.settle()
       }
     })
-    return Handover.useInMask(refusal ?? Effect.suspend(() => from(0)), identity, unpin)
+    const locked = refusal ?? Effect.suspend(() => from(0))
+    return Effect.matchCauseEffect<A, E | E2 | T, R, never, E | E2 | T, never, A, never, never>(
+      locked,
+      unpin
+    )
   })
 
 /** One line per key that is in use. Keys are compared as `Equal` does: data by value, other objects by identity. */

@@ -25,6 +25,7 @@ import type * as FiberRefs from "effect/FiberRefs"
 import { outcomeWithin } from "./deadline.ts"
 import { asDefects, effectOf, interruptsAsDefects, releaseOf } from "./exit.ts"
 import { isInstant } from "./runtime.ts"
+import * as Tracker from "./tracker.ts"
 
 /** An entry of a ledger; opaque here. */
 interface Entry {
@@ -57,6 +58,8 @@ export interface Release {
   readonly recorded?: Recorded | undefined
   /** The FiberRefs it runs with, its context included. Default: those of the fiber that releases. */
   readonly refs?: FiberRefs.FiberRefs | undefined
+  /** Since when it is in use, if a tracker is there: the release then waits for its dying users (tracker.ts). */
+  readonly lent?: Tracker.Lent | undefined
 }
 
 /**
@@ -144,11 +147,7 @@ const overran = (
   })
 }
 
-/**
- * Runs `work` as this release, for an owner that ended with `exit`, and continues with the exit of it, in the same step if it
- * can. A `work` that throws, or that returns no effect, is a release that failed. Must run inside an uninterruptible region.
- */
-export const runThen = <A, E, R, B, E2, R2>(
+const runNow = <A, E, R, B, E2, R2>(
   release: Release,
   work: () => Effect.Effect<A, E, R>,
   exit: Exit.Exit<unknown, unknown>,
@@ -173,6 +172,28 @@ export const runThen = <A, E, R, B, E2, R2>(
         : then(ended(release, outcome.right, exit))
   )
 }
+
+/**
+ * Runs `work` as this release, for an owner that ended with `exit`, and continues with the exit of it, in the same step if it
+ * can. A `work` that throws, or that returns no effect, is a release that failed. Must run inside an uninterruptible region.
+ */
+export const runThen = <A, E, R, B, E2, R2>(
+  release: Release,
+  work: () => Effect.Effect<A, E, R>,
+  exit: Exit.Exit<unknown, unknown>,
+  then: (released: Exit.Exit<A, E>) => Effect.Effect<B, E2, R2>
+): Effect.Effect<B, E2, R | R2> =>
+  release.lent === undefined
+    ? runNow(release, work, exit, then)
+    : Tracker.settleThen(release.lent, release, Exit.void, (settled) =>
+      runNow(release, work, exit, (released) =>
+        Exit.isSuccess(settled)
+          ? then(released)
+          : then(Exit.failCause(
+            Exit.isSuccess(released)
+              ? settled.cause
+              : Cause.sequential(settled.cause, released.cause)
+          ))))
 
 /** As `runThen`, with the exit of the release as its result. */
 export const run = <A, E, R>(

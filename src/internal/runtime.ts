@@ -4,12 +4,14 @@
  * DESIGN. Each fact about the runtime that a module of ours relies on is a function here, so that it is checked in one place. Each
  * has an answer on public operations where the installed version lacks what it reads.
  */
+import * as Cause from "effect/Cause"
 import type * as Context from "effect/Context"
 import type * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as FiberId from "effect/FiberId"
 import * as FiberRef from "effect/FiberRef"
 import * as FiberRefs from "effect/FiberRefs"
+import * as FiberStatus from "effect/FiberStatus"
 import * as GlobalValue from "effect/GlobalValue"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
@@ -47,4 +49,51 @@ export const nextFiberId = (): number =>
 export const isClosed = (scope: Scope.Scope): boolean => {
   const { state } = scope as { readonly state?: { readonly _tag: string } }
   return state?._tag === "Closed"
+}
+
+/** The fields of Effect's fiber that are read here. A version that lacks one gets the answer of the public operations. */
+interface Inside {
+  readonly _stack?: ReadonlyArray<unknown>
+  readonly _queue?: ReadonlyArray<{ readonly _tag: string }>
+  readonly _asyncBlockingOn?: FiberId.FiberId | null
+  readonly getChildren?: () => ReadonlySet<AnyFiber>
+  readonly tell?: (message: unknown) => void
+}
+
+const insideOf = (fiber: AnyFiber): Inside => fiber as unknown as Inside
+
+const hasMessage = (fiber: AnyFiber, tag: string): boolean =>
+  insideOf(fiber)._queue?.some(({ _tag }) => _tag === tag) === true
+
+/** Whether a fiber was interrupted, even if it has not run since. */
+export const isInterrupted = (fiber: AnyFiber): boolean =>
+  !Cause.isEmptyType(fiber.getFiberRef(FiberRef.interruptedCause)) ||
+  hasMessage(fiber, "InterruptSignal")
+
+/** Whether it has not run its first step. */
+export const isUnstarted = (fiber: AnyFiber): boolean =>
+  insideOf(fiber)._stack?.length === 0 && hasMessage(fiber, "Resume")
+
+/** The fibers that Effect interrupts at the end of this one. */
+export const childrenOf = (fiber: AnyFiber): ReadonlySet<AnyFiber> =>
+  insideOf(fiber).getChildren?.() ?? new Set()
+
+/** The fibers whose end this one waits for, as far as it says so. */
+export const waitsFor = (fiber: AnyFiber): FiberId.FiberId =>
+  insideOf(fiber)._asyncBlockingOn ?? FiberId.none
+
+/**
+ * Calls `answer` in a step of the fiber, with whether it is suspended there, so that an interrupt now would cut a wait and no
+ * computation. False, and no call, if this version of Effect cannot tell.
+ */
+export const askIfWaiting = (
+  fiber: AnyFiber,
+  answer: (isWaiting: boolean) => void
+): boolean => {
+  const { tell } = insideOf(fiber)
+  if (tell === undefined) return false
+  const onFiber = (_: unknown, status: FiberStatus.FiberStatus) =>
+    answer(!FiberStatus.isRunning(status) && !hasMessage(fiber, "Resume"))
+  tell.call(fiber, { _tag: "Stateful", onFiber })
+  return true
 }

@@ -23,6 +23,7 @@ import type * as Fiber from "effect/Fiber"
 import * as FiberId from "effect/FiberId"
 import { identity } from "effect/Function"
 import * as Condition from "./condition.ts"
+import * as Interrupt from "./interrupt.ts"
 
 /** The state of one run, written only by this file. A worker reads `stopped` before it takes the next item. */
 export interface Group<E> {
@@ -31,13 +32,15 @@ export interface Group<E> {
   isFinished: boolean
   /** All workers were interrupted; one that is forked later is interrupted too. */
   isCut: boolean
+  /** The interruption of a worker is none of its failures. For workers that others may interrupt one by one. */
+  readonly toleratesInterrupts: boolean
   /** The caller of `run` was interrupted while it waited. */
   wasInterrupted: boolean
   alive: number
   readonly failures: Array<Failure<E>>
-  readonly fibers: Set<Fiber.RuntimeFiber<void, E>>
+  readonly fibers: Set<Fiber.RuntimeFiber<unknown, E>>
   /** Those that have ended, in that sequence. */
-  readonly ended: Array<Fiber.RuntimeFiber<void, E>>
+  readonly ended: Array<Fiber.RuntimeFiber<unknown, E>>
   /** Notified when a worker ends, and by `stop` and `finish`. */
   readonly changed: Condition.Condition
   owner: FiberId.FiberId
@@ -48,7 +51,8 @@ interface Failure<out E> {
   readonly position: number
 }
 
-export const makeGroup = <E>(): Group<E> => ({
+export const makeGroup = <E>(toleratesInterrupts = false): Group<E> => ({
+  toleratesInterrupts,
   stopped: false,
   isFinished: false,
   isCut: false,
@@ -73,7 +77,7 @@ export const cut = <E>(group: Group<E>): void => {
   // Each of n workers that fails calls this: without the check, n² interrupts.
   if (group.isCut) return
   group.isCut = true
-  for (const fiber of group.fibers) fiber.unsafeInterruptAsFork(group.owner)
+  for (const fiber of group.fibers) Interrupt.atWait(fiber, group.owner)
 }
 
 /** The result is known: `run` interrupts the remaining workers, after each of them has started. */
@@ -128,7 +132,7 @@ const withoutInterrupts = <E>(cause: Cause.Cause<E>): Cause.Cause<E> => {
 
 const enlist = <E>(
   group: Group<E>,
-  fiber: Fiber.RuntimeFiber<void, E>,
+  fiber: Fiber.RuntimeFiber<unknown, E>,
   position: () => number
 ): void => {
   group.fibers.add(fiber)
@@ -137,9 +141,11 @@ const enlist = <E>(
     group.ended.push(fiber)
     if (Exit.isFailure(exit)) {
       // Interruptions after `stopped` are our own.
-      const cause = group.stopped ? withoutInterrupts(exit.cause) : exit.cause
+      const cause = group.stopped || group.toleratesInterrupts
+        ? withoutInterrupts(exit.cause)
+        : exit.cause
       if (!Cause.isEmptyType(cause)) group.failures.push({ cause, position: position() })
-      cut(group)
+      if (!Cause.isEmptyType(cause) || !group.toleratesInterrupts) cut(group)
     }
     group.alive--
     Condition.notify(group.changed)
@@ -147,6 +153,20 @@ const enlist = <E>(
   // It may have run, and the others been interrupted, between its fork and here.
   if (group.isCut) fiber.unsafeInterruptAsFork(group.owner)
 }
+
+/** Starts one more fiber, interruptible, as long as the group has not ended. It ends with the group. */
+export const start = <A, E, R>(
+  group: Group<E>,
+  effect: Effect.Effect<A, E, R>
+): Effect.Effect<Fiber.RuntimeFiber<A, E>, never, R> =>
+  // MASK: the fiber is counted from its fork on.
+  Effect.uninterruptible(Effect.suspend(() => {
+    group.alive++
+    return Effect.map(Effect.forkDaemon(Effect.interruptible(effect)), (fiber) => {
+      enlist(group, fiber, () => fiber.id().id)
+      return fiber
+    })
+  }))
 
 interface Options<E, R> {
   readonly count: number
@@ -178,7 +198,7 @@ const forkAll = <E, R>(
 }
 
 /** The cause of `first` and those of the workers by position; empty if none failed. */
-const causesOf = <E>(
+export const causesOf = <E>(
   first: Exit.Exit<void>,
   { failures }: Group<E>
 ): ReadonlyArray<Cause.Cause<E>> => [

@@ -86,7 +86,7 @@ describe("workers", () => {
   it("Workers-5: interrupting thousands of workers takes linear time", async () => {
     const group = Workers.makeGroup<string>()
     let asked = 0
-    const counted = (fiber: Fiber.RuntimeFiber<void, string>) => {
+    const counted = (fiber: Fiber.RuntimeFiber<unknown, string>) => {
       const interrupt = fiber.unsafeInterruptAsFork.bind(fiber)
       fiber.unsafeInterruptAsFork = (by) => {
         asked++

@@ -1,0 +1,370 @@
+/**
+ * tracker: the fibers that run, and which of them may still use a resource when its release begins.
+ *
+ * DESIGN. Stock operators (`Effect.all`, `forEach`, `timeout(disconnect(…))`, `Stream.mapEffect`) return while fibers that they have
+ * interrupted still run. A `Supervisor` keeps, for each living fiber, the fiber that started it. Fiber ids only grow, so a bracket
+ * is a fiber and a number: what that fiber has started since, and what those have started, began inside the bracket. When a fiber
+ * ends, the fibers that it started move to its own starter. Before a release, the owner waits for the users that are dying:
+ * they were interrupted and have not ended. Other fibers are left alone: daemons live on, as under Effect.
+ *
+ * INVARIANTS
+ * - Tracker-1 (L3, L10) Under the tracker, no release of a bracket or scope begins while a dying fiber that was started inside it
+ *   runs, until the deadline.
+ * - Tracker-2 (L4, L5) At the deadline the release begins, and the defect `StillInUse` names those fibers.
+ * - Tracker-3 A release never waits for the fiber that releases, for those it descends from, or for fibers that wait for one of them.
+ * - Tracker-4 A bracket that lends a resource interrupts the children that its body has forked, as the end of a fiber does.
+ *
+ * COST without a tracker one comparison per bracket; with one, a map entry per fiber, and per bracket a look-up.
+ */
+import * as Cause from "effect/Cause"
+import type * as Context from "effect/Context"
+import * as Data from "effect/Data"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
+import * as Exit from "effect/Exit"
+import type * as Fiber from "effect/Fiber"
+import * as FiberId from "effect/FiberId"
+import * as FiberRef from "effect/FiberRef"
+import * as HashSet from "effect/HashSet"
+import * as Option from "effect/Option"
+import * as Supervisor from "effect/Supervisor"
+import { isBounded, outcomeWithin, releaseDeadlineOf } from "./deadline.ts"
+import { withFailure } from "./exit.ts"
+import * as Interrupt from "./interrupt.ts"
+import {
+  type AnyFiber,
+  childrenOf,
+  currentFiber,
+  isInterrupted,
+  nextFiberId,
+  waitsFor
+} from "./runtime.ts"
+
+/** A fiber that runs under the tracker, or that has started one that does. Written only by this file. */
+class Node {
+  readonly fiber: AnyFiber
+  /** The nearest living fiber that it descends from. */
+  starter: Node | undefined = undefined
+  /** The id of the fiber, this one or an ended one it descends from, that `starter` itself started. */
+  link: number
+  /** The living fibers whose starter this is. */
+  started: Set<Node> | undefined = undefined
+  /** The highest link among them, now or before. */
+  newest = -1
+
+  constructor(fiber: AnyFiber) {
+    this.fiber = fiber
+    this.link = fiber.id().id
+  }
+}
+
+const nodes = new Map<AnyFiber, Node>()
+/** Those without a living starter. */
+const roots = new Set<Node>()
+
+const attach = (node: Node, starter: Node | undefined): void => {
+  node.starter = starter
+  if (starter === undefined) {
+    roots.add(node)
+    return
+  }
+  starter.started ??= new Set()
+  starter.started.add(node)
+  if (node.link > starter.newest) starter.newest = node.link
+}
+
+const add = (fiber: AnyFiber, starter: Node | undefined): Node => {
+  const node = new Node(fiber)
+  nodes.set(fiber, node)
+  attach(node, starter)
+  return node
+}
+
+const remove = (fiber: AnyFiber): void => {
+  const node = nodes.get(fiber)
+  if (node === undefined) return
+  const { link, started, starter } = node
+  nodes.delete(fiber)
+  if (starter === undefined) roots.delete(node)
+  else starter.started?.delete(node)
+  if (started === undefined) return
+  for (const orphan of started) {
+    if (starter !== undefined) orphan.link = link
+    attach(orphan, starter)
+  }
+}
+
+/** The node of a fiber that may run without the tracker, such as the one that installed it. */
+const nodeOf = (fiber: AnyFiber): Node => {
+  const known = nodes.get(fiber)
+  if (known !== undefined) return known
+  fiber.addObserver(() => remove(fiber))
+  return add(fiber, undefined)
+}
+
+class Tracker extends Supervisor.AbstractSupervisor<void> {
+  override get value(): Effect.Effect<void> {
+    return Effect.void
+  }
+
+  override onStart<A, E, R>(
+    _context: Context.Context<R>,
+    _effect: Effect.Effect<A, E, R>,
+    parent: Option.Option<Fiber.RuntimeFiber<any, any>>,
+    fiber: Fiber.RuntimeFiber<A, E>
+  ): void {
+    // `Runtime.runFork` names no parent: it is the fiber that runs now, if one does.
+    const starter = Option.isSome(parent) ? parent.value : currentFiber()
+    add(fiber, starter && nodeOf(starter))
+  }
+
+  override onEnd<A, E>(_exit: Exit.Exit<A, E>, fiber: Fiber.RuntimeFiber<A, E>): void {
+    remove(fiber)
+  }
+}
+
+/** THE tracker of the process. */
+export const tracker: Supervisor.Supervisor<void> = new Tracker()
+
+let isUsed = false
+
+/** Runs an effect, and all that it starts, under the tracker. */
+export const tracked = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+  Effect.suspend(() => {
+    isUsed = true
+    return Effect.locallyWith(effect, FiberRef.currentSupervisor, withTracker)
+  })
+
+/** A supervisor that has the tracker stays as it is. */
+export const withTracker = (supervisor: Supervisor.Supervisor<any>): Supervisor.Supervisor<any> => {
+  isUsed = true
+  if (supervisor === Supervisor.none) return tracker
+  return includes(supervisor) ? supervisor : supervisor.zip(tracker)
+}
+
+/** `left` and `right` are those of a `zip`. */
+const includes = (supervisor: Supervisor.Supervisor<any>): boolean => {
+  if (supervisor === tracker) return true
+  const { left, right } = supervisor as {
+    readonly left?: Supervisor.Supervisor<any>
+    readonly right?: Supervisor.Supervisor<any>
+  }
+  return (left !== undefined && includes(left)) || (right !== undefined && includes(right))
+}
+
+// Users.
+
+/** What is lent, from the step in which it was acquired. */
+export interface Lent {
+  /** The fiber that acquired it. */
+  readonly fiber: AnyFiber
+  /** Fibers that were started later have this id or a higher one. */
+  readonly since: number
+  /** Whether its end interrupts children (Tracker-4), or each fiber that was started inside. */
+  readonly ends: "none" | "children" | "all"
+  /** A fiber whose context holds it can reach it. For what is held by a scope, which may belong to a layer. */
+  readonly value?: unknown
+}
+
+/** Undefined without a tracker. To be called in the step that acquired. */
+export const lend = (
+  ends: Lent["ends"],
+  fiber = isUsed ? currentFiber() : undefined,
+  value?: unknown
+): Lent | undefined =>
+  isUsed && fiber !== undefined ? { fiber, since: nextFiberId(), ends, value } : undefined
+
+/** Only an object is the same one wherever it is found. */
+const isObject = (value: unknown): boolean =>
+  (typeof value === "object" && value !== null) || typeof value === "function"
+
+const hasStarted = (node: Node | undefined, since: number): boolean =>
+  node?.started !== undefined && node.started.size > 0 && node.newest >= since
+
+/** Whether any living fiber was started inside. If not, the release may begin in this step. */
+export const mayBeInUse = ({ fiber, since, value }: Lent, closer: AnyFiber): boolean => {
+  if (hasStarted(nodes.get(fiber), since)) return true
+  if (fiber !== closer && hasStarted(nodes.get(closer), since)) return true
+  if (isObject(value)) { for (const { link } of roots) if (link >= since) return true }
+  return false
+}
+
+/** Those that `starter` has started since, and all that descend from them. */
+const startedSince = (starter: Node | undefined, since: number): ReadonlyArray<Node> => {
+  const found: Array<Node> = []
+  if (starter?.started === undefined || starter.newest < since) return found
+  for (const node of starter.started) if (node.link >= since) found.push(node)
+  // It grows while it is read.
+  for (const { started } of found) { if (started !== undefined) found.push(...started) }
+  return found
+}
+
+/** Those that were started after the acquire and have the resource in their context. */
+const reaching = ({ since, value }: Lent): ReadonlyArray<Node> => {
+  if (!isObject(value)) return []
+  const recent = Array.from(roots).filter(({ link }) => link >= since)
+  return recent.flatMap((root) => [root, ...startedSince(root, -1)])
+    .filter(({ fiber }) => Array.from(fiber.currentContext.unsafeMap.values()).includes(value))
+}
+
+const startedInside = (lent: Lent, closer: AnyFiber): ReadonlyArray<Node> => [
+  ...startedSince(nodes.get(lent.fiber), lent.since),
+  ...lent.fiber === closer ? [] : startedSince(nodes.get(closer), lent.since),
+  ...reaching(lent)
+]
+
+/** Whether Effect interrupts it at the end of a fiber that it descends from: it is no daemon. */
+const isChild = ({ fiber, starter }: Node): boolean => {
+  for (let next = starter; next !== undefined; next = next.starter) {
+    if (childrenOf(next.fiber).has(fiber)) return true
+  }
+  return false
+}
+
+const waitsForOne = (fiber: AnyFiber, ids: HashSet.HashSet<FiberId.FiberId>): boolean =>
+  HashSet.some(FiberId.toSet(waitsFor(fiber)), (id) => HashSet.has(ids, id))
+
+/** INVARIANT Tracker-3: `found` without those whose end may need the end of this release. */
+const awaitable = (found: Set<AnyFiber>, closer: AnyFiber): Set<AnyFiber> => {
+  let ids = HashSet.make<[FiberId.FiberId]>(closer.id())
+  for (let next = nodes.get(closer); next !== undefined; next = next.starter) {
+    ids = HashSet.add(ids, next.fiber.id())
+    found.delete(next.fiber)
+  }
+  for (let size = -1; size !== found.size;) {
+    size = found.size
+    for (const fiber of found) {
+      if (!waitsForOne(fiber, ids)) continue
+      ids = HashSet.add(ids, fiber.id())
+      found.delete(fiber)
+    }
+  }
+  return found
+}
+
+/** The fibers that the release waits for. Those that it is to end are interrupted, once each: `cut` has them. */
+const dyingIn = (lent: Lent, closer: AnyFiber, cut: WeakSet<AnyFiber>): Set<AnyFiber> => {
+  const found = new Set<AnyFiber>()
+  const ending = new Set<AnyFiber>()
+  for (const node of startedInside(lent, closer)) {
+    const { fiber } = node
+    if (isBounded(fiber)) continue
+    if (cut.has(fiber) || isInterrupted(fiber)) found.add(fiber)
+    else if (lent.ends === "all" || (lent.ends === "children" && isChild(node))) ending.add(fiber)
+  }
+  for (const fiber of awaitable(ending, closer)) {
+    cut.add(fiber)
+    found.add(fiber)
+    Interrupt.atWait(fiber, closer.id())
+  }
+  return awaitable(found, closer)
+}
+
+const ended = (fibers: ReadonlySet<AnyFiber>): Effect.Effect<void> =>
+  Effect.async((resume) => {
+    let count = fibers.size
+    for (const fiber of fibers) {
+      fiber.addObserver(() => {
+        if (--count === 0) resume(Effect.void)
+      })
+    }
+  })
+
+/** Waits until no dying user is left. */
+const quiet = (lent: Lent, closer: AnyFiber): Effect.Effect<void> => {
+  const cut = new WeakSet<AnyFiber>()
+  const next = (hasYielded: boolean): Effect.Effect<void> =>
+    Effect.suspend(() => {
+      const dying = dyingIn(lent, closer, cut)
+      if (dying.size > 0) return Effect.flatMap(ended(dying), () => next(false))
+      // Stock operators interrupt by a task of the scheduler, which may stand behind this step.
+      return hasYielded || !mayBeInUse(lent, closer)
+        ? Effect.void
+        : Effect.flatMap(Effect.yieldNow(), () => next(true))
+    })
+  return next(false)
+}
+
+/** What is released, for the message. */
+export interface Subject {
+  readonly kind: string
+  readonly name: string
+  readonly deadline?: Duration.Duration | undefined
+  /** The line that acquired it. */
+  readonly site?: { readonly text: string | undefined } | undefined
+}
+
+/**
+ * A release began although fibers that were started while its resource was in use were interrupted and had not ended by the
+ * deadline. It is a defect in the cause of the owner's exit.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class StillInUse extends Data.TaggedError("StillInUse")<{
+  /** Its name. */
+  readonly resource: string
+  readonly kind: string
+  /** The line that acquired it, if it is known. */
+  readonly site: string | undefined
+  /** Such as `#12 (span "download")`. */
+  readonly fibers: ReadonlyArray<string>
+  readonly deadline: Duration.Duration
+  /** How long it waited: less than `deadline` where a shutdown had less time left. */
+  readonly elapsed: Duration.Duration
+}> {
+  override get message(): string {
+    const where = this.site === undefined ? "" : ` (acquired at ${this.site.split("\n", 1)[0]})`
+    return `The release of ${this.kind} "${this.resource}"${where} waited ${
+      Duration.format(Duration.min(this.elapsed, this.deadline))
+    } for fibers that were started while it was in use, were interrupted and have not ended: ${
+      this.fibers.join(", ")
+    }. They may use it after its release. Look for what they wait for in an uninterruptible region.`
+  }
+}
+
+const shown = (fiber: AnyFiber): string => {
+  const span = fiber.currentSpan
+  const id = `#${fiber.id().id}`
+  return span?._tag === "Span" ? `${id} (span "${span.name}")` : id
+}
+
+/** The defect `StillInUse`, or undefined if all has ended by the deadline. Must run inside an uninterruptible region. */
+const settle = (
+  lent: Lent,
+  closer: AnyFiber,
+  { deadline = releaseDeadlineOf(), kind, name, site }: Subject
+): Effect.Effect<Cause.Cause<never> | undefined> =>
+  Effect.map(outcomeWithin(quiet(lent, closer), deadline), (outcome) => {
+    if (Either.isRight(outcome)) return undefined
+    const fibers = Array.from(dyingIn({ ...lent, ends: "none" }, closer, new WeakSet()), shown)
+    return Cause.die(
+      new StillInUse({
+        resource: name,
+        kind,
+        site: site?.text,
+        fibers,
+        deadline,
+        elapsed: outcome.left
+      })
+    )
+  })
+
+/**
+ * Continues with the exit of the users, in this step if no living fiber was started inside; otherwise once the dying ones have
+ * ended (Tracker-1). Must run inside an uninterruptible region.
+ */
+export const settleThen = <A, E, B, E2, R2>(
+  lent: Lent | undefined,
+  subject: Subject | (() => Subject),
+  exit: Exit.Exit<A, E>,
+  then: (exit: Exit.Exit<A, E>) => Effect.Effect<B, E2, R2>
+): Effect.Effect<B, E2, R2> => {
+  const closer = lent && currentFiber()
+  if (lent === undefined || closer === undefined || !mayBeInUse(lent, closer)) return then(exit)
+  return Effect.flatMap(
+    settle(lent, closer, typeof subject === "function" ? subject() : subject),
+    (late) => then(late === undefined ? exit : withFailure(exit, late))
+  )
+}
