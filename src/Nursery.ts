@@ -36,7 +36,7 @@ import { dual } from "effect/Function"
 import type * as Inspectable from "effect/Inspectable"
 import * as Layer from "effect/Layer"
 import type { Pipeable } from "effect/Pipeable"
-import * as Scope from "effect/Scope"
+import type * as Scope from "effect/Scope"
 import type * as Types from "effect/Types"
 import { Handle } from "./internal/handle.ts"
 import { OwnerClosed } from "./internal/handover.ts"
@@ -132,6 +132,8 @@ class Implementation<E> extends Handle implements Nursery<E> {
   readonly name: string
   readonly group = Workers.makeGroup<E>(true)
   hasEnded = false
+  /** Its failures have been given to a caller of `awaitAll`. */
+  isAwaited = false
   /** The fiber of the body of `run`. */
   body: AnyFiber | undefined = undefined
 
@@ -156,20 +158,27 @@ class Implementation<E> extends Handle implements Nursery<E> {
     )
   }
 
-  /** Interrupts the children, waits for them, and fails with what they have failed with. */
+  /** Interrupts the children, waits for them, and fails with what they have failed with, unless `awaitAll` has. */
   close(): Effect.Effect<void, E> {
     return Effect.suspend(() => {
       Workers.cut(this.group)
-      return Effect.zipRight(Workers.awaitEnd(this.group), this.failures())
+      return Effect.flatMap(Workers.awaitEnd(this.group), () => {
+        this.hasEnded = true
+        return this.isAwaited ? Effect.void : this.failures()
+      })
+    })
+  }
+
+  awaitAll(): Effect.Effect<void, E> {
+    return Effect.flatMap(Workers.awaitEnd(this.group), () => {
+      this.isAwaited = true
+      return this.failures()
     })
   }
 
   failures(): Effect.Effect<void, E> {
-    return Effect.suspend(() => {
-      if (this.group.alive === 0 && this.group.stopped) this.hasEnded = true
-      const causes = Workers.causesOf(Exit.void, this.group)
-      return causes.length === 0 ? Effect.void : Effect.failCause(causes.reduce(Cause.parallel))
-    })
+    const causes = Workers.causesOf(Exit.void, this.group)
+    return causes.length === 0 ? Effect.void : Effect.failCause(causes.reduce(Cause.parallel))
   }
 }
 
@@ -351,7 +360,8 @@ export const start: {
   ): Effect.Effect<Fiber.RuntimeFiber<A, E>, never, R>
 } = dual(
   2,
-  <A, E, R>(self: Nursery<E>, effect: Effect.Effect<A, E, R>) => implementationOf(self).start(effect)
+  <A, E, R>(self: Nursery<E>, effect: Effect.Effect<A, E, R>) =>
+    implementationOf(self).start(effect)
 )
 
 /**
@@ -452,10 +462,8 @@ export const cancel = (self: Nursery<never>): Effect.Effect<void> =>
  * @category operations
  * @since 0.1.0
  */
-export const awaitAll = <E>(self: Nursery<E>): Effect.Effect<void, E> => {
-  const nursery = implementationOf(self)
-  return Effect.zipRight(Workers.awaitEnd(nursery.group), nursery.failures())
-}
+export const awaitAll = <E>(self: Nursery<E>): Effect.Effect<void, E> =>
+  implementationOf(self).awaitAll()
 
 /**
  * The counters of this moment.

@@ -1,6 +1,18 @@
 import { describe, expect, it } from "@effect/vitest"
-import { Cause, Context, Deferred, Effect, Exit, Fiber, Layer, Stream } from "effect"
-import { ExitStack, Managed, Mutex, Nursery, Parallel, Pool, Semaphore, Shared } from "holdfast"
+import {
+  Cause,
+  Context,
+  Effect,
+  Exit,
+  Fiber,
+  FiberRef,
+  Layer,
+  ManagedRuntime,
+  Request,
+  RequestResolver,
+  Stream
+} from "effect"
+import { ExitStack, Lock, Managed, Mutex, Nursery, Pool, RwLock, Semaphore, Shared } from "holdfast"
 
 interface Db {
   isOpen: boolean
@@ -45,25 +57,130 @@ const operators: Record<
     Stream.runDrain(Stream.mapEffect(Stream.make(1, 2, 3), item, { concurrency: 2 })),
   fork: (item) => Effect.zipRight(Effect.fork(item(2)), Effect.sleep(2)),
   "fork of a fork": (item) =>
-    Effect.zipRight(Effect.fork(Effect.zipRight(Effect.fork(item(2)), Effect.sleep(2))), Effect.sleep(3))
+    Effect.zipRight(
+      Effect.fork(Effect.zipRight(Effect.fork(item(2)), Effect.sleep(2))),
+      Effect.sleep(3)
+    )
 }
 
-const brackets: Record<
-  string,
-  (use: (db: Db) => Effect.Effect<unknown, unknown>) => {
-    readonly log: Array<string>
-    readonly program: Effect.Effect<unknown, unknown>
-  }
-> = {}
+type Body = (db: Db) => Effect.Effect<unknown, unknown>
+type Bracket = (
+  parts: ReturnType<typeof makeDb>,
+  body: Body
+) => Effect.Effect<unknown, unknown>
 
-describe("Nursery", () => {
+class DbTag extends Context.Tag("DbTag")<DbTag, Db>() {}
+
+const always: Db = { isOpen: true }
+
+/** A lock is free again when the waiter of it runs. */
+const locked = (
+  withLock: Effect.Effect<
+    (effect: Effect.Effect<unknown, unknown>) => Effect.Effect<unknown, unknown>
+  >
+): Bracket =>
+({ log }, body) =>
+  Effect.flatMap(withLock, (withLock) =>
+    Effect.zipRight(
+      Effect.forkDaemon(Effect.delay(withLock(Effect.sync(() => log.push("released"))), 1)),
+      withLock(body(always))
+    ))
+
+const brackets: Record<string, Bracket> = {
+  "Managed.use": ({ db }, body) => Managed.use(db, body),
+  "Managed.use of several": ({ db }, body) =>
+    Managed.use(Managed.all([db, Managed.map(db, (one) => one)]), ([one]) => body(one)),
+  "a Managed in a scope": ({ db }, body) => Effect.scoped(Effect.flatMap(db, body)),
+  "Effect.provide of a layer": ({ db }, body) =>
+    Effect.provide(Effect.flatMap(DbTag, body), Managed.layer(DbTag, db)),
+  "Effect.provide of merged layers": ({ db }, body) =>
+    Effect.provide(
+      Effect.flatMap(DbTag, body),
+      Layer.mergeAll(Managed.layer(DbTag, db), Layer.succeed(Context.GenericTag<number>("one"), 1))
+    ),
+  "a ManagedRuntime": ({ db }, body) =>
+    Effect.flatMap(
+      Effect.sync(() =>
+        ManagedRuntime.make(Layer.provideMerge(Managed.layer(DbTag, db), Nursery.tracker))
+      ),
+      (runtime) =>
+        Effect.ensuring(
+          Effect.promise(() => runtime.runPromiseExit(Effect.flatMap(DbTag, body))),
+          runtime.disposeEffect
+        )
+    ),
+  "ExitStack.use": ({ db }, body) =>
+    ExitStack.use((stack) => Effect.flatMap(stack.enter(db), body)),
+  "ExitStack.make": ({ db }, body) =>
+    Effect.scoped(
+      Effect.flatMap(ExitStack.make(), (stack) => Effect.flatMap(stack.enter(db), body))
+    ),
+  "Shared.use": ({ db }, body) =>
+    Effect.scoped(
+      Effect.flatMap(Shared.make({ name: "db", acquire: db }), (shared) => Shared.use(shared, body))
+    ),
+  "Shared.get": ({ db }, body) =>
+    Effect.scoped(
+      Effect.flatMap(
+        Shared.make({ name: "db", acquire: db }),
+        (shared) => Effect.scoped(Effect.flatMap(Shared.get(shared), body))
+      )
+    ),
+  "Pool.use": ({ db }, body) =>
+    Effect.scoped(
+      Effect.flatMap(Pool.make({ name: "db", acquire: db, max: 1 }), (pool) => Pool.use(pool, body))
+    ),
+  "Pool.get": ({ db }, body) =>
+    Effect.scoped(
+      Effect.flatMap(
+        Pool.make({ name: "db", acquire: db, max: 1 }),
+        (pool) => Effect.scoped(Effect.flatMap(Pool.get(pool), body))
+      )
+    ),
+  "Semaphore.withPermits": locked(
+    Effect.map(Semaphore.make(1), (permits) => Semaphore.withPermits(permits, 1))
+  ),
+  "Semaphore.get": locked(
+    Effect.map(
+      Semaphore.make(1),
+      (permits) => (effect) => Effect.scoped(Effect.zipRight(Semaphore.get(permits, 1), effect))
+    )
+  ),
+  "Mutex.withLock": locked(Effect.map(Mutex.make(), (mutex) => Mutex.withLock(mutex))),
+  "RwLock.withWrite": locked(Effect.map(RwLock.make(), (lock) => RwLock.withWrite(lock))),
+  "Lock.withLock": locked(
+    Effect.map(Lock.makeMemory, (lock) => (effect) => lock.withLock("key")(effect))
+  ),
+  "Nursery.scoped of acquireRelease": ({ log }, body) =>
+    Nursery.scoped(
+      Effect.flatMap(
+        Effect.acquireRelease(Effect.succeed<Db>({ isOpen: true }), (db) =>
+          Effect.sync(() => {
+            db.isOpen = false
+            log.push("released")
+          })),
+        body
+      )
+    )
+}
+
+describe("Nursery, what stock operators start", () => {
   for (const [name, operator] of Object.entries(operators)) {
     it(`Tracker-1: ${name} inside Managed.use is released after its last fiber`, async () => {
       const { db, item, log } = makeDb()
-      const program = Managed.use(db, (db) => operator(item(db)))
-      await settled(Nursery.run(program))
+      await settled(Nursery.run(Managed.use(db, (db) => operator(item(db)))))
       expect(log.at(-1)).toBe("released")
       expect(log.join()).not.toContain("open=false")
+    })
+  }
+
+  for (const [name, bracket] of Object.entries(brackets)) {
+    it(`Tracker-1: ${name} ends after a sibling that stock forEach has left behind`, async () => {
+      const parts = makeDb()
+      const body: Body = (db) => Effect.forEach([1, 2, 3], parts.item(db), { concurrency: 2 })
+      await settled(Nursery.run(bracket(parts, body)))
+      expect(parts.log.filter((line) => line !== "released")).toEqual(["commit 2, open=true"])
+      expect(parts.log.at(-1)).toBe("released")
     })
   }
 
@@ -71,5 +188,344 @@ describe("Nursery", () => {
     const { db, item, log } = makeDb()
     await settled(Managed.use(db, (db) => operators.forEach!(item(db))))
     expect(log).toEqual(["released", "commit 2, open=false"])
+  })
+})
+
+describe("Nursery, releases under the tracker", () => {
+  const stuck = (millis: number | "ever") =>
+    Effect.uninterruptible(millis === "ever" ? Effect.never : Effect.sleep(millis))
+
+  it("Tracker-2: a fiber that does not end is named, and the release begins at its deadline", async () => {
+    const { log } = makeDb()
+    const db = Managed.make({
+      name: "db",
+      acquire: Effect.void,
+      release: () => Effect.sync(() => log.push("released")),
+      releaseDeadline: "20 millis"
+    })
+    const use = Managed.use(
+      db,
+      () => Effect.timeout(Effect.disconnect(Effect.withSpan(stuck("ever"), "download")), 2)
+    )
+    const exit = await Effect.runPromiseExit(Nursery.run(use))
+    expect(log).toEqual(["released"])
+    const defects = Exit.isFailure(exit) ? Array.from(Cause.defects(exit.cause)) : []
+    expect(defects).toHaveLength(1)
+    expect(defects[0]).toBeInstanceOf(Nursery.StillInUse)
+    expect(String(defects[0])).toMatch(
+      /The release of resource "db" \(acquired at \S+\) waited 20ms for fibers .* have not ended: #\d+ \(span "download"\)\. They may/
+    )
+    expect(Exit.isFailure(exit) && Cause.failures(exit.cause).length).toBe(1)
+  })
+
+  it("Tracker-3: a dying fiber that waits for the fiber that releases is not waited for", async () => {
+    const { db, log } = makeDb()
+    const use = Managed.use(db, () =>
+      Effect.withFiberRuntime<void>((closer) =>
+        Effect.flatMap(
+          Effect.forkDaemon(
+            Effect.uninterruptible(Effect.zipRight(
+              Fiber.await(closer),
+              Effect.sync(() => log.push("waited"))
+            ))
+          ),
+          (daemon) => Effect.zipRight(Effect.yieldNow(), Fiber.interruptFork(daemon))
+        )
+      ))
+    await Effect.runPromise(Nursery.run(use))
+    await Effect.runPromise(Effect.sleep(5))
+    expect(log).toEqual(["released", "waited"])
+  })
+
+  it("Tracker-4: a child of the body ends before the release, a daemon lives on, a lock leaves its children alone", async () => {
+    const { db, log } = makeDb()
+    const forever = (name: string) =>
+      Effect.onInterrupt(Effect.never, () => Effect.sync(() => log.push(`${name} interrupted`)))
+    const program = Effect.gen(function*() {
+      const mutex = yield* Mutex.make()
+      const daemon = yield* Managed.use(db, () =>
+        Effect.zipRight(
+          Effect.zipRight(Effect.fork(forever("child")), Effect.sleep(1)),
+          Effect.forkDaemon(forever("daemon"))
+        ))
+      yield* Mutex.withLock(
+        Effect.zipRight(Effect.fork(forever("child of a lock")), Effect.sleep(1)),
+        mutex
+      )
+      log.push("after the lock")
+      yield* Fiber.interrupt(daemon)
+    })
+    await Effect.runPromise(Nursery.run(program))
+    expect(log).toEqual([
+      "child interrupted",
+      "released",
+      "after the lock",
+      "daemon interrupted",
+      "child of a lock interrupted"
+    ])
+  })
+
+  it("Tracker-1: what a batched forEach resumes in new fibers is followed, too", async () => {
+    const { commit, db, log } = makeDb()
+    class Get extends Request.TaggedClass("Get")<number, string, { readonly id: number }> {}
+    const resolver = RequestResolver.makeBatched((requests: ReadonlyArray<Get>) =>
+      Effect.forEach(
+        requests,
+        (request) =>
+          request.id === 1 ? Request.fail(request, "gone") : Request.succeed(request, request.id),
+        {
+          discard: true
+        }
+      )
+    )
+    const use = Managed.use(
+      db,
+      (db) =>
+        Effect.forEach(
+          [1, 2],
+          (id) => Effect.flatMap(Effect.request(new Get({ id }), resolver), (id) => commit(db, id)),
+          {
+            concurrency: 2,
+            batching: true
+          }
+        )
+    )
+    await settled(Nursery.run(use))
+    expect(log.at(-1)).toBe("released")
+    expect(log.join()).not.toContain("open=false")
+  })
+
+  it("without a tracker everything is as before", async () => {
+    const { db, log } = makeDb()
+    const child = Effect.onInterrupt(Effect.never, () => Effect.sync(() => log.push("interrupted")))
+    await Effect.runPromise(
+      Effect.zipRight(
+        Managed.use(db, () => Effect.zipRight(Effect.fork(child), Effect.sleep(1))),
+        Effect.void
+      )
+    )
+    expect(log).toEqual(["released", "interrupted"])
+  })
+})
+
+describe("Nursery, its children", () => {
+  const log: Array<string> = []
+  const until = (name: string, millis: number) =>
+    Effect.onExit(
+      Effect.delay(Effect.succeed(name), millis),
+      (exit) =>
+        Effect.sync(() => log.push(`${name} ${Exit.isSuccess(exit) ? "ended" : "interrupted"}`))
+    )
+  const run = async <A, E>(program: Effect.Effect<A, E>) => {
+    log.length = 0
+    return Effect.runPromiseExit(program)
+  }
+
+  it("Nursery-1: run ends after its last child", async () => {
+    const exit = await run(Nursery.run((nursery) =>
+      Effect.gen(function*() {
+        const fiber = yield* Nursery.start(nursery, until("child", 10))
+        yield* Nursery.start(
+          nursery,
+          Effect.zipRight(Nursery.start(nursery, until("grandchild", 15)), Effect.void)
+        )
+        log.push("body")
+        return fiber
+      })
+    ))
+    expect(log).toEqual(["body", "child ended", "grandchild ended"])
+    expect(Exit.isSuccess(exit) && Exit.isSuccess(exit.value.unsafePoll()!)).toBe(true)
+  })
+
+  it("Nursery-2: the first failure ends the rest, and the cause has all of them", async () => {
+    const slow = Effect.ensuring(Effect.never, Effect.die("cleanup"))
+    const exit = await run(
+      Nursery.run((nursery: Nursery.Nursery<"lost">) =>
+        Effect.gen(function*() {
+          yield* Nursery.start(nursery, Effect.delay(Effect.fail("lost" as const), 3))
+          yield* Nursery.start(nursery, slow)
+          yield* Nursery.start(nursery, until("sibling", 1000))
+          yield* until("body", 1000)
+        })
+      )
+    )
+    expect(log.toSorted()).toEqual(["body interrupted", "sibling interrupted"])
+    const cause = Exit.isFailure(exit) ? exit.cause : Cause.empty
+    expect(Array.from(Cause.failures(cause))).toEqual(["lost"])
+    expect(Array.from(Cause.defects(cause))).toEqual(["cleanup"])
+    expect(Cause.isInterrupted(cause)).toBe(false)
+  })
+
+  it("Nursery-2: a body that fails or interrupts itself ends the children; a child that was interrupted fails nobody", async () => {
+    const failing = await run(
+      Nursery.run((nursery) =>
+        Effect.zipRight(
+          Nursery.start(nursery, until("child", 1000)),
+          Effect.delay(Effect.fail("no"), 2)
+        )
+      )
+    )
+    expect(failing).toEqual(Exit.fail("no"))
+    const interrupted = await run(
+      Nursery.run((nursery) =>
+        Effect.zipRight(
+          Nursery.start(nursery, until("child", 1000)),
+          Effect.delay(Effect.interrupt, 2)
+        )
+      )
+    )
+    expect(Exit.isInterrupted(interrupted)).toBe(true)
+    expect(log).toEqual(["child interrupted"])
+    const tolerant = await run(
+      Nursery.run((nursery) =>
+        Effect.flatMap(
+          Nursery.start(nursery, until("child", 1000)),
+          (child) => Effect.zipRight(Effect.sleep(1), Effect.as(Fiber.interrupt(child), "fine"))
+        )
+      )
+    )
+    expect(tolerant).toEqual(Exit.succeed("fine"))
+  })
+
+  it("Nursery-1: an interrupt ends body and children first", async () => {
+    log.length = 0
+    const fiber = Effect.runFork(
+      Nursery.run((nursery) =>
+        Effect.zipRight(Nursery.start(nursery, until("child", 1000)), until("body", 1000))
+      )
+    )
+    await Effect.runPromise(Effect.sleep(5))
+    const exit = await Effect.runPromise(Fiber.interrupt(fiber))
+    expect(log.toSorted()).toEqual(["body interrupted", "child interrupted"])
+    expect(Exit.isInterrupted(exit)).toBe(true)
+  })
+
+  it("Nursery-4: after its end it starts nothing; while it ends, what starts is interrupted", async () => {
+    const gone = await run(Effect.flatMap(
+      Nursery.run((nursery) => Effect.succeed(nursery)),
+      (nursery) => Nursery.start(nursery, until("late", 1))
+    ))
+    expect(Exit.isFailure(gone) && String(Cause.squash(gone.cause))).toContain(
+      "\"nursery\" is closed"
+    )
+    await run(Nursery.run((nursery: Nursery.Nursery<string>) =>
+      Effect.zipRight(
+        Nursery.start(
+          nursery,
+          Effect.ensuring(Effect.never, Nursery.start(nursery, until("late", 1000)))
+        ),
+        Effect.delay(Effect.fail("no"), 2)
+      )
+    ))
+    expect(log).toEqual([])
+  })
+
+  it("startReady gives the value of ready; a child that ends before fails it", async () => {
+    const ready = await run(Nursery.run((nursery) =>
+      Effect.zipLeft(
+        Nursery.startReady(nursery, (ready: (port: number) => Effect.Effect<void>) =>
+          Effect.zipRight(Effect.delay(ready(80), 2), until("server", 1000))),
+        Nursery.cancel(nursery)
+      )
+    ))
+    expect(ready).toEqual(Exit.succeed(80))
+    expect(log).toEqual(["server interrupted"])
+    const failed = await run(
+      Nursery.run((nursery: Nursery.Nursery<string>) =>
+        Nursery.startReady(
+          nursery,
+          (_ready: (port: number) => Effect.Effect<void>) => Effect.fail("in use")
+        )
+      )
+    )
+    expect(Exit.isFailure(failed) && Array.from(Cause.failures(failed.cause))).toContain("in use")
+    const silent = await run(
+      Nursery.run((nursery) =>
+        Nursery.startReady(nursery, (_ready: (port: number) => Effect.Effect<void>) => Effect.void)
+      )
+    )
+    expect(Exit.isFailure(silent) && String(Cause.squash(silent.cause))).toContain(
+      "before it was ready"
+    )
+  })
+
+  it("background ends with its scope", async () => {
+    await run(Nursery.run((nursery) =>
+      Effect.gen(function*() {
+        yield* Effect.scoped(
+          Effect.zipRight(Nursery.background(nursery, until("heartbeat", 1000)), Effect.sleep(2))
+        )
+        log.push("after the scope")
+      })
+    ))
+    expect(log).toEqual(["heartbeat interrupted", "after the scope"])
+  })
+
+  it("make: the scope's close ends the children, and fails with what nobody has asked for", async () => {
+    const quiet = await run(Effect.scoped(Effect.flatMap(
+      Nursery.make(),
+      (nursery) => Effect.zipRight(Nursery.start(nursery, until("child", 1000)), Effect.sleep(2))
+    )))
+    expect(Exit.isSuccess(quiet)).toBe(true)
+    expect(log).toEqual(["child interrupted"])
+    const failed = await run(Effect.scoped(Effect.flatMap(
+      Nursery.make<string>(),
+      (nursery) => Effect.zipRight(Nursery.start(nursery, Effect.fail("lost")), Effect.sleep(2))
+    )))
+    expect(Exit.isFailure(failed) && Array.from(Cause.defects(failed.cause))).toEqual(["lost"])
+    const asked = await run(Effect.scoped(Effect.flatMap(
+      Nursery.make<string>(),
+      (nursery) =>
+        Effect.zipRight(Nursery.start(nursery, Effect.fail("lost")), Nursery.awaitAll(nursery))
+    )))
+    expect(asked).toEqual(Exit.fail("lost"))
+  })
+
+  it("layer gives a nursery and the tracker to what is built on it", async () => {
+    const { db, item, log: uses } = makeDb()
+    const program = Effect.gen(function*() {
+      const nursery = yield* Nursery.Nursery
+      yield* Nursery.start(nursery, until("child", 1000))
+      yield* Effect.exit(Managed.use(db, (db) => operators.forEach!(item(db))))
+      expect(yield* Nursery.stats(nursery)).toEqual({ running: 1, failed: 0 })
+    })
+    await run(Effect.provide(program, Nursery.layer()))
+    expect(log).toEqual(["child interrupted"])
+    expect(uses).toEqual(["commit 2, open=true", "released"])
+  })
+
+  it("contain all: daemons end with the nursery", async () => {
+    await run(
+      Nursery.run(Effect.zipRight(Effect.forkDaemon(until("daemon", 1000)), Effect.sleep(1)), {
+        contain: "all"
+      })
+    )
+    expect(log).toEqual(["daemon interrupted"])
+    const wrong = await run(
+      Effect.suspend(() => Nursery.run(Effect.void, { contain: "some" as "all" }))
+    )
+    expect(Exit.isFailure(wrong) && String(Cause.squash(wrong.cause))).toContain("contain")
+  })
+
+  it("timeout waits for the effect it has interrupted", async () => {
+    const committed = Effect.uninterruptible(until("commit", 10))
+    const late = await run(Nursery.timeout(committed, 2))
+    expect(log).toEqual(["commit ended"])
+    expect(Exit.isFailure(late) && String(Cause.squash(late.cause))).toContain(
+      "did not end within 2ms"
+    )
+    expect(await run(Nursery.timeout(until("fast", 1), 500))).toEqual(Exit.succeed("fast"))
+    expect(await run(Nursery.timeout(Effect.fail("no"), 500))).toEqual(Exit.fail("no"))
+    const both = await run(Nursery.timeout(Effect.ensuring(Effect.never, Effect.die("cleanup")), 2))
+    expect(Exit.isFailure(both) && Array.from(Cause.defects(both.cause))).toEqual(["cleanup"])
+    expect(Exit.isFailure(both) && Array.from(Cause.failures(both.cause))).toHaveLength(1)
+  })
+
+  it("FiberRefs of the body are those of its caller afterwards", async () => {
+    const ref = FiberRef.unsafeMake("before")
+    const seen = await Effect.runPromise(
+      Effect.zipRight(Nursery.run(FiberRef.set(ref, "after")), FiberRef.get(ref))
+    )
+    expect(seen).toBe("after")
   })
 })

@@ -77,8 +77,12 @@ export const useInMask = <A, E, R>(
     return Effect.matchCauseEffect<A, E, R, never, E, never, A, never, never>(restore(user), ending)
   }
   const end = (exit: Exit.Exit<A, E>): Effect.Effect<A, E> =>
-    Tracker.settleThen(lent, () => ({ kind: taken.module, name: taken.name }), exit, (exit) =>
-      Exit.isSuccess(exit) ? ending.onSuccess(exit.value) : ending.onFailure(exit.cause))
+    Tracker.settleThen(
+      lent,
+      () => ({ kind: taken.module, name: taken.name }),
+      exit,
+      (exit) => Exit.isSuccess(exit) ? ending.onSuccess(exit.value) : ending.onFailure(exit.cause)
+    )
   return Effect.matchCauseEffect(restore(user), {
     onFailure: (cause) => end(Exit.failCause(cause)),
     onSuccess: (value) => end(Exit.succeed(value))

@@ -22,10 +22,11 @@ export const atWait = (fiber: AnyFiber, by: FiberId.FiberId): void => {
   let looks = 0
   const look = (): void => {
     if (fiber.unsafePoll() !== null) return
-    const isAsked = ++looks <= mostLooks && !isUnstarted(fiber) && askIfWaiting(fiber, (isWaiting) => {
-      if (isWaiting) fiber.unsafeInterruptAsFork(by)
-      else fiber.currentScheduler.scheduleTask(look, 0, fiber)
-    })
+    const isAsked = ++looks <= mostLooks && !isUnstarted(fiber) &&
+      askIfWaiting(fiber, (isWaiting) => {
+        if (isWaiting) fiber.unsafeInterruptAsFork(by)
+        else fiber.currentScheduler.scheduleTask(look, 0, fiber)
+      })
     if (!isAsked) fiber.unsafeInterruptAsFork(by)
   }
   look()

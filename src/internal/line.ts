@@ -359,7 +359,10 @@ export const get = <E, T, O extends WaitOptions>(
         Handover.ownInScope(
           scope,
           line.name,
-          () => Effect.sync(() => end(line, need, undefined, hold)),
+          () =>
+            Effect.sync(() =>
+              end(line, need, undefined, hold)
+            ),
           Tracker.lend("none")
         ))
     })

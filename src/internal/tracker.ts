@@ -10,7 +10,8 @@
  * INVARIANTS
  * - Tracker-1 (L3, L10) Under the tracker, no release of a bracket or scope begins while a dying fiber that was started inside it
  *   runs, until the deadline.
- * - Tracker-2 (L4, L5) At the deadline the release begins, and the defect `StillInUse` names those fibers.
+ * - Tracker-2 (L4, L5) At the deadline the release begins, and the defect `StillInUse` names those fibers; no outer release waits
+ *   for them again.
  * - Tracker-3 A release never waits for the fiber that releases, for those it descends from, or for fibers that wait for one of them.
  * - Tracker-4 A bracket that lends a resource interrupts the children that its body has forked, as the end of a fiber does.
  *
@@ -22,7 +23,7 @@ import * as Data from "effect/Data"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
-import * as Exit from "effect/Exit"
+import type * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
 import * as FiberId from "effect/FiberId"
 import * as FiberRef from "effect/FiberRef"
@@ -182,35 +183,46 @@ const isObject = (value: unknown): boolean =>
 const hasStarted = (node: Node | undefined, since: number): boolean =>
   node?.started !== undefined && node.started.size > 0 && node.newest >= since
 
-/** Whether any living fiber was started inside. If not, the release may begin in this step. */
-export const mayBeInUse = ({ fiber, since, value }: Lent, closer: AnyFiber): boolean => {
-  if (hasStarted(nodes.get(fiber), since)) return true
-  if (fiber !== closer && hasStarted(nodes.get(closer), since)) return true
-  if (isObject(value)) { for (const { link } of roots) if (link >= since) return true }
-  return false
+/** The fiber that is older than the acquire and that the closer descends from: a scope may run its finalizers in new fibers. */
+const ownerOf = (closer: AnyFiber, since: number): Node | undefined => {
+  let node = nodes.get(closer)
+  while (node !== undefined && node.fiber.id().id >= since) node = node.starter
+  return node
+}
+
+/** Adds to the list those that descend from its members. */
+const withStarted = (found: Array<Node>): ReadonlyArray<Node> => {
+  // It grows while it is read.
+  for (const { started } of found) if (started !== undefined) found.push(...started)
+  return found
 }
 
 /** Those that `starter` has started since, and all that descend from them. */
 const startedSince = (starter: Node | undefined, since: number): ReadonlyArray<Node> => {
-  const found: Array<Node> = []
-  if (starter?.started === undefined || starter.newest < since) return found
-  for (const node of starter.started) if (node.link >= since) found.push(node)
-  // It grows while it is read.
-  for (const { started } of found) { if (started !== undefined) found.push(...started) }
-  return found
+  if (starter?.started === undefined || starter.newest < since) return []
+  return withStarted(Array.from(starter.started).filter(({ link }) => link >= since))
 }
 
 /** Those that were started after the acquire and have the resource in their context. */
 const reaching = ({ since, value }: Lent): ReadonlyArray<Node> => {
   if (!isObject(value)) return []
   const recent = Array.from(roots).filter(({ link }) => link >= since)
-  return recent.flatMap((root) => [root, ...startedSince(root, -1)])
-    .filter(({ fiber }) => Array.from(fiber.currentContext.unsafeMap.values()).includes(value))
+  return withStarted(recent).filter(({ fiber }) =>
+    Array.from(fiber.currentContext.unsafeMap.values()).includes(value)
+  )
+}
+
+/** Whether any living fiber was started inside. If not, the release may begin in this step. */
+const mayBeInUse = (lent: Lent, closer: AnyFiber): boolean => {
+  const { fiber, since } = lent
+  if (hasStarted(nodes.get(fiber), since)) return true
+  if (fiber !== closer && hasStarted(ownerOf(closer, since), since)) return true
+  return reaching(lent).some((node) => isInterrupted(node.fiber))
 }
 
 const startedInside = (lent: Lent, closer: AnyFiber): ReadonlyArray<Node> => [
   ...startedSince(nodes.get(lent.fiber), lent.since),
-  ...lent.fiber === closer ? [] : startedSince(nodes.get(closer), lent.since),
+  ...lent.fiber === closer ? [] : startedSince(ownerOf(closer, lent.since), lent.since),
   ...reaching(lent)
 ]
 
@@ -243,13 +255,16 @@ const awaitable = (found: Set<AnyFiber>, closer: AnyFiber): Set<AnyFiber> => {
   return found
 }
 
+/** Those that a release has waited for in vain: no other one does. */
+const abandoned = new WeakSet<AnyFiber>()
+
 /** The fibers that the release waits for. Those that it is to end are interrupted, once each: `cut` has them. */
 const dyingIn = (lent: Lent, closer: AnyFiber, cut: WeakSet<AnyFiber>): Set<AnyFiber> => {
   const found = new Set<AnyFiber>()
   const ending = new Set<AnyFiber>()
   for (const node of startedInside(lent, closer)) {
     const { fiber } = node
-    if (isBounded(fiber)) continue
+    if (isBounded(fiber) || abandoned.has(fiber)) continue
     if (cut.has(fiber) || isInterrupted(fiber)) found.add(fiber)
     else if (lent.ends === "all" || (lent.ends === "children" && isChild(node))) ending.add(fiber)
   }
@@ -338,13 +353,14 @@ const settle = (
 ): Effect.Effect<Cause.Cause<never> | undefined> =>
   Effect.map(outcomeWithin(quiet(lent, closer), deadline), (outcome) => {
     if (Either.isRight(outcome)) return undefined
-    const fibers = Array.from(dyingIn({ ...lent, ends: "none" }, closer, new WeakSet()), shown)
+    const late = dyingIn({ ...lent, ends: "none" }, closer, new WeakSet())
+    for (const fiber of late) abandoned.add(fiber)
     return Cause.die(
       new StillInUse({
         resource: name,
         kind,
         site: site?.text,
-        fibers,
+        fibers: Array.from(late, shown),
         deadline,
         elapsed: outcome.left
       })
