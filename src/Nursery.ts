@@ -47,13 +47,7 @@ import * as Tracker from "./internal/tracker.ts"
 import * as Workers from "./internal/workers.ts"
 import * as Managed from "./Managed.ts"
 
-export {
-  /**
-   * @category errors
-   * @since 0.1.0
-   */
-  StillInUse
-} from "./internal/tracker.ts"
+export { StillInUse } from "./internal/tracker.ts"
 
 /**
  * Identifies a `Nursery`.
