@@ -87,6 +87,9 @@ describe("exports", () => {
       holdfast/Http
         BadRedirect BadUrl ChecksumMismatch ConnectFailed HttpStatus Session SessionClosed Stalled TooLarge TooManyRedirects TransportFailed Truncated download isRetryable retryPolicy session
         type DownloadError DownloadOptions Downloaded RetryOptions SessionOptions SessionService SessionStats
+      holdfast/Http/Server
+        layer layerConfig
+        type Checks Options
       holdfast/Ledger
         Ledger StillHeld TypeId assertEmpty describe describeDeadlock events layer layerConfig leaks make snapshot unsafeInForce unsafeSite withOwner withSite withSpan
         type Deadlock Details Entry Event LayerOptions Options Recorder Service Site Sites Snapshot SpanOptions State Totals
