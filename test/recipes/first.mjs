@@ -1,5 +1,5 @@
 import { Effect } from "effect"
-import { Managed, Parallel } from "holdfast"
+import { Managed, Nursery } from "holdfast"
 
 const database = Managed.make({
   name: "database",
@@ -11,25 +11,24 @@ const database = Managed.make({
     })
 })
 
-const save = (all = Effect.all) =>
-  Managed.use(database, (connection) => {
-    const refused = Effect.delay(Effect.fail("refused"), "5 millis")
-    const saved = Effect.sync(() => console.log(`  saved; the connection is ${connection.state}`))
-      .pipe(Effect.delay("20 millis"), Effect.uninterruptible) // like a COMMIT under way
-    return all([refused, saved, saved], { concurrency: 2 })
-  })
+const program = Managed.use(database, (connection) => {
+  const refused = Effect.delay(Effect.fail("refused"), "5 millis")
+  const saved = Effect.sync(() => console.log(`  saved; the connection is ${connection.state}`))
+    .pipe(Effect.delay("20 millis"), Effect.uninterruptible) // like a COMMIT under way
+  return Effect.all([refused, saved, saved], { concurrency: 2 })
+})
 
-console.log("Effect.all:")
-await Effect.runPromise(Effect.ignore(save()))
+console.log("Effect alone:")
+await Effect.runPromise(Effect.ignore(program))
 await Effect.runPromise(Effect.sleep("50 millis"))
 
-console.log("Parallel.all:")
-await Effect.runPromise(Effect.ignore(save(Parallel.all)))
+console.log("in a Nursery:")
+await Effect.runPromise(Effect.ignore(Nursery.run(program)))
 
 // Prints:
-// Effect.all:
+// Effect alone:
 //   released
 //   saved; the connection is CLOSED
-// Parallel.all:
+// in a Nursery:
 //   saved; the connection is open
 //   released
