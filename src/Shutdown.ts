@@ -40,6 +40,7 @@ import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as Subscribable from "effect/Subscribable"
 import * as Deadline from "./internal/deadline.ts"
+import { forgetDefault } from "./internal/runtime.ts"
 import * as Ledger from "./Ledger.ts"
 import type { Phase, Reason } from "./Shutdown/phases.ts"
 import type { Ended, Report } from "./Shutdown/report.ts"
@@ -106,6 +107,20 @@ export class Shutdown extends Context.Reference<Shutdown>()("holdfast/Shutdown",
   // With the budget of fibers that run without a program's context, such as those of callbacks.
   defaultValue: (): Service => new Run(Context.get(Context.empty(), Deadline.BudgetInForce), tag)
 }) {}
+
+/**
+ * The shutdown of the whole process, for another program: a new one if the program of the last one has ended. For modules that run
+ * programs as a process, as `Main.run` does.
+ *
+ * @category unsafe
+ * @since 0.1.0
+ */
+export const unsafeOfProcess = (): Service => {
+  const last = Context.get(Context.empty(), Shutdown)
+  if (last.unsafePhase() !== "exited") return last
+  forgetDefault(Shutdown)
+  return Context.get(Context.empty(), Shutdown)
+}
 
 /**
  * Runs a program with a shutdown of its own, and leads it to its end, phase by phase, once anything in it asks for that.

@@ -1,3 +1,5 @@
+import * as Either from "effect/Either"
+import * as View from "holdfast/Ledger/View"
 import { type ChildProcess, execFile, spawn } from "node:child_process"
 import * as fs from "node:fs"
 import * as os from "node:os"
@@ -347,6 +349,80 @@ describe.concurrent("Main", () => {
     expect(ended.err.match(
       /^Held for more than 200ms: resource "a" \(held\) of fiber #\d+, requested at .*main\.mjs:\d+:\d+.*\.$/gm
     )).toHaveLength(1)
+    const off = await runProgram("leaks off", (child) => child.kill("SIGTERM"))
+    expect(off.err).not.toContain("Held for more")
+  })
+
+  it("Main-7: the ledger is saved after the last release, whole, however the end came", async () => {
+    const folder = fs.mkdtempSync(path.join(os.tmpdir(), "hf-"))
+    const entriesAfter = async (name: string, onReady?: (child: ChildProcess) => void) => {
+      const file = path.join(folder, name.replaceAll(" ", "-"))
+      fs.writeFileSync(file, "before")
+      const before = fs.openSync(file, "r")
+      await runProgram(`${name} --ledger=${file}`, onReady)
+      // The file was replaced, not written over.
+      expect(fs.readFileSync(before, "utf8")).toBe("before")
+      fs.closeSync(before)
+      const { ended, live } = Either.getOrThrow(View.parse(fs.readFileSync(file, "utf8")))
+      return [...live, ...ended].map(({ name, state }) => `${state} ${name}`)
+    }
+    try {
+      const sigterm = (child: ChildProcess) => child.kill("SIGTERM")
+      expect(await entriesAfter("clean", sigterm)).toEqual(["released a"])
+      expect(await entriesAfter("hungRelease", sigterm)).toEqual([
+        "abandoned hung",
+        "released outer"
+      ])
+      expect(await entriesAfter("exits")).toEqual(["held a"])
+      const forced = await entriesAfter("unbounded patient", (child) => {
+        child.kill("SIGTERM")
+        setTimeout(() => child.kill("SIGINT"), 700)
+      })
+      expect(forced).toEqual(["releasing for ever"])
+      expect(fs.readdirSync(folder)).toHaveLength(4)
+    } finally {
+      fs.rmSync(folder, { recursive: true })
+    }
+  })
+
+  it("Main-7: a ledger that cannot be saved is reported, makes a code of 0 a 1 and leaves any other as it is", async () => {
+    const folder = fs.mkdtempSync(path.join(os.tmpdir(), "hf-"))
+    try {
+      // A folder stands where the file should be: it is written beside, but cannot get its name.
+      fs.mkdirSync(path.join(folder, "taken"))
+      const ended = [
+        await runProgram(`succeeds --ledger=${folder}/taken`),
+        await runProgram(`fails --ledger=${folder}/missing/file`),
+        await runProgram(`clean --ledger=${folder}/taken`, (child) => child.kill("SIGTERM"))
+      ]
+      expect(ended.map(({ code }) => code)).toEqual([1, 1, 143])
+      for (const { err } of ended) expect(err).toMatch(/^The ledger is not saved to .*: Error: E/m)
+      expect(fs.readdirSync(folder)).toEqual(["taken"])
+    } finally {
+      fs.rmSync(folder, { recursive: true })
+    }
+  })
+
+  it("Main-8: with `onExit` programs follow each other in a process, which keeps nothing of them", async () => {
+    const again = fileURLToPath(new URL("./support/programs/again.mjs", import.meta.url))
+    const { code, err, out } = await shell(`"$0" "$2"`, again)
+    const endedWith = (code: number, lines: number) => ({
+      code,
+      isReady: true,
+      listened: true,
+      left: false,
+      lines
+    })
+    expect(err).toBe("")
+    expect(out.map((line) => line.startsWith("{") ? JSON.parse(line) as unknown : line)).toEqual([
+      endedWith(143, 2),
+      endedWith(0, 0),
+      endedWith(129, 2),
+      endedWith(130, 4),
+      expect.stringMatching(/^Main\.run: this process has a program already/),
+      endedWith(1, 1)
+    ])
+    expect(code).toBe(7)
   })
 
   it("Main-6: nothing is held while it runs; a fiber does not wait for itself", async () => {

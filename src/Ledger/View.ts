@@ -40,7 +40,7 @@ export class LedgerFormatError extends Data.TaggedError("LedgerFormatError")<Doc
     const where = this.field === "" || this.reason === "not a ledger" ? "" : ` at ${this.field}`
     const hint = this.reason === "unknown version"
       ? "Read it with the version of holdfast that wrote it, or a newer one."
-      : "Give a file that `holdfast mirror --ledger` or `View.json` wrote."
+      : "Give a file that `holdfast mirror --ledger`, `Main.run` or `View.json` wrote."
     return `This is not a readable ledger (${this.reason}${where}): ${this.problem}. ${hint}`
   }
 }

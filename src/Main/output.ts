@@ -19,6 +19,7 @@ import process from "node:process"
 import { isatty } from "node:tty"
 import { inspect } from "node:util"
 import { printable } from "../Ledger/words.ts"
+import type { Handlers } from "./handlers.ts"
 
 const indented = (text: string): string =>
   text.split("\n").map((line, index) => index === 0 || /^[\s}]/.test(line) ? line : `  ${line}`)
@@ -146,17 +147,17 @@ const hasReaderLeft = (error: NodeJS.ErrnoException): boolean =>
   ["EPIPE", "EIO", "ERR_STREAM_DESTROYED"].includes(error.code ?? "")
 
 /** INVARIANT Main-5. Calls `onLost` once if standard output is lost, but not if only its reader has left. */
-export const watchStreams = (onLost: (error: Error) => void): void => {
+export const watchStreams = (handlers: Handlers, onLost: (error: Error) => void): void => {
   let isLost = false
-  process.stdout.on("error", (error) => {
+  handlers.on(process.stdout, "error", (error: NodeJS.ErrnoException) => {
     if (isLost || hasReaderLeft(error)) return
     isLost = true
     onLost(error)
   })
-  process.stderr.on("error", () => {})
+  handlers.on(process.stderr, "error", () => {})
   // Node before nodejs/node#58200 aborts at its exit if it cannot restore a terminal that is gone.
   const terminals = [0, 1, 2].filter((fd) => isatty(fd))
-  process.on("exit", () =>
+  handlers.on(process, "exit", () =>
     terminals.filter((fd) => !isatty(fd)).forEach((fd) => {
       try {
         fs.closeSync(fd)

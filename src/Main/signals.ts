@@ -1,21 +1,29 @@
 /**
  * signals: turns the signals of a process into a request, a forced exit or a dump.
  */
+import * as Duration from "effect/Duration"
 import { constants } from "node:os"
 import process from "node:process"
+import type { Handlers } from "./handlers.ts"
+import type { Options } from "./options.ts"
 
 /** The exit code after a signal. */
 export const codeOf = (signal: string): number =>
   128 + (Object.entries(constants.signals).find(([name]) => name === signal)?.[1] ?? 0)
 
-export interface Settings {
-  /** Those that ask for the end. */
-  readonly signals: ReadonlyArray<NodeJS.Signals>
-  /** Those that force it when they come again. */
-  readonly forceOn: ReadonlyArray<NodeJS.Signals>
-  /** Milliseconds in which a second signal belongs to the first. */
-  readonly forceAfter: number
-  readonly dumpSignal: NodeJS.Signals | false
+type Settings = Pick<
+  Options<never, never>,
+  "signals" | "forceOn" | "forceAfter" | "dumpSignal"
+>
+
+const millisOf = (given: Duration.DurationInput): number => {
+  try {
+    return Duration.toMillis(given)
+  } catch {
+    throw new RangeError(
+      `Main: forceAfter is not a duration: ${String(given)}. Give milliseconds or "5 seconds".`
+    )
+  }
 }
 
 export interface Actions {
@@ -27,18 +35,10 @@ export interface Actions {
   readonly phase: () => string
 }
 
-/** setTimeout's limit, 24.8 days: it takes a longer time for 1 ms. */
-const longestTimer = 2 ** 31 - 1
-
-/** Runs `f` after a time, unless the process has ended by then. */
-export const after = (millis: number, f: () => void): NodeJS.Timeout =>
-  setTimeout(f, Math.min(millis, longestTimer)).unref()
-
-export const every = (millis: number, f: () => void): NodeJS.Timeout =>
-  setInterval(f, Math.min(millis, longestTimer)).unref()
-
-export const listen = (settings: Settings, actions: Actions): void => {
-  const { dumpSignal, forceAfter, forceOn, signals } = settings
+export const listen = (settings: Settings, handlers: Handlers, actions: Actions): void => {
+  const { dumpSignal = "SIGUSR2", forceOn = ["SIGINT"] } = settings
+  const { signals = ["SIGINT", "SIGTERM", "SIGHUP"] } = settings
+  const forceAfter = millisOf(settings.forceAfter ?? 500)
   let first: NodeJS.Signals | undefined
   /** Whether `forceAfter` has passed since the first signal. */
   let isLater = false
@@ -55,7 +55,7 @@ export const listen = (settings: Settings, actions: Actions): void => {
       first = signal
       // By time alone, a signal that came with the first during a long synchronous step would count as a later one. Between
       // these two steps of the loop Node handles every signal that has come.
-      after(forceAfter, () =>
+      handlers.after(forceAfter, () =>
         setImmediate(() => {
           isLater = true
         }))
@@ -68,6 +68,6 @@ export const listen = (settings: Settings, actions: Actions): void => {
       actions.print(`${signal}: already shutting down, in phase ${actions.phase()}${how}.`)
     }
   }
-  for (const signal of signals) process.on(signal, onSignal)
-  if (dumpSignal !== false) process.on(dumpSignal, actions.dump)
+  for (const signal of signals) handlers.on(process, signal, onSignal)
+  if (dumpSignal !== false) handlers.on(process, dumpSignal, actions.dump)
 }

@@ -137,7 +137,9 @@ const explore = Command.make("explore", {
 
 const view = Command.make("view", {
   ledger: Args.text({ name: "ledger.json" }).pipe(
-    Args.withDescription("What `holdfast mirror --ledger` wrote.")
+    Args.withDescription(
+      "What `holdfast mirror --ledger`, or `Main.run` with a ledger file, wrote."
+    )
   ),
   html: flag("html", "One page, to be opened in a browser; it needs nothing else."),
   svg: flag("svg", "A timeline."),

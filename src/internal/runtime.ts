@@ -26,6 +26,11 @@ export const currentFiber = (): AnyFiber | undefined =>
 export const contextIn = (refs: FiberRefs.FiberRefs): Context.Context<never> =>
   FiberRefs.getOrDefault(refs, FiberRef.currentContext)
 
+/** Forgets the default of a reference, which Effect keeps for the whole process: the next look-up makes another. */
+export const forgetDefault = ({ key }: { readonly key: string }): void => {
+  GlobalValue.globalValue("effect/Context/defaultValueCache", () => new Map()).delete(key)
+}
+
 /**
  * Whether this is one operation that cannot wait, so that it may run where its caller stands. `_op` is the field that the run loop
  * itself reads; an effect without one of these three counts as one that may wait.

@@ -384,7 +384,7 @@ describe("View.json", () => {
     const broken = fails(json.replace("\"state\":\"acquiring\"", "\"state\":\"asleep\""))
     expect(broken).toMatchObject({ reason: "wrong field", field: "live[2].state" })
     expect(broken.message).toMatchInlineSnapshot(
-      `"This is not a readable ledger (wrong field at live[2].state): Expected "acquiring", actual "asleep". Give a file that \`holdfast mirror --ledger\` or \`View.json\` wrote."`
+      `"This is not a readable ledger (wrong field at live[2].state): Expected "acquiring", actual "asleep". Give a file that \`holdfast mirror --ledger\`, \`Main.run\` or \`View.json\` wrote."`
     )
     expect(fails(json.replace(`"requestedAt":${start + 1000}`, "\"requestedAt\":\"noon\"")))
       .toMatchObject({

@@ -41,14 +41,14 @@ export const mutants: ReadonlyArray<Mutant> = [
   ),
   mutant(
     "output that its reader has not read yet is dropped",
-    "Main.ts",
-    "    if (report.overran) whenWritten(grace, () => process.exit())\n",
-    "    if (report.overran) process.exit()\n",
+    "Main/process.ts",
+    "      if (report.overran) whenWritten(grace, () => process.exit())\n",
+    "      if (report.overran) process.exit()\n",
     "Main-5: a reader that pauses gets every line"
   ),
   mutant(
     "a phase that overran is reported at the end only",
-    "Main.ts",
+    "Main/process.ts",
     "    if (!overran || phase === \"releasing\") return\n",
     "    if (true) return\n",
     "Main-2, Main-3: hooks run in their phases; one that fails or hangs is reported"
@@ -69,8 +69,8 @@ export const mutants: ReadonlyArray<Mutant> = [
   ),
   mutant(
     "a process.exit of the program's own is not reported",
-    "Main.ts",
-    "    output.text(`process.exit(${code}) was called in phase ${shutdown.unsafePhase()}.`)\n",
+    "Main/process.ts",
+    "    this.#output.text(`process.exit(${code}) was called in phase ${this.#shutdown.unsafePhase()}.`)\n",
     "",
     "Main-3: a `process.exit` of the program's own is printed with the holders; after a request it is no success"
   ),
@@ -111,16 +111,16 @@ export const mutants: ReadonlyArray<Mutant> = [
   ),
   mutant(
     "a stray error leaves the code as it was",
-    "Main.ts",
-    "    const fallback = hasStray ? 1 : defaultCode(exit, report)",
+    "Main/process.ts",
+    "    const fallback = this.#hasStray ? 1 : defaultCode(exit, report)",
     "    const fallback = defaultCode(exit, report)",
     "Main-4: a stray throw while releasing makes the code 1, and the slow release still ends"
   ),
   mutant(
     "lost output leaves the code 0",
-    "Main.ts",
-    "    const exitCode = asked === 0 && isOutputLost ? 1 : asked",
-    "    const exitCode = asked",
+    "Main/process.ts",
+    "    return asked === 0 && this.#hasLost ? 1 : asked",
+    "    return asked",
     "Main-5: output lost to a full disk is reported once and makes the code 1; the program continues"
   ),
   mutant(
@@ -132,9 +132,37 @@ export const mutants: ReadonlyArray<Mutant> = [
   ),
   mutant(
     "a handle that the program forgot keeps the process",
-    "Main.ts",
-    "    after(grace, () => process.exit())",
-    "    void 0",
+    "Main/process.ts",
+    "      this.#handlers.after(grace, () => process.exit())",
+    "      void 0",
     "a forgotten handle"
+  ),
+  mutant(
+    "the ledger is written in place",
+    "Main/process.ts",
+    "    fs.renameSync(beside, file)\n",
+    "    fs.writeFileSync(file, text)\n",
+    "Main-7: the ledger is saved"
+  ),
+  mutant(
+    "what could not get its name stays beside the file",
+    "Main/process.ts",
+    "    fs.rmSync(beside, { force: true })\n",
+    "",
+    "Main-7: a ledger that cannot be saved"
+  ),
+  mutant(
+    "a run leaves its listeners on the process",
+    "Main/process.ts",
+    "    this.#handlers.remove()\n",
+    "",
+    "Main-8: with `onExit`"
+  ),
+  mutant(
+    "another run gets the shutdown of the last one",
+    "Shutdown.ts",
+    "  forgetDefault(Shutdown)\n",
+    "",
+    "Main-8: with `onExit`"
   )
 ]

@@ -320,6 +320,7 @@ const programs = {
   leftHandle: Effect.sync(() => void setInterval(() => {}, 1000)),
   ownCode: Effect.succeed(7)
 }
+const ledgerFile = process.argv.find((word) => word.startsWith("--ledger="))
 const is = (name) => process.argv[2] === name
 Main.run(programs[process.argv[2]], {
   shutdown: {
@@ -329,7 +330,8 @@ Main.run(programs[process.argv[2]], {
     total: is("drains") ? Infinity : process.argv[3] === "patient" ? "1 minute" : "5 seconds"
   },
   ...is("thousand") ? { ledger: { sites: "first", history: 10 } } : {},
-  ...is("leaks") ? { ledger: { leakAfter: "200 millis" } } : {},
+  ...is("leaks") ? { ledger: { leakAfter: process.argv[3] === "off" ? 0 : "200 millis" } } : {},
+  ...ledgerFile === undefined ? {} : { ledger: { file: ledgerFile.slice("--ledger=".length) } },
   ...is("forceOnTerm") ? { forceOn: ["SIGINT", "SIGTERM"] } : {},
   ...is("printRejects") ? { print: async (line) => { process.stderr.write(`${line}\n`); throw new Error("print") } } : {},
   ...is("noLedger") || process.argv.includes("noLedger") ? { ledger: false } : {},
