@@ -33,7 +33,7 @@ import type * as Effect from "effect/Effect"
 import type { Options } from "./Main/options.ts"
 import { Process } from "./Main/process.ts"
 
-export type { LedgerOptions, Options } from "./Main/options.ts"
+export type { Options } from "./Main/options.ts"
 
 /**
  * Runs the program as the main fiber of the process, with a ledger of its own and the `Shutdown` of the process: a callback that

@@ -145,7 +145,7 @@ describe("exports", () => {
         SharedClosed SharedClosedByHolder SharedFull TypeId get getKey invalidate invalidateKey keys layer layerKeyed make makeKeyed refCount size stats statsKey touch touchKey use useKey
         type InvalidateOptions KeyedOptions KeyedShared Options Shared Stats
       holdfast/Shutdown
-        Shutdown ShutdownTimeout drains inFlight isReady onDrain onStop phase reason report request requested run shortfall unsafeMake
+        Shutdown ShutdownTimeout drains inFlight isReady onDrain onStop phase reason report request requested run shortfall unsafeMake unsafeOfProcess
         type Budgets Ended FiberReport HookReport Options Phase PhaseReport Reason Report ResourceReport Service Unfinished
       holdfast/Testing
         Explore Probe

@@ -8,20 +8,6 @@ import type * as Ledger from "../Ledger.ts"
 import type * as Shutdown from "../Shutdown.ts"
 
 /**
- * The ledger that a program runs with.
- *
- * @category models
- * @since 0.1.0
- */
-export interface LedgerOptions extends Ledger.LayerOptions {
-  /**
-   * The file that the ledger is saved to, as JSON for `holdfast view`, when the program has ended, is forced to, or calls
-   * `process.exit`. Default: none.
-   */
-  readonly file?: string | undefined
-}
-
-/**
  * The options of `run`.
  *
  * @category models
@@ -42,10 +28,11 @@ export interface Options<A, E> {
   /** The signal that prints holders and fibers. Default: SIGUSR2; `false` for none. */
   readonly dumpSignal?: NodeJS.Signals | false | undefined
   /**
-   * The ledger the program runs with; `false` for none. Default: sites `"first"`, history 1,000, no file, and no `leakAfter`,
-   * whose warnings are printed.
+   * The ledger the program runs with; `false` for none. Default: sites `"first"`, history 1,000, and no `leakAfter`, whose
+   * warnings are printed. It is saved to `file`, if there is one, as JSON for `holdfast view`, when the program has ended, is
+   * forced to end, or calls `process.exit`.
    */
-  readonly ledger?: LedgerOptions | false | undefined
+  readonly ledger?: Ledger.LayerOptions & { readonly file?: string | undefined } | false | undefined
   /**
    * The exit code; `undefined` for the default, which is `report.exitCode`. An exit that is a `ShutdownTimeout` defect means that
    * the program did not end.
