@@ -1,5 +1,5 @@
 /** The recipes of the README as a reader runs them: plain node on the built package. */
-import { describe, expect, it } from "@effect/vitest"
+import { describe, expect, it, vi } from "@effect/vitest"
 import { spawn } from "node:child_process"
 import * as path from "node:path"
 
@@ -43,6 +43,24 @@ describe("recipes", { concurrent: true }, () => {
   it("batch: the second run finds everything done", async () => {
     const { code, lines } = await start("batch").ended
     expect({ code, lines }).toEqual({ code: 0, lines: ["first: 3 done; second: 3 already done"] })
+  })
+
+  it("service: is ready, answers, and drains before it ends", async () => {
+    const urls: Array<string> = []
+    const address = /http:\/\/\S+:\d+/
+    const { child, ended } = start("service", (line) => urls.push(...address.exec(line) ?? []))
+    await vi.waitUntil(() => urls.length > 0, { timeout: 20_000 })
+    const [url] = urls
+    const ask = async (path: string) => {
+      const response = await fetch(`${url}${path}`)
+      return { status: response.status, body: await response.json() }
+    }
+    expect(await ask("/ready")).toEqual({ status: 200, body: { status: "ok" } })
+    expect(await ask("/cats")).toEqual({ status: 200, body: ["Tom", "Kit"] })
+    child.kill("SIGTERM")
+    await vi.waitUntil(async () => (await ask("/ready")).status === 503, { timeout: 2_500 })
+    expect((await ask("/cats")).status).toBe(200)
+    expect((await ended).code).toBe(143)
   })
 
   it("lock: one process at a time", async () => {
