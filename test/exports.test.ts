@@ -151,7 +151,7 @@ describe("exports", () => {
         Explore Probe
       holdfast/Testing/Explore
         certify format interleavings interruptions isTokenOf replay toProgram
-        type Certificate Faults Options Replay Schedules Subject
+        type Faults Options Replay Schedules Subject
       holdfast/Testing/Probe
         FaultInjected pad unsafeMake
         type Counter Fault Handle Options Probe WrapOptions

@@ -2,221 +2,363 @@
  * certificate: a finding as a plain program: default runtime, default scheduler, real clock, public API only.
  *
  * DESIGN. An interrupt at offset `o` of a slice is what the default scheduler does after about `2047 - o` operations that
- * change nothing: before the call (R1), or in an acquire of the user (R2). A fiber that waits (R0) needs none. The moments
- * are tried one after the other; each is a program of its own, and the first that breaks a law is the certificate.
+ * change nothing: before the call (R1), or in an acquire of the user (R2). Where the user's code takes no padding, a smaller
+ * `Effect.withMaxOpsBeforeYield` stands for it. A fiber that waits (R0) needs none. The program makes the plain use first,
+ * then one use for each moment, and fails if a law of the finding ends otherwise than in the plain use. So a subject that fails by
+ * contract passes, and a finding passes once it is fixed.
  *
- * NOT DONE grades R3 and R4: their programs would need a scheduler of their own.
+ * INVARIANTS
+ * - Explore-7 `certify` runs the very text that it prints, and twice; it certifies the finding's own law, never another.
+ *
+ * NOT DONE grades R3 and R4, and random orders: their programs would need a scheduler of their own.
  * SOURCES Effect's own padding sweeps ("0-2100: one leak at 1021").
  */
 import * as Cause from "effect/Cause"
+import * as Clock from "effect/Clock"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as FiberId from "effect/FiberId"
 import * as Option from "effect/Option"
 import * as Scope from "effect/Scope"
-import { never, type Program, show } from "./experiment.ts"
-import type { Grade } from "./findings.ts"
-import { pad, unsafeMake } from "./Probe.ts"
-import { defaultBudget, type Park, type Place, type Step } from "./simulation.ts"
+import * as Supervisor from "effect/Supervisor"
+import { printable } from "../Ledger/words.ts"
+import type { Law } from "./experiment.ts"
+import type { Moment, Plain, Strike } from "./findings.ts"
+import * as Probe from "./Probe.ts"
+import { defaultBudget, type Park, type Trace } from "./simulation.ts"
 
-/** When a plain program interrupts: after some turns of the scheduler, and after some real time. */
-export interface Moment {
-  readonly turns: number
-  readonly millis: number
-  /** Operations before the call. */
-  readonly before: number
-  /** Operations in each acquire of the probe. */
-  readonly inside: number
-}
-
-/** The result of a plain program. */
+/**
+ * The result of `certify`.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface Certificate {
   readonly certified: boolean
   readonly moment: Moment | undefined
-  /** How it went wrong, in words. */
+  /** The law that broke, and how. */
   readonly seen: string | undefined
-  readonly attempts: number
+  /** The program that fails, if one does. */
+  readonly program: string | undefined
 }
 
-const capMillis = 250
-const mostMillis = 2_000
-const mostTurns = 12
+const mostMillis = 100
+const mostTurns = 8
+const mostStops = 6
 /** The operations of `pad` and its combinator, and the one that the yield comes after. */
 const paddingOperations = 3
+/** A yield takes nine operations: with a smaller budget a fiber never gets on. */
+const leastBudget = 10
 
-/** Where in the plain run the waits are: a real moment in the middle of each. */
+const range = (count: number): ReadonlyArray<number> => Array.from({ length: count }, (_, i) => i)
+
+/** Where in the plain run the waits are: a moment in the middle of each, in milliseconds of the program's clock. */
 const middles = (parks: ReadonlyArray<Park>): ReadonlyArray<number> => {
   const middle: Array<number> = []
   let since: number | undefined
   for (const { kind, now } of parks) {
     if (kind === "parked") since = now
     if (kind !== "resumed" || since === undefined) continue
-    if (now > since && now <= mostMillis) middle.push(since + (now - since) / 2)
+    if (now > since) middle.push(since + (now - since) / 2)
     since = undefined
   }
-  return middle
+  return [...new Set(middle)].slice(0, mostTurns)
 }
 
 /** The predicted number of operations and its neighbours, nearest first. */
-const around = (offset: number): ReadonlyArray<number> => {
-  const predicted = defaultBudget - paddingOperations - offset
-  return [0, 1, -1, 2, -2, 3, -3, 4, -4, 6, -6, 8, -8].map((by) => predicted + by)
-    .filter((count) => count >= 0)
+const around = (predicted: number, least: number): ReadonlyArray<number> =>
+  [0, 1, -1, 2, -2, 3, -3].map((by) => predicted + by).filter((count) => count >= least)
+
+/** Moments at which the default scheduler makes a fiber yield at this offset, in its first slice or a later one. */
+const yieldingAt = (offset: number, isFirst: boolean, isUncut: boolean): ReadonlyArray<Moment> => {
+  const at = (moment: Moment): Moment => isUncut ? { uncut: true, ...moment } : moment
+  const paddings = around(defaultBudget - paddingOperations - offset, 0)
+  if (isFirst) return paddings.map((before) => at({ turns: 1, before }))
+  const turns = isUncut ? [0] : [1, 2, 3, 4, 5, 6]
+  return [
+    ...paddings.slice(0, 3).flatMap((inside) => turns.map((count) => at({ turns: count, inside }))),
+    ...around(offset - 1, leastBudget).slice(0, 3).flatMap((budget) =>
+      turns.map((count) => at({ turns: count, budget }))
+    )
+  ]
 }
 
-const range = (count: number): ReadonlyArray<number> => Array.from({ length: count }, (_, i) => i)
+/** A strike and the trace of its run. */
+export type Graded = Strike & { readonly trace: Trace }
 
-const makeMoment = (moment: Partial<Moment>): Moment => ({
-  turns: 0,
-  millis: 0,
-  before: 0,
-  inside: 0,
-  ...moment
-})
-
-/** The moments at which a finding of this grade may show, likeliest first. */
-export const momentsOf = (
-  grade: Grade,
-  place: Place,
-  step: Step | undefined,
-  parks: ReadonlyArray<Park>
+/** The moments at which a strike may show, likeliest first. None for R3 and R4. */
+const momentsOf = (
+  { chosen, delays, grade, point: { place }, step, trace }: Graded
 ): ReadonlyArray<Moment> => {
+  if (grade === "R3" || grade === "R4" || chosen !== undefined) return []
+  if (place.kind === "nowhere") {
+    const [delayed] = delays.map((global) => trace.steps[global - 1])
+    return delayed === undefined
+      ? [{ uncut: true }]
+      : yieldingAt(delayed.offset, delayed.own > 0 && delayed.slice === 0, true)
+  }
   if (grade === "R0") {
     return [
-      ...middles(parks).map((millis) => makeMoment({ millis })),
-      ...range(mostTurns).map((turns) => makeMoment({ turns }))
+      ...middles(trace.parks).map((millis): Moment => ({ millis })),
+      ...range(mostTurns).map((turns): Moment => ({ turns })),
+      ...range(mostStops).map((index): Moment => ({ stops: index + 1 }))
     ]
   }
-  if (place.kind !== "op" || step === undefined) return []
-  const paddings = around(step.offset)
-  if (grade === "R1") return paddings.map((before) => makeMoment({ turns: 1, before }))
-  if (grade !== "R2") return []
-  return [1, 2, 3, 4].flatMap((turns) => paddings.map((inside) => makeMoment({ turns, inside })))
+  return step === undefined ? [] : yieldingAt(step.offset, grade === "R1", false)
 }
 
-const capped = <A, E>(effect: Effect.Effect<A, E>): Effect.Effect<Option.Option<Exit.Exit<A, E>>> =>
-  Effect.flatMap(
-    Effect.forkDaemon(effect),
-    (fiber) => Effect.timeoutOption(Fiber.await(fiber), capMillis)
-  )
-
-const shown = (exit: Option.Option<Exit.Exit<unknown, unknown>>): string =>
-  show(Option.getOrNull(exit))
-
-/** One plain run; says what went wrong, if anything did. */
-const attempt = (
-  program: Program,
-  moment: Moment | undefined,
-  expected: { readonly second: string }
-): Effect.Effect<string | undefined> =>
-  Effect.gen(function*() {
-    const { probe, releasedTwice, unreleased } = unsafeMake({ padding: moment?.inside })
-    // `runPromise`'s first slice is special; leave it.
-    yield* Effect.yieldNow()
-    const owner = yield* Scope.make()
-    const prepared = yield* Effect.exit(
-      Scope.extend(Effect.suspend(() => program.setup(probe)), owner)
-    )
-    if (Exit.isFailure(prepared)) return yield* Effect.failCause(Cause.die(prepared.cause))
-    const state = prepared.value as never
-    const use = Effect.scoped(Effect.suspend(() => program.body(state, probe)))
-    const before = moment?.before ?? 0
-    const target = yield* Effect.forkDaemon(before > 0 ? Effect.zipRight(pad(before), use) : use)
-    if (moment !== undefined) {
-      for (let turn = 0; turn < moment.turns; turn++) yield* Effect.yieldNow()
-      if (moment.millis > 0) yield* Effect.sleep(moment.millis)
-      yield* Fiber.interruptAsFork(target, FiberId.none)
-    }
-    const first = shown(yield* Effect.timeoutOption(Fiber.await(target), capMillis))
-    const { after } = program
-    const again = after === undefined
-      ? use
-      : Effect.scoped(Effect.suspend(() => after(state)))
-    const second = shown(yield* capped(again))
-    const close = shown(yield* capped(Scope.close(owner, Exit.void)))
-    const wrong = [
-      ...(first === never ? ["the fiber never exits"] : []),
-      ...(second === expected.second ? [] : [`the next use: ${second}`]),
-      ...(close === never ? ["closing the owner hangs"] : []),
-      ...unreleased().map((name) => `${name} is never released`),
-      ...releasedTwice().map((name) => `${name} is released twice`)
-    ]
-    return wrong.length === 0 ? undefined : wrong.join("; ")
-  })
-
-const mostAttempts = 120
-
-export const certifyPlainly = async (
-  program: Program,
-  moments: ReadonlyArray<Moment>,
-  expected: { readonly second: string }
-): Promise<Certificate> => {
-  const run = (moment: Moment | undefined) => Effect.runPromise(attempt(program, moment, expected))
-  // A failure without an interrupt proves nothing.
-  if ((await run(undefined)) !== undefined) {
-    return { certified: false, moment: undefined, seen: undefined, attempts: 1 }
-  }
-  let attempts = 1
-  for (const moment of moments.slice(0, mostAttempts)) {
-    attempts++
-    const seen = await run(moment)
-    // It must fail again: a busy machine may fail once by chance.
-    if (seen === undefined || (await run(moment)) === undefined) continue
-    return { certified: true, moment, seen, attempts }
-  }
-  return { certified: false, moment: undefined, seen: undefined, attempts }
+/** What the plain program of a group of strikes needs: moments of the one that stands for them, and of the latest in its slice. */
+export const plainOf = (group: ReadonlyArray<Graded>, chosen: Graded): Plain | undefined => {
+  const { fault, grade, trace: { parks }, violations } = chosen
+  const offset = ({ step }: Graded) => step?.offset ?? 0
+  const latest = group.filter((one) => one.grade === grade)
+    .reduce((last, one) => offset(one) > offset(last) ? one : last, chosen)
+  const moments = [...momentsOf(chosen), ...(grade === "R2" ? momentsOf(latest) : [])]
+  if (moments.length === 0) return undefined
+  const lasts = parks.at(-1)?.now ?? 0
+  const speed = Math.max(1, Math.ceil(lasts / mostMillis))
+  const laws = violations.map(({ law }) => law)
+  return { laws, fault, moments, speed, cap: 250 * speed + 2 * lasts }
 }
 
-const indent = (lines: ReadonlyArray<string>): string => lines.map((line) => `  ${line}`).join("\n")
+/** What a law shows of a use, and after how much of it: the first use, the second, the owner's close, what is left. */
+const shows: Readonly<Record<Law, readonly [stage: number, shown: string]>> = {
+  "the target exits": [0, `first === "never" ? "never" : "yes"`],
+  "the run ends": [0, `first === "never" ? "never" : "yes"`],
+  "every schedule ends alike": [0, "subject.check?.(target.unsafePoll()) ?? first"],
+  "the invariant holds": [1, `said ?? "yes"`],
+  "the second use is as the first": [1, "second"],
+  "the owner closes": [2, "close"],
+  "all is released": [3, `ledger.unreleased().join(", ") || "yes"`],
+  "released once": [3, `[...ledger.releasedTwice(), ...ledger.unbalanced()].join(", ") || "yes"`],
+  "released in order": [3, `ledger.disorders() === 0 ? "yes" : "no"`],
+  "no fiber is left": [3, `alive() === 0 ? "yes" : alive() + " left"`]
+}
+
+const braced = (fields: object): string =>
+  `{ ${
+    Object.entries(fields).map(([key, value]) => `${key}: ${JSON.stringify(value)}`).join(", ")
+  } }`
+
+/** A clock for subjects that wait for long. */
+const fastClock = (speed: number): string =>
+  `// The subject waits for long, so its time runs ${speed} times as fast as the real one.
+const real = Clock.make()
+const clock = Object.assign(Object.create(real), {
+  sleep: (duration) => real.sleep(Duration.times(duration, 1 / ${speed})),
+  unsafeCurrentTimeMillis: () => real.unsafeCurrentTimeMillis() * ${speed},
+  currentTimeMillis: Effect.map(real.currentTimeMillis, (now) => now * ${speed})
+})`
+
+const watchText = `
+// Knows which fibers live, and interrupts the target as another fiber stops for the nth time: when that one has just woken it.
+class Watch extends Supervisor.AbstractSupervisor {
+  value = Effect.void
+  fibers = new Set()
+  stops = 0
+  constructor(moment) {
+    super()
+    this.moment = moment
+  }
+  onStart(context, effect, parent, fiber) {
+    this.fibers.add(fiber)
+  }
+  onSuspend(fiber) {
+    if (!this.target || fiber === this.target || fiber === this.main) return
+    if (++this.stops === this.moment.stops) this.target.unsafeInterruptAsFork(FiberId.none)
+  }
+}`
+
+const invariantText = `const invariant = (state) => {
+  try {
+    const said = subject.invariant(state)
+    return said === false ? "no" : typeof said === "string" ? said : undefined
+  } catch (error) {
+    return String(error)
+  }
+}`
+
+/** The program without its imports and its end: defines `find`, which gives the first moment at which a law breaks. */
+const coreOf = ({ cap, fault, laws, moments, speed }: Plain): string => {
+  const stage = Math.max(...laws.map((law) => shows[law][0]))
+  const when = (needed: boolean, ...lines: ReadonlyArray<string>) => needed ? lines : []
+  const hasFault = fault !== undefined
+  const stops = moments.some((moment) => moment.stops !== undefined)
+  const watches = stops || laws.includes("no fiber is left")
+  const hasInvariant = laws.includes("the invariant holds")
+  const settings = [
+    "padding: moment.inside",
+    ...when(hasFault, "fault: plain && fault"),
+    ...when(stage === 3, "scopes: true")
+  ].join(", ")
+  return [
+    "const moments = [",
+    moments.map((moment) => `  ${braced(moment)}`).join(",\n"),
+    "]",
+    ...when(hasFault, `const fault = ${braced(fault ?? {})}`),
+    ...when(speed > 1, fastClock(speed)),
+    `const shown = (exit) => Exit.isSuccess(exit) ? "success" : Cause.pretty(exit.cause).split("\\n")[0]`,
+    `const cap = ${cap} // What takes longer, in milliseconds, hangs.`,
+    "const ended = (fiber) =>",
+    `  Effect.map(Effect.timeoutOption(Fiber.await(fiber), cap), Option.match({ onNone: () => "never", onSome: shown }))`,
+    "const ending = (effect) => Effect.flatMap(Effect.forkDaemon(effect), ended)",
+    "const setup = (probe) =>",
+    "  Effect.isEffect(subject.setup) ? subject.setup : subject.setup?.(probe) ?? Effect.void",
+    ...when(hasInvariant, invariantText),
+    ...when(watches, watchText),
+    "const differs = (plain, seen) => Object.keys(seen).find((law) => seen[law] !== plain[law])",
+    "",
+    "// One use, interrupted at the moment; then as much of a second use, the owner's close and what is left as the law needs.",
+    `const run = (moment, plain${watches ? ", watch" : ""}) => Effect.gen(function*() {`,
+    `  const { arm, probe, ...ledger } = Probe.unsafeMake({ ${settings} })`,
+    "  yield* Effect.yieldNow() // The first slice of a program is special.",
+    "  const owner = yield* Scope.make()",
+    "  const state = yield* Scope.extend(setup(probe), owner)",
+    `  yield* Effect.sleep(${speed})`,
+    "  const use = Effect.scoped(Effect.suspend(() => subject.body(state, probe)))",
+    ...when(hasFault, `  arm("all")`),
+    "  const call = moment.before ? Effect.zipRight(Probe.pad(moment.before), use) : use",
+    "  const target = yield* Effect.withMaxOpsBeforeYield(Effect.forkDaemon(call), moment.budget ?? 2048)",
+    ...when(
+      stops,
+      "  watch.main = Option.getOrNull(Fiber.getCurrentFiber())",
+      "  watch.target = target"
+    ),
+    `  if (${stops ? "!moment.stops && " : ""}!moment.uncut) {`,
+    "    for (let turn = 0; turn < (moment.turns ?? 0); turn++) yield* Effect.yieldNow()",
+    "    if (moment.millis) yield* Effect.sleep(moment.millis)",
+    "    yield* Fiber.interruptAsFork(target, FiberId.none)",
+    "  }",
+    "  const first = yield* ended(target)",
+    ...when(stage >= 1, `  yield* Effect.sleep(${speed})`),
+    ...when(hasInvariant, "  let said = invariant(state)"),
+    ...when(stage >= 1 && hasFault, `  arm("none")`),
+    ...when(
+      stage >= 1,
+      "  const second = yield* ending(",
+      "    subject.after === undefined ? use : Effect.scoped(Effect.suspend(() => subject.after(state)))",
+      "  )"
+    ),
+    ...when(hasInvariant, `  yield* Effect.sleep(${speed})`, "  said ??= invariant(state)"),
+    ...when(stage >= 2 && hasFault, `  arm("release")`),
+    ...when(stage >= 2, "  const close = yield* ending(Scope.close(owner, Exit.void))"),
+    ...when(
+      laws.includes("no fiber is left"),
+      "  const alive = () => [...watch.fibers].filter((fiber) => fiber !== target && fiber.unsafePoll() === null).length"
+    ),
+    "  const see = () => ({",
+    laws.map((law) => `    ${JSON.stringify(law)}: ${shows[law][1]}`).join(",\n"),
+    "  })",
+    ...when(
+      stage === 3,
+      "  // Fibers that are dying may still release.",
+      "  for (let wait = 0; wait < 20 && (plain === undefined || differs(plain, see())); wait++) {",
+      `    yield* Effect.sleep(${10 * speed})`,
+      "  }",
+      "  ledger.stop()"
+    ),
+    "  return see()",
+    "})",
+    "",
+    "const find = async () => {",
+    "  const start = async (moment, plain) => {",
+    ...when(watches, "    const watch = new Watch(moment)"),
+    `    const use = ${
+      watches ? "Effect.supervised(run(moment, plain, watch), watch)" : "run(moment, plain)"
+    }`,
+    `    return Effect.runPromise(${speed > 1 ? "Effect.withClock(use, clock)" : "use"})`,
+    "  }",
+    "  const plain = await start({ uncut: true })",
+    "  for (const moment of moments) {",
+    "    const seen = await start(moment, plain)",
+    "    const law = differs(plain, seen)",
+    "    if (law) return { moment, wrong: `${law}: ${seen[law]}; without an interrupt: ${plain[law]}` }",
+    "  }",
+    "}"
+  ].join("\n")
+}
+
+const modules = {
+  Cause,
+  Clock,
+  Duration,
+  Effect,
+  Exit,
+  Fiber,
+  FiberId,
+  Option,
+  Scope,
+  Supervisor
+}
 
 const probeModule = "holdfast/Testing"
 
 /** The text of the program. It imports the subject from wherever the user keeps it. */
-export const programText = (name: string, moment: Moment): string => {
-  const { before, inside, millis, turns } = moment
-  const steps = [
-    "yield* Effect.yieldNow()",
-    "const owner = yield* Scope.make()",
-    "const state = yield* Scope.extend(setup(probe), owner)",
-    "const use = Effect.scoped(Effect.suspend(() => subject.body(state, probe)))",
-    before > 0
-      ? `const target = yield* Effect.forkDaemon(Effect.zipRight(pad(${before}), use))`
-      : "const target = yield* Effect.forkDaemon(use)",
-    ...Array.from({ length: turns }, () => "yield* Effect.yieldNow()"),
-    ...(millis > 0 ? [`yield* Effect.sleep(${millis})`] : []),
-    "yield* Fiber.interruptAsFork(target, FiberId.none)",
-    "const first = yield* Fiber.await(target).pipe(Effect.timeoutOption(250))",
-    "if (Option.isNone(first)) wrong.push(\"the interrupted fiber never exits\")",
-    "const again = subject.after === undefined ? use : Effect.scoped(subject.after(state))",
-    "const second = yield* ending(again)",
-    "if (second !== \"Success\") wrong.push(`the next use: ${second}`)",
-    "const close = yield* ending(Scope.close(owner, Exit.void))",
-    "if (close === \"hangs\") wrong.push(\"closing the owner hangs\")",
-    "wrong.push(...unreleased().map((name) => `${name} is never released`))",
-    "wrong.push(...releasedTwice().map((name) => `${name} is released twice`))"
-  ]
-  return `// ${name}: fails on the default runtime, without any explorer.
-import { Effect, Exit, Fiber, FiberId, Option, Scope } from "effect"
+export const programText = (name: string, plain: Plain): string =>
+  `// ${printable(name)}: ${
+    plain.laws.join(", ")
+  }. No explorer: the default runtime and scheduler, in real time.
+// Exit code 1: a law breaks at one of the moments; 0: none does (any more).
+import { ${Object.keys(modules).join(", ")} } from "effect"
 import { Probe } from ${JSON.stringify(probeModule)}
-import { subject } from "./subject.js" // what was given to Explore.interruptions
+import { subject } from "./subject.js" // what was given to the explorer
 
-const pad = (count) => Effect.suspend(() => {
-  let done = 0
-  return Effect.whileLoop({ while: () => done++ < count, body: () => Effect.void, step: () => {} })
-})
-const { probe, releasedTwice, unreleased } = Probe.unsafeMake({ padding: ${inside} })
-const setup = (probe) =>
-  subject.setup === undefined ? Effect.void : Effect.isEffect(subject.setup) ? subject.setup : subject.setup(probe)
-const ending = (effect) =>
-  Effect.flatMap(Effect.forkDaemon(effect), (fiber) => Effect.timeoutOption(Fiber.await(fiber), 250)).pipe(
-    Effect.map(Option.match({ onNone: () => "hangs", onSome: (exit) => exit._tag }))
-  )
-const wrong = []
-await Effect.runPromise(Effect.gen(function*() {
-${indent(steps)}
-}))
-console.log(wrong.length === 0 ? "nothing went wrong" : wrong.join("\\n"))
-process.exit(wrong.length === 0 ? 0 : 1)
+${coreOf(plain)}
+
+const found = await find()
+console.log(found === undefined ? "nothing went wrong" : found.wrong)
+process.exit(found === undefined ? 0 : 1)
 `
+
+interface Found {
+  readonly moment: Moment
+  readonly wrong: string
+}
+
+/** INVARIANT Explore-7: the printed text itself, with this process's modules as its imports. */
+const execute = (plain: Plain, subject: unknown): Promise<Found | undefined> => {
+  const text = `const { ${Object.keys(modules).join(", ")} } = modules\n${
+    coreOf(plain)
+  }\nreturn find()`
+  // oxlint-disable-next-line no-new-func, no-implied-eval
+  return new Function("modules", "Probe", "subject", text)(modules, Probe, subject)
+}
+
+// In real time, two programs at once would only slow each other down.
+let last: Promise<unknown> = Promise.resolve()
+
+const uncertified: Certificate = {
+  certified: false,
+  moment: undefined,
+  seen: undefined,
+  program: undefined
+}
+
+const certifyAlone = async (name: string, plain: Plain, subject: unknown): Promise<Certificate> => {
+  const found = await execute(plain, subject)
+  const exact = found === undefined ? undefined : { ...plain, moments: [found.moment] }
+  // It must fail again: a busy machine may fail once by chance.
+  const again = exact === undefined ? undefined : await execute(exact, subject)
+  return exact === undefined || again === undefined
+    ? uncertified
+    : {
+      certified: true,
+      moment: again.moment,
+      seen: again.wrong,
+      program: programText(name, exact)
+    }
+}
+
+/** INVARIANT Explore-7: the first moment at which a law of the finding breaks, twice. */
+export const certifyPlainly = (
+  name: string,
+  plain: Plain | undefined,
+  subject: unknown
+): Promise<Certificate> => {
+  if (plain === undefined) return Promise.resolve(uncertified)
+  const certified = last.then(() => certifyAlone(name, plain, subject))
+  last = certified.catch(() => undefined)
+  return certified
 }

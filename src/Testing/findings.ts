@@ -10,7 +10,7 @@
  *
  * @since 0.1.0
  */
-import type { Outcome, Unreleased, Violation } from "./experiment.ts"
+import type { Law, Outcome, Unreleased, Violation } from "./experiment.ts"
 import type { Point } from "./points.ts"
 import type * as Recording from "./recorder.ts"
 import type { Place, Step } from "./simulation.ts"
@@ -41,6 +41,44 @@ export interface Strike {
 }
 
 /**
+ * When a plain program interrupts: after some turns of the scheduler and some real time. Fields that are left out are 0.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Moment {
+  /** The use runs to its end: a fault or an order alone breaks the law. */
+  readonly uncut?: true
+  readonly turns?: number
+  readonly millis?: number
+  /** As another fiber stops for the nth time, in the same instant: when that one has just woken the target. */
+  readonly stops?: number
+  /** Operations before the call. */
+  readonly before?: number
+  /** Operations in each acquire of the probe. */
+  readonly inside?: number
+  /** The operations between two yields. */
+  readonly budget?: number
+}
+
+/**
+ * What a plain program needs to know of a finding.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Plain {
+  readonly laws: ReadonlyArray<Law>
+  readonly fault: Recording.PlannedFault | undefined
+  /** Tried one after the other, likeliest first. */
+  readonly moments: ReadonlyArray<Moment>
+  /** How many times faster than real time its clock runs, for subjects that wait for long. */
+  readonly speed: number
+  /** What takes longer, in milliseconds of that clock, hangs. */
+  readonly cap: number
+}
+
+/**
  * One window of points that break the same laws.
  *
  * @category models
@@ -63,8 +101,9 @@ export interface Finding {
   readonly nearestPass: string | undefined
   /** Replays the representative point: `Explore.replay(token, subject)`. */
   readonly token: string
-  /** For R0 to R2: a program that needs no explorer to fail. */
+  /** For R0 to R2: a program that needs no explorer to fail, and what it is made of. */
   readonly program: string | undefined
+  readonly plain: Plain | undefined
 }
 
 /** The lowest offset a tuned budget of operations reaches: a yield itself takes nine, so smaller budgets never progress. */
@@ -129,8 +168,10 @@ export const faultText = (fault: Recording.PlannedFault | undefined): string =>
     : ` when ${fault.fault.split(" ")[0]} ${fault.nth} ${fault.fault.split(" ").slice(1).join(" ")}`
 
 /** Strikes that break the same laws under the same fault, the nearest to production first. */
-export const gather = (strikes: ReadonlyArray<Strike>): ReadonlyArray<ReadonlyArray<Strike>> => {
-  const groups = new Map<string, Array<Strike>>()
+export const gather = <S extends Strike>(
+  strikes: ReadonlyArray<S>
+): ReadonlyArray<ReadonlyArray<S>> => {
+  const groups = new Map<string, Array<S>>()
   for (const strike of strikes) {
     const laws = strike.violations.map(({ law }) => law).join("+")
     const key = `${laws}|${faultText(strike.fault)}`
@@ -138,12 +179,12 @@ export const gather = (strikes: ReadonlyArray<Strike>): ReadonlyArray<ReadonlyAr
     if (known === undefined) groups.set(key, [strike])
     else known.push(strike)
   }
-  const nearest = (group: ReadonlyArray<Strike>) => representative(group).grade
+  const nearest = (group: ReadonlyArray<S>) => representative(group).grade
   return Array.from(groups.values()).toSorted((a, b) => nearest(a).localeCompare(nearest(b)))
 }
 
 /** The strike that stands for its group: best grade, fewest delays, an operation before a wait, lowest number. */
-export const representative = (group: ReadonlyArray<Strike>): Strike => {
+export const representative = <S extends Strike>(group: ReadonlyArray<S>): S => {
   const rank = ({ delays, grade, point: { place } }: Strike) =>
     grades.indexOf(grade) * 1e9 + delays.length * 1e8 + kinds.indexOf(place.kind) * 1e6 +
     place.index

@@ -4,7 +4,7 @@
  * DESIGN. The inspector, which knows the lines, is slow, so only this file asks it. One replay shows which slices run code of
  * the user; one per finding shows where the target stood and what it left behind.
  */
-import { momentsOf, programText } from "./certificate.ts"
+import { type Graded, plainOf, programText } from "./certificate.ts"
 import type { Unreleased } from "./experiment.ts"
 import {
   countGrades,
@@ -195,7 +195,7 @@ const delaysText = ({ chosen, delays }: Strike): string => {
   return delays.length === 0 ? "" : `, delayed at op ${delays.join(" and ")}`
 }
 
-const grade = (strike: Ungraded, userCode: UserCode): Strike => {
+const grade = (strike: Ungraded, userCode: UserCode): Graded => {
   const { point, trace } = strike
   const reach = (global: number): Grade =>
     gradeOf(point.place, trace.steps[global - 1], () => userCode(trace, global))
@@ -216,7 +216,7 @@ const grade = (strike: Ungraded, userCode: UserCode): Strike => {
 const findingOf = async (
   session: Session,
   locator: Locator,
-  group: ReadonlyArray<Strike>,
+  group: ReadonlyArray<Graded>,
   swept: Swept
 ): Promise<Finding> => {
   const chosen = representative(group)
@@ -224,7 +224,7 @@ const findingOf = async (
   const look = await lookAt(session, locator, chosen)
   const pass = await nearestPass(session, chosen, swept)
   const { seed } = session.limits
-  const [moment] = momentsOf(chosen.grade, point.place, chosen.step, session.trace.parks)
+  const plain = plainOf(group, chosen)
   return {
     window: windowOf(group.map((strike) => strike.point.place)) + faultText(fault)
       + delaysText(chosen),
@@ -245,7 +245,8 @@ const findingOf = async (
       seed,
       hash: hashOf(chosen)
     }),
-    program: moment === undefined ? undefined : programText(session.program.name, moment)
+    plain,
+    program: plain === undefined ? undefined : programText(session.program.name, plain)
   }
 }
 

@@ -28,17 +28,19 @@ export interface ScopeLedger {
   readonly locate: (() => string | undefined) | undefined
 }
 
+export const makeLedger = (locate?: () => string | undefined): ScopeLedger => ({
+  registrations: [],
+  scopes: new Map(),
+  doubles: 0,
+  disorders: 0,
+  locate
+})
+
 export const makeScopeLedger = (
   simulation: Simulation,
   locate?: () => string | undefined
 ): ScopeLedger => {
-  const ledger: ScopeLedger = {
-    registrations: [],
-    scopes: new Map(),
-    doubles: 0,
-    disorders: 0,
-    locate
-  }
+  const ledger = makeLedger(locate)
   simulation.scopes = ledger
   return ledger
 }
@@ -62,11 +64,30 @@ const run = (ledger: ScopeLedger, scope: PrivateScope, registration: Registratio
   if (all.slice(all.indexOf(registration) + 1).some(({ runs }) => runs === 0)) ledger.disorders++
 }
 
+// The ledger of the plain program that runs now, and how to stop it. Written by `watchPlainly` alone.
+let outside: ScopeLedger | undefined
+let stopOutside = () => {}
+
+/** Watches the scopes of a plain program, which has no run of its own. Ends the watch before it. */
+export const watchPlainly = (): { readonly ledger: ScopeLedger; readonly stop: () => void } => {
+  stopOutside()
+  const ledger = makeLedger()
+  const undo = watchScopes()
+  outside = ledger
+  const stop = () => {
+    if (outside !== ledger) return
+    outside = undefined
+    undo()
+  }
+  stopOutside = stop
+  return { ledger, stop }
+}
+
 /** Fills the ledger of the active run. Returns how to undo. */
 export const watchScopes = (): () => void =>
   interceptFinalizers((scope, finalizer) => {
     // Written by `makeScopeLedger` only.
-    const ledger = activeRun()?.scopes as ScopeLedger | undefined
+    const ledger = activeRun()?.scopes as ScopeLedger | undefined ?? outside
     if (ledger === undefined) return finalizer
     const registration: Registration = { runs: 0, at: ledger.locate?.() }
     enter(ledger, scope, registration)

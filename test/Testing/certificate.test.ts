@@ -1,11 +1,12 @@
 /** The program that a certificate prints is run as a user would run it: by node, on the built package. */
 import { afterAll, describe, expect, it } from "@effect/vitest"
-import { Effect, RcRef } from "effect"
-import { Explore } from "holdfast/Testing"
+import { Effect, Fiber, RcRef } from "effect"
+import { Explore, type Probe } from "holdfast/Testing"
 import { spawnSync } from "node:child_process"
 import * as fs from "node:fs"
 import * as os from "node:os"
 import * as path from "node:path"
+import { type HandOff, makeHandOff, type Mistakes } from "../seeds/handOff.ts"
 
 const root = path.resolve(import.meta.dirname, "../..")
 const folder = fs.mkdtempSync(path.join(os.tmpdir(), "hf-"))
@@ -43,7 +44,7 @@ export const subject = {
     expect(run(text, program!)).toEqual({
       status: 1,
       stderr: "",
-      stdout: "the interrupted fiber never exits\n"
+      stdout: "the target exits: never; without an interrupt: yes\n"
     })
     // The same program on what is right.
     const right = `import { Effect } from "effect"
@@ -58,7 +59,7 @@ export const subject = { body: () => Effect.sleep(1) }`
       body: (ref) => Effect.scoped(RcRef.get(ref))
     }
     const { findings } = await Explore.interruptions(subject)
-    const text = `import { Effect, RcRef } from "effect"
+    const text = `import { Effect, Fiber, RcRef } from "effect"
 export const subject = {
   setup: (probe) => RcRef.make({ acquire: probe.resource("r", { acquireTakes: 50 }) }),
   body: (ref) => Effect.scoped(RcRef.get(ref))
@@ -66,7 +67,107 @@ export const subject = {
     expect(run(text, Explore.toProgram(findings[0]!)!)).toEqual({
       status: 1,
       stderr: "",
-      stdout: "r#1 is never released\n"
+      stdout: "all is released: r#1, 1 finalizer(s); without an interrupt: yes\n"
     })
+  })
+})
+
+/** Whether a finding's program fails on its subject, and on the same subject once it is fixed. */
+const certified = async <S>(
+  broken: Explore.Subject<S>,
+  fixed: Partial<Explore.Subject<S>>,
+  law: Explore.Violation["law"],
+  options?: Explore.Options
+) => {
+  const { findings } = await Explore.interruptions(broken, options)
+  const finding = findings.find(({ grade, violations }) =>
+    grade <= "R2" && violations.some((violation) => violation.law === law)
+  )
+  const certificate = await Explore.certify(finding!, broken)
+  expect(certificate.seen).toContain(law)
+  const after = await Explore.certify(finding!, { ...broken, ...fixed })
+  expect([certificate.certified, after.certified]).toEqual([true, false])
+  return { certificate, finding: finding! }
+}
+
+describe("Explore-7: a certificate breaks the finding's own law, and nothing once that is fixed", () => {
+  it("of a fault", async () => {
+    const { certificate } = await certified(
+      {
+        name: "two",
+        body: (_, probe) =>
+          Effect.uninterruptible(Effect.gen(function*() {
+            const one = yield* probe.acquire("one")
+            const two = yield* probe.acquire("two")
+            yield* probe.release(two)
+            yield* probe.release(one)
+          }))
+      },
+      { body: (_, probe) => Effect.zip(probe.resource("one"), probe.resource("two")) },
+      "all is released",
+      { faults: ["acquire fails"] }
+    )
+    expect(certificate.moment).toEqual({ uncut: true })
+    expect(certificate.program).toContain(`const fault = { fault: "acquire fails", nth: 2 }`)
+  })
+
+  it("of an invariant, by a fiber that is interrupted as it is woken", async () => {
+    const withOne = (mistakes: Mistakes) => Effect.sync(() => makeHandOff(mistakes))
+    const { certificate } = await certified<HandOff>(
+      {
+        name: "grant without pass-on",
+        setup: withOne({ noPassOn: true }),
+        body: ({ withPermit }) =>
+          Effect.gen(function*() {
+            yield* Effect.forkScoped(withPermit(Effect.sleep(5)))
+            yield* Effect.yieldNow()
+            yield* withPermit(Effect.yieldNow())
+          }),
+        invariant: (handOff) => handOff.free() === 1
+      },
+      { setup: withOne({}) },
+      "the invariant holds"
+    )
+    expect(certificate.moment).toEqual({ stops: expect.any(Number) })
+  })
+
+  it("of a point of another fiber", async () => {
+    const child = (probe: Probe.Probe, isOneStep: boolean) => {
+      const late = Effect.flatMap(
+        probe.acquire("r"),
+        (handle) => Effect.addFinalizer(() => probe.release(handle))
+      )
+      const use = isOneStep ? probe.resource("r") : late
+      return Effect.zipRight(Effect.yieldNow(), Effect.zipRight(use, Effect.sleep(1)))
+    }
+    const subject = (isOneStep: boolean) => ({
+      name: "child",
+      body: (_: void, probe: Probe.Probe) =>
+        Effect.flatMap(Effect.fork(child(probe, isOneStep)), Fiber.join)
+    })
+    const { finding } = await certified(subject(false), subject(true), "all is released")
+    expect(finding).toMatchObject({
+      grade: "R2",
+      window: expect.stringMatching(/ops of other fibers/)
+    })
+  })
+
+  it("of a subject that fails by contract, and waits for a minute", async () => {
+    const use = (isRight: boolean) => (_: void, probe: Probe.Probe) =>
+      Effect.zipRight(
+        isRight
+          ? Effect.scoped(Effect.zipRight(probe.resource("r"), Effect.sleep("1 minute")))
+          : Effect.flatMap(
+            probe.acquire("r"),
+            (handle) => Effect.zipRight(Effect.sleep("1 minute"), probe.release(handle))
+          ),
+        Effect.fail("no")
+      )
+    const { certificate } = await certified(
+      { name: "fails", body: use(false) },
+      { body: use(true) },
+      "all is released"
+    )
+    expect(certificate.moment).toEqual({ millis: 30_000 })
   })
 })
