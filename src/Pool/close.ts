@@ -21,7 +21,7 @@ import * as State from "./state.ts"
 
 /** The state of a pool, which closes with the scope. To be run in a masked region. */
 export const makeState = <A, E, R2, R3>(
-  where: string,
+  where: Options.Where,
   settings: Options.Settings<A, R2, R3>,
   limits: Readonly<Record<string, number | undefined>>,
   quota: State.Quota | undefined

@@ -2,7 +2,7 @@
  * options: the options of a pool, their rules, and the form in which the pool reads them.
  *
  * DESIGN. Each option is checked and resolved once, when the pool is made; the other rooms read numbers of milliseconds, with
- * `Infinity` for "no bound". To add an option: `Settings`, `rules`, `Resolved`, `resolve`.
+ * `Infinity` for "no bound". To add an option: `Settings`, `shared`, `resolve`.
  */
 import type * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
@@ -94,7 +94,9 @@ export interface WaitOptions {
 /** The options of a pool, resolved. Durations that end something are in milliseconds. */
 export type Resolved<A> = ReturnType<typeof resolve<A, never, never>>
 
-const rules: Rule.Rules = {
+const size = Rule.integer(1)
+
+const shared: Rule.Rules = {
   name: Rule.text,
   acquire: Rule.anything,
   minIdle: Rule.integer(0),
@@ -126,6 +128,15 @@ const rules: Rule.Rules = {
   }
 }
 
+/** Whole tables: joining them anew in each `make` costs more than all else that it checks. */
+const rules = {
+  "Pool.make": { max: size, ...shared },
+  "KeyedPool.make": { maxPerKey: size, maxTotal: size, ...shared }
+}
+
+/** The operation as users write it. */
+export type Where = keyof typeof rules
+
 export const checkWait = (where: string, options: WaitOptions | undefined): void => {
   if (options !== undefined) Rule.check(where, options, Rule.waitRules)
 }
@@ -140,15 +151,14 @@ const defaultRetry = Schedule.jittered(
   Schedule.union(Schedule.exponential("250 millis", 1.5), Schedule.spaced("10 seconds"))
 )
 
-/** `where` is the operation as users write it; `limits` names the sizes it takes. Throws a `RangeError`. */
+/** `limits` are the sizes. Throws a `RangeError`. */
 export const resolve = <A, R2, R3>(
-  where: string,
+  where: Where,
   settings: Settings<A, R2, R3>,
   limits: Readonly<Record<string, number | undefined>>,
   context: Context.Context<R2 | R3>
 ) => {
-  const atLeastOne = Object.keys(limits).map((name) => [name, Rule.integer(1)] as const)
-  Rule.check(where, settings, { ...Object.fromEntries(atLeastOne), ...rules })
+  Rule.check(where, settings, rules[where])
   const [max = Infinity, maxTotal = Infinity] = Object.values(limits)
   const { minIdle = 0, reset, validate } = settings
   if (minIdle > max) {
