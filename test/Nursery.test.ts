@@ -60,6 +60,13 @@ const operators: Record<
     Effect.zipRight(
       Effect.fork(Effect.zipRight(Effect.fork(item(2)), Effect.sleep(2))),
       Effect.sleep(3)
+    ),
+  "daemon of an ended daemon": (item) =>
+    Effect.flatMap(
+      Effect.forkDaemon(Effect.forkDaemon(item(2))),
+      (outer) =>
+        Effect.flatMap(Fiber.join(outer), (inner) =>
+          Effect.zipRight(Effect.sleep(2), Fiber.interruptFork(inner)))
     )
 }
 
@@ -380,7 +387,13 @@ describe("Nursery, its children", () => {
       Nursery.run((nursery) =>
         Effect.flatMap(
           Nursery.start(nursery, until("child", 1000)),
-          (child) => Effect.zipRight(Effect.sleep(1), Effect.as(Fiber.interrupt(child), "fine"))
+          (child) =>
+            Effect.gen(function*() {
+              yield* Effect.sleep(1)
+              yield* Fiber.interrupt(child)
+              yield* Effect.sleep(1)
+              return "fine"
+            })
         )
       )
     )
@@ -425,7 +438,7 @@ describe("Nursery, its children", () => {
       Effect.zipLeft(
         Nursery.startReady(nursery, (ready: (port: number) => Effect.Effect<void>) =>
           Effect.zipRight(Effect.delay(ready(80), 2), until("server", 1000))),
-        Nursery.cancel(nursery)
+        Effect.zipRight(Nursery.cancel(nursery), Effect.sleep(2))
       )
     ))
     expect(ready).toEqual(Exit.succeed(80))

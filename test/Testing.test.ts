@@ -7,7 +7,7 @@ import { Batch, Lock, Managed, Parallel, Semaphore } from "holdfast"
 import { Explore, type Probe } from "holdfast/Testing"
 import { type HandOff, makeHandOff, type Mistakes } from "./seeds/handOff.ts"
 import { planted } from "./seeds/planted.ts"
-import { type Seed, upstream } from "./seeds/upstream.ts"
+import { gradeInNursery, type Seed, upstream } from "./seeds/upstream.ts"
 
 const seen = (verdict: Explore.Verdict, law: Explore.Violation["law"] | undefined) => {
   const finding = verdict.findings.find(({ violations }) =>
@@ -36,6 +36,18 @@ describe("operators of effect 3.22.4", () => {
   for (const seed of known) {
     it(`${seed.name}: ${seed.grade ?? "safe"}`, async () => {
       expect(seen(await explored(seed), seed.law)).toEqual(expected(seed))
+    })
+  }
+})
+
+describe("the same inside a nursery", () => {
+  // `npm run explore` shows the whole column.
+  const some = new Set(["all", "race", "withEarlyRelease", "RcRef.get", "RcRef.get, slow acquire"])
+  for (const seed of known.filter(({ name }) => some.has(name))) {
+    const grade = gradeInNursery(seed)
+    it(`Nursery-3: ${seed.name}: ${grade ?? "safe"}`, async () => {
+      const verdict = await seed.inNursery!()
+      expect(seen(verdict, seed.law), Explore.format(verdict)).toEqual(expected({ ...seed, grade }))
     })
   }
 })

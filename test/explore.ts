@@ -4,7 +4,7 @@
  */
 import { Explore } from "holdfast/Testing"
 import { ours, type Own } from "./seeds/ours.ts"
-import { type Seed, upstream } from "./seeds/upstream.ts"
+import { gradeInNursery, type Seed, upstream } from "./seeds/upstream.ts"
 
 const everyGrade: ReadonlyArray<Explore.Grade> = ["R0", "R1", "R2", "R3", "R4"]
 
@@ -72,16 +72,23 @@ const exploreOurs = async (): Promise<ReadonlyArray<boolean>> => {
 const isAsKnown = ({ grade }: Seed, { findings, status }: Explore.Verdict): boolean =>
   grade === undefined ? status === "safe" : findings.some((finding) => finding.grade === grade)
 
+const gradesOf = ({ findings }: Explore.Verdict): string =>
+  Array.from(new Set(findings.map(({ grade }) => grade))).toSorted().join(" ") || "nothing"
+
 const exploreUpstream = async (): Promise<ReadonlyArray<boolean>> => {
-  console.log(head("effect 3.22.4: its known defects, by grade of reach", "found (known)"))
+  console.log(
+    head("effect 3.22.4: its known defects, by grade of reach", "found (known), in a nursery")
+  )
   const passed: Array<boolean> = []
   for (const seed of upstream(Explore.interruptions)) {
     const verdict = await seed.explore()
-    const found = Array.from(new Set(verdict.findings.map(({ grade }) => grade))).toSorted().join(
-      " "
+    const held = await seed.inNursery?.()
+    const inNursery = held === undefined ? "" : `, ${gradesOf(held)}`
+    console.log(
+      row(seed.name, [verdict], `${gradesOf(verdict)} (${seed.grade ?? "nothing"})${inNursery}`)
     )
-    console.log(row(seed.name, [verdict], `${found || "nothing"} (${seed.grade ?? "nothing"})`))
     passed.push(isAsKnown(seed, verdict))
+    if (held !== undefined) passed.push(isAsKnown({ ...seed, grade: gradeInNursery(seed) }, held))
   }
   return passed
 }

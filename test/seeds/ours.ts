@@ -2,8 +2,17 @@
  * Our own primitives as subjects: each alone, and each with somebody in the way. The explorer finds nothing in them, at any
  * grade, and every order of the contended ones ends alike.
  */
-import { Clock, Deferred, Effect, Fiber, Request, RequestResolver, type Scope } from "effect"
-import { Batch, Ledger, Lock, Managed, Parallel, Semaphore } from "holdfast"
+import {
+  Clock,
+  Deferred,
+  Effect,
+  Fiber,
+  identity,
+  Request,
+  RequestResolver,
+  type Scope
+} from "effect"
+import { Batch, Ledger, Lock, Managed, Nursery, Parallel, Semaphore } from "holdfast"
 import * as Mutex from "holdfast/Mutex"
 import * as Pool from "holdfast/Pool"
 import * as RateLimiter from "holdfast/RateLimiter"
@@ -126,13 +135,14 @@ interface Guarded {
 /** Items that use a shared resource to their end, and tell if it was gone by then. */
 const sharing = (
   name: string,
-  run: (item: (n: number) => Effect.Effect<void>) => Effect.Effect<unknown, unknown>
+  run: (item: (n: number) => Effect.Effect<void>) => Effect.Effect<unknown, unknown>,
+  around: <A, E>(effect: Effect.Effect<A, E>) => Effect.Effect<A, E> = identity
 ): Own =>
   alone({
     name: `${name}, sharing a resource`,
     setup: Effect.sync((): Guarded => ({ open: false, usedAfterRelease: 0 })),
     body: (state) =>
-      Managed.use(
+      around(Managed.use(
         Managed.make({
           name: "shared by all",
           acquire: Effect.sync(() => {
@@ -152,7 +162,7 @@ const sharing = (
               })
             ))
           )
-      ),
+      )),
     invariant: (state) => state.usedAfterRelease === 0
   })
 
@@ -456,6 +466,57 @@ export const ours: ReadonlyArray<Own> = [
       }))
   ),
   sharing("Parallel.race", (item) => Parallel.race(item(1), item(3))),
+  sharing(
+    "Nursery.run, forEach",
+    (item) => Effect.forEach([1, 2, 3], item, { concurrency: 2 }),
+    Nursery.run
+  ),
+  sharing(
+    "Nursery.run, all, one fails",
+    (item) =>
+      Effect.exit(Effect.all([item(5), Effect.zipRight(item(1), Effect.fail("no"))], {
+        concurrency: "unbounded"
+      })),
+    Nursery.run
+  ),
+  sharing(
+    "Nursery.run, timeout of disconnect",
+    (item) => Effect.exit(Effect.timeout(Effect.disconnect(item(3)), 1)),
+    Nursery.run
+  ),
+  sharing("Nursery.run, fork", (item) => Effect.zipRight(Effect.fork(item(3)), turn), Nursery.run),
+  alone({
+    name: "Nursery.run, children",
+    setup: Effect.void,
+    body: (_, probe) => {
+      const child = Effect.orDie(
+        Effect.scoped(Effect.zipRight(probe.resource("child"), hold))
+      )
+      return Nursery.run((nursery) =>
+        Effect.gen(function*() {
+          yield* Nursery.start(nursery, child)
+          yield* Nursery.startReady(
+            nursery,
+            (ready: (value: number) => Effect.Effect<void>) => Effect.zipRight(ready(1), child)
+          )
+          yield* Nursery.start(nursery, Effect.zipRight(child, Nursery.start(nursery, turn)))
+        })
+      )
+    }
+  }),
+  alone({
+    name: "Nursery.make",
+    setup: Effect.void,
+    body: (_, probe) =>
+      Effect.scoped(Effect.gen(function*() {
+        const nursery = yield* Nursery.make()
+        yield* Nursery.start(
+          nursery,
+          Effect.orDie(Effect.scoped(Effect.zipRight(probe.resource("child"), Effect.never)))
+        )
+        yield* Effect.scoped(Effect.zipRight(Nursery.background(nursery, Effect.never), turn))
+      }))
+  }),
   sharing(
     "Batch.run",
     (item) => Batch.run({ name: "job", process: item }, [1, 2, 3], { concurrency: 2 })

@@ -2,7 +2,18 @@
  * What the explorer finds in effect 3.22.4 itself, with the grade of reach it must find: a defect that is not seen any more
  * means that upstream has fixed it, or that the explorer has gone blind.
  */
-import { Duration, Effect, Pool, RcMap, RcRef, ScopedCache, ScopedRef } from "effect"
+import {
+  Context,
+  Duration,
+  Effect,
+  Layer,
+  Pool,
+  RcMap,
+  RcRef,
+  ScopedCache,
+  ScopedRef
+} from "effect"
+import { Nursery } from "holdfast"
 import { Explore, type Probe } from "holdfast/Testing"
 
 export interface Seed {
@@ -11,7 +22,16 @@ export interface Seed {
   readonly certify?: ((finding: Explore.Finding) => Promise<Explore.Certificate>) | undefined
   readonly grade: Explore.Grade | undefined
   readonly law?: Explore.Violation["law"] | undefined
+  /** The same body inside `Nursery.run`, which is interrupted where it waits. */
+  readonly inNursery?: ((options?: Explore.Options) => Promise<Explore.Verdict>) | undefined
 }
+
+/** What needs no unlucky yield (R0) stays inside a nursery. */
+export const gradeInNursery = ({ grade }: Seed): Explore.Grade | undefined =>
+  grade === "R0" ? grade : undefined
+
+class One extends Context.Tag("One")<One, unknown>() {}
+class Two extends Context.Tag("Two")<Two, unknown>() {}
 
 type Run = typeof Explore.interruptions
 
@@ -27,6 +47,8 @@ export const upstream = (run: Run): ReadonlyArray<Seed> => {
     grade,
     law,
     explore: (options) => run(subject, options),
+    inNursery: (options) =>
+      run({ ...subject, body: (state, probe) => Nursery.run(subject.body(state, probe)) }, options),
     certify: (finding) => Explore.certify(finding, subject)
   })
   const exits = "the target exits"
@@ -52,6 +74,17 @@ export const upstream = (run: Run): ReadonlyArray<Seed> => {
     seed("R1", exits, {
       name: "raceFirst",
       body: () => Effect.raceFirst(Effect.sleep(1), Effect.sleep(2))
+    }),
+    seed("R1", exits, {
+      name: "Layer.mergeAll",
+      body: (_, probe) =>
+        Effect.provide(
+          Effect.void,
+          Layer.mergeAll(
+            Layer.scoped(One, probe.resource("one")),
+            Layer.scoped(Two, probe.resource("two"))
+          )
+        )
     }),
     seed("R0", released, {
       name: "RcRef.get, slow acquire",
