@@ -38,6 +38,7 @@ import * as Source from "./internal/source.ts"
 import { withSpan } from "./internal/span.ts"
 import * as Workers from "./internal/workers.ts"
 import * as Ledger from "./Ledger.ts"
+import * as Nursery from "./Nursery.ts"
 import * as Semaphore from "./Semaphore.ts"
 
 /**
@@ -346,7 +347,7 @@ const beginItem = <Item, A, E, R, E2, R2, E3, R3>(
   const attempt = Effect.suspend(() => {
     attempts++
     const work = job.process(item, attempts)
-    return timeout === undefined ? work : Effect.timeoutFail(work, {
+    return timeout === undefined ? work : Nursery.timeoutFail(work, {
       duration: timeout,
       onTimeout: () => new ItemTimeout({ job: job.name, attempt: attempts, timeout })
     })

@@ -505,9 +505,70 @@ export const contain = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<
 /**
  * Runs an effect in a fiber of its own and interrupts it, where it waits, after a while; it ends before this does.
  *
- * **Interruption** — Interrupts the effect, where it waits. **Errors** — Those of the effect; `TimeoutException` if it was
- *   interrupted for its time.
- * **Cost** — Two forks. Different from `Effect.timeout`, the interrupt never reaches the effect while it computes, unless for long.
+ * **Interruption** — Interrupts the effect, where it waits. **Errors** — Those of the effect; that of `onTimeout` if it was
+ *   interrupted for its time, and after it what the effect failed with then.
+ * **Cost** — Two forks. Different from `Effect.timeoutFail`, the interrupt never reaches the effect while it computes, unless for
+ *   long.
+ *
+ * @category operations
+ * @since 0.1.0
+ */
+export const timeoutFail: {
+  <E2>(options: {
+    readonly duration: Duration.DurationInput
+    readonly onTimeout: () => E2
+  }): <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E | E2, R>
+  <A, E, R, E2>(
+    effect: Effect.Effect<A, E, R>,
+    options: {
+      readonly duration: Duration.DurationInput
+      readonly onTimeout: () => E2
+    }
+  ): Effect.Effect<A, E | E2, R>
+} = dual(
+  2,
+  <A, E, R, E2>(
+    effect: Effect.Effect<A, E, R>,
+    { duration, onTimeout }: {
+      readonly duration: Duration.DurationInput
+      readonly onTimeout: () => E2
+    }
+  ): Effect.Effect<A, E | E2, R> =>
+    // MASK: the caller returns after both fibers have ended; its wait is restored.
+    Effect.uninterruptibleMask((restore) => {
+      const group = Workers.makeGroup<E>(true)
+      let result: Exit.Exit<A, E> | "late" | undefined
+      const decide = (by: Exit.Exit<A, E> | "late") =>
+        Effect.sync(() => {
+          result ??= by
+          Workers.finish(group)
+        })
+      const timer = Effect.zipRight(Effect.sleep(duration), decide("late"))
+      const ended = Workers.run(group, {
+        count: 2,
+        worker: (index) => index === 0 ? Effect.asVoid(Effect.onExit(effect, decide)) : timer,
+        keepsChildren: true
+      })
+      return Effect.flatMap(Effect.exit(restore(ended)), (exit): Effect.Effect<A, E | E2> => {
+        if (result === "late") {
+          const late = Effect.suspend(() => Effect.fail(onTimeout()))
+          return Exit.isSuccess(exit)
+            ? late
+            : Effect.catchAllCause(late, (cause) =>
+              Effect.failCause(Cause.sequential(cause, exit.cause)))
+        }
+        if (Exit.isFailure(exit)) {
+          return Effect.failCause(exit.cause)
+        }
+        return Effect.zipRight(Workers.inherit(group), result ?? Effect.interrupt)
+      })
+    })
+)
+
+/**
+ * As `timeoutFail`, with Effect's `TimeoutException`.
+ *
+ * **Interruption**, **Errors**, **Cost** — As `timeoutFail`.
  *
  * **Example**
  * ```ts run
@@ -535,39 +596,9 @@ export const timeout: {
     effect: Effect.Effect<A, E, R>,
     duration: Duration.DurationInput
   ): Effect.Effect<A, E | Cause.TimeoutException, R> =>
-    // MASK: the caller returns after both fibers have ended; its wait is restored.
-    Effect.uninterruptibleMask((restore) => {
-      const group = Workers.makeGroup<E>(true)
-      let result: Exit.Exit<A, E | Cause.TimeoutException> | undefined
-      const decide = (exit: Exit.Exit<A, E | Cause.TimeoutException>) =>
-        Effect.sync(() => {
-          result ??= exit
-          Workers.finish(group)
-        })
-      const late = Effect.zipRight(
-        Effect.sleep(duration),
-        Effect.suspend(() => decide(Exit.fail(lateAfter(duration))))
-      )
-      const ended = Workers.run(group, {
-        count: 2,
-        worker: (index) => index === 0 ? Effect.asVoid(Effect.onExit(effect, decide)) : late,
-        keepsChildren: true
-      })
-      return Effect.matchCauseEffect(restore(ended), {
-        onSuccess: () => Effect.zipRight(Workers.inherit(group), result ?? Effect.interrupt),
-        // The effect failed by itself, or after it was late.
-        onFailure: (cause) =>
-          Effect.failCause(
-            result !== undefined && Exit.isFailure(result) && isLate(result.cause)
-              ? Cause.sequential(result.cause, cause)
-              : cause
-          )
-      })
+    timeoutFail(effect, {
+      duration,
+      onTimeout: () =>
+        new Cause.TimeoutException(`The effect did not end within ${Duration.format(duration)}.`)
     })
 )
-
-const lateAfter = (duration: Duration.DurationInput): Cause.TimeoutException =>
-  new Cause.TimeoutException(`The effect did not end within ${Duration.format(duration)}.`)
-
-const isLate = (cause: Cause.Cause<unknown>): boolean =>
-  Cause.isFailType(cause) && Cause.isTimeoutException(cause.error)

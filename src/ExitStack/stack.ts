@@ -18,6 +18,7 @@ import { callerOf, outcomeWithin, releaseDeadlineOf } from "../internal/deadline
 import { withFailure } from "../internal/exit.ts"
 import { Handle } from "../internal/handle.ts"
 import { OwnerClosed } from "../internal/handover.ts"
+import * as Interrupt from "../internal/interrupt.ts"
 import * as Rules from "../internal/options.ts"
 import type * as Release from "../internal/release.ts"
 import { type AnyFiber, currentFiber, nextFiberId } from "../internal/runtime.ts"
@@ -478,7 +479,7 @@ export class Stack<in out A, in out E> extends Handle {
     return Effect.map(descendantsOf(owner, this.since), (descendants) => {
       const mayBeCut = new Set<unknown>(descendants)
       for (const { fiber } of this.entering) {
-        if (mayBeCut.has(fiber)) fiber?.unsafeInterruptAsFork(owner.id())
+        if (fiber !== undefined && mayBeCut.has(fiber)) Interrupt.atWait(fiber, owner.id())
       }
     })
   }

@@ -10,6 +10,7 @@ import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as FiberId from "effect/FiberId"
 import * as Condition from "../internal/condition.ts"
+import * as Interrupt from "../internal/interrupt.ts"
 import { type LockBackendError, LockLost, type LossReason } from "./errors.ts"
 
 /**
@@ -105,7 +106,7 @@ const protect = <A, E, R>(
         // INVARIANT Lock-5: a body that has ended loses nothing.
         if (hold.ended === undefined || fiber.unsafePoll() !== null) return
         lost = lostBy(hold, hold.ended)
-        fiber.unsafeInterruptAsFork(FiberId.none)
+        Interrupt.atWait(fiber, FiberId.none)
       }, () => hold.ended !== undefined)
       const ended = Effect.catchAllCause(restore(Fiber.await(fiber)), () => {
         forget()

@@ -12,6 +12,7 @@ import * as RuntimeFlags from "effect/RuntimeFlags"
 import type * as Scope from "effect/Scope"
 import * as Condition from "../internal/condition.ts"
 import { exitWithin } from "../internal/deadline.ts"
+import * as Interrupt from "../internal/interrupt.ts"
 import * as Timers from "../internal/timers.ts"
 import { PoolClosed, PoolClosedByHolder, PoolLeak, refusal } from "./errors.ts"
 import { destroyIdle, refuseHead } from "./lend.ts"
@@ -79,7 +80,9 @@ const beginClosing = <A, E>(pool: State.State<A, E>): void => {
     while (partition.queue.head !== undefined) {
       refuseHead(partition, refusal(new PoolClosed({ pool: partition.name })))
     }
-    for (const { fiber } of partition.opening) fiber?.unsafeInterruptAsFork(FiberId.none)
+    for (const { fiber } of partition.opening) {
+      if (fiber !== undefined) Interrupt.atWait(fiber, FiberId.none)
+    }
     destroyIdle(partition, "shutdown")
   }
   pool.fork(
@@ -105,7 +108,9 @@ const shutDown = <A, E>(pool: State.State<A, E>): Effect.Effect<void> => {
     const holders = State.unsafeHolders(pool).map(State.describeHolder).join("; ")
     State.warn(pool, `Pool "${name}": still held at shutdown by ${holders}`)
     if (!interruptHolders) return leaked
-    for (const { holder } of State.lentItems(pool)) holder?.unsafeInterruptAsFork(FiberId.none)
+    for (const { holder } of State.lentItems(pool)) {
+      if (holder !== undefined) Interrupt.atWait(holder, FiberId.none)
+    }
     return Effect.flatMap(drained, (late) => Option.isSome(late) ? Effect.void : leaked)
   })
 }

@@ -18,6 +18,7 @@ import * as Schedule from "effect/Schedule"
 import * as Scope from "effect/Scope"
 import { exitWithin, releaseDeadlineOf } from "../internal/deadline.ts"
 import { withFailure } from "../internal/exit.ts"
+import * as Interrupt from "../internal/interrupt.ts"
 import * as Release from "../internal/release.ts"
 import * as Ledger from "../Ledger.ts"
 import * as State from "./state.ts"
@@ -155,7 +156,7 @@ export const open = <A, E>(
 export const abandon = <A, E>(partition: State.Partition<A, E>, opening: State.Opening): void => {
   endOpening(partition, opening)
   partition.pool.size--
-  opening.fiber?.unsafeInterruptAsFork(FiberId.none)
+  if (opening.fiber !== undefined) Interrupt.atWait(opening.fiber, FiberId.none)
 }
 
 /** Interrupts the newest opening that is not unwanted yet. */
@@ -163,7 +164,7 @@ export const interruptNewest = <A, E>(partition: State.Partition<A, E>): void =>
   const newest = Array.from(partition.opening).findLast(({ isUnwanted }) => !isUnwanted)
   if (newest === undefined) return
   newest.isUnwanted = true
-  newest.fiber?.unsafeInterruptAsFork(FiberId.none)
+  if (newest.fiber !== undefined) Interrupt.atWait(newest.fiber, FiberId.none)
 }
 
 /** Waits, as the schedule says, before the next refill; a schedule that is done never calls `then`. */

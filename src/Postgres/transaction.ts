@@ -8,6 +8,7 @@ import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
 import * as Tracer from "effect/Tracer"
 import type * as Managed from "../Managed.ts"
+import * as Nursery from "../Nursery.ts"
 import * as Semaphore from "../Semaphore.ts"
 import {
   failed,
@@ -135,7 +136,8 @@ export const transactionOf = (pool: Pool): SqlClient.SqlClient["withTransaction"
     Effect.useSpan("sql.transaction", { kind: "client", captureStackTrace: false }, (span) =>
       Effect.flatMap(Effect.serviceOption(SqlClient.TransactionConnection), (outer) => {
         const body = (loan: Loan, depth: number) =>
-          effect.pipe(
+          // Under a tracker, a statement of a dying fiber comes before the commit or the rollback.
+          Nursery.contain(effect).pipe(
             Effect.provideService(SqlClient.TransactionConnection, [loan, depth] as const),
             Effect.provideService(Tracer.ParentSpan, span)
           )

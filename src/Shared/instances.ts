@@ -24,6 +24,7 @@ import type * as Types from "effect/Types"
 import { withFailure } from "../internal/exit.ts"
 import { Handle } from "../internal/handle.ts"
 import * as Hold from "../internal/hold.ts"
+import * as Interrupt from "../internal/interrupt.ts"
 import * as Rules from "../internal/options.ts"
 import { type AnyFiber, currentFiber } from "../internal/runtime.ts"
 import * as Timers from "../internal/timers.ts"
@@ -230,7 +231,7 @@ export class Instance<K, A, E> {
     if (this.state !== "opening" && this.state !== "open") return
     this.isRetired = true
     this.group.ending.add(this)
-    if (this.state === "opening") return this.fiber.unsafeInterruptAsFork(FiberId.none)
+    if (this.state === "opening") return Interrupt.atWait(this.fiber, FiberId.none)
     this.state = "ending"
     this.group.idle.delete(this)
     if (this.timer !== undefined) Timers.stop(this.timer)

@@ -31,6 +31,7 @@ import type * as FiberRefs from "effect/FiberRefs"
 import type * as Option from "effect/Option"
 import * as Runtime from "effect/Runtime"
 import * as RuntimeFlags from "effect/RuntimeFlags"
+import * as Interrupt from "./interrupt.ts"
 import { type AnyFiber, contextIn } from "./runtime.ts"
 import { isSleeper } from "./timers.ts"
 
@@ -176,7 +177,7 @@ const observe = <A, E>(
       timer.addObserver((exit) => {
         if (decided) return
         bounded.set(fiber, undefined)
-        fiber.unsafeInterruptAsFork(timer.id())
+        Interrupt.atWait(fiber, timer.id())
         const elapsed = Duration.millis(millisOf(clock) - began)
         decide(Either.left(exit._tag === "Success" ? Duration.max(elapsed, atLeast) : elapsed))
       })
