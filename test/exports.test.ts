@@ -115,7 +115,7 @@ describe("exports", () => {
         MutexReentry MutexTimeout TypeId get getKey make makeKeyed size stats statsKey tryWithLock tryWithLockKey unsafeMake withLock withLockKey withLockKeys
         type KeyedMutex Mutex Options Stats TypeId
       holdfast/Nursery
-        Nursery StillInUse TypeId awaitAll background cancel contain layer make run scoped start startReady stats timeout tracked tracker
+        Nursery StillInUse TypeId awaitAll background cancel contain layer make run scoped start startReady stats timeout timeoutFail tracked tracker
         type Nursery Options RunOptions Stats TypeId
       holdfast/Parallel
         all forEach race raceAll raceFirst
