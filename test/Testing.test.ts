@@ -200,7 +200,9 @@ describe("verdicts", () => {
       "without any interrupt: all is released: never released: r#1, r#2"
     ])
     const hangs = await Explore.interruptions(Effect.never)
-    expect(hangs.notes).toEqual(["the body never ends, even without an interrupt"])
+    expect(hangs.notes).toEqual([
+      "the body does not end, even without an interrupt: nothing is left that could wake it"
+    ])
   })
 
   it("Explore-4: a program that waits on a native promise is explored beside the event loop", async () => {
@@ -240,7 +242,9 @@ describe("verdicts", () => {
       { budget: { runs: 10 } }
     )
     expect(verdict).toMatchObject({ status: "inconclusive", passed: false })
-    expect(verdict.covered).toMatch(/^7 of \d+ points \(budget spent\), FIFO order, this input$/)
+    expect(verdict.covered).toMatch(
+      /^7 of \d+ points \(budget spent\), FIFO order, this input, first use$/
+    )
   })
 
   it("Explore-5: a program that is not deterministic is reported as such", async () => {
@@ -261,11 +265,11 @@ describe("verdicts", () => {
     expect(verdict).toMatchObject({
       status: "safe",
       passed: true,
-      covered: "every point, FIFO order, this input",
+      covered: "every point, FIFO order, this input, first use",
       findings: [],
       notes: []
     })
-    expect(verdict.runs).toBe(verdict.points.own + verdict.points.waits + verdict.points.others + 3)
+    expect(verdict.runs).toBe(verdict.points.own + verdict.points.waits + verdict.points.others + 4)
     expect(Explore.format(verdict)).toMatch(/^✓ clean is safe\n {2}covered: every point/)
   })
 

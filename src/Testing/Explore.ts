@@ -8,6 +8,7 @@
  *
  * INVARIANTS
  * - Explore-5 A verdict says what it covered; a program that could not be judged is "inconclusive", never "safe".
+ * - Explore-12 An exploration always ends with a verdict, which names the use it is about and every sampling with its counts.
  * - Explore-6 A replay runs the same operations up to its point, or fails as stale.
  *
  * COST see the verdict: `runs` and `seconds`; 5,000 to 20,000 runs a second.
@@ -16,11 +17,13 @@
  *
  * @since 0.1.0
  */
+import * as Cause from "effect/Cause"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import { type Certificate, certifyPlainly } from "./certificate.ts"
-import { asynchronous, WaitingOnHandle } from "./driver.ts"
-import { judge, never, type Program, type Violation } from "./experiment.ts"
+import { asynchronous } from "./driver.ts"
+import { judge, type Program, type Violation } from "./experiment.ts"
 import { type Finding, type Grade, grades } from "./findings.ts"
 import { findingsOf, hashOf, type Look, lookAt } from "./inspection.ts"
 import { strategyOf } from "./interleavings.ts"
@@ -35,17 +38,12 @@ import {
   runPlan,
   secondsOf,
   type Session,
+  sharedState,
+  sharesState,
   takeControl,
   Unexplorable
 } from "./session.ts"
-import {
-  makeSwept,
-  sweepDelayed,
-  sweepFaults,
-  sweepPlain,
-  type Swept,
-  type Ungraded
-} from "./sweep.ts"
+import { makeSwept, sample, sweepDelayed, sweepFaults, sweepPlain, type Swept } from "./sweep.ts"
 import { allFaults, fromToken, isHash, nameHash, type Parsed, StaleToken } from "./token.ts"
 import { getLocator } from "./where.ts"
 
@@ -68,6 +66,12 @@ export interface Subject<S = void> {
   /** Called when all has settled; broken if it returns `false` or a text, or throws. */
   readonly invariant?: ((state: S) => boolean | string | void) | undefined
   readonly faults?: Faults | undefined
+  /** True if the body ends as a failure or a defect by contract. Default: a plain run that fails is inconclusive. */
+  readonly fails?: boolean | undefined
+  /** True if resources, scopes or fibers stay open behind the owner's close by design. Then only more of them is a leak. */
+  readonly staysOpen?: boolean | undefined
+  /** Defects by which the subject reports something on purpose. Any other that the plain run lacks breaks a law. */
+  readonly mayDie?: ((defect: unknown) => boolean) | undefined
   /** @internal The function whose line stands for the body's. */
   readonly origin?: unknown
 }
@@ -101,17 +105,24 @@ export interface Options {
   readonly seed?: number | undefined
   /** A run with more operations counts as one that spins. Default one million. */
   readonly opLimit?: number | undefined
+  /** How much virtual time the setup, each use and the close may take. Default 10 minutes. */
+  readonly horizon?: Duration.DurationInput | undefined
+  /** How many points of other fibers are tried at most: evenly spread ones, if there are more. Default 5,000. */
+  readonly others?: number | undefined
+  /** Which uses are interrupted, each in runs of its own: `[1, 2]` also the second of two. Default the first. */
+  readonly uses?: ReadonlyArray<number> | undefined
 }
 
 export type { Certificate, Check, Finding, Grade, Verdict, Violation }
 
 const failing: ReadonlyArray<Grade> = ["R0", "R1", "R2"]
 
-const limitsOf = ({ budget, opLimit, seed }: Options): Limits => ({
+const limitsOf = ({ budget, horizon, opLimit, seed }: Options): Limits => ({
   runs: budget?.runs ?? 50_000,
   millis: budget?.millis ?? 20_000,
   opLimit: opLimit ?? 1_000_000,
-  seed: seed ?? 1
+  seed: seed ?? 1,
+  horizon: Duration.toMillis(horizon ?? "10 minutes")
 })
 
 const faultsOf = (faults: Faults | undefined): ReadonlyArray<Probe.Fault> => {
@@ -128,11 +139,23 @@ const programOf = <S>(
 ): Program & { readonly faults?: Faults | undefined } => {
   if (Effect.isEffect(given)) {
     const effect = given as Effect.Effect<unknown, unknown, Scope.Scope>
-    return { name: "effect", setup: () => Effect.void, body: () => effect, origin: undefined }
+    return {
+      name: "effect",
+      setup: () => Effect.void,
+      body: () => effect,
+      origin: undefined,
+      fails: false,
+      staysOpen: false,
+      mayDie: () => false
+    }
   }
   const { after, body, faults, invariant, name, origin = body, setup } = given as Subject<S>
+  const { fails = false, mayDie = () => false, staysOpen = false } = given as Subject<S>
   return {
     name,
+    fails,
+    staysOpen,
+    mayDie,
     setup: (probe) =>
       setup === undefined ? Effect.void : Effect.isEffect(setup) ? setup : setup(probe),
     body,
@@ -143,46 +166,73 @@ const programOf = <S>(
   }
 }
 
-/** Whether a hang stays when the event loop runs. If not, the program waits on something native after its interrupt. */
-const isRealHang = async (session: Session, strike: Ungraded): Promise<boolean> => {
-  const { close, first, second } = strike.outcome
-  if (session.driver.mode === "asynchronous" || ![first, second, close].includes(never)) return true
-  const { delays, fault, point } = strike
-  const { opLimit, seed } = session.limits
-  const again = await asynchronous().run(session.program, {
-    plan: { place: point.place, delays },
-    fault,
-    opLimit,
-    seed
-  })
-  return judge(again, session.plain).length > 0
+const othersOf = ({ others }: Options): number => others ?? 5_000
+
+const mostRechecked = 200
+
+/**
+ * Whether a strike is none when the event loop runs: after its interrupt the program waited for something native. Each kind of
+ * strike is tried: a promise may delay a release, a close, or the end of a fiber.
+ */
+const isOnlySynchronous = async (session: Session, { strikes }: Swept): Promise<boolean> => {
+  if (session.driver.mode === "asynchronous") return false
+  const beside = { ...session, driver: asynchronous }
+  for (const { delays, fault, point } of sample(strikes, mostRechecked)) {
+    const again = await runPlan(beside, { plan: { place: point.place, delays }, fault })
+    if (judge(again, session.plain).length === 0) return true
+  }
+  return false
 }
 
 const sweepAll = async (session: Session, options: Options, faults: Faults | undefined) => {
   const swept = makeSwept()
   const mode = options.mode ?? "full"
-  await sweepPlain(session, swept, mode)
+  await sweepPlain(session, swept, mode, othersOf(options))
   await sweepFaults(session, swept, faultsOf(options.faults ?? faults), mode)
   const depth = options.interleave ?? 0
   if (depth !== 0) await sweepDelayed(session, swept, depth)
   return swept
 }
 
-const coveredBy = (session: Session, swept: Swept, options: Options): string => {
-  const { points } = session
-  const left = swept.planned - swept.tried
-  return [
-    left > 0
-      ? `${swept.tried} of ${swept.planned} points (budget spent)`
-      : options.mode === "quick"
-      ? `one point of each of ${points.classes} classes and ${points.waits.length} waits`
-      : "every point",
+const count = (tried: number, all: number, of: string): string => `${tried} of ${all} ${of}`
+
+/** Which points were tried, in words: "every point" only if it was every one. */
+const pointsIn = ({ points }: Session, swept: Swept, options: Options): string => {
+  const { mode } = options
+  const { classes, others, waits } = points
+  if (swept.planned > swept.tried) {
+    return `${count(swept.tried, swept.planned, "points")} (budget spent)`
+  }
+  if (mode === "quick") {
+    const rest = others.length === 0 ? "" : `, none of ${others.length} points of other fibers`
+    return `one point of each of ${classes} classes and ${waits.length} waits${rest}`
+  }
+  const mostOthers = othersOf(options)
+  return others.length > mostOthers
+    ? `every point of its own, ${
+      count(mostOthers, others.length, "points of other fibers")
+    } (sampled)`
+    : "every point"
+}
+
+const coveredBy = (session: Session, swept: Swept, options: Options): string =>
+  [
+    pointsIn(session, swept, options),
     options.interleave === undefined || options.interleave === 0
       ? "FIFO order"
-      : `FIFO order with up to ${options.interleave} delay(s)`,
-    "this input"
+      : `FIFO order with up to ${options.interleave} delay(s) at one point of each class`,
+    "this input",
+    session.use === 1 ? "first use" : `use ${session.use}`
   ].join(", ")
-}
+
+/** What keeps a verdict from being clean, each in words. */
+const doubtsOf = async (session: Session, swept: Swept): Promise<ReadonlyArray<string>> => [
+  ...(swept.unstable > 0
+    ? [`${swept.unstable} point(s) were not reached again: the program is not deterministic`]
+    : []),
+  ...Array.from(swept.unjudged, ([reason, times]) => `at ${times} point(s): ${reason}`),
+  ...(await sharesState(session) ? [sharedState] : [])
+]
 
 const verdictOf = async (
   session: Session,
@@ -190,22 +240,18 @@ const verdictOf = async (
   options: Pick<Options, "fail">,
   covered: string
 ): Promise<Verdict> => {
-  const findings = await findingsOf(session, swept)
+  const doubts = await doubtsOf(session, swept)
+  // A state that survives breaks laws in runs that are right.
+  const findings = doubts.includes(sharedState) ? [] : await findingsOf(session, swept)
   const { points } = session
-  const notes = [...session.notes]
-  if (swept.unstable > 0) {
-    notes.push(
-      `${swept.unstable} point(s) were not reached again: the program is not deterministic`
-    )
-  }
-  const isWhole = swept.unstable === 0 && session.plain.escapes === 0
+  const isWhole = doubts.length === 0 && session.plain.escapes === 0
     && !(isSpent(session) && swept.tried < swept.planned)
   const fail = options.fail ?? failing
   const status = findings.length > 0 ? "violations" : isWhole ? "safe" : "inconclusive"
   return {
     name: session.program.name,
     status,
-    passed: status !== "inconclusive" && !findings.some((finding) => fail.includes(finding.grade)),
+    passed: isWhole && !findings.some((finding) => fail.includes(finding.grade)),
     points: {
       own: points.own.length,
       waits: points.waits.length,
@@ -217,7 +263,7 @@ const verdictOf = async (
     mode: session.driver.mode,
     findings,
     covered,
-    notes,
+    notes: [...session.notes, ...doubts],
     hash: swept.strikes.reduce(
       (hash, { outcome }) => Math.imul(hash ^ outcome.hash, 16_777_619),
       session.plain.hash
@@ -240,31 +286,61 @@ const inconclusive = (name: string, reason: string): Verdict => ({
   hash: 0
 })
 
-const explore = async (program: ReturnType<typeof programOf>, options: Options) => {
+const exploreUse = async (
+  program: ReturnType<typeof programOf>,
+  options: Options,
+  use: number
+): Promise<Verdict> => {
   const limits = limitsOf(options)
-  let session = await openSession(program, limits)
+  let session = await openSession(program, limits, { use })
   let swept = await sweepAll(session, options, program.faults)
-  const hang = swept.strikes.find(({ outcome }) =>
-    [outcome.first, outcome.second, outcome.close].includes(never)
-  )
-  if (hang !== undefined && !(await isRealHang(session, hang))) {
-    session = await openSession(program, limits, asynchronous())
+  if (await isOnlySynchronous(session, swept)) {
+    session = await openSession(program, limits, { driver: asynchronous, use })
     swept = await sweepAll(session, options, program.faults)
   }
   return verdictOf(session, swept, options, coveredBy(session, swept, options))
 }
 
-/** Runs `use` with everything under control. A program that cannot be judged gives an inconclusive verdict. */
+const worst: ReadonlyArray<Verdict["status"]> = ["violations", "inconclusive", "safe"]
+
+/** The verdicts on several uses as one. */
+const together = (one: Verdict, two: Verdict): Verdict => ({
+  name: one.name,
+  status: worst.find((status) => [one.status, two.status].includes(status)) ?? "safe",
+  passed: one.passed && two.passed,
+  points: {
+    own: one.points.own + two.points.own,
+    waits: one.points.waits + two.points.waits,
+    others: one.points.others + two.points.others
+  },
+  classes: one.classes + two.classes,
+  runs: one.runs + two.runs,
+  seconds: one.seconds + two.seconds,
+  mode: two.mode === "asynchronous" ? two.mode : one.mode,
+  findings: [...one.findings, ...two.findings],
+  covered: `${one.covered}; ${two.covered}`,
+  notes: [...new Set([...one.notes, ...two.notes])],
+  hash: Math.imul(one.hash ^ two.hash, 16_777_619)
+})
+
+const explore = async (program: ReturnType<typeof programOf>, options: Options) => {
+  const { uses = [1] } = options
+  const verdicts: Array<Verdict> = []
+  for (const use of uses.length === 0 ? [1] : uses) {
+    verdicts.push(await controlled(program.name, () => exploreUse(program, options, use)))
+  }
+  return verdicts.reduce(together)
+}
+
+/** Runs `use` with everything under control. A program that cannot be judged gives an inconclusive verdict, always. */
 const controlled = async (name: string, use: () => Promise<Verdict>): Promise<Verdict> => {
   selfCheck()
   const release = takeControl()
   try {
     return await use()
   } catch (error) {
-    if (error instanceof Unexplorable || error instanceof WaitingOnHandle) {
-      return inconclusive(name, error.message)
-    }
-    throw error
+    const isKnown = error instanceof Unexplorable
+    return inconclusive(name, isKnown ? error.message : Cause.pretty(Cause.die(error)))
   } finally {
     release()
   }
@@ -279,7 +355,8 @@ const controlled = async (name: string, use: () => Promise<Verdict>): Promise<Ve
  *   body must be repeatable. Time is the `Clock`'s, `Date.now` and `Math.random` are controlled during a run; `new Date` is not.
  * **Interruption** — It is a promise; it cannot be interrupted, but `budget` bounds it.
  * **Errors** — rejects with `UnknownRuntime` on an effect that is not 3.22's kind. A subject that hangs or fails its own laws
- *   without any interrupt, or that is not deterministic, is `"inconclusive"` and says why.
+ *   without any interrupt, or that is not deterministic, is `"inconclusive"` and says why. So is a body that fails
+ *   without any interrupt, unless the subject says `fails: true`, and state that survives from run to run.
  * **Cost** — about 0.1 to 0.2 ms per point.
  *
  * **Example** (a permit that is lost)
@@ -308,7 +385,7 @@ export const interruptions = <S = void>(
   options: Options = {}
 ): Promise<Verdict> => {
   const program = programOf(subject)
-  return controlled(program.name, () => explore(program, options))
+  return explore(program, options)
 }
 
 /**
@@ -317,7 +394,9 @@ export const interruptions = <S = void>(
  * @category models
  * @since 0.1.0
  */
-export interface Schedules extends Pick<Options, "fail" | "budget" | "seed" | "opLimit"> {
+export interface Schedules
+  extends Pick<Options, "fail" | "budget" | "seed" | "opLimit" | "horizon">
+{
   /** Every set of up to this many forced yields. Default 2. */
   readonly delays?: 0 | 1 | 2 | undefined
   /** Random walks over the ready fibers. Default 200. */
@@ -363,7 +442,9 @@ export const interleavings = <S = void>(
   subject: Subject<S> | Effect.Effect<unknown, unknown, Scope.Scope>,
   options: Schedules = {}
 ): Promise<Verdict> => {
-  const program = programOf(subject)
+  // A check judges every exit, the plain one as well.
+  const given = programOf(subject)
+  const program = { ...given, fails: given.fails || options.check !== undefined }
   return controlled(program.name, async () => {
     const session = await openSession(program, limitsOf(options))
     const swept = makeSwept()
@@ -416,7 +497,8 @@ const rerun = async (token: string, parsed: Parsed, session: Session) => {
     throw new StaleToken({ token, reason: "its place is not reached any more" })
   }
   // A random schedule asks its strategy anew; the rest of the hash is the schedule itself.
-  if (!isHash(hashOf({ chosen, delays, outcome, point }), parsed.hashText)) {
+  const isSame = isHash(hashOf({ chosen, delays, outcome, point }), parsed.hashText)
+  if (session.isExact && !isSame) {
     throw new StaleToken({ token, reason: "the code before its place has changed" })
   }
   return { chosen, delays, fault, outcome, point }
@@ -450,7 +532,7 @@ const rerun = async (token: string, parsed: Parsed, session: Session) => {
 export const replay = async <S = void>(
   token: string,
   subject: Subject<S> | Effect.Effect<unknown, unknown, Scope.Scope>,
-  options: { readonly check?: Check | undefined } = {}
+  options: Pick<Schedules, "check" | "horizon" | "opLimit"> = {}
 ): Promise<Replay> => {
   selfCheck()
   const program = programOf(subject)
@@ -458,7 +540,8 @@ export const replay = async <S = void>(
   const release = takeControl()
   const locator = await getLocator()
   try {
-    const session = await openSession(program, limitsOf({ seed: parsed.seed }))
+    const limits = limitsOf({ ...options, seed: parsed.seed })
+    const session = await openSession(program, limits, { use: parsed.use })
     const { chosen, delays, fault, outcome, point } = await rerun(token, parsed, session)
     const strategy = chosen === undefined ? undefined : strategyOf(chosen)
     const look = await lookAt(session, locator, { delays, fault, outcome, point, strategy })

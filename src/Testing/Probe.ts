@@ -8,7 +8,7 @@
  */
 import type * as Effect from "effect/Effect"
 import { type Fault, makeRecorder, pad as padding, type Probe } from "./recorder.ts"
-import { makeLedger, pendingOf, watchPlainly } from "./scopes.ts"
+import { makeLedger, pairsOf, pendingOf, watchPlainly } from "./scopes.ts"
 
 export {
   type Counter,
@@ -49,7 +49,7 @@ export const unsafeMake = (options: {
   readonly releasedTwice: () => ReadonlyArray<string>
   /** Counters that are not back at zero. */
   readonly unbalanced: () => ReadonlyArray<string>
-  /** How many finalizers ran before those that were registered after them. */
+  /** How many finalizers ran before those that were registered after them, in their scope or in one inside it. */
   readonly disorders: () => number
   readonly stop: () => void
 } => {
@@ -69,7 +69,7 @@ export const unsafeMake = (options: {
         ? releasedTwice()
         : [...releasedTwice(), `${ledger.doubles} finalizer(s)`],
     unbalanced,
-    disorders: () => ledger.disorders,
+    disorders: () => ledger.disorders + pairsOf(ledger, "reversed").length,
     stop
   }
 }

@@ -110,8 +110,15 @@ const momentsOf = (
 }
 
 /** What the plain program of a group of strikes needs: moments of the one that stands for them, and of the latest in its slice. */
-export const plainOf = (group: ReadonlyArray<Graded>, chosen: Graded): Plain | undefined => {
+export const plainOf = (
+  group: ReadonlyArray<Graded>,
+  chosen: Graded,
+  use: number
+): Plain | undefined => {
   const { fault, grade, trace: { parks }, violations } = chosen
+  const laws = violations.map(({ law }) => law)
+  // Nothing outside the explorer sees how often an interrupt was swallowed.
+  if (laws.includes("the target exits at once")) return undefined
   const offset = ({ step }: Graded) => step?.offset ?? 0
   const latest = group.filter((one) => one.grade === grade)
     .reduce((last, one) => offset(one) > offset(last) ? one : last, chosen)
@@ -119,13 +126,13 @@ export const plainOf = (group: ReadonlyArray<Graded>, chosen: Graded): Plain | u
   if (moments.length === 0) return undefined
   const lasts = parks.at(-1)?.now ?? 0
   const speed = Math.max(1, Math.ceil(lasts / mostMillis))
-  const laws = violations.map(({ law }) => law)
-  return { laws, fault, moments, speed, cap: 250 * speed + 2 * lasts }
+  return { laws, fault, use, moments, speed, cap: 250 * speed + 2 * lasts }
 }
 
 /** What a law shows of a use, and after how much of it: the first use, the second, the owner's close, what is left. */
 const shows: Readonly<Record<Law, readonly [stage: number, shown: string]>> = {
   "the target exits": [0, `first === "never" ? "never" : "yes"`],
+  "the target exits at once": [0, `"yes"`],
   "the run ends": [0, `first === "never" ? "never" : "yes"`],
   "every schedule ends alike": [0, "subject.check?.(target.unsafePoll()) ?? first"],
   "the invariant holds": [1, `said ?? "yes"`],
@@ -134,7 +141,8 @@ const shows: Readonly<Record<Law, readonly [stage: number, shown: string]>> = {
   "all is released": [3, `ledger.unreleased().join(", ") || "yes"`],
   "released once": [3, `[...ledger.releasedTwice(), ...ledger.unbalanced()].join(", ") || "yes"`],
   "released in order": [3, `ledger.disorders() === 0 ? "yes" : "no"`],
-  "no fiber is left": [3, `alive() === 0 ? "yes" : alive() + " left"`]
+  "no fiber is left": [3, `alive() === 0 ? "yes" : alive() + " left"`],
+  "no defect": [3, `defects().join(", ") || "yes"`]
 }
 
 const braced = (fields: object): string =>
@@ -181,12 +189,12 @@ const invariantText = `const invariant = (state) => {
 }`
 
 /** The program without its imports and its end: defines `find`, which gives the first moment at which a law breaks. */
-const coreOf = ({ cap, fault, laws, moments, speed }: Plain): string => {
+const coreOf = ({ cap, fault, laws, moments, speed, use }: Plain): string => {
   const stage = Math.max(...laws.map((law) => shows[law][0]))
   const when = (needed: boolean, ...lines: ReadonlyArray<string>) => needed ? lines : []
   const hasFault = fault !== undefined
   const stops = moments.some((moment) => moment.stops !== undefined)
-  const watches = stops || laws.includes("no fiber is left")
+  const watches = stops || laws.includes("no fiber is left") || laws.includes("no defect")
   const hasInvariant = laws.includes("the invariant holds")
   const settings = [
     "padding: moment.inside",
@@ -218,6 +226,7 @@ const coreOf = ({ cap, fault, laws, moments, speed }: Plain): string => {
     "  const state = yield* Scope.extend(setup(probe), owner)",
     `  yield* Effect.sleep(${speed})`,
     "  const use = Effect.scoped(Effect.suspend(() => subject.body(state, probe)))",
+    ...when(use > 1, `  for (let nth = 1; nth < ${use}; nth++) yield* ending(use)`),
     ...when(hasFault, `  arm("all")`),
     "  const call = moment.before ? Effect.zipRight(Probe.pad(moment.before), use) : use",
     "  const target = yield* Effect.withMaxOpsBeforeYield(Effect.forkDaemon(call), moment.budget ?? 2048)",
@@ -247,6 +256,11 @@ const coreOf = ({ cap, fault, laws, moments, speed }: Plain): string => {
     ...when(
       laws.includes("no fiber is left"),
       "  const alive = () => [...watch.fibers].filter((fiber) => fiber !== target && fiber.unsafePoll() === null).length"
+    ),
+    ...when(
+      laws.includes("no defect"),
+      "  const causes = () => [...watch.fibers].map((fiber) => fiber.unsafePoll()).filter((exit) => exit?._tag === \"Failure\")",
+      "  const defects = () => [...new Set(causes().flatMap(({ cause }) => [...Cause.defects(cause)].map(String)))]"
     ),
     "  const see = () => ({",
     laws.map((law) => `    ${JSON.stringify(law)}: ${shows[law][1]}`).join(",\n"),

@@ -2,45 +2,27 @@
  * driver: runs an experiment to its end, synchronously or beside the real event loop.
  *
  * DESIGN. The synchronous driver owns everything, so what has nothing left to run hangs. A program that also waits on a native
- * promise or handle is driven with turns of the event loop between the steps: three idle turns without a handle of its own
- * mean that nothing will come; a handle that stays open means that the program cannot be judged, and the verdict says so.
+ * promise or handle is driven with turns of the event loop between the steps: three idle turns without anything native of its
+ * own mean that nothing will come; something native that stays open means that the run cannot be judged, and the verdict says so.
  *
  * INVARIANTS
  * - Explore-4 A program that still waits on a real handle is never reported as hung: the verdict is inconclusive and names it.
  *
  * SOURCES Coyote (partly controlled programs), Trio's autojump clock.
  */
-import * as process from "node:process"
 import * as timers from "node:timers/promises"
-import { makeWorld, type Outcome, type Program, type RunOptions, type Until } from "./experiment.ts"
-import { Endless, type Simulation } from "./simulation.ts"
-
-/** A real handle is still open, so whether the program hangs is not known. */
-export class WaitingOnHandle extends Error {
-  override readonly name = "WaitingOnHandle"
-  readonly handles: ReadonlyArray<string>
-  constructor(handles: ReadonlyArray<string>) {
-    super(`waiting on ${handles.join(", ")}`)
-    this.handles = handles
-  }
-}
+import { makeWorld, type Outcome, type Program, type RunOptions } from "./experiment.ts"
+import { type Natives, watching } from "./natives.ts"
+import { Endless, type Simulation, type Until } from "./simulation.ts"
 
 const idleTurns = 3
-const handleCapMillis = 1_000
-
-const countHandles = (): Map<string, number> => {
-  const counts = new Map<string, number>()
-  for (const kind of process.getActiveResourcesInfo()) {
-    if (kind === "Immediate") continue
-    counts.set(kind, (counts.get(kind) ?? 0) + 1)
-  }
-  return counts
+/** How many turns of the event loop, of a millisecond or more, may pass without any event. */
+const patience = {
+  usual: { now: 10, settled: 10, ended: 40 },
+  patient: { now: 50, settled: 50, ended: 400 }
 }
-
-/** The handles that are open now and were not at the start. */
-const newHandles = (before: ReadonlyMap<string, number>): ReadonlyArray<string> =>
-  Array.from(countHandles()).filter(([kind, count]) => count > (before.get(kind) ?? 0))
-    .map(([kind]) => kind)
+/** As above, while something is open that is sure to end. */
+const sureTurns = 1_000
 
 /** How to run: with or without the event loop. */
 export interface Driver {
@@ -69,43 +51,52 @@ export const synchronous: Driver = {
   }
 }
 
-/** True when three turns brought nothing and nothing real is open; false as soon as something is ready. */
-const idle = (before: ReadonlyMap<string, number>) => async (simulation: Simulation) => {
-  for (let turn = 0; turn < idleTurns; turn++) {
-    await timers.setImmediate()
-    if (!simulation.isIdle) return false
-  }
-  let waited = 0
-  let open = newHandles(before)
-  while (open.length > 0) {
-    if (waited++ >= handleCapMillis) throw new WaitingOnHandle(open)
-    await timers.setTimeout(1)
-    if (!simulation.isIdle) return false
-    open = newHandles(before)
-  }
-  // The result of the last handle arrives in the turn after it.
-  await timers.setImmediate()
-  return simulation.isIdle
-}
-
-export const asynchronous = (): Driver => {
-  const before = countHandles()
-  return {
-    mode: "asynchronous",
-    run: async (program, options) => {
-      const { run, simulation } = makeWorld(program, options)
-      let step: Step = run.next()
-      while (step.done !== true) {
-        try {
-          await simulation.settleAsync(step.value, idle(before))
-        } catch (error) {
-          if (!(error instanceof Endless)) throw error
-          step = run.throw(error)
-          continue
-        }
-        step = run.next()
-      }
-      return step.value
+/**
+ * True when some turns brought nothing, and what is open natively stays silent; false as soon as something is ready. Time may
+ * pass then: a real answer takes no virtual time, so it comes before any timer that it races with.
+ */
+const idle =
+  (natives: Natives, options: RunOptions) => async (simulation: Simulation, as: Until["as"]) => {
+    for (let turn = 0; turn < idleTurns; turn++) {
+      await timers.setImmediate()
+      if (!simulation.isIdle) return false
     }
+    const silent = patience[options.isPatient === true ? "patient" : "usual"][as]
+    let { events } = natives
+    for (let turn = 0;; turn++) {
+      const { isSure, names } = natives.pending()
+      simulation.waitingOn = names
+      if (names.length === 0 || turn > (isSure ? sureTurns : silent)) break
+      await timers.setTimeout(1)
+      if (!simulation.isIdle) return false
+      if (natives.events !== events) turn = 0
+      events = natives.events
+    }
+    // The result of the last one arrives in the turn after it.
+    await timers.setImmediate()
+    return simulation.isIdle
   }
-}
+
+const runBeside = (program: Program, options: RunOptions) =>
+  watching(async (natives, within) => {
+    const { run, simulation } = makeWorld(program, {
+      ...options,
+      leftOpen: () => natives.leftOpen()
+    })
+    let step: Step = run.next()
+    while (step.done !== true) {
+      const { as } = step.value
+      try {
+        await simulation.settleAsync(step.value, idle(natives, options), within)
+      } catch (error) {
+        if (!(error instanceof Endless)) throw error
+        step = run.throw(error)
+        continue
+      }
+      if (as === "now") natives.markBackground()
+      step = run.next()
+    }
+    return step.value
+  })
+
+export const asynchronous: Driver = { mode: "asynchronous", run: runBeside }

@@ -33,6 +33,8 @@ export interface Active {
   /** The entries of our own resources. */
   readonly held: Set<Ledger.Entry>
   readonly onOperation: (fiber: AnyFiber, instruction: Instruction) => void
+  /** Called as an interrupted fiber is stopped where it became interruptible again. */
+  readonly onStop: (fiber: AnyFiber) => void
   /** The ledger of the scopes of this run; `scopes.ts` knows its type. */
   readonly scopes: unknown
   /** Tasks that went to effect's own scheduler. */

@@ -11,13 +11,15 @@
  * SOURCES Meta's `cancel_safe` and xapi's `cancel_test` (the second use as oracle).
  */
 import * as Cause from "effect/Cause"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import * as Predicate from "effect/Predicate"
 import * as Scope from "effect/Scope"
 import * as Recording from "./recorder.ts"
 import { type AnyFiber } from "./runtime.ts"
-import { makeScopeLedger, pendingOf, type ScopeLedger } from "./scopes.ts"
-import { Endless, type Plan, Simulation, type Trace } from "./simulation.ts"
+import { makeScopeLedger, pairsOf, pendingOf, type ScopeLedger } from "./scopes.ts"
+import { Endless, type Plan, Simulation, type Trace, type Until } from "./simulation.ts"
 
 /** A subject with its types forgotten. */
 export interface Program {
@@ -31,11 +33,18 @@ export interface Program {
   readonly invariant?: ((state: never) => boolean | string | void) | undefined
   /** A value that was written where the subject was. */
   readonly origin: unknown
+  /** The plain run may end as a failure. */
+  readonly fails: boolean
+  /** The plain run may leave finalizers, resources and fibers behind. */
+  readonly staysOpen: boolean
+  /** Defects by which the subject reports something on purpose. */
+  readonly mayDie: (defect: unknown) => boolean
 }
 
 /** The laws of a run. */
 export type Law =
   | "the target exits"
+  | "the target exits at once"
   | "the second use is as the first"
   | "the invariant holds"
   | "the owner closes"
@@ -43,6 +52,7 @@ export type Law =
   | "released once"
   | "released in order"
   | "no fiber is left"
+  | "no defect"
   | "the run ends"
   | "every schedule ends alike"
 
@@ -67,6 +77,14 @@ export interface RunOptions {
   readonly pad?: number | undefined
   readonly seed: number
   readonly opLimit: number
+  /** How many virtual milliseconds each part of a run may take. */
+  readonly horizon: number
+  /** Which use is the target; those before it are not watched. */
+  readonly use: number
+  /** Waits much longer for real I/O: to find out whether a suspicion was only impatience. */
+  readonly isPatient?: boolean | undefined
+  /** What is open natively, in words. */
+  readonly leftOpen?: (() => ReadonlyArray<string>) | undefined
 }
 
 /** How a run went, in facts. */
@@ -80,8 +98,19 @@ export interface Outcome {
   readonly pending: ReadonlyArray<Unreleased>
   readonly doubles: ReadonlyArray<string>
   readonly disorders: number
+  /** Pairs of finalizers of nested scopes: those that ran from the inside out, and those that did not. */
+  readonly nested: ReadonlyArray<string>
+  readonly reversed: ReadonlyArray<string>
+  readonly swallowed: number
   readonly survivors: number
+  /** The first line of each defect of any fiber. */
+  readonly defects: ReadonlyArray<string>
   readonly endless: string | undefined
+  /** Which part was still going on at the horizon, so that the run cannot be judged. */
+  readonly overtime: string | undefined
+  /** What it still waited on natively when it was given up, so that the run cannot be judged. */
+  readonly waiting: string | undefined
+  readonly leftOpen: ReadonlyArray<string>
   readonly hit: boolean
   readonly struck: boolean
   /** Operations of the watched phase: all, and the target's own. */
@@ -96,10 +125,8 @@ export interface Outcome {
   readonly log: ReadonlyArray<string>
 }
 
-/** Where a run has to settle: until this holds, or until nothing is left to run. */
-export type Until = () => boolean
-
-const quiescence: Until = () => false
+const settled: Until = { done: () => false, as: "settled" }
+const now: Until = { done: () => false, as: "now" }
 
 export const never = "never"
 
@@ -111,7 +138,7 @@ export const show = (exit: Exit.Exit<unknown, unknown> | null): string => {
   return `failure: ${Cause.pretty(exit.cause).split("\n")[0]}`
 }
 
-const ended = (fiber: AnyFiber): Until => () => fiber.unsafePoll() !== null
+const ended = (fiber: AnyFiber): Until => ({ done: () => fiber.unsafePoll() !== null, as: "ended" })
 
 const check = (program: Program, state: unknown): string | undefined => {
   if (program.invariant === undefined) return undefined
@@ -122,6 +149,24 @@ const check = (program: Program, state: unknown): string | undefined => {
     return error instanceof Error ? error.message : String(error)
   }
 }
+
+/** A body that is a plain or an async function by mistake would die of something unreadable. */
+const bodyOf = (
+  program: Program,
+  state: never,
+  probe: Recording.Probe
+): Effect.Effect<unknown, unknown, Scope.Scope> => {
+  const body = program.body(state, probe)
+  if (Effect.isEffect(body)) return body
+  const given = Predicate.isPromise(body as unknown)
+    ? "a promise (is it an async function?)"
+    : typeof body
+  return Effect.die(new TypeError(`the body must return an effect, not ${given}`))
+}
+
+/** A time in words: `longer than 10m`. */
+export const longerThan = (millis: number): string =>
+  `longer than ${Duration.format(Duration.millis(millis))} of virtual time`
 
 /** The setup of a subject does not work: nothing can be explored. */
 export class BrokenSetup extends Error {
@@ -135,8 +180,8 @@ export interface World {
 }
 
 export const makeWorld = (program: Program, options: RunOptions): World => {
-  const { opLimit, plan, seed, trace } = options
-  const simulation = new Simulation({ plan, trace, opLimit, seed })
+  const { horizon, opLimit, plan, seed, trace } = options
+  const simulation = new Simulation({ plan, trace, opLimit, seed, horizon })
   return { simulation, run: steps(program, simulation, options) }
 }
 
@@ -147,18 +192,39 @@ interface Seen {
   close: string
   invariant: string | undefined
   endless: string | undefined
+  overtime: string | undefined
+  waiting: string | undefined
+}
+
+/** Whether an injected fault explains this end. */
+const isOurs = (shown: string): boolean => shown.includes("The explorer made")
+
+/** The first lines of the defects of these fibers, each defect once. Those that the explorer injected are none. */
+const defectsOf = (
+  fibers: Iterable<AnyFiber | undefined>,
+  { mayDie }: Program
+): ReadonlyArray<string> => {
+  const defects = new Set<unknown>()
+  for (const fiber of fibers) {
+    const exit = fiber?.unsafePoll()
+    if (exit?._tag !== "Failure" || Cause.isInterruptedOnly(exit.cause)) continue
+    for (const defect of Cause.defects(exit.cause)) if (!mayDie(defect)) defects.add(defect)
+  }
+  return Array.from(defects, (defect) => Cause.pretty(Cause.die(defect)).split("\n")[0] ?? "")
+    .filter((line) => !isOurs(line))
 }
 
 /** The state when a run is over. */
-const leftovers = ({ first, recorder, scopes, simulation }: {
+const leftovers = ({ first, program, recorder, scopes, simulation }: {
+  readonly program: Program
   readonly simulation: Simulation
   readonly scopes: ScopeLedger
   readonly recorder: Recording.Recorder
-  readonly first: AnyFiber
+  readonly first: AnyFiber | undefined
 }) => {
   const living = Array.from(simulation.fibers.keys()).filter((fiber) =>
     fiber !== undefined && fiber !== first && fiber.unsafePoll() === null
-  )
+  ) as ReadonlyArray<AnyFiber>
   const held = Array.from(
     simulation.held,
     ({ kind, name }) => ({ name: `${kind} "${name}"`, at: undefined })
@@ -172,15 +238,65 @@ const leftovers = ({ first, recorder, scopes, simulation }: {
       ...recorder.unbalanced()
     ],
     disorders: scopes.disorders,
+    // The plain run says which pairs there are, any other run which of them it reversed.
+    nested: simulation.hit ? [] : pairsOf(scopes, "nested"),
+    reversed: simulation.hit ? pairsOf(scopes, "reversed") : [],
+    swallowed: simulation.swallowed,
+    escapes: simulation.escapes + living.filter((fiber) => simulation.hasLeft(fiber)).length,
     survivors: living.length,
+    defects: defectsOf(simulation.fibers.keys(), program),
     struck: recorder.struck(),
     log: recorder.log
   }
 }
 
 const counts = (simulation: Simulation) => {
-  const { delayHash, escapes, global, hash, hit, hitGlobal, hitHash, ops, own } = simulation
-  return { delayHash, escapes, global, hash, hit, hitGlobal, hitHash, ops, own }
+  const { delayHash, global, hash, hit, hitGlobal, hitHash, ops, own } = simulation
+  return { delayHash, global, hash, hit, hitGlobal, hitHash, ops, own }
+}
+
+// Waits for a part of a run, and shows how it ended: a wait that the horizon cut is no hang.
+function* awaited(
+  simulation: Simulation,
+  seen: Seen,
+  part: string,
+  fiber: AnyFiber
+): Generator<Until, string, void> {
+  yield ended(fiber)
+  const exit = fiber.unsafePoll()
+  if (exit === null && simulation.isOvertime) seen.overtime ??= part
+  if (exit === null && simulation.waitingOn.length > 0) {
+    seen.waiting ??= `waiting on ${simulation.waitingOn.join(", ")}`
+  }
+  return show(exit)
+}
+
+// The setup, in the owner's scope. The body begins at the instant at which the setup has ended.
+function* prepare(
+  program: Program,
+  simulation: Simulation,
+  probe: Recording.Probe,
+  horizon: number
+): Generator<Until, { readonly owner: Scope.CloseableScope; readonly state: never }, void> {
+  const owner = Effect.runSync(Scope.make())
+  const setup = simulation.fork(
+    Scope.extend(Effect.suspend(() => program.setup(probe)), owner)
+  )
+  const ends = (how: string) => new BrokenSetup(`the setup of "${program.name}" ${how}`)
+  try {
+    yield ended(setup)
+    const prepared = setup.unsafePoll()
+    if (prepared === null) {
+      const { waitingOn } = simulation
+      if (waitingOn.length > 0) throw ends(`is waiting on ${waitingOn.join(", ")}`)
+      throw ends(simulation.isOvertime ? `takes ${longerThan(horizon)}` : `does not end`)
+    }
+    if (Exit.isFailure(prepared)) throw ends(`ends as: ${show(prepared)}`)
+    yield now
+    return { owner, state: prepared.value as never }
+  } catch (error) {
+    throw error instanceof Endless ? ends(error.message) : error
+  }
 }
 
 function* steps(
@@ -192,37 +308,31 @@ function* steps(
   const scopes = makeScopeLedger(simulation, locate)
   const recorder = Recording.makeRecorder({ fault: options.fault, pad: options.pad, locate })
   const { probe } = recorder
-  let owner: Scope.CloseableScope | undefined
-  const setup = simulation.fork(
-    Effect.flatMap(Scope.make(), (scope) => {
-      owner = scope
-      return Scope.extend(program.setup(probe), scope)
-    })
-  )
-  yield ended(setup)
-  const prepared = setup.unsafePoll()
-  if (prepared === null || Exit.isFailure(prepared)) {
-    throw new BrokenSetup(`the setup of "${program.name}" ends as: ${show(prepared)}`)
-  }
-  yield quiescence
-  const state = prepared.value as never
-  const use = Effect.scoped(Effect.suspend(() => program.body(state, probe)))
+  const { owner, state } = yield* prepare(program, simulation, probe, options.horizon)
+  const use = Effect.scoped(Effect.suspend(() => bodyOf(program, state, probe)))
 
   const seen: Seen = {
     exit: null,
     second: "not tried",
     close: "not tried",
     invariant: undefined,
-    endless: undefined
+    endless: undefined,
+    overtime: undefined,
+    waiting: undefined
   }
-  recorder.arm("all")
-  const first = simulation.forkTarget(use)
+  let first: AnyFiber | undefined
   try {
-    yield ended(first)
+    for (let nth = 1; nth < options.use; nth++) {
+      yield* awaited(simulation, seen, `use ${nth}`, simulation.fork(use))
+      yield settled
+    }
+    recorder.arm("all")
+    first = simulation.forkTarget(use)
+    yield* awaited(simulation, seen, "the target", first)
     // Checked before the second use, which may wake a fiber that had hung until then.
     seen.exit = first.unsafePoll()
     simulation.unwatch()
-    yield quiescence
+    yield settled
     seen.invariant = check(program, state)
 
     // The second use shows what the first has left behind, not what a fault does.
@@ -231,18 +341,14 @@ function* steps(
     const again = simulation.fork(
       after === undefined ? use : Effect.scoped(Effect.suspend(() => after(state)))
     )
-    yield ended(again)
-    seen.second = show(again.unsafePoll())
-    yield quiescence
+    seen.second = yield* awaited(simulation, seen, "the next use", again)
+    yield settled
     seen.invariant ??= check(program, state)
 
     recorder.arm("release")
-    const closing = simulation.fork(
-      owner === undefined ? Effect.void : Scope.close(owner, Exit.void)
-    )
-    yield ended(closing)
-    seen.close = show(closing.unsafePoll())
-    yield quiescence
+    const closing = simulation.fork(Scope.close(owner, Exit.void))
+    seen.close = yield* awaited(simulation, seen, "the owner's close", closing)
+    yield settled
   } catch (error) {
     if (!(error instanceof Endless)) throw error
     seen.endless = error.message
@@ -250,7 +356,8 @@ function* steps(
   return {
     ...seen,
     first: show(seen.exit),
-    ...leftovers({ simulation, scopes, recorder, first }),
+    leftOpen: options.leftOpen?.() ?? [],
+    ...leftovers({ program, simulation, scopes, recorder, first }),
     ...counts(simulation)
   }
 }
@@ -258,15 +365,29 @@ function* steps(
 const names = (list: ReadonlyArray<Unreleased>): string =>
   list.map(({ at, name }) => at === undefined ? name : `${name} (${at})`).join(", ")
 
-/** Whether an injected fault explains this end. */
-const isOurs = (shown: string): boolean => shown.includes("The explorer made")
+/** A program may catch its interrupt, tidy up, and wait once more; who does it again and again does not listen. */
+const mostSwallowed = 3
 
-/** Which laws a run broke that the plain run keeps. */
+/** Those that the plain run lacks, or has less often. */
+const newIn = (lines: ReadonlyArray<string>, plain: ReadonlyArray<string>) => {
+  const known = [...plain]
+  return lines.filter((line) => {
+    const at = known.indexOf(line)
+    if (at >= 0) known.splice(at, 1)
+    return at < 0
+  })
+}
+
+/** Which laws a run broke that the plain run keeps. Nothing is said about a run that was given up. */
 export const judge = (outcome: Outcome, plain: Outcome): ReadonlyArray<Violation> => {
+  if (outcome.overtime !== undefined || outcome.waiting !== undefined) return []
   const found: Array<Violation> = []
   const add = (law: Law, message: string) => found.push({ law, message })
   if (outcome.endless !== undefined) add("the run ends", outcome.endless)
   if (outcome.first === never) add("the target exits", "the fiber never exits")
+  else if (outcome.swallowed >= mostSwallowed) {
+    add("the target exits at once", `it has swallowed its interrupt ${outcome.swallowed} times`)
+  }
   if (outcome.invariant !== undefined && plain.invariant === undefined) {
     add("the invariant holds", outcome.invariant)
   }
@@ -294,6 +415,8 @@ export const judge = (outcome: Outcome, plain: Outcome): ReadonlyArray<Violation
       `${outcome.pending.length} finalizer(s) of scopes that were never closed`
     )
   }
+  const open = newIn(outcome.leftOpen, plain.leftOpen)
+  if (open.length > 0) add("all is released", `left open natively: ${open.join(", ")}`)
   if (outcome.doubles.length > plain.doubles.length) {
     add("released once", `not exactly once: ${outcome.doubles.join(", ")}`)
   }
@@ -303,9 +426,16 @@ export const judge = (outcome: Outcome, plain: Outcome): ReadonlyArray<Violation
       `${outcome.disorders} finalizer(s) ran before those registered after them`
     )
   }
+  const pair = outcome.reversed.find((one) => plain.nested.includes(one))
+  if (pair !== undefined) {
+    add("released in order", `an outer scope closed before the one inside it: finalizers ${pair}`)
+  }
   if (outcome.survivors > plain.survivors && outcome.first !== never) {
     add("no fiber is left", `${outcome.survivors} fiber(s) still there after the owner's close`)
   }
+  // A fault has defects of its own, and those who report it.
+  const died = outcome.struck ? [] : newIn(outcome.defects, plain.defects)
+  if (died.length > 0) add("no defect", `not in the plain run: ${died.join("; ")}`)
   return found
 }
 

@@ -70,6 +70,8 @@ export interface Moment {
 export interface Plain {
   readonly laws: ReadonlyArray<Law>
   readonly fault: Recording.PlannedFault | undefined
+  /** Which use is interrupted. */
+  readonly use: number
   /** Tried one after the other, likeliest first. */
   readonly moments: ReadonlyArray<Moment>
   /** How many times faster than real time its clock runs, for subjects that wait for long. */
@@ -91,6 +93,8 @@ export interface Finding {
   readonly grade: Grade
   readonly grades: Readonly<Record<Grade, number>>
   readonly violations: ReadonlyArray<Violation>
+  /** With real I/O: how many runs at its representative point showed it again. Otherwise every run does. */
+  readonly rate: { readonly seen: number; readonly of: number } | undefined
   /** The line of the user at which the target stood. */
   readonly at: string | undefined
   /** All lines of the target's stack, innermost first. */

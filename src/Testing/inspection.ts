@@ -5,7 +5,7 @@
  * the user; one per finding shows where the target stood and what it left behind.
  */
 import { type Graded, plainOf, programText } from "./certificate.ts"
-import type { Unreleased } from "./experiment.ts"
+import { judge, type Unreleased } from "./experiment.ts"
 import {
   countGrades,
   differenceTo,
@@ -218,13 +218,13 @@ const findingOf = async (
   locator: Locator,
   group: ReadonlyArray<Graded>,
   swept: Swept
-): Promise<Finding> => {
+): Promise<Omit<Finding, "rate">> => {
   const chosen = representative(group)
   const { delays, fault, point, violations } = chosen
   const look = await lookAt(session, locator, chosen)
   const pass = await nearestPass(session, chosen, swept)
   const { seed } = session.limits
-  const plain = plainOf(group, chosen)
+  const plain = plainOf(group, chosen, session.use)
   return {
     window: windowOf(group.map((strike) => strike.point.place)) + faultText(fault)
       + delaysText(chosen),
@@ -239,6 +239,7 @@ const findingOf = async (
     token: toToken({
       name: session.program.name,
       place: point.place,
+      use: session.use,
       delays,
       chosen: chosen.chosen,
       fault,
@@ -270,7 +271,22 @@ const nearestPass = async (
   return differenceTo(pass, passed, outcome)
 }
 
-/** The findings of a sweep, each inspected. */
+const repeats = 5
+
+/** How often a finding shows again with real I/O, where each run is another one. */
+const rateOf = async (session: Session, strike: Strike): Promise<Finding["rate"]> => {
+  if (session.driver.mode === "synchronous") return undefined
+  const { delays, fault, point } = strike
+  let seen = 0
+  for (let nth = 0; nth < repeats; nth++) {
+    const plan = { place: point.place, delays }
+    const again = await runPlan(session, { plan, fault, isPatient: true })
+    if (judge(again, session.plain).length > 0) seen++
+  }
+  return { seen, of: repeats }
+}
+
+/** The findings of a sweep, each inspected. One that never shows again is none, and noted. */
 export const findingsOf = async (
   session: Session,
   swept: Swept
@@ -280,6 +296,15 @@ export const findingsOf = async (
   const userCode = await userCodeOf(session, locator, swept.strikes)
   const groups = gather(swept.strikes.map((strike) => grade(strike, userCode)))
   const findings: Array<Finding> = []
-  for (const group of groups) findings.push(await findingOf(session, locator, group, swept))
+  for (const group of groups) {
+    const rate = await rateOf(session, representative(group))
+    if (rate?.seen === 0) {
+      session.notes.push(
+        `a suspicion did not show again in ${rate.of} runs: ${
+          windowOf(group.map(({ point }) => point.place))
+        }`
+      )
+    } else findings.push({ ...await findingOf(session, locator, group, swept), rate })
+  }
   return findings
 }

@@ -123,7 +123,9 @@ export interface PlannedFault {
 
 interface Entry {
   readonly handle: Handle
+  /** Releases that came to their end. */
   releases: number
+  wasCut: boolean
   readonly at: string | undefined
 }
 
@@ -233,7 +235,7 @@ export const makeRecorder = (options: {
   }
   const opened = (name: string): Handle => {
     const handle = { name, id: entries.filter((entry) => entry.handle.name === name).length + 1 }
-    entries.push({ handle, releases: 0, at: options.locate?.() })
+    entries.push({ handle, releases: 0, wasCut: false, at: options.locate?.() })
     log.push(`+${name}#${handle.id}`)
     return handle
   }
@@ -254,13 +256,22 @@ export const makeRecorder = (options: {
       }
       return Effect.zipRight(before, Effect.sync(() => opened(name)))
     })
+  const cut = (handle: Handle): void => {
+    const entry = entries.find((one) => one.handle === handle)
+    if (entry !== undefined) entry.wasCut = true
+  }
   const release: Probe["release"] = (handle, { releaseTakes } = {}) =>
     Effect.suspend(() => {
+      const fault = faultFor("release")
+      if (fault === undefined && releaseTakes !== undefined) {
+        return Effect.onInterrupt(
+          Effect.zipRight(Effect.sleep(releaseTakes), Effect.sync(() => closed(handle))),
+          () => Effect.sync(() => cut(handle))
+        )
+      }
       // A release that fails was tried: its owner is not at fault.
       closed(handle)
-      const fault = faultFor("release")
-      if (fault !== undefined) return Effect.orDie(strike(handle.name, fault))
-      return releaseTakes === undefined ? Effect.void : Effect.sleep(releaseTakes)
+      return fault === undefined ? Effect.void : Effect.orDie(strike(handle.name, fault))
     })
   const counter = (name: string): Counter => {
     const by = (change: number) =>
@@ -288,8 +299,8 @@ export const makeRecorder = (options: {
     },
     struck: () => struck,
     unreleased: () =>
-      entries.filter((entry) => entry.releases === 0).map(({ at, handle }) => ({
-        name: `${handle.name}#${handle.id}`,
+      entries.filter((entry) => entry.releases === 0).map(({ at, handle, wasCut }) => ({
+        name: `${handle.name}#${handle.id}${wasCut ? ", its release was cut half-way" : ""}`,
         at
       })),
     releasedTwice: () =>

@@ -44,6 +44,10 @@ const formatFinding = (finding: Finding, index: number): string =>
   [
     `${index + 1}. ${finding.grade} · ${finding.window}`,
     ...finding.violations.flatMap(({ law, message }) => line("broken", `${law}: ${message}`)),
+    ...line(
+      "seen",
+      finding.rate === undefined ? undefined : `${finding.rate.seen} of ${finding.rate.of} times`
+    ),
     ...line("stopped at", finding.at),
     ...line("reach", reach(finding)),
     ...finding.unreleased.flatMap(({ at, name }) =>

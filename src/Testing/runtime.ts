@@ -36,6 +36,7 @@ export interface Instruction {
 }
 
 interface PrivateFiber {
+  readonly currentScheduler: Scheduler.Scheduler
   readonly run: () => void
   readonly _stack: ReadonlyArray<Instruction>
   readonly _children: ReadonlySet<unknown> | null
@@ -52,6 +53,13 @@ export const runOf = (fiber: AnyFiber): () => void => inside(fiber).run
 export const offsetOf = (fiber: AnyFiber): number => inside(fiber).currentOpCount
 
 export const stackOf = (fiber: AnyFiber): ReadonlyArray<Instruction> => inside(fiber)._stack
+
+/** The scheduler that the fiber asks; `Effect.withScheduler` changes it. */
+export const schedulerOf = (fiber: AnyFiber): Scheduler.Scheduler => inside(fiber).currentScheduler
+
+/** The innermost loop or generator that the fiber is in. */
+export const loopOf = (fiber: AnyFiber): Instruction | undefined =>
+  stackOf(fiber).findLast(({ _op }) => _op === "Iterator" || _op === "While")
 
 export const hasChildren = (fiber: AnyFiber): boolean => (inside(fiber)._children?.size ?? 0) > 0
 
@@ -156,6 +164,26 @@ export const interceptDefaultScheduler = (onTask: () => void): () => void => {
   return () => {
     if (own === undefined) Reflect.deleteProperty(scheduler, "scheduleTask")
     else Object.defineProperty(scheduler, "scheduleTask", own)
+  }
+}
+
+interface FiberMethods {
+  getInterruptedCause: (this: AnyFiber) => Cause.Cause<never>
+}
+
+const fiberPrototype = (): FiberMethods =>
+  Object.getPrototypeOf(Effect.runFork(Effect.void)) as FiberMethods
+
+/** Sees each time an interrupted fiber is stopped, at once, as it becomes interruptible again. Returns how to undo. */
+export const interceptInterrupts = (onStop: (fiber: AnyFiber) => void): () => void => {
+  const prototype = fiberPrototype()
+  const original = prototype.getInterruptedCause
+  prototype.getInterruptedCause = function() {
+    onStop(this)
+    return original.call(this)
+  }
+  return () => {
+    prototype.getInterruptedCause = original
   }
 }
 
@@ -264,6 +292,26 @@ const facts: ReadonlyArray<readonly [fact: string, holds: () => boolean]> = [
       }
     }
   ],
+  ["an interrupted fiber is stopped wherever it becomes interruptible again", () => {
+    let stops = 0
+    const undo = interceptInterrupts(() => stops++)
+    // MASK: the check is that an interrupt reaches the interruptible regions inside.
+    const twice = Effect.uninterruptible(Effect.forEach(
+      [1, 2],
+      () => Effect.exit(Effect.interruptible(Effect.void)),
+      { discard: true }
+    ))
+    try {
+      const own = Effect.withFiberRuntime<void>((fiber) => {
+        ;(fiber as AnyFiber).unsafeInterruptAsFork(FiberId.none)
+        return Effect.yieldNow()
+      })
+      observed(Effect.uninterruptible(Effect.zipRight(own, twice)), () => false, () => {})
+      return stops >= 2
+    } finally {
+      undo()
+    }
+  }],
   ["a fiber shows its stack, its flags and its children", () => {
     let held = false
     // MASK: the check is that a fiber shows this region.

@@ -6,7 +6,7 @@ import { judge, type Outcome, type Violation } from "./experiment.ts"
 import { delaysIn, strategyOf } from "./interleavings.ts"
 import { isSpent, runPlan, type Session } from "./session.ts"
 import { makeTrace, type Trace } from "./simulation.ts"
-import { nowhere, type Swept } from "./sweep.ts"
+import { countUnjudged, nowhere, type Swept } from "./sweep.ts"
 import type { Chosen } from "./token.ts"
 
 /** Says whether an exit is right; a text says what is wrong with it. */
@@ -19,6 +19,7 @@ export const judgeSchedule = (
   check: Check | undefined
 ): ReadonlyArray<Violation> => {
   const found = judge(outcome, plain)
+  if (outcome.overtime !== undefined) return found
   const add = (message: string): ReadonlyArray<Violation> => [
     ...found,
     { law: "every schedule ends alike", message }
@@ -51,6 +52,7 @@ const trySchedule = async (
   const outcome = await runPlan(session, { plan: { delays, strategy } })
   swept.tried++
   swept.planned++
+  countUnjudged(session, swept, outcome)
   const violations = judgeSchedule(outcome, session.plain, check)
   if (violations.length === 0) return false
   const point = nowhere(outcome)

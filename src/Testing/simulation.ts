@@ -25,9 +25,13 @@ import {
   hasChildren,
   type Instruction,
   interceptDefaultScheduler,
+  interceptInterrupts,
   isInterruptible,
+  loopOf,
   offsetOf,
   runOf,
+  schedulerOf,
+  stackOf,
   standOf
 } from "./runtime.ts"
 
@@ -118,11 +122,31 @@ interface Ready {
 interface Timer {
   readonly at: number
   readonly fire: () => void
+  /** Set by a fiber of the setup, not by one of the uses. */
+  readonly isBackground: boolean
+}
+
+/**
+ * How far a run goes before its next step: until `done` holds, or until nothing is left to run. "now": without any time
+ * passing. "settled": the fibers of the setup that go on for ever are not waited for.
+ */
+export interface Until {
+  readonly done: () => boolean
+  readonly as: "now" | "ended" | "settled"
+}
+
+/** A part of a run: how far it may go. */
+interface Phase {
+  readonly end: number
+  readonly most: number
+  beats: number
+  moves: number
 }
 
 /** The default budget of operations between two yields. */
 export const defaultBudget = 2048
-const defaultHorizon = 120_000
+/** How often in a row fibers of the setup may wake for nothing before the rest counts as settled, or as hung. */
+const mostBeats = { now: 0, settled: 100, ended: 10_000 }
 
 export class Simulation implements Active {
   // Written by this file alone.
@@ -150,12 +174,27 @@ export class Simulation implements Active {
   readonly #ready: Array<Ready> = []
   #head = 0
   readonly #timers: Array<Timer> = []
+  readonly #horizon: number
+  /** The fibers that the setup started, and theirs: those that were there before the target. */
+  readonly #background = new Set<AnyFiber>()
+  /** Batches of fibers that are not of the setup. */
+  #moves = 0
+  /** Whether the last part of the run was cut by the horizon, while something of the uses still waited for its time. */
+  isOvertime = false
+  /** What was open natively when the last part of the run gave up; written by the driver. */
+  waitingOn: ReadonlyArray<string> = []
   readonly scheduler: Scheduler.Scheduler
   readonly #seed: number
   readonly #random: () => number
   #chance: Random.Random | undefined = undefined
   #firstFiber = -1
   #scheduling: AnyFiber | undefined = undefined
+  readonly #foreign = new Set<AnyFiber>()
+  #stackAtHit: ReadonlyArray<Instruction> = []
+  #stopDepth = Infinity
+  #stopTop: Instruction | undefined = undefined
+  /** How often the target went on with a loop after it was stopped there by its interrupt. */
+  swallowed = 0
   #nextDelay = 0
   #delayAt: number
   readonly #ownAt: number
@@ -179,7 +218,9 @@ export class Simulation implements Active {
     readonly trace?: Trace | undefined
     readonly opLimit: number
     readonly seed: number
+    readonly horizon: number
   }) {
+    this.#horizon = options.horizon
     this.#plan = options.plan
     this.#trace = options.trace
     this.#opLimit = options.opLimit
@@ -266,7 +307,7 @@ export class Simulation implements Active {
     const outer = this.#scheduling
     this.#scheduling = fiber
     const isRun = fiber !== undefined && task === runOf(fiber)
-    const runner = this.#runnerOf(fiber)
+    const runner = this.#runnerOf(fiber, outer)
     if (isRun && this.#adopting) {
       this.#adopting = false
       this.target = fiber
@@ -289,9 +330,15 @@ export class Simulation implements Active {
     }
   }
 
-  #runnerOf(fiber: AnyFiber | undefined): Scheduler.SchedulerRunner {
+  #runnerOf(
+    fiber: AnyFiber | undefined,
+    parent: AnyFiber | undefined
+  ): Scheduler.SchedulerRunner {
     const known = this.fibers.get(fiber)
     if (known !== undefined) return known
+    if (fiber !== undefined && parent !== undefined && this.#background.has(parent)) {
+      this.#background.add(fiber)
+    }
     const runner = new Scheduler.SchedulerRunner(this.#toReady)
     this.fibers.set(fiber, runner)
     return runner
@@ -308,6 +355,7 @@ export class Simulation implements Active {
   }
 
   #interrupt(): void {
+    if (this.#watched !== undefined) this.#stackAtHit = [...stackOf(this.#watched)]
     this.#watched?.unsafeInterruptAsFork(FiberId.none)
   }
 
@@ -328,6 +376,9 @@ export class Simulation implements Active {
 
   /** Starts the fiber that is watched until it ends. */
   forkTarget(effect: Effect.Effect<unknown, unknown>): AnyFiber {
+    for (const known of this.fibers.keys()) {
+      if (known?.unsafePoll() === null) this.#background.add(known)
+    }
     this.#adopting = true
     const fiber = this.fork(effect)
     fiber.addObserver(() => {
@@ -350,7 +401,9 @@ export class Simulation implements Active {
   }
 
   at(delay: number, fire: () => void): () => boolean {
-    const timer = { at: this.now + Math.max(0, delay), fire }
+    const setter = this.#scheduling
+    const isBackground = setter !== undefined && this.#background.has(setter)
+    const timer = { at: this.now + Math.max(0, delay), fire, isBackground }
     const timers = this.#timers
     let index = timers.length
     while (index > 0 && timers[index - 1]!.at > timer.at) index--
@@ -370,8 +423,36 @@ export class Simulation implements Active {
     return this.#chance ??= Random.make(this.#seed)
   }
 
-  onOperation(_: AnyFiber, instruction: Instruction): void {
+  onOperation(fiber: AnyFiber, instruction: Instruction): void {
     this.#instruction = instruction
+    if (schedulerOf(fiber) === this.scheduler || !this.fibers.has(fiber)) return
+    if (!this.#foreign.has(fiber)) this.escapes++
+    this.#foreign.add(fiber)
+  }
+
+  /** Whether a fiber of this run has left it for another scheduler. */
+  hasLeft(fiber: AnyFiber): boolean {
+    return schedulerOf(fiber) !== this.scheduler
+  }
+
+  /**
+   * Counts how often the target, once interrupted, is stopped in a loop that it was in already, and goes on with it. As it
+   * unwinds it is stopped at ever lower places, and what its finalizers do are new loops: neither counts.
+   */
+  onStop(fiber: AnyFiber): void {
+    if (fiber !== this.#watched || !this.hit) return
+    const stack = stackOf(fiber)
+    const loop = loopOf(fiber)
+    const top = stack.at(-1)
+    const isSame = loop === undefined ? top === this.#stopTop : this.#stackAtHit.includes(loop)
+    if (isSame && stack.length >= this.#stopDepth) this.swallowed++
+    this.#stopDepth = stack.length
+    this.#stopTop = top
+  }
+
+  /** The number of the fiber that runs now; -1 for none. */
+  get runningNumber(): number {
+    return this.#scheduling === undefined ? -1 : this.numberOf(this.#scheduling)
   }
 
   #waiting(): number {
@@ -406,6 +487,7 @@ export class Simulation implements Active {
           this.#ready.splice(0, this.#head)
           this.#head = 0
         }
+        if (fiber === undefined || !this.#background.has(fiber)) this.#moves++
         this.#scheduling = fiber
         this.#fresh = fiber
         drain(0)
@@ -453,26 +535,53 @@ export class Simulation implements Active {
     return true
   }
 
-  /** Runs, jumping over time, until `done` or until nothing is left to run within two minutes of virtual time. */
-  settle(done: () => boolean): void {
-    const end = this.now + defaultHorizon
-    for (;;) {
-      this.drain()
-      if (done() || (!this.notice() && !this.jump(end))) return
-    }
+  /** Jumps over time: true if something may be ready then; false at the horizon, or when only the setup's fibers go on. */
+  #advance(phase: Phase): boolean {
+    if (this.notice()) return true
+    const [timer] = this.#timers
+    if (timer === undefined) return false
+    const isOver = timer.at > phase.end
+    const isForeground = this.#timers.some(({ isBackground }) => !isBackground)
+    if (isOver) this.isOvertime = isForeground
+    if (!isForeground && this.#moves === phase.moves && phase.beats++ >= phase.most) return false
+    if (this.#moves !== phase.moves) phase.beats = 0
+    phase.moves = this.#moves
+    return !isOver && this.jump(phase.end)
   }
 
-  /** As `settle`, for programs that also wait on native promises and handles: `idle` says whether those are done. */
-  async settleAsync(
-    done: () => boolean,
-    idle: (sim: Simulation) => Promise<boolean>
-  ): Promise<void> {
-    const end = this.now + defaultHorizon
-    for (;;) {
+  #phase(as: Until["as"]): Phase {
+    this.isOvertime = false
+    const end = as === "now" ? -1 : this.now + this.#horizon
+    return { end, most: mostBeats[as], beats: 0, moves: this.#moves }
+  }
+
+  /** Runs, jumping over time, until `done` or until nothing is left to run before the horizon. */
+  settle({ as, done }: Until): void {
+    const phase = this.#phase(as)
+    do {
       this.drain()
+    } while (!done() && this.#advance(phase))
+  }
+
+  /**
+   * As `settle`, for programs that also wait on native promises and handles: `idle` says whether those are done, and
+   * what they open is the run's own if it is opened `within`.
+   */
+  async settleAsync(
+    { as, done }: Until,
+    idle: (sim: Simulation, as: Until["as"]) => Promise<boolean>,
+    within: (part: () => void) => void
+  ): Promise<void> {
+    const phase = this.#phase(as)
+    for (;;) {
+      within(() => this.drain())
       if (done()) return
-      if (await idle(this)) {
-        if (!this.notice() && !this.jump(end)) return
+      if (await idle(this, as)) {
+        let goesOn = false
+        within(() => {
+          goesOn = this.#advance(phase)
+        })
+        if (!goesOn) return
       }
     }
   }
@@ -526,7 +635,8 @@ export const controlGlobals = (): () => void => {
     interceptDefaultScheduler(() => {
       const run = activeRun()
       if (run !== undefined) run.escapes++
-    })
+    }),
+    interceptInterrupts((fiber) => activeRun()?.onStop(fiber))
   ]
   return () => {
     for (const one of undo) one()

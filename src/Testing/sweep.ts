@@ -4,7 +4,7 @@
  * DESIGN. Every run must be the plain run up to its point: the hash says so. Faults are swept as SQLite does, the nth call
  * until there is no nth call; under a fault the points are those of the faulted run.
  */
-import { judge, type Outcome } from "./experiment.ts"
+import { judge, longerThan, type Outcome } from "./experiment.ts"
 import type { Strike } from "./findings.ts"
 import { type Point, pointsOf } from "./points.ts"
 import type * as Recording from "./recorder.ts"
@@ -20,9 +20,32 @@ export interface Swept {
   tried: number
   planned: number
   unstable: number
+  /** Runs that could not be judged, by reason. */
+  readonly unjudged: Map<string, number>
 }
 
-export const makeSwept = (): Swept => ({ strikes: [], tried: 0, planned: 0, unstable: 0 })
+export const makeSwept = (): Swept => ({
+  strikes: [],
+  tried: 0,
+  planned: 0,
+  unstable: 0,
+  unjudged: new Map()
+})
+
+/** Counts a run that could not be judged. */
+export const countUnjudged = (
+  { limits }: Session,
+  { unjudged }: Swept,
+  { overtime, waiting }: Outcome
+): void => {
+  if (overtime === undefined && waiting === undefined) return
+  const reason = waiting ??
+    `${overtime} takes ${longerThan(limits.horizon)}; \`horizon\` sets how long is waited`
+  unjudged.set(reason, (unjudged.get(reason) ?? 0) + 1)
+}
+
+/** How often a place is looked for again that real I/O has made the run miss. */
+const retries = 5
 
 /** Interrupts at one point; remembers what broke. */
 const tryPoint = async (
@@ -37,9 +60,14 @@ const tryPoint = async (
 ): Promise<void> => {
   const { fault, trace } = options
   const delays = options.delays ?? []
-  const outcome = await runPlan(session, { plan: { place: point.place, delays }, fault })
+  const run = { plan: { place: point.place, delays }, fault }
+  let outcome = await runPlan(session, run)
+  for (let more = retries; more > 0 && !session.isExact && !outcome.hit; more--) {
+    outcome = await runPlan(session, run)
+  }
   swept.tried++
-  const isSame = outcome.hit && (delays.length > 0 || outcome.hitHash === point.hash)
+  const isSame = outcome.hit &&
+    (delays.length > 0 || !session.isExact || outcome.hitHash === point.hash)
   if (!isSame) {
     // A delay may well end the target before its point.
     if (delays.length === 0) swept.unstable++
@@ -47,6 +75,13 @@ const tryPoint = async (
   }
   // The interrupt came before the fault, so this is the run without the fault.
   if (fault !== undefined && !outcome.struck) return
+  if (judge(outcome, session.plain).length > 0 || outcome.waiting !== undefined) {
+    // With real I/O a suspicion may be only impatience.
+    if (session.driver.mode === "asynchronous") {
+      outcome = await runPlan(session, { ...run, isPatient: true })
+    }
+  }
+  countUnjudged(session, swept, outcome)
   const violations = judge(outcome, session.plain)
   if (violations.length === 0) return
   swept.strikes.push({ point, outcome, violations, fault, delays, chosen: undefined, trace })
@@ -71,13 +106,12 @@ export const sample = <A>(list: ReadonlyArray<A>, most: number): ReadonlyArray<A
   return stride <= 1 ? list : Array.from({ length: most }, (_, i) => list[Math.floor(i * stride)]!)
 }
 
-const mostOthers = 5_000
-
 /** Every point of the plain run: all of them, or one of each class. */
 export const sweepPlain = async (
   session: Session,
   swept: Swept,
-  mode: "quick" | "full"
+  mode: "quick" | "full",
+  mostOthers: number
 ): Promise<void> => {
   const { points, trace } = session
   const { others, own, waits } = points
@@ -85,9 +119,6 @@ export const sweepPlain = async (
     ? [...own, ...waits, ...sample(others, mostOthers)]
     : [...own.filter(({ leads }) => leads), ...waits]
   await sweepPoints(session, swept, chosen, { trace })
-  if (mode === "full" && others.length > mostOthers) {
-    session.notes.push(`${mostOthers} of ${others.length} points of other fibers sampled`)
-  }
 }
 
 /** The point of a run that is not interrupted. */
@@ -115,6 +146,7 @@ export const sweepFaults = async (
       if (!outcome.struck) break
       swept.planned++
       swept.tried++
+      countUnjudged(session, swept, outcome)
       // A fiber that waits for an acquire that never returns waits until it is interrupted.
       const violations = fault === "acquire never returns" ? [] : judge(outcome, session.plain)
       if (violations.length > 0) {

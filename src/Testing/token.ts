@@ -1,7 +1,7 @@
 /**
  * token: a run in one short line, to be replayed later, and refused loudly when the code has changed before its place.
  *
- * DESIGN. `X1.<subject>.<place>[.y<delays>][.f<fault>].s<seed>.<hash>`. The hash is over every operation up to the interrupt,
+ * DESIGN. `X1.<subject>.<place>[.u<use>][.y<delays>][.f<fault>].s<seed>.<hash>`. The hash is over every operation up to the interrupt,
  * so a token of yesterday's code is stale, never silently green.
  *
  * SOURCES shuttle's rotting schedules (a removed switch point "breaks schedules"), SQLite's loops.
@@ -22,6 +22,8 @@ export interface Chosen {
 export interface Recipe {
   readonly name: string
   readonly place: Place
+  /** The use that is interrupted. */
+  readonly use: number
   readonly delays: ReadonlyArray<number>
   readonly chosen: Chosen | undefined
   readonly fault: Recording.PlannedFault | undefined
@@ -72,11 +74,12 @@ export const nameHash = (name: string): string => {
 const hashText = (hash: number): string => (hash >>> 0).toString(36)
 
 export const toToken = (recipe: Recipe): string => {
-  const { chosen, delays, fault, hash, name, place, seed } = recipe
+  const { chosen, delays, fault, hash, name, place, seed, use } = recipe
   return [
     "X1",
     nameHash(name),
     `${letters[place.kind]}${place.index}`,
+    ...(use === 1 ? [] : [`u${use}`]),
     ...(delays.length === 0 ? [] : [`y${delays.join("-")}`]),
     ...(chosen === undefined
       ? []
@@ -88,7 +91,7 @@ export const toToken = (recipe: Recipe): string => {
 }
 
 const shape = new RegExp(
-  "^X1\\.(\\w+)\\.([kgpbqrn])(\\d+)(?:\\.y([\\d-]+))?(?:\\.([wc])(\\d+)-(\\d+)-(\\d+))?"
+  "^X1\\.(\\w+)\\.([kgpbqrn])(\\d+)(?:\\.u(\\d+))?(?:\\.y([\\d-]+))?(?:\\.([wc])(\\d+)-(\\d+)-(\\d+))?"
     + "(?:\\.f(\\d)-(\\d+))?\\.s(\\d+)\\.(\\w+)$"
 )
 
@@ -108,6 +111,7 @@ export const fromToken = (token: string): Parsed => {
     name = "",
     letter,
     index,
+    use,
     delays,
     strategy,
     chosenSeed,
@@ -123,6 +127,7 @@ export const fromToken = (token: string): Parsed => {
   return {
     nameHash: name,
     place: { kind: kind ?? "nowhere", index: Number(index) },
+    use: use === undefined ? 1 : Number(use),
     delays: delays === undefined ? [] : delays.split("-").map(Number),
     chosen: strategy === undefined
       ? undefined

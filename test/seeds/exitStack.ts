@@ -6,7 +6,7 @@ import { Cause, Chunk, Clock, Effect, Exit, Fiber, Ref, Scope } from "effect"
 import { Managed } from "holdfast"
 import * as ExitStack from "holdfast/ExitStack"
 import { Explore, type Probe } from "holdfast/Testing"
-import { alone, type Own } from "./own.ts"
+import { alone, isReported, type Own } from "./own.ts"
 
 /** A slow release is waited for here; that one past its deadline is abandoned by name is ExitStack-4's. */
 const patient = { releaseDeadline: Infinity }
@@ -240,6 +240,7 @@ export const exitStacks: ReadonlyArray<Own> = [
   }),
   beside<Guarded>({
     name: "ExitStack.enter beside its close",
+    mayDie: isReported,
     setup: Effect.sync(() => ({
       open: false,
       usedAfterRelease: 0,
@@ -277,6 +278,7 @@ export const exitStacks: ReadonlyArray<Own> = [
   }),
   beside<{ open: boolean; endedAt: number; waited: number }>({
     name: "ExitStack.use, children that hang",
+    mayDie: isReported,
     setup: Effect.sync(() => ({ open: false, endedAt: 0, waited: 0 })),
     body: (state, probe) =>
       ExitStack.use((stack) =>
@@ -304,6 +306,8 @@ export const exitStacks: ReadonlyArray<Own> = [
   }),
   beside({
     name: "ExitStack.use, hung for ever",
+    mayDie: isReported,
+    staysOpen: true,
     body: (_, probe) =>
       Effect.exit(ExitStack.use((stack) =>
         Effect.gen(function*() {
@@ -315,6 +319,7 @@ export const exitStacks: ReadonlyArray<Own> = [
   }),
   beside({
     name: "ExitStack.use, an acquire that outlasts it",
+    mayDie: isReported,
     body: (_, probe) =>
       Effect.exit(ExitStack.use((stack) =>
         Effect.gen(function*() {
@@ -334,6 +339,7 @@ export const exitStacks: ReadonlyArray<Own> = [
   }),
   alone({
     name: "ExitStack.enter after its close",
+    mayDie: isReported,
     body: (_, probe) =>
       Effect.gen(function*() {
         const stack = yield* ExitStack.make()
@@ -356,6 +362,7 @@ export const exitStacks: ReadonlyArray<Own> = [
   }),
   beside<Told>({
     name: "ExitStack.close, by what is acquired",
+    mayDie: isReported,
     setup: Effect.sync(() => ({ wasSlow: false, wasTold: false })),
     body: (state, probe) =>
       Effect.gen(function*() {

@@ -2,7 +2,7 @@
 import { type Duration, Effect, Fiber, type Scope } from "effect"
 import { Ledger, Managed, Shutdown } from "holdfast"
 import type { Explore, Probe } from "holdfast/Testing"
-import { alone, type Own } from "./own.ts"
+import { alone, isReported, type Own } from "./own.ts"
 
 const turn = Effect.yieldNow()
 const hold = Effect.sleep(5)
@@ -140,7 +140,7 @@ const unseen = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R>
 
 const withAndWithout = <S>(
   name: string,
-  subject: Pick<Explore.Subject<S>, "setup" | "invariant"> & {
+  subject: Pick<Explore.Subject<S>, "setup" | "invariant" | "mayDie"> & {
     readonly body: (state: S, probe: Probe.Probe) => Use
   }
 ): ReadonlyArray<Own> => [
@@ -154,6 +154,7 @@ const withAndWithout = <S>(
 
 /** One user of the instance that is replaced, and one of the other. */
 const swapped = withAndWithout("Managed.hotswap", {
+  mayDie: isReported,
   setup: Effect.sync(() => ({ usedAfterRelease: 0 })),
   body: (state, probe) => {
     const instance = (name: string) => {
@@ -224,6 +225,7 @@ const hungIn = (
   run: (program: Effect.Effect<unknown>) => Effect.Effect<unknown>
 ) =>
   withAndWithout<Hung>(name, {
+    mayDie: isReported,
     setup: Effect.sync(() => ({ outer: 0, killed: 0, entered: 0 })),
     body: (state) => {
       const outer = Managed.make({
@@ -269,9 +271,11 @@ const hungInTheEnd = hungIn(
 
 const form = (name: string): ReadonlyArray<Own> => {
   const body = (_: void, probe: Probe.Probe) => forms[name]!(probe)
+  // What a release dies of is part of the cause of an interrupt.
+  const mayDie = (defect: unknown) => defect === "broken"
   return /^Managed(\.use| in a)/.test(name)
-    ? withAndWithout<void>(name, { body })
-    : [alone({ name, body })]
+    ? withAndWithout<void>(name, { body, mayDie })
+    : [alone({ name, body, mayDie })]
 }
 
 export const managed: ReadonlyArray<Own> = [

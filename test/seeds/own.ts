@@ -1,4 +1,5 @@
 /** A primitive of ours as a subject, for the lists of them (`ours.ts` has them all). */
+import { Predicate } from "effect"
 import { Explore } from "holdfast/Testing"
 
 export interface Own {
@@ -8,6 +9,10 @@ export interface Own {
   readonly interleavings: ((options?: Explore.Schedules) => Promise<Explore.Verdict>) | undefined
   readonly replay: (token: string) => Promise<Explore.Replay>
 }
+
+/** What we report as a defect, by name: a release that was abandoned, an acquire for an owner that is closed. */
+export const isReported = (defect: unknown): boolean =>
+  ["ReleaseTimeout", "EnterTimeout", "OwnerClosed"].some((tag) => Predicate.isTagged(defect, tag))
 
 /** With nobody in the way. */
 export const alone = <S = void>(subject: Explore.Subject<S>): Own => ({

@@ -1,0 +1,130 @@
+/**
+ * natives: what a run has opened outside effect: requests, native timers, sockets, files, child processes.
+ *
+ * DESIGN. Node reports the birth of each such resource and the context it was born in (`async_hooks`); each run has a context of
+ * its own, so what earlier runs, the test runner or the user's own server do is never taken for the run's. A request, a timer
+ * and a child process will bring something by themselves; a socket or a server may stay silent for ever.
+ *
+ * COST only while a program with real I/O is explored: hooks on each promise and handle. SOURCES `why-is-node-running`.
+ */
+import { AsyncLocalStorage, createHook } from "node:async_hooks"
+
+interface Native {
+  readonly type: string
+  readonly resource: {
+    readonly hasRef?: () => boolean
+    readonly fd?: number
+    readonly _repeat?: number | null
+  }
+}
+
+const context = new AsyncLocalStorage<Natives>()
+
+/** Ends with its first callback. */
+const isRequest = (type: string): boolean => /REQ|CONNECTWRAP|WRITEWRAP|SHUTDOWNWRAP/.test(type)
+
+const watched =
+  /^(Timeout|(TCP|PIPE)(SERVER)?WRAP|UDPWRAP|TTYWRAP|PROCESSWRAP|FSEVENTWRAP|STATWATCHER|FILEHANDLE|ZLIB|WORKER)$/
+
+const words: Readonly<Record<string, string>> = {
+  TCPWRAP: "TCP socket",
+  TCPSERVERWRAP: "TCP server",
+  PIPEWRAP: "pipe",
+  PIPESERVERWRAP: "pipe server",
+  PROCESSWRAP: "child process",
+  FSEVENTWRAP: "file watcher",
+  FILEHANDLE: "file"
+}
+
+const wordOf = ({ type }: Native): string =>
+  words[type] ?? (type.startsWith("FSREQ") ? "file request" : type)
+
+/** What one run has opened. */
+export class Natives {
+  readonly #open = new Map<number, Native>()
+  readonly #background = new Set<number>()
+  /** Grows with each callback of something that the run has opened. */
+  events = 0
+
+  begin(id: number, type: string, resource: Native["resource"]): void {
+    if (type === "HTTPCLIENTREQUEST" || !(isRequest(type) || watched.test(type))) return
+    this.#open.set(id, { type, resource })
+  }
+
+  after(id: number): void {
+    const native = this.#open.get(id)
+    if (native !== undefined && isRequest(native.type)) this.#open.delete(id)
+  }
+
+  end(id: number): void {
+    this.#open.delete(id)
+  }
+
+  /** The setup is over: what it keeps open is not waited for. */
+  markBackground(): void {
+    for (const id of this.#open.keys()) this.#background.add(id)
+  }
+
+  #living(): ReadonlyArray<Native> {
+    return Array.from(this.#open).filter(([id, { resource }]) =>
+      !this.#background.has(id) && (resource.hasRef?.() ?? true)
+    ).map(([, native]) => native)
+  }
+
+  /** What may still bring something, and whether it is sure to. */
+  pending(): { readonly names: ReadonlyArray<string>; readonly isSure: boolean } {
+    const living = this.#living().filter(({ type }) => type !== "FILEHANDLE")
+    const isSure = living.some(({ resource, type }) =>
+      isRequest(type) || type === "PROCESSWRAP"
+      || (type === "Timeout" && typeof resource._repeat !== "number")
+    )
+    return { names: [...new Set(living.map(wordOf))], isSure }
+  }
+
+  /** What is open and has to be closed by someone. */
+  leftOpen(): ReadonlyArray<string> {
+    return this.#living().filter(({ resource, type }) =>
+      !isRequest(type) && type !== "ZLIB" && (type !== "FILEHANDLE" || (resource.fd ?? -1) >= 0)
+    ).map(wordOf).toSorted()
+  }
+}
+
+// Which run a resource is of: asked again at its end, when the context may be another one.
+const owners = new Map<number, Natives>()
+
+const hook = createHook({
+  init: (id, type, _, resource) => {
+    const natives = context.getStore()
+    if (natives === undefined || type === "PROMISE" || type === "TickObject") return
+    owners.set(id, natives)
+    natives.begin(id, type, resource)
+  },
+  before: () => {
+    const natives = context.getStore()
+    if (natives !== undefined) natives.events++
+  },
+  after: (id) => owners.get(id)?.after(id),
+  destroy: (id) => {
+    owners.get(id)?.end(id)
+    owners.delete(id)
+  }
+})
+
+// Written by `watching` alone.
+let runs = 0
+
+/** Watches what is opened inside `within`, until `use` has ended. */
+export const watching = async <A>(
+  use: (natives: Natives, within: (part: () => void) => void) => Promise<A>
+): Promise<A> => {
+  const natives = new Natives()
+  if (runs++ === 0) hook.enable()
+  try {
+    return await use(natives, (part) => context.run(natives, part))
+  } finally {
+    if (--runs === 0) {
+      hook.disable()
+      owners.clear()
+    }
+  }
+}

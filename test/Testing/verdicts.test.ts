@@ -1,0 +1,384 @@
+/** What a verdict may say: never "safe" about what was not seen, never a violation of what is right. */
+import { describe, expect, it } from "@effect/vitest"
+import { Context, Effect, Exit, Resource, Schedule, Scheduler, Scope } from "effect"
+import { Explore, type Probe } from "holdfast/Testing"
+import * as fs from "node:fs/promises"
+
+class Service extends Context.Tag("Service")<Service, number>() {}
+
+type Body = Effect.Effect<unknown, unknown, Scope.Scope>
+
+const explore = <S = void>(
+  subject: Omit<Explore.Subject<S>, "name">,
+  options?: Explore.Options
+) => Explore.interruptions({ name: "subject", ...subject }, options)
+
+const laws = ({ findings }: Explore.Verdict) =>
+  findings.flatMap(({ violations }) => violations.map(({ law }) => law))
+
+/** Acquired, used and released, without a bracket. */
+const careless = (probe: Probe.Probe): Body =>
+  Effect.flatMap(
+    probe.acquire("r"),
+    (handle) => Effect.zipRight(Effect.sleep(1), probe.release(handle))
+  )
+
+describe("never safe about what was not seen", () => {
+  const failing: Record<string, () => Body> = {
+    fails: () => Effect.fail("no"),
+    dies: () => Effect.die("no"),
+    throws: () => {
+      throw new Error("no")
+    },
+    // Not an effect, which JavaScript does not see.
+    "is an async function": (() => Promise.resolve()) as unknown as () => Body,
+    "lacks a service": () => Service as unknown as Body
+  }
+  for (const [name, body] of Object.entries(failing)) {
+    it(`Explore-10: a body that always ${name} is inconclusive`, async () => {
+      const verdict = await explore({ body })
+      expect(verdict).toMatchObject({ status: "inconclusive", passed: false, covered: "nothing" })
+      expect(verdict.notes[0]).toMatch(/^without any interrupt: the body ends as failure: /)
+    })
+  }
+
+  it("Explore-10: a failure that the subject expects is explored and shown", async () => {
+    const verdict = await explore({ body: () => Effect.fail("no"), fails: true })
+    expect(verdict).toMatchObject({ status: "safe", passed: true })
+    expect(verdict.notes).toEqual(["the plain run ends as failure: Error: no, as expected"])
+  })
+
+  it("Explore-10: a daemon that dies in the plain run as well is inconclusive", async () => {
+    const verdict = await explore({ body: () => Effect.forkDaemon(Effect.die("no")) })
+    expect(verdict.notes[0]).toMatch(/^without any interrupt: no defect: /)
+  })
+
+  it("Explore-11: a memo that the first run warms is state that the setup shares", async () => {
+    let memo: number | undefined
+    const verdict = await explore({
+      body: (_, probe) =>
+        Effect.suspend(() =>
+          memo === undefined
+            ? Effect.tap(careless(probe), () => {
+              memo = 1
+            })
+            : Effect.void
+        )
+    })
+    expect(verdict).toMatchObject({ status: "inconclusive", passed: false, mode: "synchronous" })
+    expect(verdict.notes[0]).toMatch(/^your setup shares state/)
+  })
+
+  it("Explore-11: state that only an interrupt leaves behind is no finding", async () => {
+    let free = 1
+    const verdict = await explore({
+      body: () =>
+        Effect.gen(function*() {
+          yield* Effect.suspend(() => free > 0 ? Effect.void : Effect.never)
+          free--
+          yield* Effect.yieldNow()
+          free++
+        })
+    })
+    expect(verdict).toMatchObject({ status: "inconclusive", findings: [] })
+    expect(verdict.notes.at(-1)).toMatch(/^your setup shares state/)
+  })
+
+  it("Explore-12: sampled points are said to be sampled, with their number", async () => {
+    const many = Array.from({ length: 50 }, (_, index) => index)
+    const verdict = await explore({
+      body: () =>
+        Effect.gen(function*() {
+          const fiber = yield* Effect.fork(
+            Effect.forEach(many, () => Effect.yieldNow(), { discard: true })
+          )
+          yield* fiber.await
+        })
+    }, { others: 20 })
+    expect(verdict.points.others).toBeGreaterThan(100)
+    expect(verdict.covered).toMatch(
+      /^every point of its own, 20 of \d{3} points of other fibers \(sampled\), FIFO order/
+    )
+  })
+
+  it("a scheduler of the program's own is noticed", async () => {
+    const own = new Scheduler.MixedScheduler(2048)
+    const verdict = await explore({ body: () => Effect.withScheduler(Effect.yieldNow(), own) })
+    expect(verdict).toMatchObject({ status: "inconclusive", passed: false })
+    expect(verdict.notes[0]).toMatch(/went to another scheduler, out of control$/)
+  })
+
+  it("what the setup has warmed for a minute is warm as the body begins", async () => {
+    const verdict = await explore({
+      setup: Effect.gen(function*() {
+        const cache = { warm: true }
+        const cool = Effect.sync(() => {
+          cache.warm = false
+        })
+        yield* Effect.forkScoped(Effect.zipRight(Effect.sleep("1 minute"), cool))
+        return cache
+      }),
+      body: (cache, probe) => cache.warm ? careless(probe) : Effect.sleep(1)
+    })
+    expect(laws(verdict)).toEqual(["all is released"])
+  })
+
+  it("Explore-12: the second use is interrupted on request, and the verdict says which was", async () => {
+    const subject: Omit<Explore.Subject<{ uses: number }>, "name"> = {
+      setup: Effect.sync(() => ({ uses: 0 })),
+      body: (state, probe) =>
+        Effect.suspend(() => ++state.uses === 2 ? careless(probe) : Effect.sleep(1))
+    }
+    const first = await explore(subject)
+    expect(first).toMatchObject({ status: "safe" })
+    expect(first.covered).toMatch(/first use$/)
+    const both = await explore(subject, { uses: [1, 2] })
+    expect(laws(both)).toEqual(["all is released"])
+    expect(both.covered).toMatch(/first use; .*use 2$/)
+    const token = both.findings[0]!.token
+    const again = await Explore.replay(token, { name: "subject", ...subject })
+    expect(again.violations).toEqual(both.findings[0]!.violations)
+  })
+})
+
+describe("no violation of what is right", () => {
+  const safe = async <S = void>(
+    subject: Omit<Explore.Subject<S>, "name">,
+    options?: Explore.Options
+  ) => {
+    const verdict = await explore(subject, options)
+    expect(verdict, Explore.format(verdict)).toMatchObject({ status: "safe", passed: true })
+    return verdict
+  }
+
+  it("a file that is read, twelve times", async () => {
+    for (let nth = 0; nth < 12; nth++) {
+      await safe({
+        body: (_, probe) =>
+          Effect.zipRight(
+            probe.resource("r"),
+            Effect.promise(() => fs.readFile(import.meta.filename))
+          )
+      })
+    }
+  })
+
+  it("a native timer", () =>
+    safe({ body: () => Effect.promise(() => new Promise((done) => setTimeout(done, 5))) }))
+
+  it("a drain of three minutes, a sleep of five", async () => {
+    await safe({ body: () => Effect.onInterrupt(Effect.sleep(1), () => Effect.sleep("3 minutes")) })
+    await safe({ body: () => Effect.sleep("5 minutes") })
+  })
+
+  it("what is longer than the horizon is called so, and may be given more", async () => {
+    const drain = {
+      body: () => Effect.onInterrupt(Effect.sleep(1), () => Effect.sleep("20 minutes"))
+    }
+    const verdict = await explore(drain)
+    expect(verdict).toMatchObject({ status: "inconclusive", passed: false, findings: [] })
+    expect(verdict.notes).toEqual([
+      expect.stringMatching(/^at \d+ point\(s\): the target takes longer than 10m of virtual time/)
+    ])
+    await safe(drain, { horizon: "1 hour" })
+    expect((await explore({ body: () => Effect.sleep("20 minutes") })).notes).toEqual([
+      expect.stringMatching(/^the target takes longer than 10m/)
+    ])
+  })
+
+  const releases: Record<string, (done: () => void) => Effect.Effect<unknown>> = {
+    "a native promise": (done) => Effect.promise(() => Promise.resolve().then(done)),
+    "`then`": (done) => Effect.sync(() => void Promise.resolve().then(done)),
+    "`runFork`": (done) =>
+      Effect.sync(() => void Effect.runFork(Effect.zipRight(Effect.yieldNow(), Effect.sync(done))))
+  }
+  for (const [name, release] of Object.entries(releases)) {
+    it(`a release through ${name}, only when interrupted`, () =>
+      safe({
+        setup: Effect.sync(() => ({ open: 0 })),
+        body: (state) => {
+          const done = () => {
+            state.open--
+          }
+          return Effect.acquireUseRelease(
+            Effect.sync(() => state.open++),
+            () => Effect.sleep(1),
+            (_, exit) => Exit.isInterrupted(exit) ? release(done) : Effect.sync(done)
+          )
+        },
+        invariant: ({ open }) => open === 0
+      }))
+  }
+
+  it("Explore-12: a heartbeat in the setup, and a resource that renews itself", async () => {
+    await safe({
+      setup: Effect.forkScoped(Effect.forever(Effect.sleep(1))),
+      body: (_, probe) => Effect.zipRight(probe.resource("r"), Effect.sleep(5))
+    })
+    await safe({
+      setup: Resource.auto(Effect.succeed(1), Schedule.spaced(10)),
+      body: (resource) => Resource.get(resource)
+    })
+  })
+
+  it("Explore-12: a setup that spins has a verdict", async () => {
+    const setup = Effect.forever(Effect.void)
+    const verdict = await explore({ setup, body: () => Effect.void }, { opLimit: 1_000 })
+    expect(verdict).toMatchObject({ status: "inconclusive" })
+    expect(verdict.notes[0]).toMatch(/more than 1000 operations/)
+  })
+
+  const keyed = {
+    setup: Effect.sync(() => ({ scope: undefined as Scope.CloseableScope | undefined })),
+    body: (
+      state: { scope: Scope.CloseableScope | undefined },
+      probe: Probe.Probe
+    ) =>
+      Effect.gen(function*() {
+        if (state.scope === undefined) {
+          const scope = yield* Scope.make()
+          yield* Scope.extend(probe.resource("of a key"), scope)
+          state.scope = scope
+        }
+        yield* careless(probe)
+      }).pipe(Effect.uninterruptible)
+  }
+  it("Explore-10: what stays open by design is declared, and more than that is a leak", async () => {
+    expect((await explore(keyed)).notes).toEqual([
+      expect.stringMatching(/^without any interrupt: all is released/)
+    ])
+    const verdict = await safe({ ...keyed, staysOpen: true })
+    expect(verdict.notes).toEqual([
+      "as declared, 2 resource(s) and finalizer(s) and 0 fiber(s) stay open"
+    ])
+    const leaks = await explore({
+      body: (_, probe) => Effect.zipRight(probe.acquire("for ever"), careless(probe)),
+      staysOpen: true
+    })
+    expect(laws(leaks)).toContain("all is released")
+  })
+})
+
+describe("laws", () => {
+  const broken = async <S = void>(
+    subject: Omit<Explore.Subject<S>, "name">,
+    law: Explore.Violation["law"],
+    message: RegExp
+  ) => {
+    const verdict = await explore(subject)
+    const found = verdict.findings.flatMap(({ violations }) => violations)
+      .find((one) => one.law === law)
+    expect(found?.message, Explore.format(verdict)).toMatch(message)
+    expect(verdict).toMatchObject({ status: "violations", passed: false })
+  }
+
+  it("no defect: a finalizer that closes what is not there yet", () =>
+    broken(
+      {
+        body: () =>
+          Effect.suspend(() => {
+            let connection = undefined as { close: () => void } | undefined
+            const connect = Effect.sync(() => {
+              connection = { close: () => {} }
+            })
+            return Effect.zipRight(Effect.sleep(1), connect).pipe(
+              Effect.ensuring(Effect.sync(() => connection!.close()))
+            )
+          })
+      },
+      "no defect",
+      /^not in the plain run: TypeError/
+    ))
+
+  it("no defect: a daemon that uses what is closed", () =>
+    broken(
+      {
+        setup: Effect.sync(() => ({ open: true })),
+        body: (state) =>
+          Effect.scoped(Effect.gen(function*() {
+            state.open = true
+            yield* Effect.addFinalizer(() =>
+              Effect.sync(() => {
+                state.open = false
+              })
+            )
+            const use = Effect.sync(() => {
+              if (!state.open) throw new Error("use after close")
+            })
+            yield* Effect.forkDaemon(Effect.zipRight(Effect.sleep(5), use))
+            yield* Effect.sleep(10)
+          }))
+      },
+      "no defect",
+      /use after close$/
+    ))
+
+  it("no defect: one by which the subject reports is declared", async () => {
+    const reports: Omit<Explore.Subject, "name"> = {
+      body: () => Effect.onInterrupt(Effect.sleep(1), () => Effect.die("given up")),
+      mayDie: (defect) => defect === "given up"
+    }
+    expect(await explore(reports)).toMatchObject({ status: "safe" })
+    expect(laws(await explore({ ...reports, mayDie: undefined }))).toEqual(["no defect"])
+  })
+
+  it("released in order: an outer scope closes before the one inside it", () => {
+    const nested = (probe: Probe.Probe, rightly: boolean) =>
+      Effect.uninterruptibleMask((restore) =>
+        Effect.gen(function*() {
+          const outer = yield* Scope.make()
+          yield* Scope.extend(probe.resource("connection"), outer)
+          const inner = yield* Scope.make()
+          yield* Scope.extend(probe.resource("transaction"), inner)
+          yield* Effect.onExit(restore(Effect.sleep(1)), (exit) =>
+            rightly || Exit.isSuccess(exit)
+              ? Effect.zipRight(Scope.close(inner, exit), Scope.close(outer, exit))
+              : Effect.zipRight(Scope.close(outer, exit), Scope.close(inner, exit)))
+        })
+      )
+    return Promise.all([
+      broken(
+        { body: (_, probe) => nested(probe, false) },
+        "released in order",
+        /^an outer scope closed before the one inside it/
+      ),
+      explore({ body: (_, probe) => nested(probe, true) }).then((verdict) =>
+        expect(verdict.status).toBe("safe")
+      )
+    ])
+  })
+
+  it("all is released: a release that is cut half-way is none", () =>
+    broken(
+      {
+        body: (_, probe) =>
+          Effect.acquireUseRelease(
+            probe.acquire("r"),
+            () => Effect.sleep(1),
+            (handle) => Effect.interruptible(probe.release(handle, { releaseTakes: 10 }))
+          )
+      },
+      "all is released",
+      /^never released: r#1/
+    ))
+
+  it("the target exits at once: not after rounds in which it swallows its interrupt", async () => {
+    const rounds = (count: number): Omit<Explore.Subject, "name"> => ({
+      body: () =>
+        Effect.uninterruptibleMask((restore) =>
+          Effect.gen(function*() {
+            for (let round = 0; round < count; round++) {
+              yield* Effect.exit(restore(Effect.sleep(1)))
+            }
+          })
+        )
+    })
+    await broken(
+      rounds(8),
+      "the target exits at once",
+      /^it has swallowed its interrupt \d times$/
+    )
+    // To tidy up and to wait once more is no such loop.
+    expect(await explore(rounds(2))).toMatchObject({ status: "safe" })
+  })
+})
