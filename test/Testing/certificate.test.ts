@@ -164,7 +164,7 @@ describe("Explore-7: a certificate breaks the finding's own law, and nothing onc
         Effect.fail("no")
       )
     const { certificate } = await certified(
-      { name: "fails", body: use(false) },
+      { name: "fails", body: use(false), fails: true },
       { body: use(true) },
       "all is released"
     )
