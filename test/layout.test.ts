@@ -179,6 +179,12 @@ it("the README's install lines name each peer at a version that the package acce
   expect(lines.filter((line) => !line.includes("effect@3"))).toEqual([])
 })
 
+it("the README links to files that exist", () => {
+  const targets = Array.from(read("README.md").matchAll(/\]\(([^):]+)\)/g), ([, target]) => target!)
+  expect(targets.length).toBeGreaterThan(5)
+  expect(targets.filter((target) => !fs.existsSync(path.join(root, target)))).toEqual([])
+})
+
 it("bench/RESULTS.md has one row for each goal (npm run bench -- goals)", () => {
   const rows = Array.from(
     read("bench/RESULTS.md").matchAll(/^(\| .+? \| .+? \|) .+ \| (?:yes|\*\*no\*\*) \|$/gm),
