@@ -122,9 +122,7 @@ interface Common extends Pipeable, Inspectable.Inspectable {
    * **Interruption** — The unwinding runs to its end; a caller that waits for another's close stops waiting.
    * **Cost** — That of the releases.
    */
-  readonly close: (
-    exit: Exit.Exit<unknown, unknown>
-  ) => Effect.Effect<Exit.Exit<unknown, unknown>>
+  readonly close: (exit: Exit.Exit<unknown, unknown>) => Effect.Effect<Exit.Exit<unknown, unknown>>
 }
 
 /**

@@ -183,12 +183,12 @@ export const fromLayer = <A, E, R, R2 = never>(
   options: string | Settings<Context.Context<A>, R2>,
   layer: Layer.Layer<A, E, R>
 ): Managed<Context.Context<A>, E, R | R2> =>
-  // `Layer.build` asks for nothing but `R` and the scope that it gets here.
-  fromScopedAt(settingsOf(options), Layer.build(layer), Ledger.unsafeSite(2)) as Managed<
-    Context.Context<A>,
-    E,
-    R | R2
-  >
+  // `any`: `Layer.build` asks for nothing but `R` and the scope that it gets here.
+  fromScopedAt<Context.Context<A>, E, any, R2>(
+    settingsOf(options),
+    Layer.build(layer),
+    Ledger.unsafeSite(2)
+  )
 
 /**
  * A layer that provides a resource as a service, and releases it when the layer ends.
@@ -291,8 +291,6 @@ export const flatMap: {
 
 // Brackets.
 
-type Use<A, B, E, R> = (resource: A) => Effect.Effect<B, E, R>
-
 /** Opens, runs `f`, and ends by `end`. */
 const bracketInMask = <A, E, R, B, E2, R2, C, E3>(
   self: Managed<A, E, R>,
@@ -325,23 +323,20 @@ const bracketInMask = <A, E, R, B, E2, R2, C, E3>(
  * @category operations
  * @since 0.1.0
  */
-export function use<A, B, E2, R2>(
-  f: (resource: A) => Effect.Effect<B, E2, R2>
-): <E, R>(self: Managed<A, E, R>) => Effect.Effect<B, E | E2, R | R2>
-export function use<A, E, R, B, E2, R2>(
-  self: Managed<A, E, R>,
-  f: (resource: A) => Effect.Effect<B, E2, R2>
-): Effect.Effect<B, E | E2, R | R2>
-export function use<A, E, R, B, E2, R2>(
-  of: Managed<A, E, R> | Use<A, B, E2, R2>,
-  f?: Use<A, B, E2, R2>
-) {
+export const use: {
+  <A, B, E2, R2>(
+    f: (resource: A) => Effect.Effect<B, E2, R2>
+  ): <E, R>(self: Managed<A, E, R>) => Effect.Effect<B, E | E2, R | R2>
+  <A, E, R, B, E2, R2>(
+    self: Managed<A, E, R>,
+    f: (resource: A) => Effect.Effect<B, E2, R2>
+  ): Effect.Effect<B, E | E2, R | R2>
+} = (first: any, second?: any): any => {
   // Not `dual`, nor `...args`: each frame and value between the user's line and this is captured too.
   const site = Ledger.unsafeSite(2)
-  return typeof of === "function"
-    ? (self: Managed<A, E, R>) => useAt(site, self, of)
-    // By the overloads there are two.
-    : useAt(site, of, f as Use<A, B, E2, R2>)
+  return typeof first === "function"
+    ? (self: Managed<unknown>) => useAt(site, self, first)
+    : useAt(site, first, second)
 }
 
 const useAt = <A, E, R, B, E2, R2>(
@@ -395,33 +390,23 @@ const endChanging = <E, B, E2>(
  * @category operations
  * @since 0.1.0
  */
-export function useOption<A, B, E2, R2>(
-  f: (resource: A) => Effect.Effect<B, E2, R2>
-): <E, R>(self: Managed<A, E, R>) => Effect.Effect<Option.Option<B>, E | E2, R | R2>
-export function useOption<A, E, R, B, E2, R2>(
-  self: Managed<A, E, R>,
-  f: (resource: A) => Effect.Effect<B, E2, R2>
-): Effect.Effect<Option.Option<B>, E | E2, R | R2>
-export function useOption<A, E, R, B, E2, R2>(
-  of: Managed<A, E, R> | Use<A, B, E2, R2>,
-  f?: Use<A, B, E2, R2>
-) {
+export const useOption: {
+  <A, B, E2, R2>(
+    f: (resource: A) => Effect.Effect<B, E2, R2>
+  ): <E, R>(self: Managed<A, E, R>) => Effect.Effect<Option.Option<B>, E | E2, R | R2>
+  <A, E, R, B, E2, R2>(
+    self: Managed<A, E, R>,
+    f: (resource: A) => Effect.Effect<B, E2, R2>
+  ): Effect.Effect<Option.Option<B>, E | E2, R | R2>
+} = (first: any, second?: any): any => {
   const site = Ledger.unsafeSite(2)
-  return typeof of === "function"
-    ? (self: Managed<A, E, R>) => useOptionAt(site, self, of)
-    // By the overloads there are two.
-    : useOptionAt(site, of, f as Use<A, B, E2, R2>)
+  const useAt = (self: Managed<unknown>, f: (resource: unknown) => Effect.Effect<unknown>) =>
+    // MASK: as `use`.
+    Effect.uninterruptibleMask((restore) => bracketInMask(self, restore, f, endChanging, site))
+  return typeof first === "function"
+    ? (self: Managed<unknown>) => useAt(self, first)
+    : useAt(first, second)
 }
-
-const useOptionAt = <A, E, R, B, E2, R2>(
-  site: Ledger.Site | undefined,
-  self: Managed<A, E, R>,
-  f: (resource: A) => Effect.Effect<B, E2, R2>
-): Effect.Effect<Option.Option<B>, E | E2, R | R2> =>
-  // MASK: from the acquire to the release only `f` can be interrupted.
-  Effect.uninterruptibleMask((restore) =>
-    bracketInMask(self, restore, f, endChanging<E, B, E2>, site)
-  )
 
 // Interop.
 
@@ -456,19 +441,14 @@ export const fromDisposable = <
   acquire: (() => A) | Effect.Effect<A, E, R>
 ): Managed<A, E, R | R2> => {
   const settings = settingsOf(options)
+  const site = Ledger.unsafeSite(2)
   const opening = Effect.isEffect(acquire) ? acquire : Effect.sync(acquire)
-  return new Single(
-    {
-      ...settings,
-      acquire: () =>
-        Effect.tap(opening, (resource) =>
-          disposal(resource) === undefined
-            ? Effect.die(new TypeError(`"${settings.name}" has no dispose method.`))
-            : Effect.void),
-      release: (resource) => disposal(resource) ?? Effect.void
-    },
-    Ledger.unsafeSite(2)
-  )
+  const opened = Effect.tap(opening, (resource) =>
+    disposal(resource) === undefined
+      ? Effect.die(new TypeError(`"${settings.name}" has no dispose method.`))
+      : Effect.void)
+  const release = (resource: A) => disposal(resource) ?? Effect.void
+  return new Single({ ...settings, acquire: opened, release }, site)
 }
 
 /**
@@ -515,27 +495,25 @@ export const toAsyncDisposable = <A, E, R>(
   const site = Ledger.unsafeSite(2)
   // MASK: until it is open and handed over, this owns it; waiting is restored by `acquire` itself.
   return Effect.uninterruptibleMask((restore) =>
-    Effect.flatMap(
-      Effect.runtime(),
-      (runtime) =>
-        Effect.flatMap(self.openInMask(restore, site), ({ close, value }) => {
-          // Set before the release begins: that may dispose of it, too.
-          let ending: Promise<void> | undefined
-          const end = (): Promise<void> => {
-            if (ending !== undefined) return ending
-            let endsAs!: (ended: Promise<void>) => void
-            ending = new Promise((resolve) => {
-              endsAs = resolve
-            })
-            // MASK: only its deadline can end it early.
-            endsAs(Runtime.runPromise(runtime, Effect.uninterruptible(close(Exit.void))))
-            return ending
-          }
-          return Effect.matchCauseEffect(restore(Effect.void), {
-            onFailure: (cause) => endUnchanged({ value, close }, Exit.failCause(cause)),
-            onSuccess: () => Effect.succeed({ value, [asyncDispose()]: end })
-          })
+    Effect.gen(function*() {
+      const runtime = yield* Effect.runtime()
+      const { close, value } = yield* self.openInMask(restore, site)
+      // Set before the release begins: that may dispose of it, too.
+      let ending: Promise<void> | undefined
+      const end = (): Promise<void> => {
+        if (ending !== undefined) return ending
+        let endsAs!: (ended: Promise<void>) => void
+        ending = new Promise((resolve) => {
+          endsAs = resolve
         })
-    )
+        // MASK: only its deadline can end it early.
+        endsAs(Runtime.runPromise(runtime, Effect.uninterruptible(close(Exit.void))))
+        return ending
+      }
+      return yield* Effect.matchCauseEffect(restore(Effect.void), {
+        onFailure: (cause) => endUnchanged({ value, close }, Exit.failCause(cause)),
+        onSuccess: () => Effect.succeed({ value, [asyncDispose()]: end })
+      })
+    })
   )
 }

@@ -59,20 +59,8 @@ class Reason {
 
 const mostBlockers = 100
 
-const noAttributes: Readonly<Record<string, unknown>> = {}
+const noAttributes: Model.Entry["attributes"] = {}
 const noHolders: ReadonlyArray<RecordedEntry> = []
-
-/** Attributes only describe a resource: a getter that throws must not fail its acquire. */
-const merged = (
-  one: Readonly<Record<string, unknown>>,
-  other: Readonly<Record<string, unknown>>
-) => {
-  try {
-    return { ...one, ...other }
-  } catch {
-    return one
-  }
-}
 
 /** Written only by the recorder. */
 export class RecordedEntry implements Model.Entry, Deadlock.Hold {
@@ -89,7 +77,7 @@ export class RecordedEntry implements Model.Entry, Deadlock.Hold {
   alike: object | undefined
   state: Model.State = "acquiring"
   since: number
-  attributes: Readonly<Record<string, unknown>>
+  attributes: Model.Entry["attributes"]
   heldAt: number | undefined = undefined
   releasingAt: number | undefined = undefined
   endedAt: number | undefined = undefined
@@ -184,8 +172,12 @@ export class RecordedEntry implements Model.Entry, Deadlock.Hold {
     this.alike = undefined
   }
 
-  addAttributes(attributes: Readonly<Record<string, unknown>>): void {
-    this.attributes = merged(this.attributes, attributes)
+  addAttributes(attributes: Model.Entry["attributes"]): void {
+    try {
+      this.attributes = { ...this.attributes, ...attributes }
+    } catch {
+      // Attributes only describe a resource: a getter that throws must not fail its acquire.
+    }
   }
 
   failedWith(cause: Cause.Cause<unknown>): void {

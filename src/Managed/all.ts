@@ -45,14 +45,15 @@ const closeInTurn = (
   exit: Exit.Exit<unknown, unknown>
 ): Effect.Effect<void> =>
   Effect.flatMap(
-    Effect.reduceRight(members, [] as Array<Cause.Cause<never>>, ({ close }, causes) =>
+    Effect.reduceRight(members, Cause.empty as Cause.Cause<never>, ({ close }, before) =>
       Effect.matchCause(close(exit), {
-        onFailure: (cause) => [...causes, cause],
+        onFailure: (cause) =>
+          Cause.isEmpty(before) ? cause : Cause.sequential(before, cause),
         onSuccess: () =>
-          causes
+          before
       })),
-    (causes) =>
-      causes.length === 0 ? Effect.void : Effect.failCause(causes.reduce(Cause.sequential))
+    (cause) =>
+      Cause.isEmpty(cause) ? Effect.void : Effect.failCause(cause)
   )
 
 const closeTogether = (

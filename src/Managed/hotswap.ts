@@ -17,8 +17,6 @@ import * as Ledger from "../Ledger.ts"
 import { inside, type Managed, type Opened, Single } from "./resource.ts"
 
 /**
- * Identifies a `Hotswap`.
- *
  * @category symbols
  * @since 0.1.0
  */
@@ -138,12 +136,9 @@ class HotswapImpl<in out A> extends Handle implements Hotswap<A> {
         this.wake = () => resume(Effect.void)
         if (this.instances === 0) this.wake()
       })
-      return last === undefined
-        ? others
-        : Effect.flatMap(
-          Effect.exit(this.retire(last, exit)),
-          (ended) => Effect.zipRight(others, ended)
-        )
+      if (last === undefined) return others
+      const ended = Effect.exit(this.retire(last, exit))
+      return Effect.flatMap(ended, (ended) => Effect.zipRight(others, ended))
     })
   }
 

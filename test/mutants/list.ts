@@ -328,7 +328,7 @@ export const mutants: ReadonlyArray<Mutant> = [
   withoutMask(
     "Managed.useOption without its mask",
     "Managed.ts",
-    "(restore) =>\n    bracketInMask(self, restore, f, endChanging",
+    "(restore) => bracketInMask(self, restore, f, endChanging",
     "Managed.useOption"
   ),
   mutant(
@@ -389,8 +389,8 @@ export const mutants: ReadonlyArray<Mutant> = [
   mutant(
     "all: released in turn, the first is forgotten",
     "Managed/all.ts",
-    "    Effect.reduceRight(members, [] as Array<Cause.Cause<never>>",
-    "    Effect.reduceRight(members.slice(1), [] as Array<Cause.Cause<never>>",
+    "    Effect.reduceRight(members, Cause.empty",
+    "    Effect.reduceRight(members.slice(1), Cause.empty",
     "Managed.all"
   ),
   mutant(
