@@ -131,22 +131,15 @@ export const session = (
     acquire: Effect.sync(() => open(options)),
     release: close
   })
-  return Layer.scopedContext(
-    Effect.map(
-      Ledger.withSite(opened, site),
-      (live) =>
-        Context.make(HttpClient.HttpClient, makeClient(live)).pipe(
-          Context.add(Session, {
-            live,
-            stats: Effect.sync(() => ({
-              sockets: live.connections.sockets.size,
-              downloads: live.writing.size,
-              closed: live.closed
-            }))
-          })
-        )
-    )
-  )
+  return Layer.scopedContext(Effect.map(Ledger.withSite(opened, site), (live) => {
+    const stats = Effect.sync(() => ({
+      sockets: live.connections.sockets.size,
+      downloads: live.writing.size,
+      closed: live.closed
+    }))
+    const client = Context.make(HttpClient.HttpClient, makeClient(live))
+    return Context.add(client, Session, { live, stats })
+  }))
 }
 
 /**
@@ -185,17 +178,11 @@ export const download = (
       kind: "client",
       attributes: () => ({ "http.request.method": "GET", "url.full": start.href })
     })
-    if (!Duration.isFinite(after.total)) return yield* traced
-    return yield* Effect.timeoutFail(traced, {
-      duration: after.total,
-      onTimeout: () =>
-        new Stalled({
-          url: start.href,
-          phase: "total",
-          bytes: progress.received,
-          after: after.total
-        })
-    })
+    const { total } = after
+    if (!Duration.isFinite(total)) return yield* traced
+    const onTimeout = () =>
+      new Stalled({ url: start.href, phase: "total", bytes: progress.received, after: total })
+    return yield* Effect.timeoutFail(traced, { duration: total, onTimeout })
   })
   return Ledger.withSite(downloaded, site)
 }

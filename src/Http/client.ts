@@ -30,22 +30,11 @@ const tied = <A, E, R>(request: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> 
             yield* Scope.addFinalizer(tie, Effect.sync(ended))
             const given = Context.getOption(context, NodeHttpClient.UndiciRequestOptions)
             // Path and method are the request's; the platform writes them over these.
-            const options = {
-              path: "",
-              method: "GET",
-              ...Option.getOrUndefined(given),
-              onFlow,
-              onFree
-            } as const
-            const sent = Effect.provideService(
-              request,
-              NodeHttpClient.UndiciRequestOptions,
-              options
-            )
-            return yield* Effect.onError(
-              restore(sent),
-              (cause) => Scope.close(tie, Exit.failCause(cause))
-            )
+            const own = { path: "", method: "GET" } as const
+            const options = { ...own, ...Option.getOrUndefined(given), onFlow, onFree }
+            const { UndiciRequestOptions } = NodeHttpClient
+            const sent = restore(Effect.provideService(request, UndiciRequestOptions, options))
+            return yield* Effect.onError(sent, (cause) => Scope.close(tie, Exit.failCause(cause)))
           })
         )
     })

@@ -130,16 +130,12 @@ const redirected = (
 }
 
 /** `retry-after` in seconds or as a date; any other text counts as none. */
-const retryAfterOf = (
-  header: string | undefined
-): Effect.Effect<Duration.Duration | undefined> => {
-  if (header === undefined) return Effect.succeed(undefined)
-  if (/^\d+$/.test(header.trim())) return Effect.succeed(Duration.seconds(Number(header)))
-  const at = Date.parse(header)
-  return Number.isNaN(at)
-    ? Effect.succeed(undefined)
-    : Effect.map(Clock.currentTimeMillis, (now) => Duration.millis(Math.max(0, at - now)))
-}
+const retryAfterOf = (header = ""): Effect.Effect<Duration.Duration | undefined> =>
+  Effect.map(Clock.currentTimeMillis, (now) => {
+    if (/^\d+$/.test(header.trim())) return Duration.seconds(Number(header))
+    const at = Date.parse(header)
+    return Number.isNaN(at) ? undefined : Duration.millis(Math.max(0, at - now))
+  })
 
 const refused = (exchange: Exchange): Effect.Effect<never, HttpStatus> =>
   Effect.flatMap(retryAfterOf(headerOf(exchange, "retry-after")), (retryAfter) =>
@@ -257,22 +253,16 @@ export const fetched = (
     while (true) {
       const headers = headersFor(live.settings, request.options.headers, at.origin === start.origin)
       const here = at
-      const outcome = yield* exchange(
-        live,
-        here,
-        headers,
-        request.progress,
-        (exchange): Effect.Effect<Downloaded | URL, DownloadError, FileSystem.FileSystem> => {
-          const { statusCode } = exchange.response
-          if (statusCode === 200 || statusCode === 203) return save(exchange, request)
-          return redirects.has(statusCode)
-            ? Effect.zipRight(
-              drain(exchange),
-              redirected(here, headerOf(exchange, "location"), seen)
-            )
-            : refused(exchange)
-        }
-      )
+      const answered = (
+        exchange: Exchange
+      ): Effect.Effect<Downloaded | URL, DownloadError, FileSystem.FileSystem> => {
+        const { statusCode } = exchange.response
+        if (statusCode === 200 || statusCode === 203) return save(exchange, request)
+        if (!redirects.has(statusCode)) return refused(exchange)
+        const location = headerOf(exchange, "location")
+        return Effect.zipRight(drain(exchange), redirected(here, location, seen))
+      }
+      const outcome = yield* exchange(live, here, headers, request.progress, answered)
       if (!(outcome instanceof URL)) return outcome
       if (seen.size > maxRedirects) {
         return yield* new TooManyRedirects({ url: request.url, maxRedirects })

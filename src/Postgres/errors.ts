@@ -67,9 +67,8 @@ export class PostgresTimeout extends Data.TaggedError("PostgresTimeout")<{
 }> {
   override get message(): string {
     const { active, max, waiting } = this.stats
-    return `No Postgres session within ${
-      Duration.format(this.waited)
-    }: ${active} of ${max} in use, ${waiting} waiting. `
+    const waited = Duration.format(this.waited)
+    return `No Postgres session within ${waited}: ${active} of ${max} in use, ${waiting} waiting. `
       + "Raise `max` or `acquireTimeout`, or look for transactions that wait for something else."
   }
 }
@@ -151,13 +150,7 @@ export class TransactionOutcomeUnknown extends Data.TaggedError("TransactionOutc
  * @category errors
  * @since 0.1.0
  */
-export type Cause =
-  | PostgresTimeout
-  | PostgresClosed
-  | ConnectionLost
-  | TransactionClosed
-  | TransactionAborted
-  | TransactionOutcomeUnknown
+export type Cause = InstanceType<typeof causeClasses[number]>
 
 const causeClasses = [
   PostgresTimeout,
@@ -166,7 +159,7 @@ const causeClasses = [
   TransactionClosed,
   TransactionAborted,
   TransactionOutcomeUnknown
-]
+] as const
 
 const hintFor = (code: string, reason: string): string => {
   switch (code) {

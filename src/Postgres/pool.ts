@@ -216,9 +216,9 @@ abstract class Statements implements Connection {
 
   executeStream(sql: string, params: ReadonlyArray<unknown>, transformRows: TransformRows) {
     const rows = this.rows(sql, params)
-    return transformRows === undefined
-      ? rows
-      : Stream.mapChunks(
+    return transformRows === undefined ?
+      rows :
+      Stream.mapChunks(
         rows,
         (chunk) => Chunk.unsafeFromArray(transformRows(Chunk.toReadonlyArray(chunk)))
       )

@@ -122,17 +122,11 @@ export class Session {
     this.settings = settings
     this.ended = ended
     client.on("error", (cause) => this.lose(messageOf(cause)))
-    client.on("end", () => {
-      this.lose("it was closed")
-      Deferred.unsafeDone(
-        ended,
-        Exit.succeed(this.lost ?? new ConnectionLost({ reason: "closed" }))
-      )
-    })
+    client.on("end", () => Deferred.unsafeDone(ended, Exit.succeed(this.lose("it was closed"))))
   }
 
-  lose(reason: string): void {
-    this.lost ??= new ConnectionLost({ reason })
+  lose(reason: string): ConnectionLost {
+    return this.lost ??= new ConnectionLost({ reason })
   }
 
   /** Cuts the socket. The server rolls back and frees all that the session held. */
@@ -209,12 +203,10 @@ export class Session {
 
   /** Waits for the answer to an interrupted COMMIT for twice `cancelTimeout`, then cuts the socket. */
   finish(pending: Pending): Effect.Effect<void> {
-    return Effect.map(
-      Deadline.exit(pending.awaited, Duration.times(this.settings.cancelTimeout, 2)),
-      () => {
-        if (!pending.settled) this.cut("the server did not answer a COMMIT in time")
-      }
-    )
+    const twice = Duration.times(this.settings.cancelTimeout, 2)
+    return Effect.map(Deadline.exit(pending.awaited, twice), () => {
+      if (!pending.settled) this.cut("the server did not answer a COMMIT in time")
+    })
   }
 
   get stopRunning(): Effect.Effect<void> {
@@ -330,12 +322,10 @@ export class Session {
   /** Says goodbye and waits until the socket has closed, or cuts it. */
   readonly close: Effect.Effect<void> = Effect.suspend(() => {
     this.unsafeEnd()
-    return Effect.map(
-      Deadline.exit(Deferred.await(this.ended), this.settings.cancelTimeout),
-      (answer) => {
-        if (Option.isNone(answer)) this.cut("the server did not close it in time")
-      }
-    )
+    const ended = Deadline.exit(Deferred.await(this.ended), this.settings.cancelTimeout)
+    return Effect.map(ended, (answer) => {
+      if (Option.isNone(answer)) this.cut("the server did not close it in time")
+    })
   })
 }
 
@@ -355,10 +345,9 @@ const connect = (
         )
       })
       connecting.add(session)
-      return restore(Effect.timeoutFail(ready, {
-        duration: settings.connectTimeout,
-        onTimeout: () => new Error(`no answer within ${Duration.format(settings.connectTimeout)}`)
-      })).pipe(
+      const { connectTimeout: duration } = settings
+      const onTimeout = () => new Error(`no answer within ${Duration.format(duration)}`)
+      return restore(Effect.timeoutFail(ready, { duration, onTimeout })).pipe(
         Effect.onError(() => Effect.sync(() => session.cut("its opening was abandoned"))),
         Effect.ensuring(Effect.sync(() => connecting.delete(session))),
         Effect.as(session)

@@ -76,15 +76,12 @@ export const explore = (options: Options, voice: Voice): Effect.Effect<number> =
     const subjects = yield* load(options.module)
     let failed = 0
     for (const subject of subjects) {
-      const verdict = yield* Effect.promise(() =>
-        Explore.interruptions(subject, { mode: options.mode })
-      )
+      const { mode } = options
+      const verdict = yield* Effect.promise(() => Explore.interruptions(subject, { mode }))
       if (!verdict.passed) failed++
       yield* voice.document(options.json ? JSON.stringify(verdict) : Explore.format(verdict))
     }
-    if (!options.json) {
-      yield* voice.line(`${subjects.length - failed} passed, ${failed} failed`)
-    }
+    if (!options.json) yield* voice.line(`${subjects.length - failed} passed, ${failed} failed`)
     return failed === 0 ? 0 : 1
   }).pipe(
     Effect.catchAll((error) => Effect.as(voice.error(`holdfast: ${error.message}`), 2))

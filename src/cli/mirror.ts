@@ -100,10 +100,7 @@ export class HeldElsewhere extends Data.TaggedError("HeldElsewhere")<{
   readonly holder: Option.Option<Lock.Holder>
 }> {
   override get message(): string {
-    const by = Option.match(this.holder, {
-      onNone: () => "another run",
-      onSome: ({ holder }) => holder
-    })
+    const by = Option.isSome(this.holder) ? this.holder.value.holder : "another run"
     return `The folder ${this.folder} is being mirrored by ${by}. Wait until it has ended, or give another --to.`
   }
 }
@@ -127,11 +124,10 @@ const describe = (error: unknown): string => {
     : error.message
 }
 
-const describeCause = (cause: Cause.Cause<unknown>): string =>
-  Option.match(Cause.failureOption(cause), {
-    onSome: describe,
-    onNone: () => Cause.pretty(cause)
-  })
+const describeCause = (cause: Cause.Cause<unknown>): string => {
+  const first = Cause.failureOption(cause)
+  return Option.isSome(first) ? describe(first.value) : Cause.pretty(cause)
+}
 
 // ------------------------------------------------------------------------------------------- the scope
 
@@ -160,10 +156,8 @@ const checkPlace = (option: "report" | "ledger", { ledger, list, report, to }: O
       path.resolve(parent) === path.resolve(to) &&
       !(yield* Effect.orElseSucceed(fs.exists(parent), () => true))
     ) return
-    yield* Effect.mapError(
-      fs.access(parent, { writable: true }),
-      () => refuse(`no file can be made in ${parent}`)
-    )
+    const refused = () => refuse(`no file can be made in ${parent}`)
+    yield* Effect.mapError(fs.access(parent, { writable: true }), refused)
   })
 
 /** Holds the lock `<work>:<folder>` until the scope closes, or fails with its holder. */
@@ -203,13 +197,9 @@ const fetchInto = (folder: string, parts: string, place: string, url: string, op
   Effect.gen(function*() {
     const destination = path.join(folder, place)
     yield* MirrorFolder.openAbove(folder, destination)
-    return yield* Http.download(url, destination, {
-      ...options,
-      partial: path.join(
-        parts,
-        `${createHash("sha256").update(url).digest("hex").slice(0, 32)}.part`
-      )
-    })
+    const name = createHash("sha256").update(url).digest("hex").slice(0, 32)
+    const partial = path.join(parts, `${name}.part`)
+    return yield* Http.download(url, destination, { ...options, partial })
   })
 
 /** Whether every other item would fail too: the disk is full or read-only, or the database is gone. */
@@ -218,11 +208,10 @@ const isFatal = (error: unknown): boolean =>
   || error instanceof Files.FileError &&
     ["ENOSPC", "EDQUOT", "EROFS", "EMFILE", "EIO"].includes(error.code)
 
-const verdict = (cause: Cause.Cause<unknown>): Batch.Verdict =>
-  Option.match(Cause.failureOption(cause), {
-    onNone: () => "fail",
-    onSome: (error) => isFatal(error) ? "fail" : "collect"
-  })
+const verdict = (cause: Cause.Cause<unknown>): Batch.Verdict => {
+  const first = Cause.failureOption(cause)
+  return Option.isSome(first) && !isFatal(first.value) ? "collect" : "fail"
+}
 
 // ------------------------------------------------------------------------------------------- the run
 
@@ -410,10 +399,8 @@ export const mirror = (
         if (Exit.isFailure(exit)) return yield* Effect.failCause(exit.cause)
         if (run.status === "drained") {
           const done = report.done + report.alreadyDone
-          yield* voice.line(
-            `Stopped on request: ${done} done, ${list.urls.length - done} left. `
-              + "Run the same command again to resume."
-          )
+          const sum = `${done} done, ${list.urls.length - done} left`
+          yield* voice.line(`Stopped on request: ${sum}. Run the same command again to resume.`)
           return 75
         }
         return report.failed + report.skipped > 0 || !isStored ? 1 : 0

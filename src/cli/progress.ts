@@ -41,16 +41,6 @@ export interface Sink {
   readonly write: (text: string) => unknown
 }
 
-/** How a line is drawn. */
-export interface RenderOptions {
-  /** In columns. */
-  readonly width: number
-  /** In milliseconds of the clock that gave `startedAt`. */
-  readonly now: number
-  /** Default false. */
-  readonly color?: boolean | undefined
-}
-
 /** The pace; unknown in the first two seconds. */
 export interface Pace {
   readonly bytesPerSecond: number | null
@@ -151,8 +141,11 @@ const fieldsOf = (state: ProgressState, now: number): ReadonlyArray<Field> => {
 
 const separator = "  "
 
-/** The line for a state, at most `width` columns wide. Pure. */
-export const render = (state: ProgressState, options: RenderOptions): string => {
+/** The line for a state, at most `width` columns wide; `now` is of the clock that gave `startedAt`. Pure. */
+export const render = (
+  state: ProgressState,
+  options: { readonly width: number; readonly now: number; readonly color?: boolean }
+): string => {
   let fields = fieldsOf(state, options.now)
   const plainWidth = () =>
     fields.reduce((sum, { text }) => sum + text.length + separator.length, -separator.length)
@@ -176,16 +169,9 @@ export const summary = (state: ProgressState, now: number): string => {
   const open = total - settledOf(state)
   const rest = open > 0 ? `, ${open} not finished` : ""
   const rate = elapsed > 0 ? ` (${bytesText(bytes * 1000 / elapsed)}/s)` : ""
-  return `${total} ${
-    total === 1 ? "item" : "items"
-  }: ${done} done, ${alreadyDone} done before, ${skipped} skipped, `
+  const items = total === 1 ? "item" : "items"
+  return `${total} ${items}: ${done} done, ${alreadyDone} done before, ${skipped} skipped, `
     + `${failed} failed${rest}; ${bytesText(bytes)} in ${(elapsed / 1000).toFixed(1)}s${rate}`
-}
-
-/** A reporter at work. */
-export interface Reporter {
-  /** Writes a line of its own, above the progress line if there is one. Never fails. */
-  readonly print: (line: string) => Effect.Effect<void>
 }
 
 type Environment = Readonly<Record<string, string | undefined>>
@@ -194,16 +180,14 @@ const eraseLine = "\r\u001b[2K"
 
 /** Updates the shown numbers; only `inFlight` may decrease (Progress-3). */
 const raise = (shown: ProgressState, state: ProgressState): void => {
-  for (
-    const key of ["total", "taken", "done", "alreadyDone", "failed", "skipped", "bytes"] as const
-  ) {
-    shown[key] = Math.max(shown[key], state[key])
+  const { inFlight, startedAt, ...rising } = state
+  for (const key of Object.keys(rising) as Array<keyof typeof rising>) {
+    shown[key] = Math.max(shown[key], rising[key])
   }
-  shown.inFlight = state.inFlight
-  shown.startedAt = state.startedAt
+  Object.assign(shown, { inFlight, startedAt })
 }
 
-class Running implements Reporter {
+class Running {
   readonly state: ProgressState
   readonly sink: Sink
   readonly live: boolean
@@ -257,13 +241,6 @@ class Running implements Reporter {
     this.drawn = ""
   }
 
-  print = (line: string): Effect.Effect<void> =>
-    Effect.map(Clock.currentTimeMillis, (now) => {
-      this.erase()
-      this.write(`${line}\n`)
-      if (this.live) this.draw(now)
-    })
-
   finish(now: number): void {
     this.erase()
     this.write(`${summary(this.state, now)}\n`)
@@ -281,21 +258,21 @@ export const reporter = (
   state: ProgressState,
   sink: Sink,
   env: Environment = process.env
-): Managed.Managed<Reporter> =>
-  Managed.make({
-    name: "progress",
-    kind: "progress line",
-    acquire: Effect.gen(function*() {
-      const running = new Running(state, sink, env, yield* Clock.currentTimeMillis)
-      const draw = Effect.map(Clock.currentTimeMillis, (now) => running.draw(now))
-      const loop = Effect.forever(Effect.zipRight(draw, Effect.sleep(redrawEvery)))
-      // The acquire runs masked, and a fiber inherits that; the release has to be able to interrupt it.
-      const fiber = yield* Effect.forkDaemon(Effect.interruptible(loop))
-      return { fiber, running, print: running.print }
+): Managed.Managed<void> =>
+  Managed.map(
+    Managed.make({
+      name: "progress",
+      kind: "progress line",
+      acquire: Effect.gen(function*() {
+        const running = new Running(state, sink, env, yield* Clock.currentTimeMillis)
+        const draw = Effect.map(Clock.currentTimeMillis, (now) => running.draw(now))
+        const loop = Effect.forever(Effect.zipRight(draw, Effect.sleep(redrawEvery)))
+        // The acquire runs masked, and a fiber inherits that; the release has to be able to interrupt it.
+        const fiber = yield* Effect.forkDaemon(Effect.interruptible(loop))
+        const finish = Effect.map(Clock.currentTimeMillis, (now) => running.finish(now))
+        return Effect.zipRight(Fiber.interrupt(fiber), finish)
+      }),
+      release: (finish) => finish
     }),
-    release: ({ fiber, running }) =>
-      Effect.zipRight(
-        Fiber.interrupt(fiber),
-        Effect.map(Clock.currentTimeMillis, (now) => running.finish(now))
-      )
-  })
+    () => {}
+  )

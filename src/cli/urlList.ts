@@ -81,9 +81,8 @@ export class ListEmpty extends Data.TaggedError("ListEmpty")<{
   readonly rejected: ReadonlyArray<Rejected>
 }> {
   override get message(): string {
-    const looked = `"${shown(this.name, 400)}" holds no URL to fetch: ${
-      count(this.lines, "line")
-    } looked at`
+    const lines = `${this.lines} line${this.lines === 1 ? "" : "s"}`
+    const looked = `"${shown(this.name, 400)}" holds no URL to fetch: ${lines} looked at`
     if (this.rejected.length === 0) {
       return `${looked}, each of them blank or a comment. Write one URL per line.`
     }
@@ -106,18 +105,14 @@ export class ListBinary extends Data.TaggedError("ListBinary")<{
     const hint = nuls > 0.3 && nuls < 0.6 && this.invalid * 10 < this.characters
       ? "It may be UTF-16: save it as UTF-8."
       : "Give a text file in UTF-8 with one URL per line."
-    return `"${
-      shown(this.name, 400)
-    }" is not a text list: ${this.nul} NUL and ${this.invalid} characters that are not`
-      + ` UTF-8 among ${this.characters}. ${hint}`
+    const bad = `${this.nul} NUL and ${this.invalid} characters that are not UTF-8`
+    return `"${shown(this.name, 400)}" is not a text list: ${bad} among ${this.characters}. ${hint}`
   }
 }
 
 const defaultMaxUrlLength = 8192
 const defaultMaxBytes = 64 * 1024 * 1024
 const shownLength = 120
-
-const count = (n: number, what: string): string => `${n} ${what}${n === 1 ? "" : "s"}`
 
 const codePoint = (character: string): string =>
   `U+${character.codePointAt(0)!.toString(16).toUpperCase().padStart(4, "0")}`
@@ -176,11 +171,10 @@ const urlOf = (text: string, maxUrlLength: number): Either.Either<string, string
     return Either.left("holds a user name or a password, which the report would show")
   }
   url.hash = ""
-  return url.href.length > maxUrlLength
-    ? Either.left(
-      `is ${url.href.length} characters long once encoded, more than the ${maxUrlLength} allowed`
-    )
-    : Either.right(url.href)
+  const { href } = url
+  return href.length <= maxUrlLength ? Either.right(href) : Either.left(
+    `is ${href.length} characters long once encoded, more than the ${maxUrlLength} allowed`
+  )
 }
 
 /**
@@ -217,13 +211,13 @@ export const parse = (
     : Either.right({ urls: Array.from(urls), duplicates, rejected })
 }
 
+const reasons: Readonly<Record<string, UnreadableReason>> = {
+  NotFound: "missing",
+  PermissionDenied: "denied"
+}
+
 const unreadable = (name: string, maxBytes: number) => (cause: PlatformError): ListUnreadable => {
-  const system = cause._tag === "SystemError" ? cause.reason : undefined
-  const reason = system === "NotFound"
-    ? "missing"
-    : system === "PermissionDenied"
-    ? "denied"
-    : "failed"
+  const reason = cause._tag === "SystemError" ? reasons[cause.reason] ?? "failed" : "failed"
   return new ListUnreadable({ name, reason, maxBytes, cause })
 }
 

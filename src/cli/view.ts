@@ -4,7 +4,6 @@
  * INVARIANTS
  * - CliView-1 A file that is no ledger changes nothing and ends with 2, saying what is wrong with it and where.
  */
-import type { PlatformError } from "@effect/platform/Error"
 import * as FileSystem from "@effect/platform/FileSystem"
 import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
@@ -23,47 +22,28 @@ export interface Options {
   readonly width: number | undefined
 }
 
-/** The ledger cannot be read, or is none. */
-export class LedgerUnusable extends Data.TaggedError("LedgerUnusable")<{
-  readonly ledger: string
-  readonly reason: string
-}> {
-  override get message(): string {
-    return `${this.ledger}: ${this.reason}`
-  }
-}
-
-/** More than one view was asked for at once. */
-export class OneViewOnly extends Data.TaggedError("OneViewOnly")<{
-  readonly asked: ReadonlyArray<string>
-}> {
-  override get message(): string {
-    return `${this.asked.map((view) => `--${view}`).join(" and ")} at once: ask for one view.`
-  }
-}
+/** More than one view was asked for, or the ledger cannot be read, or is none. */
+export class ViewRefused extends Data.TaggedError("ViewRefused")<{ readonly message: string }> {}
 
 const views = ["html", "svg", "text"] as const
 
 const viewOf = (options: Options) => {
   const asked = views.filter((view) => options[view])
-  return asked.length > 1 ? new OneViewOnly({ asked }) : Effect.succeed(asked[0] ?? "text")
-}
-
-/** Without the hints of `FileError`, which are for writers. */
-const unread = (ledger: string) => (error: PlatformError): LedgerUnusable => {
-  const refused = Files.toFileError("read", ledger)(error)
-  const reason = refused.code === "ENOENT" ? "There is no such file." : refused.message
-  return new LedgerUnusable({ ledger, reason })
+  if (asked.length <= 1) return Effect.succeed(asked[0] ?? "text")
+  const flags = asked.map((view) => `--${view}`).join(" and ")
+  return new ViewRefused({ message: `${flags} at once: ask for one view.` })
 }
 
 const open = (ledger: string) =>
   Effect.gen(function*() {
     const fs = yield* FileSystem.FileSystem
-    const text = yield* Effect.mapError(fs.readFileString(ledger), unread(ledger))
-    return yield* Effect.mapError(
-      View.parse(text),
-      ({ message }) => new LedgerUnusable({ ledger, reason: message })
-    )
+    const refuse = (reason: string) => new ViewRefused({ message: `${ledger}: ${reason}` })
+    const text = yield* Effect.mapError(fs.readFileString(ledger), (error) => {
+      const { code, message } = Files.toFileError("read", ledger)(error)
+      // Without the hint of `FileError`, which is for writers.
+      return refuse(code === "ENOENT" ? "There is no such file." : message)
+    })
+    return yield* Effect.mapError(View.parse(text), ({ message }) => refuse(message))
   })
 
 const draw = (
@@ -71,15 +51,9 @@ const draw = (
   view: (typeof views)[number],
   options: Options
 ): string => {
-  switch (view) {
-    case "html":
-      return View.html(snapshot)
-    case "svg":
-      return View.svg(snapshot)
-    case "text":
-      // A file has no right edge.
-      return View.text(snapshot, options.output === undefined ? { width: options.width } : {})
-  }
+  if (view !== "text") return View[view](snapshot)
+  // A file has no right edge.
+  return View.text(snapshot, options.output === undefined ? { width: options.width } : {})
 }
 
 /**

@@ -93,17 +93,9 @@ export const verdictOf = (snapshot: Ledger.Snapshot): Verdict => {
     counts.acquiring === 0 ? "" : `${count(counts.acquiring)} acquiring`,
     live.length > 0 ? "" : total.acquired === 0 ? "nothing was acquired" : "nothing is held"
   ], ", ")
-  return {
-    tone: stuck > 0 || total.abandoned > 0
-      ? "lost"
-      : total.failed > 0
-      ? "failed"
-      : live.length > 0
-      ? "busy"
-      : "quiet",
-    headline: headline.charAt(0).toUpperCase() + headline.slice(1),
-    counts
-  }
+  const calm = live.length > 0 ? "busy" : "quiet"
+  const tone = stuck > 0 || total.abandoned > 0 ? "lost" : total.failed > 0 ? "failed" : calm
+  return { tone, headline: headline.charAt(0).toUpperCase() + headline.slice(1), counts }
 }
 
 /** How many were held and how many waited at once: the maximum in each of `buckets` equal parts of the span. */
@@ -155,6 +147,9 @@ export const byId = (snapshot: Ledger.Snapshot): ReadonlyMap<number, Ledger.Entr
 /** At least 0. Not `Math.max(...values)`, because arguments have to fit on the stack. */
 export const largest = (values: ReadonlyArray<number>): number =>
   values.reduce((most, value) => Math.max(most, value), 0)
+
+/** Each live state, then each end. The page numbers them like this. */
+export const states = ["acquiring", "held", "releasing", "released", "failed", "abandoned"] as const
 
 /** The sort order of states, the worst first. */
 export const severity: Readonly<Record<Ledger.State, number>> = {

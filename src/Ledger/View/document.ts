@@ -8,6 +8,7 @@ import * as Either from "effect/Either"
 import * as ParseResult from "effect/ParseResult"
 import * as Schema from "effect/Schema"
 import type * as Ledger from "../../Ledger.ts"
+import { states } from "./analysis.ts"
 
 /** The version that `json` writes. A change that older readers would misread gets a new number. */
 export const version = 1
@@ -146,12 +147,8 @@ const optional = <A, I>(schema: Schema.Schema<A, I>) =>
 const listOf = <A, I>(schema: Schema.Schema<A, I>) =>
   Schema.optionalWith(Schema.Array(schema), { default: () => [] })
 
-const totals = {
-  acquired: Schema.Number,
-  released: Schema.Number,
-  failed: Schema.Number,
-  abandoned: Schema.Number
-}
+const { Number: Count } = Schema
+const totals = { acquired: Count, released: Count, failed: Count, abandoned: Count }
 
 const isRecord = (value: unknown): value is Readonly<Record<string, unknown>> =>
   typeof value === "object" && value !== null && !Array.isArray(value)
@@ -160,7 +157,7 @@ const Entry = Schema.Struct({
   id: Schema.Number,
   kind: Schema.String,
   name: Schema.String,
-  state: Schema.Literal("acquiring", "held", "releasing", "released", "failed", "abandoned"),
+  state: Schema.Literal(...states),
   since: Time,
   owner: listOf(Schema.String),
   fiber: optional(Schema.String),
@@ -215,9 +212,8 @@ export const read = (text: string): Either.Either<Ledger.Snapshot, Problem> => {
   } catch (error) {
     return refuse("not JSON", "", error instanceof Error ? error.message : String(error))
   }
-  const mark = isRecord(document) && isRecord(document["holdfast"])
-    ? document["holdfast"]["ledger"]
-    : undefined
+  const head = isRecord(document) ? document["holdfast"] : undefined
+  const mark = isRecord(head) ? head["ledger"] : undefined
   if (mark === undefined) {
     return refuse("not a ledger", "holdfast.ledger", "field holdfast.ledger is missing")
   }

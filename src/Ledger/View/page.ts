@@ -15,6 +15,7 @@ import {
   severity,
   type Span,
   spanOf,
+  states,
   type Verdict,
   verdictOf
 } from "./analysis.ts"
@@ -22,15 +23,6 @@ import { plainAttributes } from "./document.ts"
 import { count, duration, escaped, firstLine, instant, tickSteps } from "./format.ts"
 import { script } from "./pageScript.ts"
 import { style } from "./pageStyle.ts"
-
-const states = [
-  "acquiring",
-  "held",
-  "releasing",
-  "released",
-  "failed",
-  "abandoned"
-] as const satisfies ReadonlyArray<Ledger.State>
 
 const buckets = 240
 const mostProblems = 6
@@ -134,20 +126,13 @@ const problemsOf = (ended: ReadonlyArray<Ledger.Entry>, strings: Strings) => {
   )
 }
 
-const iconOf = ({ counts, tone }: Verdict, isDeadlock: boolean): string =>
-  isDeadlock
-    ? "deadlock"
-    : tone === "lost"
-    ? "abandoned"
-    : tone === "failed"
-    ? "failed"
-    : tone === "quiet"
-    ? "released"
-    : counts.held > 0
-    ? "held"
-    : counts.releasing > 0
-    ? "releasing"
-    : "acquiring"
+const iconOf = ({ counts, tone }: Verdict, isDeadlock: boolean): string => {
+  if (isDeadlock) return "deadlock"
+  if (tone === "lost") return "abandoned"
+  if (tone === "failed") return "failed"
+  if (tone === "quiet") return "released"
+  return counts.held > 0 ? "held" : counts.releasing > 0 ? "releasing" : "acquiring"
+}
 
 const dataOf = (snapshot: Ledger.Snapshot, verdict: Verdict, span: Span) => {
   const { deadlocks, ended, kinds, total } = snapshot
@@ -221,13 +206,13 @@ const columns = [
   ["time", "Time, by start", "c-time"]
 ] as const
 
-const head = columns.map(([column, title, className]) =>
-  `<th role="columnheader" scope="col" data-column="${column}" aria-sort="none" class="${column}${
-    className === "c-num" ? " num" : ""
-  }"><button type="button">${title}<svg class="arrow" aria-hidden="true"><use href="#i-arrow"/></svg></button>${
-    column === "time" ? "<div class=\"marks\" id=\"ticks\" aria-hidden=\"true\"></div>" : ""
-  }</th>`
-).join("")
+const arrow = `<svg class="arrow" aria-hidden="true"><use href="#i-arrow"/></svg>`
+const head = columns.map(([column, title, className]) => {
+  const classes = className === "c-num" ? `${column} num` : column
+  const marks = column === "time" ? `<div class="marks" id="ticks" aria-hidden="true"></div>` : ""
+  return `<th role="columnheader" scope="col" data-column="${column}" aria-sort="none" class="${classes}">`
+    + `<button type="button">${title}${arrow}</button>${marks}</th>`
+}).join("")
 
 const key = (segment: string, label: string): string =>
   `<span class="key"><span class="lane"><i class="s-${segment}"></i></span>${label}</span>`

@@ -26,6 +26,7 @@ import {
   firstLine,
   instant,
   joined,
+  plural,
   shortSite,
   tickLabel,
   tickStep
@@ -178,15 +179,8 @@ const planOf = ({ rows, width }: Size, { from, to }: Span): Plan => {
   const isNarrow = width < 640
   const left = margin + (isNarrow ? 0 : Math.min(320, width * 0.3))
   const right = width - margin - (isNarrow ? 10 : 104)
-  return {
-    width,
-    rows,
-    left,
-    right,
-    isNarrow,
-    rowHeight: isNarrow ? 36 : 22,
-    x: (at) => left + (at - from) / (to - from) * (right - left)
-  }
+  const x = (at: number): number => left + (at - from) / (to - from) * (right - left)
+  return { width, rows, left, right, isNarrow, rowHeight: isNarrow ? 36 : 22, x }
 }
 
 const bar = (
@@ -229,21 +223,18 @@ const barsOf = ({ entry, phases }: Drawn, plan: Plan, y: number): string => {
 
 const tooltip = ({ entry, phases }: Drawn, { from }: Span): string => {
   const { end, held, isLive, releasing, requested } = phases
+  const { blockedBy } = entry
+  const named = blockedBy.slice(0, mostNamed).map((id) => `[${id}]`).join(" ")
+  const waited = held !== undefined ? "waited" : isLive ? "waiting" : "waited in vain"
   return joined([
     `${entry.kind} "${entry.name}" [${entry.id}], ${entry.state}`,
     `requested at +${duration(requested - from)}`,
-    `${held !== undefined ? "waited" : isLive ? "waiting" : "waited in vain"} ${
-      duration((held ?? end) - requested)
-    }`,
+    `${waited} ${duration((held ?? end) - requested)}`,
     held === undefined ? "" : `held ${duration((releasing ?? end) - held)}`,
     releasing === undefined ? "" : `releasing ${duration(end - releasing)}`,
     entry.fiber === undefined ? "" : `fiber ${entry.fiber}`,
     entry.site === undefined ? "" : `at ${shortSite(entry.site)}`,
-    entry.blockedBy.length === 0
-      ? ""
-      : `waits for ${entry.blockedBy.slice(0, mostNamed).map((id) => `[${id}]`).join(" ")}${
-        andMore(entry.blockedBy.length - mostNamed)
-      }`,
+    blockedBy.length === 0 ? "" : `waits for ${named}${andMore(blockedBy.length - mostNamed)}`,
     entry.cause === undefined ? "" : firstLine(entry.cause).slice(0, 200)
   ], "; ")
 }
@@ -257,35 +248,32 @@ const rowOf = (
 ): string => {
   const { entry, phases } = drawn
   const { isNarrow, left, right, width } = plan
-  const label = fittedEnds(
-    `${entry.kind} ${entry.name}`,
-    (isNarrow ? right - 104 : left) - margin - 16
-  )
+  const room = (isNarrow ? right - 104 : left) - margin - 16
+  const label = fittedEnds(`${entry.kind} ${entry.name}`, room)
   const barAt = isNarrow ? y + 25 : y + 11
-  const textAt = isNarrow ? y + 13 : y + 15
   const held = phases.held === undefined
     ? phases.isLive ? "not yet" : "never held"
     : duration((phases.releasing ?? phases.end) - phases.held)
-  return `<g><title>${escaped(tooltip(drawn, span))}</title><text x="${
-    isNarrow ? margin : margin + 8
-  }" y="${round(textAt)}">${label}</text>${barsOf(drawn, plan, barAt)}<text class="end" x="${
-    width - margin - 32
-  }" y="${round(textAt)}">${held}</text>${
-    order === undefined
-      ? ""
-      : `<text class="soft end" x="${width - margin}" y="${round(textAt)}">${order}</text>`
-  }</g>`
+  const text = (attributes: string, content: unknown): string =>
+    `<text ${attributes}" y="${round(isNarrow ? y + 13 : y + 15)}">${content}</text>`
+  const parts = [
+    `<title>${escaped(tooltip(drawn, span))}</title>`,
+    text(`x="${isNarrow ? margin : margin + 8}`, label),
+    barsOf(drawn, plan, barAt),
+    text(`class="end" x="${width - margin - 32}`, held),
+    order === undefined ? "" : text(`class="soft end" x="${width - margin}`, order)
+  ]
+  return `<g>${parts.join("")}</g>`
 }
 
 const loadArea = (load: Load, { left, right }: Plan, top: number): string => {
   const most = Math.max(1, ...load.held, ...load.acquiring)
   const step = (right - left) / load.held.length
   const path = (values: ReadonlyArray<number>): string =>
-    values.map((value, at) =>
-      `${at === 0 ? "M" : "L"}${round(left + at * step)} ${
-        round(top + loadHeight - value / most * loadHeight)
-      }h${round(step)}`
-    ).join("")
+    values.map((value, at) => {
+      const y = round(top + loadHeight - value / most * loadHeight)
+      return `${at === 0 ? "M" : "L"}${round(left + at * step)} ${y}h${round(step)}`
+    }).join("")
   const line = load.acquiring.some((value) => value > 0)
     ? `<path class="line" d="${path(load.acquiring)}"/>`
     : ""
@@ -298,10 +286,10 @@ const axis = (plan: Plan, { from, to }: Span, top: number, bottom: number): stri
   const ticks: Array<string> = []
   for (let at = 0; at <= to - from; at += step) {
     const x = round(plan.x(from + at))
+    const [anchor, label] = at === 0 ? ["", "0"] : ["mid", tickLabel(at)]
     ticks.push(
-      `<path class="rule" d="M${x} ${top + 6}V${bottom}"/><text class="soft ${
-        at === 0 ? "" : "mid"
-      }" x="${x}" y="${top}">${at === 0 ? "0" : tickLabel(at)}</text>`
+      `<path class="rule" d="M${x} ${top + 6}V${bottom}"/>`,
+      `<text class="soft ${anchor}" x="${x}" y="${top}">${label}</text>`
     )
   }
   return ticks.join("")
@@ -320,25 +308,22 @@ const legend = (plan: Plan, y: number): string => {
   const columns = plan.isNarrow ? Math.max(2, Math.floor((plan.width - 2 * margin) / 100)) : 7
   return samples.map(([word, sample], at) => {
     const x = margin + at % columns * 100
-    const down = Math.floor(at / columns) * 18
-    return `<g transform="translate(0 ${down})">${sample(x)}<text class="soft" x="${
-      x + 26
-    }" y="${y}">${word}</text></g>`
+    const text = `<text class="soft" x="${x + 26}" y="${y}">${word}</text>`
+    return `<g transform="translate(0 ${Math.floor(at / columns) * 18})">${sample(x)}${text}</g>`
   }).join("")
 }
 
 const deadlocksOf = (snapshot: Ledger.Snapshot): ReadonlyArray<string> => {
   const entries = byId(snapshot)
-  const lines = snapshot.deadlocks.slice(0, mostDeadlocks).map(({ waits }) =>
-    `Deadlock: ${
-      waits.slice(0, mostWaits).map(({ waiter }) => {
-        const entry = entries.get(waiter)
-        return entry === undefined
-          ? `[${waiter}]`
-          : `fiber ${entry.fiber ?? "?"} waits for ${entry.kind} ${entry.name}`
-      }).join(", ")
-    }${andMore(waits.length - mostWaits)}`
-  )
+  const lines = snapshot.deadlocks.slice(0, mostDeadlocks).map(({ waits }) => {
+    const shown = waits.slice(0, mostWaits).map(({ waiter }) => {
+      const entry = entries.get(waiter)
+      return entry === undefined
+        ? `[${waiter}]`
+        : `fiber ${entry.fiber ?? "?"} waits for ${entry.kind} ${entry.name}`
+    })
+    return `Deadlock: ${shown.join(", ")}${andMore(waits.length - mostWaits)}`
+  })
   const more = snapshot.deadlocks.length - lines.length
   return more > 0 ? [...lines, `… and ${count(more)} more deadlocks`] : lines
 }
@@ -362,19 +347,12 @@ export const draw = (snapshot: Ledger.Snapshot, size: Size): string => {
   }
 
   addText("h1", headline)
-  addText(
-    "soft",
-    `${duration(span.to - span.from)} up to ${instant(snapshot.takenAt)}; ${count(all)} ${
-      all === 1 ? "entry" : "entries"
-    }`
-  )
+  const taken = `${duration(span.to - span.from)} up to ${instant(snapshot.takenAt)}`
+  addText("soft", `${taken}; ${plural(all, "entry", "entries")}`)
   if (drawn.length < all) {
-    addText(
-      "soft",
-      `Showing ${count(drawn.length)} of ${count(all)}, ${
-        snapshot.deadlocks.length > 0 ? "deadlocks and " : ""
-      }the longest of each: ${composition(drawn)}`
-    )
+    const first = snapshot.deadlocks.length > 0 ? "deadlocks and " : ""
+    const shown = `Showing ${count(drawn.length)} of ${count(all)}`
+    addText("soft", `${shown}, ${first}the longest of each: ${composition(drawn)}`)
   }
   for (const text of deadlocksOf(snapshot)) addText("bad", text)
 
@@ -382,13 +360,9 @@ export const draw = (snapshot: Ledger.Snapshot, size: Size): string => {
   y += 4
   parts.push(loadArea(load, plan, y))
   const most = `held at once: at most ${count(Math.max(0, ...load.held))}`
-  if (plan.isNarrow) y += loadHeight + 14
-  parts.push(
-    `<text class="soft" x="${margin + (plan.isNarrow ? 0 : 8)}" y="${
-      plan.isNarrow ? y : y + loadHeight
-    }">${most}</text>`
-  )
-  y += plan.isNarrow ? 0 : loadHeight + 22
+  y += loadHeight + (plan.isNarrow ? 14 : 0)
+  parts.push(`<text class="soft" x="${margin + (plan.isNarrow ? 0 : 8)}" y="${y}">${most}</text>`)
+  if (!plan.isNarrow) y += 22
   parts.push(
     `<text class="soft end" x="${size.width - margin - 32}" y="${y}">held</text>`,
     `<text class="soft end" x="${size.width - margin}" y="${y}">end</text>`
@@ -400,10 +374,8 @@ export const draw = (snapshot: Ledger.Snapshot, size: Size): string => {
   const groups = byOwner(drawn)
   for (const [owner, group] of groups) {
     if (groups.size > 1 || owner !== "") {
-      const title = owner === "" ? "no owner" : owner
-      rows.push(
-        `<text class="owner" x="${margin}" y="${y + 16}">${fitted(title, room * 0.9)}</text>`
-      )
+      const title = fitted(owner === "" ? "no owner" : owner, room * 0.9)
+      rows.push(`<text class="owner" x="${margin}" y="${y + 16}">${title}</text>`)
       y += 24
     }
     for (const one of group) {
@@ -419,12 +391,10 @@ export const draw = (snapshot: Ledger.Snapshot, size: Size): string => {
 
   const description =
     `Who held what when, in ${count(drawn.length)} of ${count(all)} rows grouped by `
-    + `owner, on an axis of ${
-      duration(span.to - span.from)
-    }. The column "end" numbers them in the order of their ends.`
-  return `<svg xmlns="http://www.w3.org/2000/svg" class="hf" width="${size.width}" height="${
-    Math.ceil(y)
-  }" viewBox="0 0 ${size.width} ${Math.ceil(y)}" role="img" aria-labelledby="hf-title hf-desc">
+    + `owner, on an axis of ${duration(span.to - span.from)}. `
+    + `The column "end" numbers them in the order of their ends.`
+  const [width, height] = [size.width, Math.ceil(y)]
+  return `<svg xmlns="http://www.w3.org/2000/svg" class="hf" width="${width}" height="${height}" viewBox="0 0 ${width} ${height}" role="img" aria-labelledby="hf-title hf-desc">
 <title id="hf-title">${escaped(`Ledger: ${headline}`)}</title>
 <desc id="hf-desc">${escaped(description)}</desc>
 <style>${style}</style>

@@ -85,11 +85,8 @@ function* rowsOf(
 }
 
 const inColumns = (rows: ReadonlyArray<Row>, width: number): ReadonlyArray<string> => {
-  const left = Math.min(
-    72,
-    Math.floor(width / 2),
-    largest(rows.map((row) => row.right === "" ? 0 : row.left.length))
-  )
+  const widest = largest(rows.map((row) => row.right === "" ? 0 : row.left.length))
+  const left = Math.min(72, Math.floor(width / 2), widest)
   return rows.map((row) =>
     row.right === "" ? row.left : `${clipped(row.left, left).padEnd(left)}  ${row.right}`
   )
@@ -143,11 +140,8 @@ const liveLines = (
       entry.site === undefined ? "" : shortSite(entry.site),
       entry.blockedBy.length === 0 ? "" : `waits for ${named(entry.blockedBy, entries)}`
     ], "  ")
-  return [
-    "",
-    "Held and waited for",
-    ...inColumns(Array.from(rowsOf(treeOf(live), "", columnsOf)), width)
-  ]
+  const rows = Array.from(rowsOf(treeOf(live), "", columnsOf))
+  return ["", "Held and waited for", ...inColumns(rows, width)]
 }
 
 const causeOf = ({ cause }: Ledger.Entry): string =>
@@ -185,14 +179,8 @@ const releasedLines = (
     ], "  ")
   }))
   const before = released.length - rows.length
-  return [
-    "",
-    "Released last",
-    ...(before > 0
-      ? [`  … ${count(before)} before these: --html shows the ledger's whole history`]
-      : []),
-    ...inColumns(rows, width)
-  ]
+  const earlier = `  … ${count(before)} before these: --html shows the ledger's whole history`
+  return ["", "Released last", ...(before > 0 ? [earlier] : []), ...inColumns(rows, width)]
 }
 
 const kindLines = (snapshot: Ledger.Snapshot): ReadonlyArray<string> => {
