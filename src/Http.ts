@@ -37,22 +37,9 @@ import * as ScheduleDecision from "effect/ScheduleDecision"
 import * as ScheduleInterval from "effect/ScheduleInterval"
 import { makeClient } from "./Http/client.ts"
 import { close, type Live, open, type SessionOptions } from "./Http/connections.ts"
-import {
-  type DownloadError,
-  HttpStatus,
-  isRetryable,
-  SessionClosed,
-  Stalled
-} from "./Http/errors.ts"
+import * as Errors from "./Http/errors.ts"
 import type { Progress } from "./Http/exchange.ts"
-import {
-  claim,
-  type Downloaded,
-  type DownloadOptions,
-  fetched,
-  parse,
-  type Request
-} from "./Http/save.ts"
+import * as Save from "./Http/save.ts"
 import * as Ledger from "./Ledger.ts"
 import * as Managed from "./Managed.ts"
 import * as Semaphore from "./Semaphore.ts"
@@ -158,20 +145,20 @@ export const session = (
 export const download = (
   url: string | URL,
   destination: string,
-  options: DownloadOptions = {}
-): Effect.Effect<Downloaded, DownloadError, FileSystem.FileSystem | Session> => {
+  options: Save.DownloadOptions = {}
+): Effect.Effect<Save.Downloaded, Errors.DownloadError, FileSystem.FileSystem | Session> => {
   const site = Ledger.unsafeSite()
   const downloaded = Effect.gen(function*() {
     const { live } = yield* Session
-    const start = yield* parse(url)
+    const start = yield* Save.parse(url)
     const { permits, settings: { after } } = live
     const partial = options.partial ?? `${destination}.part`
     const progress: Progress = { phase: "headers", received: 0, expected: undefined }
-    const request: Request = { url: start.href, destination, partial, options, progress }
+    const request: Save.Request = { url: start.href, destination, partial, options, progress }
     const attempt = Effect.suspend(() =>
       live.closed
-        ? new SessionClosed({ url: start.href })
-        : Managed.use(claim(live, partial), () => fetched(live, start, request))
+        ? new Errors.SessionClosed({ url: start.href })
+        : Managed.use(Save.claim(live, partial), () => Save.fetched(live, start, request))
     )
     const turn = permits === undefined ? attempt : Semaphore.withPermits(permits, 1)(attempt)
     const traced = Ledger.withSpan(turn, "http.download", {
@@ -181,7 +168,12 @@ export const download = (
     const { total } = after
     if (!Duration.isFinite(total)) return yield* traced
     const onTimeout = () =>
-      new Stalled({ url: start.href, phase: "total", bytes: progress.received, after: total })
+      new Errors.Stalled({
+        url: start.href,
+        phase: "total",
+        bytes: progress.received,
+        after: total
+      })
     return yield* Effect.timeoutFail(traced, { duration: total, onTimeout })
   })
   return Ledger.withSite(downloaded, site)
@@ -230,11 +222,11 @@ export const retryPolicy = (
     ? Effect.succeed(1)
     : Effect.map(Random.next, (random) => 1 - random / 2)
   return Schedule.makeWithState(0, (now, error: unknown, tried) => {
-    if (tried >= times || !isRetryable(error)) {
+    if (tried >= times || !Errors.isRetryable(error)) {
       return Effect.succeed([tried, tried, ScheduleDecision.done] as const)
     }
     return Effect.map(factor, (factor) => {
-      const asked = error instanceof HttpStatus && error.retryAfter !== undefined
+      const asked = error instanceof Errors.HttpStatus && error.retryAfter !== undefined
         ? Duration.toMillis(error.retryAfter)
         : 0
       const wait = Math.min(cap, Math.max(base * 2 ** tried * factor, asked))

@@ -265,26 +265,16 @@ const useOne = <K, A, E, B, E2, R2>(
   const site = Ledger.unsafeSite()
   // MASK: from entering to leaving; the wait and the use are restored.
   return Effect.uninterruptibleMask((restore) =>
-    enterInMask(
-      groupOf(self),
-      key,
-      restore,
-      site,
-      (instance, user, value) => {
-        const lent = Tracker.lend("children")
-        const end = (exit: Exit.Exit<B, E2>) =>
-          Tracker.settleThen(
-            lent,
-            { kind: "shared", name: instance.name, site },
-            exit,
-            (exit) => leave(instance, user, exit)
-          )
-        return Effect.matchCauseEffect(restore(Effect.suspend(() => f(value))), {
-          onFailure: (cause) => end(Exit.failCause(cause)),
-          onSuccess: (result) => end(Exit.succeed(result))
-        })
-      }
-    )
+    enterInMask(groupOf(self), key, restore, site, (instance, user, value) => {
+      const lent = Tracker.lend("children")
+      const release = { kind: "shared", name: instance.name, site }
+      const end = (exit: Exit.Exit<B, E2>) =>
+        Tracker.settleThen(lent, release, exit, (exit) => leave(instance, user, exit))
+      return Effect.matchCauseEffect(restore(Effect.suspend(() => f(value))), {
+        onFailure: (cause) => end(Exit.failCause(cause)),
+        onSuccess: (result) => end(Exit.succeed(result))
+      })
+    })
   )
 }
 

@@ -31,8 +31,8 @@ const makeMeter = () => {
     const update = Metrics.seconds(`${prefix}.${name}.duration`, description)
     return (kind: string, millis: number): void => update(millis, labelsOf(kind))
   }
-  const counter = (name: string, unit: string, description: string) => {
-    const update = Metrics.counter(`${prefix}.${name}`, unit, description)
+  const counter = (name: string, unit: string, what: string) => {
+    const update = Metrics.counter(`${prefix}.${name}`, `{${unit}}`, `The number of ${what}.`)
     return (kind: string): void => update(labelsOf(kind))
   }
   return {
@@ -44,17 +44,9 @@ const makeMeter = () => {
     acquired: duration("acquire", "The time from the request of a resource until it was held."),
     used: duration("use", "The time between the acquire of a resource and its release."),
     released: duration("release", "The time that the release of a resource took."),
-    failed: counter("failures", "{failure}", "The number of acquires and releases that failed."),
-    abandoned: counter(
-      "abandoned",
-      "{resource}",
-      "The number of resources whose release did not end in time."
-    ),
-    leaked: counter(
-      "leaked",
-      "{resource}",
-      "The number of resources that were held for longer than leakAfter."
-    )
+    failed: counter("failures", "failure", "acquires and releases that failed"),
+    abandoned: counter("abandoned", "resource", "resources whose release did not end in time"),
+    leaked: counter("leaked", "resource", "resources that were held for longer than leakAfter")
   }
 }
 

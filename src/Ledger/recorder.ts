@@ -17,8 +17,6 @@ import { type Meter, meterOfAll } from "./meter.ts"
 import * as Model from "./model.ts"
 import * as Words from "./words.ts"
 
-type Ended = "released" | "failed" | "abandoned"
-
 const zero = () => ({ acquired: 0, released: 0, failed: 0, abandoned: 0 })
 
 type MutableTotals = ReturnType<typeof zero>
@@ -91,11 +89,8 @@ class Recorder extends Handle implements Model.Service {
   }
 
   toJSON(): unknown {
-    return {
-      _id: "holdfast/Ledger",
-      live: this.#live.size,
-      kinds: Object.fromEntries(this.#kinds)
-    }
+    const kinds = Object.fromEntries(this.#kinds)
+    return { _id: "holdfast/Ledger", live: this.#live.size, kinds }
   }
 
   #now(): number {
@@ -172,7 +167,7 @@ class Recorder extends Handle implements Model.Service {
   /** INVARIANT Ledger-2: the call that takes the entry out of the map counts its end; `undefined` for any later one. */
   #end(
     given: Model.Entry,
-    state: Ended,
+    state: "released" | "failed" | "abandoned",
     cause: Cause.Cause<unknown> | undefined
   ): RecordedEntry | undefined {
     const entry = this.#live.get(given.id)
@@ -267,10 +262,7 @@ class Recorder extends Handle implements Model.Service {
 }
 
 /** `where` is the operation as users write it. */
-export const make = (
-  where: string,
-  options: Model.LayerOptions
-): Effect.Effect<Model.Service> =>
+export const make = (where: string, options: Model.LayerOptions): Effect.Effect<Model.Service> =>
   Effect.map(Effect.clock, (clock) => {
     Options.check(where, options, rules)
     return new Recorder(clock, options)

@@ -32,9 +32,7 @@ export const makeState = <A, E, R2, R3>(
       const options = Options.resolve(where, settings, limits, runtime.context)
       const { idleTimeout, leakAfter, maxLifetime, name, validate } = options
       const { metrics = false } = settings
-      const meter = metrics === false
-        ? undefined
-        : makeMeter(metrics, name)
+      const meter = metrics === false ? undefined : makeMeter(metrics, name)
       // MASK: a fiber of the pool is cut only where it says so itself, never before its first step.
       const masked = Runtime.disableRuntimeFlag(runtime, RuntimeFlags.Interruption)
       return Effect.map(Effect.clock, (clock): State.State<A, E> => ({
@@ -94,15 +92,10 @@ const beginClosing = <A, E>(pool: State.State<A, E>): void => {
 const shutDown = <A, E>(pool: State.State<A, E>): Effect.Effect<void> => {
   const { interruptHolders, name, shutdownTimeout } = pool.options
   const drained = exitWithin(Condition.wait(pool.changes, () => pool.size === 0), shutdownTimeout)
-  const leaked = Effect.suspend(() =>
-    Effect.die(
-      new PoolLeak({
-        pool: name,
-        holders: State.unsafeHolders(pool),
-        stats: State.unsafeTotalStats(pool)
-      })
-    )
-  )
+  const leaked = Effect.dieSync(() => {
+    const [holders, stats] = [State.unsafeHolders(pool), State.unsafeTotalStats(pool)]
+    return new PoolLeak({ pool: name, holders, stats })
+  })
   return Effect.flatMap(drained, (inTime) => {
     if (Option.isSome(inTime)) return Effect.void
     const holders = State.unsafeHolders(pool).map(State.describeHolder).join("; ")

@@ -109,7 +109,7 @@ export class PoolClosedByHolder extends Data.TaggedError("PoolClosedByHolder")<{
   override get message(): string {
     return `Pool-6: ${
       describeHolder(this.holder)
-    } closes pool "${this.pool}" while it holds an item of it: it would wait for `
-      + "itself. The pool closes without it; give the item back first."
+    } closes pool "${this.pool}" while it holds an item of it: `
+      + "it would wait for itself. The pool closes without it; give the item back first."
   }
 }

@@ -45,14 +45,11 @@ export const opening = <A, E, R>(
         Effect.matchCauseEffect(Effect.interruptible(Scope.extend(acquire, scope)), {
           onFailure: (cause) => {
             const failed = Exit.failCause(cause)
-            return Effect.flatMap(
-              Release.run(release, () => Scope.close(scope, failed), failed),
-              (closed) => {
-                const exit = Exit.isSuccess(closed) ? failed : withFailure(failed, closed.cause)
-                recorded?.ledger.unsafeGaveUp(recorded.entry, cause)
-                return exit
-              }
-            )
+            const closing = Release.run(release, () => Scope.close(scope, failed), failed)
+            return Effect.flatMap(closing, (closed) => {
+              recorded?.ledger.unsafeGaveUp(recorded.entry, cause)
+              return Exit.isSuccess(closed) ? failed : withFailure(failed, closed.cause)
+            })
           },
           onSuccess: (value) => {
             recorded?.ledger.unsafeHeld(recorded.entry)
@@ -121,12 +118,8 @@ export const open = <A, E>(
   pool.size++
   const opened = (one: State.Opened<A>, random: number): Effect.Effect<void> => {
     pool.totals.created++
-    if (opening.hasEnded) {
-      // Later than its `createTimeout`.
-      return Effect.map(one.close, () => {
-        pool.totals.destroyed++
-      })
-    }
+    // Later than its `createTimeout`.
+    if (opening.hasEnded) return Effect.map(one.close, () => void pool.totals.destroyed++)
     return Effect.sync(() => {
       endOpening(partition, opening)
       const item = itemOf(partition, one, opening, random)

@@ -89,9 +89,8 @@ const unlend = <A, E>(item: State.Item<A, E>): void => {
   if (item.isWarnedOf) {
     item.isWarnedOf = false
     const { fiber } = State.holderOf(item)
-    pool.fork(
-      Effect.logInfo(`Pool "${name}": fiber ${fiber} gave back an item after its leak warning`)
-    )
+    const what = `Pool "${name}": fiber ${fiber} gave back an item after its leak warning`
+    pool.fork(Effect.logInfo(what))
   }
   item.hold?.left()
   item.hold = undefined
@@ -184,11 +183,8 @@ export const giveBack = <A, E>(item: State.Item<A, E>, exit: Exit.Exit<unknown, 
   item.soundSince = now
   const { invalidateOn, reset } = pool.options
   if (invalidateOn !== undefined && Items.isRuledOut(pool, exit)) item.isInvalid = true
-  if (reset !== undefined && unfit(item, now) === undefined) {
-    Items.reset(item, exit, afterReset)
-  } else {
-    offer(item)
-  }
+  if (reset !== undefined && unfit(item, now) === undefined) Items.reset(item, exit, afterReset)
+  else offer(item)
   State.notify(pool)
 }
 
@@ -229,11 +225,8 @@ const perform = <A, E>(decision: State.Decision<A, E>): void => {
 
 const reconcile = <A, E>(partition: State.Partition<A, E>): void => {
   const now = State.nowOf(partition.pool)
-  for (
-    let decision = decide(partition, now);
-    decision !== undefined;
-    decision = decide(partition, now)
-  ) perform(decision)
+  let decision = decide(partition, now)
+  for (; decision !== undefined; decision = decide(partition, now)) perform(decision)
 }
 
 /** To be called after a change that may call for a step, or leave the partition empty. */
@@ -283,11 +276,8 @@ const reportFailure = <A, E>(partition: State.Partition<A, E>, failure: Cause.Ca
   meter?.createFailed()
   partition.lastFailure = cause
   if (partition.queue.head !== undefined) return refuseHead(partition, cause)
-  State.warn(
-    partition.pool,
-    `Pool "${partition.name}": an opening without a waiter failed`,
-    cause
-  )
+  const what = `Pool "${partition.name}": an opening without a waiter failed`
+  State.warn(partition.pool, what, cause)
   if (partition.backoff === undefined && options.minIdle > 0) {
     Items.backOff(partition, cause, () => settle(partition))
   }
@@ -373,10 +363,8 @@ const warnOf = <A, E>(item: State.Item<A, E>, now: number): void => {
   pool.meter?.leaked()
   const held = Duration.format(Duration.millis(now - item.lentAt))
   const holder = State.holderOf(item)
-  pool.fork(Effect.annotateLogs(
-    Effect.logWarning(`Pool "${name}": ${State.describeHolder(holder)} holds an item for ${held}`),
-    { pool: name, ...holder }
-  ))
+  const what = `Pool "${name}": ${State.describeHolder(holder)} holds an item for ${held}`
+  pool.fork(Effect.annotateLogs(Effect.logWarning(what), { pool: name, ...holder }))
 }
 
 /** Called when a waiter leaves its line: it is late or interrupted, perhaps after its grant. */
@@ -412,17 +400,10 @@ export const unsafeInvalidate = <A, E>(item: State.Item<A, E>): boolean => {
 }
 
 /** By identity, in every partition. */
-export const unsafeInvalidateValue = <A, E>(
-  { partitions }: State.State<A, E>,
-  value: A
-): boolean => {
-  for (const { items } of partitions) {
-    for (const item of items) {
-      if (Object.is(item.value, value) && unsafeInvalidate(item)) return true
-    }
-  }
-  return false
-}
+export const unsafeInvalidateValue = <A, E>(pool: State.State<A, E>, value: A): boolean =>
+  Array.from(pool.partitions).some(({ items }) =>
+    Array.from(items).some((item) => Object.is(item.value, value) && unsafeInvalidate(item))
+  )
 
 export const unsafeInvalidateAll = <A, E>(partition: State.Partition<A, E>): void => {
   partition.generation++

@@ -50,9 +50,9 @@ export const makeMeter = (metrics: true | string, pool: string): Meter => {
       created()
     },
     destroyed: (reason) => destroyed(labelled("reason", reason)),
-    createFailed: () => createFailed(),
-    timedOut: () => timedOut(),
-    cancelled: () => cancelled(),
-    leaked: () => leaked()
+    createFailed,
+    timedOut,
+    cancelled,
+    leaked
   }
 }

@@ -360,16 +360,11 @@ export const lentItems = <A, E>(pool: State<A, E>): Array<Item<A, E>> => {
 export const unsafeHolders = <A, E>(pool: State<A, E>): ReadonlyArray<Holder> =>
   lentItems(pool).map(holderOf)
 
-export const describeHolder = ({ fiber, site, span }: Holder): string =>
-  `fiber ${fiber}${span === undefined ? "" : ` in span "${span}"`}${
-    site === undefined ? "" : ` at ${site.split("\n")[0]}`
-  }`
+export const describeHolder = ({ fiber, site, span }: Holder): string => {
+  const within = span === undefined ? "" : ` in span "${span}"`
+  return `fiber ${fiber}${within}${site === undefined ? "" : ` at ${site.split("\n")[0]}`}`
+}
 
 /** Logs a warning from a fiber of the pool. */
-export const warn = <A, E>(
-  pool: State<A, E>,
-  message: string,
-  cause?: Cause.Cause<unknown>
-): void => {
-  pool.fork(cause === undefined ? Effect.logWarning(message) : Effect.logWarning(message, cause))
-}
+export const warn = <A, E>(pool: State<A, E>, ...message: [string, Cause.Cause<unknown>?]): void =>
+  void pool.fork(Effect.logWarning(...message))

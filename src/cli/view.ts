@@ -51,7 +51,8 @@ const draw = (
   view: (typeof views)[number],
   options: Options
 ): string => {
-  if (view !== "text") return View[view](snapshot)
+  if (view === "html") return View.html(snapshot)
+  if (view === "svg") return View.svg(snapshot)
   // A file has no right edge.
   return View.text(snapshot, options.output === undefined ? { width: options.width } : {})
 }

@@ -287,7 +287,7 @@ export const mutants: ReadonlyArray<Mutant> = [
   withoutMask(
     "a use of what is shared without its mask",
     "Shared.ts",
-    "(restore) =>\n    enterInMask(\n      groupOf(self),",
+    "(restore) =>\n    enterInMask(groupOf(self), key, restore, site, (instance, user, value) => {",
     "Shared.use"
   ),
   mutant(
@@ -300,7 +300,7 @@ export const mutants: ReadonlyArray<Mutant> = [
   mutant(
     "a user that fails stays a user",
     "Shared.ts",
-    "onFailure: (cause) => leave(instance, user, Exit.failCause(cause)),",
+    "onFailure: (cause) => end(Exit.failCause(cause)),",
     "onFailure: (cause) => Effect.failCause(cause),",
     "Shared.use"
   ),

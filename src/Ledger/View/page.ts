@@ -8,17 +8,7 @@
  */
 import { createHash } from "node:crypto"
 import type * as Ledger from "../../Ledger.ts"
-import {
-  entriesOf,
-  loadOf,
-  phasesOf,
-  severity,
-  type Span,
-  spanOf,
-  states,
-  type Verdict,
-  verdictOf
-} from "./analysis.ts"
+import * as Analysis from "./analysis.ts"
 import { plainAttributes } from "./document.ts"
 import { count, duration, escaped, firstLine, instant, tickSteps } from "./format.ts"
 import { script } from "./pageScript.ts"
@@ -64,12 +54,12 @@ const waitersOf = (entries: ReadonlyArray<Ledger.Entry>): ReadonlyMap<number, Li
 }
 
 /** The fields in the order that pageScript.ts names; -1 for a missing time. */
-const rowOf = (entry: Ledger.Entry, waiters: Links, span: Span, strings: Strings) => {
-  const { end, held, releasing, requested } = phasesOf(entry, span)
+const rowOf = (entry: Ledger.Entry, waiters: Links, span: Analysis.Span, strings: Strings) => {
+  const { end, held, releasing, requested } = Analysis.phasesOf(entry, span)
   const since = (at: number | undefined): number => at === undefined ? -1 : at - span.from
   const row: Array<number | ReadonlyArray<number>> = [
     entry.id,
-    states.indexOf(entry.state),
+    Analysis.states.indexOf(entry.state),
     strings.indexOf(entry.kind),
     strings.indexOf(entry.name),
     entry.owner.length === 0 ? 0 : strings.indexOf(entry.owner.join(" › ")),
@@ -108,7 +98,7 @@ const problemsOf = (ended: ReadonlyArray<Ledger.Entry>, strings: Strings) => {
     const first = entry.cause && firstLine(entry.cause).replaceAll(entry.name, "…")
     const key = JSON.stringify([entry.state, entry.kind, failedToRelease, first])
     const group = groups.get(key) ?? {
-      state: states.indexOf(entry.state),
+      state: Analysis.states.indexOf(entry.state),
       kind: strings.indexOf(entry.kind),
       cause: strings.indexOf(entry.cause),
       failedToRelease,
@@ -126,7 +116,7 @@ const problemsOf = (ended: ReadonlyArray<Ledger.Entry>, strings: Strings) => {
   )
 }
 
-const iconOf = ({ counts, tone }: Verdict, isDeadlock: boolean): string => {
+const iconOf = ({ counts, tone }: Analysis.Verdict, isDeadlock: boolean): string => {
   if (isDeadlock) return "deadlock"
   if (tone === "lost") return "abandoned"
   if (tone === "failed") return "failed"
@@ -134,21 +124,21 @@ const iconOf = ({ counts, tone }: Verdict, isDeadlock: boolean): string => {
   return counts.held > 0 ? "held" : counts.releasing > 0 ? "releasing" : "acquiring"
 }
 
-const dataOf = (snapshot: Ledger.Snapshot, verdict: Verdict, span: Span) => {
+const dataOf = (snapshot: Ledger.Snapshot, verdict: Analysis.Verdict, span: Analysis.Span) => {
   const { deadlocks, ended, kinds, total } = snapshot
   const strings = new Strings()
-  const entries = entriesOf(snapshot)
+  const entries = Analysis.entriesOf(snapshot)
   const waiters = waitersOf(entries)
   const rows = entries.map((entry) => rowOf(entry, waiters.get(entry.id)!, span, strings))
   const problems = problemsOf(ended, strings)
   return {
-    states,
-    severity: states.map((state) => severity[state]),
+    states: Analysis.states,
+    severity: Analysis.states.map((state) => Analysis.severity[state]),
     steps: tickSteps,
     icon: iconOf(verdict, deadlocks.length > 0),
     from: span.from,
     span: span.to - span.from,
-    load: loadOf(snapshot, span, buckets),
+    load: Analysis.loadOf(snapshot, span, buckets),
     stats: [
       ["acquired", total.acquired, ""],
       ["released", total.released, ""],
@@ -218,8 +208,8 @@ const key = (segment: string, label: string): string =>
   `<span class="key"><span class="lane"><i class="s-${segment}"></i></span>${label}</span>`
 
 export const draw = (snapshot: Ledger.Snapshot): string => {
-  const span = spanOf(snapshot)
-  const verdict = verdictOf(snapshot)
+  const span = Analysis.spanOf(snapshot)
+  const verdict = Analysis.verdictOf(snapshot)
   const policy = `default-src 'none'; script-src ${hashOf(script)}; style-src ${
     hashOf(style)
   }; img-src data:; base-uri 'none'; form-action 'none'`

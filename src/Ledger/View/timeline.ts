@@ -7,30 +7,8 @@
  */
 import type * as Ledger from "../../Ledger.ts"
 import { printable } from "../words.ts"
-import {
-  byId,
-  entriesOf,
-  type Load,
-  loadOf,
-  type Phases,
-  phasesOf,
-  type Span,
-  spanOf,
-  verdictOf
-} from "./analysis.ts"
-import {
-  andMore,
-  count,
-  duration,
-  escaped,
-  firstLine,
-  instant,
-  joined,
-  plural,
-  shortSite,
-  tickLabel,
-  tickStep
-} from "./format.ts"
+import * as Analysis from "./analysis.ts"
+import * as Format from "./format.ts"
 
 interface Size {
   readonly width: number
@@ -87,12 +65,12 @@ const fittedEnds = (text: string, room: number): string => {
   const characters = Array.from(printable(text))
   const widths = characters.map(widthOf)
   let left = room
-  if (widths.reduce((sum, width) => sum + width, 0) <= room) return escaped(text)
+  if (widths.reduce((sum, width) => sum + width, 0) <= room) return Format.escaped(text)
   let head = 0
   while (head < characters.length && left - widths[head]! > room * 0.5) left -= widths[head++]!
   let tail = characters.length
   while (tail > head && left - widths[tail - 1]! > 10) left -= widths[--tail]!
-  return escaped(`${characters.slice(0, head).join("")}…${characters.slice(tail).join("")}`)
+  return Format.escaped(`${characters.slice(0, head).join("")}…${characters.slice(tail).join("")}`)
 }
 
 const fitted = (text: string, room: number): string => {
@@ -100,15 +78,15 @@ const fitted = (text: string, room: number): string => {
   const characters = Array.from(printable(text))
   for (const [at, character] of characters.entries()) {
     used += widthOf(character)
-    if (used > room) return escaped(`${characters.slice(0, Math.max(0, at - 1)).join("")}…`)
+    if (used > room) return Format.escaped(`${characters.slice(0, Math.max(0, at - 1)).join("")}…`)
   }
-  return escaped(text)
+  return Format.escaped(text)
 }
 
 /** An entry with a row. */
 interface Drawn {
   readonly entry: Ledger.Entry
-  readonly phases: Phases
+  readonly phases: Analysis.Phases
 }
 
 type Ending = "live" | "abandoned" | "failed" | "released"
@@ -120,9 +98,13 @@ const endingOf = ({ state }: Ledger.Entry): Ending =>
  * The entries of deadlocks, then the longest of each ending with a quarter of the rows each, so that a thousand failures do not
  * hide the live ones; then the longest. By the time of their requests.
  */
-const chosen = (snapshot: Ledger.Snapshot, span: Span, rows: number): ReadonlyArray<Drawn> => {
-  const all = entriesOf(snapshot)
-    .map((entry) => ({ entry, phases: phasesOf(entry, span) }))
+const chosen = (
+  snapshot: Ledger.Snapshot,
+  span: Analysis.Span,
+  rows: number
+): ReadonlyArray<Drawn> => {
+  const all = Analysis.entriesOf(snapshot)
+    .map((entry) => ({ entry, phases: Analysis.phasesOf(entry, span) }))
     .toSorted((one, other) => lengthOf(other) - lengthOf(one) || one.entry.id - other.entry.id)
   const stuck = new Set<number>()
   for (const { waits } of snapshot.deadlocks) {
@@ -143,7 +125,7 @@ const chosen = (snapshot: Ledger.Snapshot, span: Span, rows: number): ReadonlyAr
 const composition = (drawn: ReadonlyArray<Drawn>): string =>
   endings.flatMap((ending) => {
     const n = drawn.filter(({ entry }) => endingOf(entry) === ending).length
-    return n === 0 ? [] : [`${count(n)} ${ending}`]
+    return n === 0 ? [] : [`${Format.count(n)} ${ending}`]
   }).join(", ")
 
 const lengthOf = ({ phases }: Drawn): number => phases.end - phases.requested
@@ -175,7 +157,7 @@ interface Plan extends Size {
   readonly x: (at: number) => number
 }
 
-const planOf = ({ rows, width }: Size, { from, to }: Span): Plan => {
+const planOf = ({ rows, width }: Size, { from, to }: Analysis.Span): Plan => {
   const isNarrow = width < 640
   const left = margin + (isNarrow ? 0 : Math.min(320, width * 0.3))
   const right = width - margin - (isNarrow ? 10 : 104)
@@ -211,7 +193,7 @@ const endMark = (state: Ledger.State, x: number, y: number): string => {
 
 const barsOf = ({ entry, phases }: Drawn, plan: Plan, y: number): string => {
   const { end, held, releasing, requested } = phases
-  return joined([
+  return Format.joined([
     held === requested ? "" : bar("acquiring", plan, requested, held ?? end, y, 7),
     held === undefined ? "" : bar("held", plan, held, releasing ?? end, y, 11),
     releasing === undefined || releasing === end
@@ -221,28 +203,30 @@ const barsOf = ({ entry, phases }: Drawn, plan: Plan, y: number): string => {
   ], "")
 }
 
-const tooltip = ({ entry, phases }: Drawn, { from }: Span): string => {
+const tooltip = ({ entry, phases }: Drawn, { from }: Analysis.Span): string => {
   const { end, held, isLive, releasing, requested } = phases
   const { blockedBy } = entry
   const named = blockedBy.slice(0, mostNamed).map((id) => `[${id}]`).join(" ")
   const waited = held !== undefined ? "waited" : isLive ? "waiting" : "waited in vain"
-  return joined([
+  return Format.joined([
     `${entry.kind} "${entry.name}" [${entry.id}], ${entry.state}`,
-    `requested at +${duration(requested - from)}`,
-    `${waited} ${duration((held ?? end) - requested)}`,
-    held === undefined ? "" : `held ${duration((releasing ?? end) - held)}`,
-    releasing === undefined ? "" : `releasing ${duration(end - releasing)}`,
+    `requested at +${Format.duration(requested - from)}`,
+    `${waited} ${Format.duration((held ?? end) - requested)}`,
+    held === undefined ? "" : `held ${Format.duration((releasing ?? end) - held)}`,
+    releasing === undefined ? "" : `releasing ${Format.duration(end - releasing)}`,
     entry.fiber === undefined ? "" : `fiber ${entry.fiber}`,
-    entry.site === undefined ? "" : `at ${shortSite(entry.site)}`,
-    blockedBy.length === 0 ? "" : `waits for ${named}${andMore(blockedBy.length - mostNamed)}`,
-    entry.cause === undefined ? "" : firstLine(entry.cause).slice(0, 200)
+    entry.site === undefined ? "" : `at ${Format.shortSite(entry.site)}`,
+    blockedBy.length === 0
+      ? ""
+      : `waits for ${named}${Format.andMore(blockedBy.length - mostNamed)}`,
+    entry.cause === undefined ? "" : Format.firstLine(entry.cause).slice(0, 200)
   ], "; ")
 }
 
 const rowOf = (
   drawn: Drawn,
   plan: Plan,
-  span: Span,
+  span: Analysis.Span,
   y: number,
   order: number | undefined
 ): string => {
@@ -253,11 +237,11 @@ const rowOf = (
   const barAt = isNarrow ? y + 25 : y + 11
   const held = phases.held === undefined
     ? phases.isLive ? "not yet" : "never held"
-    : duration((phases.releasing ?? phases.end) - phases.held)
+    : Format.duration((phases.releasing ?? phases.end) - phases.held)
   const text = (attributes: string, content: unknown): string =>
     `<text ${attributes}" y="${round(isNarrow ? y + 13 : y + 15)}">${content}</text>`
   const parts = [
-    `<title>${escaped(tooltip(drawn, span))}</title>`,
+    `<title>${Format.escaped(tooltip(drawn, span))}</title>`,
     text(`x="${isNarrow ? margin : margin + 8}`, label),
     barsOf(drawn, plan, barAt),
     text(`class="end" x="${width - margin - 32}`, held),
@@ -266,7 +250,7 @@ const rowOf = (
   return `<g>${parts.join("")}</g>`
 }
 
-const loadArea = (load: Load, { left, right }: Plan, top: number): string => {
+const loadArea = (load: Analysis.Load, { left, right }: Plan, top: number): string => {
   const most = Math.max(1, ...load.held, ...load.acquiring)
   const step = (right - left) / load.held.length
   const path = (values: ReadonlyArray<number>): string =>
@@ -281,12 +265,12 @@ const loadArea = (load: Load, { left, right }: Plan, top: number): string => {
   return `<path class="load" d="${path(load.held)}V${bottom}H${round(left)}Z"/>${line}`
 }
 
-const axis = (plan: Plan, { from, to }: Span, top: number, bottom: number): string => {
-  const step = tickStep(to - from, Math.max(2, Math.floor((plan.right - plan.left) / 80)))
+const axis = (plan: Plan, { from, to }: Analysis.Span, top: number, bottom: number): string => {
+  const step = Format.tickStep(to - from, Math.max(2, Math.floor((plan.right - plan.left) / 80)))
   const ticks: Array<string> = []
   for (let at = 0; at <= to - from; at += step) {
     const x = round(plan.x(from + at))
-    const [anchor, label] = at === 0 ? ["", "0"] : ["mid", tickLabel(at)]
+    const [anchor, label] = at === 0 ? ["", "0"] : ["mid", Format.tickLabel(at)]
     ticks.push(
       `<path class="rule" d="M${x} ${top + 6}V${bottom}"/>`,
       `<text class="soft ${anchor}" x="${x}" y="${top}">${label}</text>`
@@ -314,7 +298,7 @@ const legend = (plan: Plan, y: number): string => {
 }
 
 const deadlocksOf = (snapshot: Ledger.Snapshot): ReadonlyArray<string> => {
-  const entries = byId(snapshot)
+  const entries = Analysis.byId(snapshot)
   const lines = snapshot.deadlocks.slice(0, mostDeadlocks).map(({ waits }) => {
     const shown = waits.slice(0, mostWaits).map(({ waiter }) => {
       const entry = entries.get(waiter)
@@ -322,16 +306,16 @@ const deadlocksOf = (snapshot: Ledger.Snapshot): ReadonlyArray<string> => {
         ? `[${waiter}]`
         : `fiber ${entry.fiber ?? "?"} waits for ${entry.kind} ${entry.name}`
     })
-    return `Deadlock: ${shown.join(", ")}${andMore(waits.length - mostWaits)}`
+    return `Deadlock: ${shown.join(", ")}${Format.andMore(waits.length - mostWaits)}`
   })
   const more = snapshot.deadlocks.length - lines.length
-  return more > 0 ? [...lines, `… and ${count(more)} more deadlocks`] : lines
+  return more > 0 ? [...lines, `… and ${Format.count(more)} more deadlocks`] : lines
 }
 
 export const draw = (snapshot: Ledger.Snapshot, size: Size): string => {
-  const span = spanOf(snapshot)
+  const span = Analysis.spanOf(snapshot)
   const plan = planOf(size, span)
-  const { headline } = verdictOf(snapshot)
+  const { headline } = Analysis.verdictOf(snapshot)
   const all = snapshot.live.length + snapshot.ended.length
   const drawn = chosen(snapshot, span, size.rows)
   const order = orderOf(drawn, snapshot)
@@ -347,19 +331,23 @@ export const draw = (snapshot: Ledger.Snapshot, size: Size): string => {
   }
 
   addText("h1", headline)
-  const taken = `${duration(span.to - span.from)} up to ${instant(snapshot.takenAt)}`
-  addText("soft", `${taken}; ${plural(all, "entry", "entries")}`)
+  const taken = `${Format.duration(span.to - span.from)} up to ${Format.instant(snapshot.takenAt)}`
+  addText("soft", `${taken}; ${Format.plural(all, "entry", "entries")}`)
   if (drawn.length < all) {
     const first = snapshot.deadlocks.length > 0 ? "deadlocks and " : ""
-    const shown = `Showing ${count(drawn.length)} of ${count(all)}`
+    const shown = `Showing ${Format.count(drawn.length)} of ${Format.count(all)}`
     addText("soft", `${shown}, ${first}the longest of each: ${composition(drawn)}`)
   }
   for (const text of deadlocksOf(snapshot)) addText("bad", text)
 
-  const load = loadOf(snapshot, span, Math.max(20, Math.floor((plan.right - plan.left) / 4)))
+  const load = Analysis.loadOf(
+    snapshot,
+    span,
+    Math.max(20, Math.floor((plan.right - plan.left) / 4))
+  )
   y += 4
   parts.push(loadArea(load, plan, y))
-  const most = `held at once: at most ${count(Math.max(0, ...load.held))}`
+  const most = `held at once: at most ${Format.count(Math.max(0, ...load.held))}`
   y += loadHeight + (plan.isNarrow ? 14 : 0)
   parts.push(`<text class="soft" x="${margin + (plan.isNarrow ? 0 : 8)}" y="${y}">${most}</text>`)
   if (!plan.isNarrow) y += 22
@@ -390,13 +378,13 @@ export const draw = (snapshot: Ledger.Snapshot, size: Size): string => {
   y += plan.isNarrow ? 54 : 16
 
   const description =
-    `Who held what when, in ${count(drawn.length)} of ${count(all)} rows grouped by `
-    + `owner, on an axis of ${duration(span.to - span.from)}. `
+    `Who held what when, in ${Format.count(drawn.length)} of ${Format.count(all)} rows grouped by `
+    + `owner, on an axis of ${Format.duration(span.to - span.from)}. `
     + `The column "end" numbers them in the order of their ends.`
   const [width, height] = [size.width, Math.ceil(y)]
   return `<svg xmlns="http://www.w3.org/2000/svg" class="hf" width="${width}" height="${height}" viewBox="0 0 ${width} ${height}" role="img" aria-labelledby="hf-title hf-desc">
-<title id="hf-title">${escaped(`Ledger: ${headline}`)}</title>
-<desc id="hf-desc">${escaped(description)}</desc>
+<title id="hf-title">${Format.escaped(`Ledger: ${headline}`)}</title>
+<desc id="hf-desc">${Format.escaped(description)}</desc>
 <style>${style}</style>
 ${patterns}
 <rect width="100%" height="100%" fill="var(--bg)"/>

@@ -5,16 +5,7 @@
 import type * as Ledger from "../../Ledger.ts"
 import { printable } from "../words.ts"
 import { ageOf, byId, largest, verdictOf } from "./analysis.ts"
-import {
-  andMore,
-  clipped,
-  count,
-  duration,
-  firstLine,
-  instant,
-  joined,
-  shortSite
-} from "./format.ts"
+import * as Format from "./format.ts"
 
 const mostCauses = 20
 const mostDeadlocks = 5
@@ -88,7 +79,7 @@ const inColumns = (rows: ReadonlyArray<Row>, width: number): ReadonlyArray<strin
   const widest = largest(rows.map((row) => row.right === "" ? 0 : row.left.length))
   const left = Math.min(72, Math.floor(width / 2), widest)
   return rows.map((row) =>
-    row.right === "" ? row.left : `${clipped(row.left, left).padEnd(left)}  ${row.right}`
+    row.right === "" ? row.left : `${Format.clipped(row.left, left).padEnd(left)}  ${row.right}`
   )
 }
 
@@ -97,12 +88,12 @@ const named = (ids: ReadonlyArray<number>, entries: ReadonlyMap<number, Ledger.E
     const entry = entries.get(id)
     return entry?.fiber === undefined ? `[${id}]` : `[${id}] of fiber ${entry.fiber}`
   })
-  return shown.join(", ") + andMore(ids.length - mostNamed)
+  return shown.join(", ") + Format.andMore(ids.length - mostNamed)
 }
 
 /** INVARIANT View-4: a line that counts what is not shown. */
 const more = (n: number, what: string): ReadonlyArray<string> =>
-  n > 0 ? [`  …${andMore(n)} ${what}`] : []
+  n > 0 ? [`  …${Format.andMore(n)} ${what}`] : []
 
 const circleLines = (
   { waits }: Ledger.Deadlock,
@@ -110,7 +101,7 @@ const circleLines = (
 ): ReadonlyArray<string> => {
   const lines = waits.slice(0, mostWaits).map(({ holder, waiter }) => {
     const [wanted, held] = [entries.get(waiter), entries.get(holder)]
-    const at = wanted?.site === undefined ? "" : ` at ${shortSite(wanted.site)}`
+    const at = wanted?.site === undefined ? "" : ` at ${Format.shortSite(wanted.site)}`
     return `  fiber ${wanted?.fiber ?? "?"} waits${at} for ${
       wanted === undefined ? `[${waiter}]` : labelOf(wanted)
     }, which fiber ${held?.fiber ?? "?"} holds as [${holder}]`
@@ -133,11 +124,11 @@ const liveLines = (
 ): ReadonlyArray<string> => {
   if (live.length === 0) return []
   const columnsOf = (entry: Ledger.Entry): string =>
-    joined([
+    Format.joined([
       entry.state.padEnd(9),
-      duration(ageOf(entry, takenAt)).padStart(9),
+      Format.duration(ageOf(entry, takenAt)).padStart(9),
       entry.fiber ?? "",
-      entry.site === undefined ? "" : shortSite(entry.site),
+      entry.site === undefined ? "" : Format.shortSite(entry.site),
       entry.blockedBy.length === 0 ? "" : `waits for ${named(entry.blockedBy, entries)}`
     ], "  ")
   const rows = Array.from(rowsOf(treeOf(live), "", columnsOf))
@@ -145,7 +136,7 @@ const liveLines = (
 }
 
 const causeOf = ({ cause }: Ledger.Entry): string =>
-  cause === undefined ? "" : `: ${firstLine(cause)}`
+  cause === undefined ? "" : `: ${Format.firstLine(cause)}`
 
 const badLines = ({ ended, takenAt }: Ledger.Snapshot): ReadonlyArray<string> => {
   const bad = ended.filter(({ state }) => state !== "released")
@@ -155,9 +146,9 @@ const badLines = ({ ended, takenAt }: Ledger.Snapshot): ReadonlyArray<string> =>
   if (bad.length === 0) return []
   const lines = bad.slice(0, mostCauses).map((entry) => {
     const path = [...entry.owner, labelOf(entry)].join(" > ")
-    const took = `after ${duration(ageOf(entry, takenAt))}`
+    const took = `after ${Format.duration(ageOf(entry, takenAt))}`
     const never = entry.heldAt === undefined ? ", never held" : ""
-    const at = entry.site === undefined ? "" : `, requested at ${shortSite(entry.site)}`
+    const at = entry.site === undefined ? "" : `, requested at ${Format.shortSite(entry.site)}`
     return `  ${marks[entry.state]} ${entry.state} ${path} ${took}${never}${at}${causeOf(entry)}`
   })
   return ["", "Abandoned and failed", ...lines, ...more(bad.length - mostCauses, "")]
@@ -172,14 +163,16 @@ const releasedLines = (
   if (released.length === 0) return []
   const rows = released.slice(-mostReleased).map((entry) => ({
     left: `  ${marks.released} ${[...entry.owner, labelOf(entry)].join(" > ")}`,
-    right: joined([
-      `after ${duration(ageOf(entry, takenAt))}`.padEnd(15),
+    right: Format.joined([
+      `after ${Format.duration(ageOf(entry, takenAt))}`.padEnd(15),
       entry.fiber ?? "",
-      entry.site === undefined ? "" : shortSite(entry.site)
+      entry.site === undefined ? "" : Format.shortSite(entry.site)
     ], "  ")
   }))
   const before = released.length - rows.length
-  const earlier = `  … ${count(before)} before these: --html shows the ledger's whole history`
+  const earlier = `  … ${
+    Format.count(before)
+  } before these: --html shows the ledger's whole history`
   return ["", "Released last", ...(before > 0 ? [earlier] : []), ...inColumns(rows, width)]
 }
 
@@ -187,8 +180,8 @@ const kindLines = (snapshot: Ledger.Snapshot): ReadonlyArray<string> => {
   const kinds = Object.entries(snapshot.kinds)
   if (kinds.length === 0) return []
   const rows = [...kinds, ["in all", snapshot.total] as const].map(([kind, sums]) =>
-    [clipped(printable(kind), 32)].concat(
-      [sums.acquired, sums.released, sums.failed, sums.abandoned].map(count)
+    [Format.clipped(printable(kind), 32)].concat(
+      [sums.acquired, sums.released, sums.failed, sums.abandoned].map(Format.count)
     )
   )
   const head = ["", "acquired", "released", "of these failed", "abandoned"]
@@ -204,12 +197,12 @@ const kindLines = (snapshot: Ledger.Snapshot): ReadonlyArray<string> => {
 export const draw = (snapshot: Ledger.Snapshot, width: number): string => {
   const entries = byId(snapshot)
   const lines = [
-    `Ledger at ${instant(snapshot.takenAt)}: ${verdictOf(snapshot).headline}.`,
+    `Ledger at ${Format.instant(snapshot.takenAt)}: ${verdictOf(snapshot).headline}.`,
     ...deadlockLines(snapshot, entries),
     ...badLines(snapshot),
     ...liveLines(snapshot, entries, width),
     ...releasedLines(snapshot, width),
     ...kindLines(snapshot)
   ]
-  return `${lines.map((line) => clipped(printable(line), width).trimEnd()).join("\n")}\n`
+  return `${lines.map((line) => Format.clipped(printable(line), width).trimEnd()).join("\n")}\n`
 }
