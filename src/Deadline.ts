@@ -57,15 +57,9 @@ export const exit: {
     self: Effect.Effect<A, E, R>,
     duration: Duration.DurationInput
   ): Effect.Effect<Option.Option<Exit.Exit<A, E>>, never, R>
-} = dual(
-  2,
-  <A, E, R>(
-    self: Effect.Effect<A, E, R>,
-    duration: Duration.DurationInput
-  ): Effect.Effect<Option.Option<Exit.Exit<A, E>>, never, R> => {
-    Rules.check("Deadline.exit", { duration }, rules)
-    return isInstant(self)
-      ? Effect.map(Effect.exit(self), Option.some)
-      : exitWithin(self, Duration.decode(duration))
-  }
-)
+} = dual(2, <A, E, R>(self: Effect.Effect<A, E, R>, duration: Duration.DurationInput) => {
+  Rules.check("Deadline.exit", { duration }, rules)
+  return isInstant(self)
+    ? Effect.map(Effect.exit(self), Option.some)
+    : exitWithin(self, Duration.decode(duration))
+})

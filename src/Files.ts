@@ -136,12 +136,10 @@ const synced = (
   fs: FileSystem.FileSystem,
   path: string,
   operation: string
-): Effect.Effect<void, FileError> =>
-  step(
-    operation,
-    path,
-    Effect.scoped(Effect.flatMap(fs.open(path, { flag: "r" }), (file) => file.sync))
-  )
+): Effect.Effect<void, FileError> => {
+  const opened = fs.open(path, { flag: "r" })
+  return step(operation, path, Effect.scoped(Effect.flatMap(opened, (file) => file.sync)))
+}
 
 /** Codes by which a file system says that it cannot sync directories. They are no failure; all others are. */
 const cannotSync = new Set(["EINVAL", "EISDIR", "ENOSYS", "ENOTSUP", "EPERM"])
@@ -153,16 +151,22 @@ const syncedDirectory = (fs: FileSystem.FileSystem, path: string): Effect.Effect
     () => Effect.void
   )
 
+/** `synced` puts the content on the disk before the rename. */
 const swap = (
   fs: FileSystem.FileSystem,
   from: string,
   to: string,
-  durability: Durability
+  synced: Effect.Effect<void, FileError>,
+  { durability = "full" }: PublishOptions = {}
 ): Effect.Effect<void, FileError> => {
   const renamed = step("rename", to, fs.rename(from, to))
-  if (durability !== "full") return renamed
+  if (durability === "none") return renamed
+  if (durability === "file") return Effect.zipRight(synced, renamed)
   // MASK: the sync of the directory belongs to the rename; without it the new content might not last.
-  return Effect.uninterruptible(Effect.zipRight(renamed, syncedDirectory(fs, Path.dirname(to))))
+  const lasting = Effect.uninterruptible(
+    Effect.zipRight(renamed, syncedDirectory(fs, Path.dirname(to)))
+  )
+  return Effect.zipRight(synced, lasting)
 }
 
 /**
@@ -179,13 +183,12 @@ const swap = (
 export const publish = (
   from: string,
   to: string,
-  options: PublishOptions = {}
+  options?: PublishOptions
 ): Effect.Effect<void, FileError, FileSystem.FileSystem> =>
-  Effect.flatMap(FileSystem.FileSystem, (fs) => {
-    const durability = options.durability ?? "full"
-    const swapped = swap(fs, from, to, durability)
-    return durability === "none" ? swapped : Effect.zipRight(synced(fs, from, "sync"), swapped)
-  })
+  Effect.flatMap(
+    FileSystem.FileSystem,
+    (fs) => swap(fs, from, to, synced(fs, from, "sync"), options)
+  )
 
 /**
  * A file that is being written. It is removed with its owner unless it was published.
@@ -251,12 +254,8 @@ const openDraft = (
     const scope = yield* Scope.make()
     const opened = Scope.extend(fs.open(path, { flag: "wx", mode: options.mode ?? 0o666 }), scope)
     const file = yield* step("create", path, opened)
-    const publish: Draft["publish"] = (to, { durability = "full" } = {}) => {
-      const swapped = swap(fs, path, to, durability)
-      return durability === "none"
-        ? swapped
-        : Effect.zipRight(step("sync", path, file.sync), swapped)
-    }
+    const publish: Draft["publish"] = (to, options) =>
+      swap(fs, path, to, step("sync", path, file.sync), options)
     return { path, scope, write: writeIn(file, path), publish }
   })
 

@@ -89,10 +89,10 @@ class Own<E> {
   }
 }
 
+type Provided = Batch.Checkpoint<Batch.CheckpointError, never>
+
 /** `checkpoint` with the errors of the service. */
-const asService = (
-  { commit, isDone }: Checkpoint
-): Batch.Checkpoint<Batch.CheckpointError, never> => {
+const asService = ({ commit, isDone }: Checkpoint): Provided => {
   const failed = (operation: "isDone" | "commit", key: string) => (cause: SqlError.SqlError) =>
     new Batch.CheckpointError({ operation, key, cause })
   return {
@@ -115,11 +115,8 @@ const asService = (
  */
 export const layer = (
   options: Options
-): Layer.Layer<
-  Batch.Checkpoint<Batch.CheckpointError, never>,
-  SqlError.SqlError,
-  SqlClient.SqlClient
-> => Layer.effect(Batch.Checkpoint, Effect.map(checkpoint(options), asService))
+): Layer.Layer<Provided, SqlError.SqlError, SqlClient.SqlClient> =>
+  Layer.effect(Batch.Checkpoint, Effect.map(checkpoint(options), asService))
 
 /**
  * `layer` with options that are read from the configuration.
@@ -129,8 +126,5 @@ export const layer = (
  */
 export const layerConfig = (
   options: Config.Config.Wrap<Options>
-): Layer.Layer<
-  Batch.Checkpoint<Batch.CheckpointError, never>,
-  SqlError.SqlError | ConfigError.ConfigError,
-  SqlClient.SqlClient
-> => Layer.unwrapEffect(Effect.map(Config.unwrap(options), layer))
+): Layer.Layer<Provided, SqlError.SqlError | ConfigError.ConfigError, SqlClient.SqlClient> =>
+  Layer.unwrapEffect(Effect.map(Config.unwrap(options), layer))

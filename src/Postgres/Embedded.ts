@@ -126,22 +126,15 @@ const serverArguments = (
 }
 
 /** Stops the server; the children of one that had to be killed are stopped too, or they would outlive it. */
-const stopServer = (child: Child, directory: string): Effect.Effect<void> =>
-  Effect.gen(function*() {
-    yield* signalUntil(
-      shutdown,
-      (signal) => Effect.sync(() => child.process.kill(signal)),
-      hasExited(child)
-    )
-    yield* stopProcesses(directory)
-  })
+const stopServer = (child: Child, directory: string): Effect.Effect<unknown> => {
+  const kill = (signal: NodeJS.Signals) => Effect.sync(() => child.process.kill(signal))
+  return Effect.zipRight(signalUntil(shutdown, kill, hasExited(child)), stopProcesses(directory))
+}
 
 const awaitReady = (launch: Launch, child: Child, directory: string, until: number) =>
   Effect.gen(function*() {
-    const isReady = Effect.map(
-      Effect.promise(() => readPidFile(directory)),
-      (record) => record?.pid === child.pid && record.isReady
-    )
+    const record = Effect.promise(() => readPidFile(directory))
+    const isReady = Effect.map(record, (record) => record?.pid === child.pid && record.isReady)
     const over = Effect.zipWith(isReady, hasExited(child), (ready, exited) => ready || exited)
     const inTime = yield* poll(over, until - performance.now())
     if (!inTime) return yield* failed(launch, "it was not ready in time (raise `startTimeout`)")
@@ -172,15 +165,12 @@ const start = (options: Options): Effect.Effect<Server, Failure, Scope.Scope> =>
     yield* sweep(account)
     const run = yield* runDirectory(asked, place?.directory, account)
     const binaries = yield* here(() => prepareBinaries(found, run, account))
-    const { directory, isCluster } = place ??
-      { directory: path.join(run, "data"), isCluster: false }
+    const target = place ?? { directory: path.join(run, "data"), isCluster: false, account }
+    const { directory } = target
     const common = { dataDirectory: asked, run, account }
 
-    if (isCluster) yield* stopOrphan(asked, directory)
-    else {
-      const target = { directory, isCluster, account }
-      yield* initialize(common, binaries, target, durable !== undefined, until)
-    }
+    if (target.isCluster) yield* stopOrphan(asked, directory)
+    else yield* initialize(common, binaries, target, durable !== undefined, until)
 
     const launch: Launch = {
       ...common,

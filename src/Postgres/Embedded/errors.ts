@@ -45,3 +45,6 @@ export class EmbeddedFailed extends Data.TaggedError("EmbeddedFailed")<{
 }
 
 export type Failure = EmbeddedUnavailable | EmbeddedFailed
+
+export const unavailable = (reason: string): EmbeddedUnavailable =>
+  new EmbeddedUnavailable({ platform, reason })

@@ -11,7 +11,7 @@ import { type ChildProcess, execFile, spawn, type SpawnOptions } from "node:chil
 import * as fs from "node:fs"
 import * as fsp from "node:fs/promises"
 import * as path from "node:path"
-import { EmbeddedFailed, EmbeddedUnavailable, type Failure, platform } from "./errors.ts"
+import { EmbeddedFailed, type EmbeddedUnavailable, type Failure, unavailable } from "./errors.ts"
 import { type Account, messageOf, poll, tail } from "./files.ts"
 
 /**
@@ -43,18 +43,16 @@ export interface Launch {
 const logFile = (launch: Launch): string => path.join(launch.run, `${launch.step}.log`)
 
 export const failed = (launch: Launch, reason: string): Effect.Effect<never, EmbeddedFailed> =>
-  Effect.flatMap(Effect.promise(() => tail(logFile(launch))), (log) =>
-    Effect.fail(
-      new EmbeddedFailed({ step: launch.step, dataDirectory: launch.dataDirectory, reason, log })
-    ))
+  Effect.flatMap(Effect.promise(() => tail(logFile(launch))), (log) => {
+    const { dataDirectory, step } = launch
+    return new EmbeddedFailed({ step, dataDirectory, reason, log })
+  })
 
 const cannotRun = (cause: unknown): EmbeddedUnavailable =>
-  new EmbeddedUnavailable({
-    platform,
-    reason: `its binaries cannot be run here (${
-      messageOf(cause)
-    }); they need glibc, which musl systems such as Alpine do not have`
-  })
+  unavailable(
+    `its binaries cannot be run here (${messageOf(cause)}); `
+      + "they need glibc, which musl systems such as Alpine do not have"
+  )
 
 /** In a session of its own, with a file for its output: neither the parent's terminal nor its death reaches it. */
 const spawnDetached = (launch: Launch): ChildProcess => {
@@ -168,9 +166,8 @@ const processesBelow = async (directory: string): Promise<ReadonlyArray<number>>
   const mine = await Promise.all(pids.map(async (pid) => {
     const cwd = await fsp.readlink(`/proc/${pid}/cwd`).catch(() => undefined)
     if (cwd !== directory) return false
-    return isPostgres(
-      (await fsp.readFile(`/proc/${pid}/cmdline`, "utf8").catch(() => "")).split("\0")
-    )
+    const command = await fsp.readFile(`/proc/${pid}/cmdline`, "utf8").catch(() => "")
+    return isPostgres(command.split("\0"))
   }))
   return pids.filter((_, index) => mine[index]).map(Number)
 }
@@ -208,18 +205,14 @@ const signalAll = (pids: ReadonlyArray<number>, signal: NodeJS.Signals): void =>
  */
 export const stopProcesses = (directory: string): Effect.Effect<boolean> =>
   Effect.gen(function*() {
-    const pids = yield* Effect.promise(() => processesOn(directory))
+    const left = Effect.promise(() => processesOn(directory))
+    const pids = yield* left
     if (pids.length === 0) return true
     const server = (yield* Effect.promise(() => readPidFile(directory)))?.pid
-    const none = Effect.map(
-      Effect.promise(() => processesOn(directory)),
-      (left) => left.length === 0
-    )
+    const none = Effect.map(left, ({ length }) => length === 0)
     const send = (signal: NodeJS.Signals) =>
-      Effect.map(
-        Effect.promise(() => processesOn(directory)),
-        (now) => signalAll(signal === "SIGKILL" ? now : now.filter((pid) => pid === server), signal)
-      )
+      Effect.map(left, (now) =>
+        signalAll(signal === "SIGKILL" ? now : now.filter((pid) => pid === server), signal))
     const steps = server !== undefined && pids.includes(server) ? shutdown : shutdown.slice(2)
     return yield* signalUntil(steps, send, none)
   })
