@@ -235,7 +235,6 @@ const drainRules = { when: Rules.anything, grace: Rules.duration }
 const defaultGrace = Duration.seconds(25)
 const sourceCloseDeadline = Duration.seconds(5)
 
-/** A source that is pulled by several workers. */
 interface Intake<Item> {
   /** Waits until `take` may give an item. An interrupt loses no item. Undefined if the source is synchronous. */
   readonly ready: Effect.Effect<void> | undefined
@@ -262,7 +261,6 @@ const openSource = <Item>(
   }
 }
 
-/** The answer to a `next()`; written once. */
 interface Answer<Item> {
   result: (() => IteratorResult<Item>) | undefined
 }
@@ -335,7 +333,6 @@ interface Attempts<A, E, R> {
 
 type Begin<Item, A, E, R> = (item: Item, key: string | undefined) => Attempts<A, E, R>
 
-/** One item from attempt to commit. */
 const beginItem = <Item, A, E, R, E2, R2, E3, R3>(
   job: Job<Item, A, E, R, E2, R2>,
   checkpoint: Checkpoint<E3, R3> | undefined
@@ -371,8 +368,6 @@ const beginItem = <Item, A, E, R, E2, R2, E3, R3>(
 
 /** For an item that the source gave after the last worker had ended. */
 const notBegun: Attempts<never, never, never> = { work: Effect.interrupt, attempts: () => 0 }
-
-type Restore = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
 
 type Named<Item> = Pick<Job<Item, unknown, unknown, unknown>, "name" | "key">
 
@@ -464,7 +459,7 @@ class Run<Item, A, E, E2, R> {
 
   worker(): Effect.Effect<void, E | E2, R> {
     const { group, intake } = this
-    const settleNext = (restore: Restore) => {
+    const settleNext = (restore: Semaphore.Restore) => {
       const taken = group.stopped ? undefined : intake.take()
       return taken === undefined ? Effect.void : this.settle(taken, restore, this.begin)
     }
@@ -507,7 +502,7 @@ class Run<Item, A, E, E2, R> {
 
   settle(
     { index, item }: Source.Taken<Item>,
-    restore: Restore,
+    restore: Semaphore.Restore,
     begin: Begin<Item, A, E, R>
   ): Effect.Effect<void, E | E2, R> {
     const { job, options, tally } = this
@@ -605,11 +600,7 @@ export const run = <
   job: Job<Item, A, E, R, E2, R2>,
   source: Iterable<Item> | AsyncIterable<Item>,
   options: Options<Item, A, NoInfer<E | E2 | E3 | ItemTimeout>, R5, E3, R3, E4, R4> = {}
-): Effect.Effect<
-  Report,
-  BatchFailed<E | E2 | E3 | E4 | ItemTimeout>,
-  R | R2 | R3 | R4 | R5
-> => {
+): Effect.Effect<Report, BatchFailed<E | E2 | E3 | E4 | ItemTimeout>, R | R2 | R3 | R4 | R5> => {
   const site = Ledger.unsafeSite()
   return Effect.suspend(() => {
     Rules.check("Batch.run", options, rules)

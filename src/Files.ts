@@ -112,7 +112,6 @@ const codeOf = (error: PlatformError): string => {
 export const toFileError = (operation: string, path: string) => (cause: PlatformError): FileError =>
   new FileError({ operation, path, code: codeOf(cause), cause })
 
-/** One call to the file system. */
 const step = <A, R>(
   operation: string,
   path: string,

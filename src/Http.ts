@@ -212,9 +212,7 @@ export interface RetryOptions {
  * @category schedules
  * @since 0.1.0
  */
-export const retryPolicy = (
-  options: RetryOptions = {}
-): Schedule.Schedule<number, unknown> => {
+export const retryPolicy = (options: RetryOptions = {}): Schedule.Schedule<number, unknown> => {
   const times = options.times ?? 3
   const base = Duration.toMillis(options.base ?? "100 millis")
   const cap = Duration.toMillis(options.cap ?? "30 seconds")

@@ -224,7 +224,6 @@ interface Slot {
   first: Ledger.Entry | undefined
 }
 
-/** One run of an acquire. */
 interface Asking {
   readonly key: string
   readonly label: string | undefined
@@ -271,7 +270,6 @@ const span = (key: string): Ledger.SpanOptions => ({
   attributes: () => ({ "holdfast.lock.key": key })
 })
 
-/** The user's line. */
 const siteOf = (options: TryOptions | undefined): Ledger.Site | undefined =>
   options?.site ?? Ledger.unsafeSite()
 
@@ -374,7 +372,6 @@ export const make = (backend: Backend, options?: MakeOptions): Service => {
       (slot) => takeGrant(asking, slot, (request) => backend.take(request, within))
     )
 
-  /** `take`, or `LockTimeout`. */
   const takeInTime = (
     asking: Asking,
     restore: Managed.Restore

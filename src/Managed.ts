@@ -211,12 +211,9 @@ export const fromLayer = <A, E, R, R2 = never>(
 export const layer: {
   <I, A>(tag: Context.Tag<I, A>): <E, R>(self: Managed<A, E, R>) => Layer.Layer<I, E, R>
   <I, A, E, R>(tag: Context.Tag<I, A>, self: Managed<A, E, R>): Layer.Layer<I, E, R>
-} = dual(
-  2,
-  <I, A, E, R>(tag: Context.Tag<I, A>, self: Managed<A, E, R>): Layer.Layer<I, E, R> =>
-    // The scope that a Managed asks for is the layer's own.
-    Layer.scoped(tag, self) as Layer.Layer<I, E, R>
-)
+} = dual(2, <I, A, E, R>(tag: Context.Tag<I, A>, self: Managed<A, E, R>): Layer.Layer<I, E, R> =>
+  // The scope that a Managed asks for is the layer's own.
+  Layer.scoped(tag, self) as Layer.Layer<I, E, R>)
 
 // Composing.
 
@@ -244,10 +241,7 @@ export const layer: {
 export const map: {
   <A, B>(f: (value: A) => B): <E, R>(self: Managed<A, E, R>) => Managed<B, E, R>
   <A, E, R, B>(self: Managed<A, E, R>, f: (value: A) => B): Managed<B, E, R>
-} = dual(
-  2,
-  <A, E, R, B>(self: Managed<A, E, R>, f: (value: A) => B) => new Derived(self, f)
-)
+} = dual(2, <A, E, R, B>(self: Managed<A, E, R>, f: (value: A) => B) => new Derived(self, f))
 
 /**
  * A resource made with another: opened after it, released before it, both as one. Each keeps its name, deadline and ledger entry.
@@ -291,7 +285,6 @@ export const flatMap: {
 
 // Brackets.
 
-/** Opens, runs `f`, and ends by `end`. */
 const bracketInMask = <A, E, R, B, E2, R2, C, E3>(
   self: Managed<A, E, R>,
   restore: Restore,
@@ -299,18 +292,15 @@ const bracketInMask = <A, E, R, B, E2, R2, C, E3>(
   end: (opened: Opened<A, E>, exit: Exit.Exit<B, E2>) => Effect.Effect<C, E3>,
   site: Ledger.Site | undefined
 ): Effect.Effect<C, E | E3, R | R2> =>
-  Effect.flatMap(
-    self.openInMask(restore, site),
-    (opened) => {
-      const lent = Tracker.lend("children")
-      const endUse = (exit: Exit.Exit<B, E2>) =>
-        Tracker.settleThen(lent, self, exit, (exit) => end(opened, exit))
-      return Effect.matchCauseEffect(restore(Effect.suspend(() => f(opened.value))), {
-        onFailure: (cause) => endUse(Exit.failCause(cause)),
-        onSuccess: (value) => endUse(Exit.succeed(value))
-      })
-    }
-  )
+  Effect.flatMap(self.openInMask(restore, site), (opened) => {
+    const lent = Tracker.lend("children")
+    const endUse = (exit: Exit.Exit<B, E2>) =>
+      Tracker.settleThen(lent, self, exit, (exit) => end(opened, exit))
+    return Effect.matchCauseEffect(restore(Effect.suspend(() => f(opened.value))), {
+      onFailure: (cause) => endUse(Exit.failCause(cause)),
+      onSuccess: (value) => endUse(Exit.succeed(value))
+    })
+  })
 
 /**
  * Acquires, runs `f`, releases: the bracket, without a `Scope` in the context.
@@ -357,10 +347,8 @@ const endChanging = <E, B, E2>(
 ): Effect.Effect<Option.Option<B>, E | E2> =>
   opened.exit === undefined || Exit.isSuccess(exit)
     ? Effect.map(endUnchanged(opened, exit), Option.some)
-    : Effect.flatMap(
-      opened.exit(exit),
-      (changed) => Exit.isSuccess(changed) ? Effect.succeedNone : Effect.failCause(changed.cause)
-    )
+    : Effect.flatMap(opened.exit(exit), (changed) =>
+      Exit.isSuccess(changed) ? Effect.succeedNone : Effect.failCause(changed.cause))
 
 /**
  * As `use`, for a resource that may swallow its user's failure, as a Python `with` block does: none if it did. It may also replace

@@ -209,11 +209,7 @@ const firstSession = (pool: Pool): Effect.Effect<void, SqlError> =>
 
 const makeService = (
   options: Options
-): Effect.Effect<
-  Service,
-  PostgresUnavailable | InvalidUrl,
-  Scope.Scope | Reactivity.Reactivity
-> =>
+): Effect.Effect<Service, PostgresUnavailable | InvalidUrl, Scope.Scope | Reactivity.Reactivity> =>
   Effect.gen(function*() {
     const settings = yield* readSettings(options)
     const pool = yield* managedPool(settings, yield* Ledger.Ledger)

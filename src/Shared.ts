@@ -363,9 +363,7 @@ export const get = <A, E>(self: Shared<A, E>): Effect.Effect<A, E | SharedClosed
  * @since 0.1.0
  */
 export const getKey: {
-  <K>(
-    key: K
-  ): <A, E>(self: KeyedShared<K, A, E>) => Effect.Effect<A, E | SharedClosed, Scope.Scope>
+  <K>(key: K): <A, E>(self: KeyedShared<K, A, E>) => Effect.Effect<A, E | SharedClosed, Scope.Scope>
   <K, A, E>(self: KeyedShared<K, A, E>, key: K): Effect.Effect<A, E | SharedClosed, Scope.Scope>
 } = dual(2, getOne)
 

@@ -91,7 +91,6 @@ class Own<E> {
 
 type Provided = Batch.Checkpoint<Batch.CheckpointError, never>
 
-/** `checkpoint` with the errors of the service. */
 const asService = ({ commit, isDone }: Checkpoint): Provided => {
   const failed = (operation: "isDone" | "commit", key: string) => (cause: SqlError.SqlError) =>
     new Batch.CheckpointError({ operation, key, cause })

@@ -1,6 +1,4 @@
-/**
- * Http/client: `@effect/platform`'s `HttpClient` over the connections of a session. ../Http.ts has the invariants.
- */
+/** Http/client: `@effect/platform`'s `HttpClient` over the connections of a session. ../Http.ts has the invariants. */
 import * as NodeHttpClient from "@effect/platform-node/NodeHttpClient"
 import * as HttpClient from "@effect/platform/HttpClient"
 import * as HttpClientRequest from "@effect/platform/HttpClientRequest"

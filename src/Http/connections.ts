@@ -66,7 +66,6 @@ const settingsOf = (options: SessionOptions): Settings => ({
 const millis = (duration: Duration.Duration): number =>
   Duration.isFinite(duration) ? Math.max(1, Duration.toMillis(duration)) : 0
 
-/** The connections of a session. */
 interface Connections {
   /** Open and opening. */
   readonly sockets: Set<Socket>
@@ -209,7 +208,6 @@ export class Flow implements Dispatcher.DispatchHandler {
     // Later: this call may come from inside the parser that it would call.
     queueMicrotask(() => socket.emit("readable"))
   }
-  /** Starts to count silence. */
   startIdle(): void {
     this.stopIdle()
     if (this.idleMillis === 0) return
@@ -280,7 +278,6 @@ type Arguments<Event extends keyof Dispatcher.DispatchHandler> = Parameters<
   NonNullable<Dispatcher.DispatchHandler[Event]>
 >
 
-/** Options of one request that reach its dispatch. */
 interface Tied extends Dispatcher.DispatchOptions {
   readonly onFlow?: ((flow: Flow) => void) | undefined
   readonly onFree?: (() => void) | undefined

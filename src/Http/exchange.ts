@@ -10,7 +10,6 @@ import { ConnectFailed, SessionClosed, Stalled, TransportFailed, Truncated } fro
 
 export type TransportError = ConnectFailed | SessionClosed | Stalled | TransportFailed | Truncated
 
-/** How far an exchange has come. */
 export interface Progress {
   phase: "headers" | "body"
   received: number

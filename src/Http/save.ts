@@ -113,7 +113,6 @@ const headersFor = (
 
 const redirects = new Set([301, 302, 303, 307, 308])
 
-/** Where a redirect leads, if it may be followed. */
 const redirected = (
   from: URL,
   location: string | undefined,
@@ -165,7 +164,6 @@ const breaks = (exchange: Exchange): number =>
     ? exchange.live.connections.broken.get(exchange.origin) ?? 0
     : 0
 
-/** Fails unless the whole body has arrived. */
 const complete = (
   exchange: Exchange,
   brokenBefore: number

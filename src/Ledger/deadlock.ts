@@ -7,11 +7,10 @@
  * COST one call of `isServedIf` for each group of alike waits, and one look at each holder that it reads. Holders are read one at
  * a time and only until the answer is known, because a thousand waiters for a thousand holders are a million pairs.
  */
+import type { Deadlock } from "./model.ts"
 
-/** A recorded hold. */
 export interface Hold {
   readonly id: number
-  /** The number of its fiber. */
   readonly fiberId: number | undefined
   /** The holds that this one waits for; none if it does not wait. */
   readonly holders: () => Iterable<Hold>
@@ -19,11 +18,6 @@ export interface Hold {
   readonly isServedIf: (releases: (holder: Hold) => boolean) => boolean
   /** Holds with the same `alike` have the same answer of `isServedIf`; undefined: a hold of its own. */
   readonly alike: object | undefined
-}
-
-/** A circle: each waiter waits for what its holder holds, and the holder's fiber is that of the next waiter. */
-export interface Circle {
-  readonly waits: ReadonlyArray<{ readonly waiter: number; readonly holder: number }>
 }
 
 const first = <A>(items: Iterable<A>, accepts: (item: A) => boolean): A | undefined => {
@@ -79,10 +73,10 @@ const stuckHolder = (waiter: Hold, stuck: ReadonlyMap<number, Hold>): Hold | und
 }
 
 /** INVARIANT Ledger-5: one circle for each group of stuck waits; a wait for a member of a circle is not part of it. */
-export const circlesAmong = (live: Iterable<Hold>): ReadonlyArray<Circle> => {
+export const circlesAmong = (live: Iterable<Hold>): ReadonlyArray<Deadlock> => {
   const stuck = stuckWaits(live)
   const seen = new Set<number>()
-  const circles: Array<Circle> = []
+  const circles: Array<Deadlock> = []
   for (const start of stuck.keys()) {
     const fibers: Array<number> = []
     const waits: Array<{ readonly waiter: number; readonly holder: number }> = []

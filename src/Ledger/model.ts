@@ -1,6 +1,4 @@
-/**
- * model: the public types of a ledger, which `Ledger.ts` exports and its other files share.
- */
+/** model: the public types of a ledger, which `Ledger.ts` exports and its other files share. */
 import type * as Cause from "effect/Cause"
 import * as Data from "effect/Data"
 import type * as Duration from "effect/Duration"

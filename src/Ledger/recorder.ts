@@ -40,7 +40,6 @@ class Ring<A> {
     return displaced
   }
 
-  /** The oldest first. */
   toArray(): ReadonlyArray<A> {
     return this.#items.length < this.size
       ? this.#items

@@ -1,6 +1,4 @@
-/**
- * words: an entry and a deadlock in words, and text from outside (names, lines, server messages) made safe to print.
- */
+/** words: an entry and a deadlock in words, and text from outside (names, lines, server messages) made safe to print. */
 
 /**
  * Control characters (C0, C1), line and paragraph separators, changes of direction, invisible format characters, half
@@ -20,7 +18,6 @@ export const printable = (text: string): string =>
     (found) => found === "\n" || found === "\t" ? " " : `\\u{${found.codePointAt(0)!.toString(16)}}`
   )
 
-/** As much of a ledger's entry as is described. */
 export interface Described {
   readonly id: number
   readonly kind: string

@@ -266,14 +266,11 @@ const claimNames = (namespace: string, directory: string): Names => {
     const socket = `hf-${crypto.randomBytes(6).toString("hex")}`
     return Effect.flatMap(listen(path.join(directory, socket)), (listener) => {
       if (Option.isNone(listener)) return Effect.succeedNone
-      return Effect.matchCauseEffect(
-        tryPromise("claim", () => claim(stem, after + 1, socket)),
-        {
-          onFailure: (cause) => Effect.zipRight(listener.value.close, Effect.failCause(cause)),
-          onSuccess: (ours) =>
-            ours ? Effect.succeed(listener) : Effect.as(listener.value.close, Option.none())
-        }
-      )
+      return Effect.matchCauseEffect(tryPromise("claim", () => claim(stem, after + 1, socket)), {
+        onFailure: (cause) => Effect.zipRight(listener.value.close, Effect.failCause(cause)),
+        onSuccess: (ours) =>
+          ours ? Effect.succeed(listener) : Effect.as(listener.value.close, Option.none())
+      })
     })
   }
   const rulingOf = (key: string) => tryPromise("look", () => ruling(stemOf(namespace, key)))

@@ -157,7 +157,6 @@ class Session {
   isWaiting = false
   isEnding = false
   isGone = false
-  /** The end of the connection, once it was requested. */
   ending: Promise<void> | undefined
 
   constructor(settings: Settings, label: string | undefined, onLoss: () => void) {

@@ -1,6 +1,4 @@
-/**
- * errors: how a lock fails, and who holds it.
- */
+/** errors: how a lock fails, and who holds it. */
 import * as Data from "effect/Data"
 import * as Duration from "effect/Duration"
 import { printable } from "../Ledger/words.ts"

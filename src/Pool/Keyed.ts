@@ -310,9 +310,7 @@ export const get: {
   <K, W extends WaitOptions = {}>(
     key: K,
     options?: W
-  ): <A, E>(
-    self: KeyedPool<K, A, E>
-  ) => Effect.Effect<A, E | Pool.TimeoutOf<W>, Scope.Scope>
+  ): <A, E>(self: KeyedPool<K, A, E>) => Effect.Effect<A, E | Pool.TimeoutOf<W>, Scope.Scope>
   <K, A, E, W extends WaitOptions = {}>(
     self: KeyedPool<K, A, E>,
     key: K,

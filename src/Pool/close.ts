@@ -1,8 +1,4 @@
-/**
- * close: the making of a pool's state and its end.
- *
- * INVARIANTS those of Pool.ts, named where they are kept.
- */
+/** close: the making of a pool's state and its end. */
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as FiberId from "effect/FiberId"
@@ -83,9 +79,7 @@ const beginClosing = <A, E>(pool: State.State<A, E>): void => {
     }
     destroyIdle(partition, "shutdown")
   }
-  pool.fork(
-    Effect.flatMap(Effect.exit(shutDown(pool)), (exit) => Deferred.done(pool.ended, exit))
-  )
+  pool.fork(Effect.flatMap(Effect.exit(shutDown(pool)), (exit) => Deferred.done(pool.ended, exit)))
   State.notify(pool)
 }
 

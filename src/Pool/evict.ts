@@ -27,7 +27,6 @@ export const nextIdle = <A, E>({ idle, pool }: Partition<A, E>): Item<A, E> | un
 const idleLimit = <A, E>({ idle, pool: { options } }: Partition<A, E>): number =>
   idle.size > options.minIdle ? options.idleTimeout : Infinity
 
-/** The step that is due for an idle item. */
 export const dueOf = <A, E>(item: Item<A, E>, now: number): Decision<A, E> | undefined => {
   if (item.expiresAt <= now) return { _tag: "destroy", item, reason: "lifetime" }
   if (item.idleSince + idleLimit(item.partition) <= now) {

@@ -4,8 +4,6 @@
  * DESIGN. Each function changes the state in the step of its call and starts a fiber. The last step of that fiber calls `then`, by
  * which lend.ts decides the next step. No borrower's interruption reaches these fibers: they start uninterruptible, and only
  * `acquire`, a check and a reset may be cut.
- *
- * INVARIANTS those of Pool.ts, named where they are kept.
  */
 import * as Cause from "effect/Cause"
 import type * as Duration from "effect/Duration"

@@ -5,8 +5,6 @@
  * calls one of them at its end. `decide` looks at a partition and names the next step towards what is wanted (destroy, check, grant, open);
  * `reconcile` performs steps until there is none. A returned item takes the
  * short way, `offer`. Order among waiters is decided in internal/waitQueue.ts, order among keys in quota.ts.
- *
- * INVARIANTS those of Pool.ts and Pool/Keyed.ts, named where they are kept.
  */
 import * as Cause from "effect/Cause"
 import * as Duration from "effect/Duration"

@@ -1,8 +1,4 @@
-/**
- * quota: how the partitions of a keyed pool share one bound (`maxTotal`). Only reads.
- *
- * INVARIANTS those of Pool/Keyed.ts.
- */
+/** quota: how the partitions of a keyed pool share one bound (`maxTotal`). Only reads. */
 import * as State from "./state.ts"
 
 const precedes = <A, E>(one: State.Waiter<A, E>, other: State.Waiter<A, E> | undefined): boolean =>

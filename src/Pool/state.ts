@@ -4,8 +4,6 @@
  * DESIGN. A `State` is shared by the partitions of one pool; a partition has the items and the waiters of one key (a plain pool
  * has one partition). An item stands on at most one list, idle or lent, and on none while it is checked, reset or destroyed. Plain fields,
  * so every question has an exact answer in the same tick. Only items.ts, lend.ts and close.ts write them.
- *
- * INVARIANTS those of Pool.ts.
  */
 import type * as Cause from "effect/Cause"
 import type * as Clock from "effect/Clock"
@@ -112,7 +110,6 @@ export interface Item<A, E> {
   lentAt: number
   isWarnedOf: boolean
   site: Site | undefined
-  /** Its holder in the ledger. */
   hold: Hold.Hold | undefined
   list: List<A, E> | undefined
   previous: Item<A, E> | undefined
@@ -213,7 +210,6 @@ export interface State<A, E> {
   closing: number
   isClosed: boolean
   lastId: number
-  /** The next housekeeping. */
   timer: Timers.Timer | undefined
   wakeAt: number
 }
@@ -309,7 +305,6 @@ export const unsafeStats = <A, E>(partition: Partition<A, E>): PoolStats => {
   return { max, minIdle, ...partitionStats(partition), ...totals }
 }
 
-/** The sum over all partitions. */
 export const unsafeTotalStats = <A, E>(pool: State<A, E>): PoolStats => {
   const { options: { max, maxTotal, minIdle }, partitions, totals } = pool
   const sum = { size: 0, idle: 0, used: 0, creating: 0, closing: 0, pending: 0 }
@@ -365,6 +360,5 @@ export const describeHolder = ({ fiber, site, span }: Holder): string => {
   return `fiber ${fiber}${within}${site === undefined ? "" : ` at ${site.split("\n")[0]}`}`
 }
 
-/** Logs a warning from a fiber of the pool. */
 export const warn = <A, E>(pool: State<A, E>, ...message: [string, Cause.Cause<unknown>?]): void =>
   void pool.fork(Effect.logWarning(...message))

@@ -314,7 +314,6 @@ export class Loan extends Statements {
   }
 }
 
-/** A session lent to the current scope. */
 export const borrow = (
   pool: Pool,
   isExclusive: boolean

@@ -49,7 +49,6 @@ const Cursor: new(sql: string, values: ReadonlyArray<unknown>) => Cursor = creat
   createRequire(import.meta.url).resolve("@effect/sql-pg")
 )("pg-cursor")
 
-/** A stream of rows under way. */
 interface Portal {
   readonly cursor: Cursor
   isOver: boolean

@@ -1,6 +1,4 @@
-/**
- * Postgres/transaction: `withTransaction`, with savepoints for the nested ones. ../Postgres.ts has the invariants.
- */
+/** Postgres/transaction: `withTransaction`, with savepoints for the nested ones. ../Postgres.ts has the invariants. */
 import * as SqlClient from "@effect/sql/SqlClient"
 import type { SqlError } from "@effect/sql/SqlError"
 import * as Effect from "effect/Effect"

@@ -1,6 +1,4 @@
-/**
- * errors: how the use and the close of a Shared fail.
- */
+/** errors: how the use and the close of a Shared fail. */
 import * as Data from "effect/Data"
 
 /**

@@ -37,7 +37,6 @@ export interface User {
   readonly fiber: AnyFiber | undefined
   readonly site: Ledger.Site | undefined
   readonly hold: Hold.Hold | undefined
-  /** Set when its fiber waits. */
   wake: (() => void) | undefined
 }
 
@@ -123,7 +122,6 @@ export class Instance<K, A, E> {
   outcome: Exit.Exit<A, E | SharedClosed> | undefined = undefined
   /** A user waits for the release, and gets its failure. */
   isAwaited = false
-  /** The ledger's entry of the acquire. */
   entry: Ledger.Entry | undefined = undefined
   holds: Hold.Holds | undefined = undefined
   release: (() => void) | undefined = undefined
@@ -182,7 +180,6 @@ export class Instance<K, A, E> {
     })
   }
 
-  /** Wakes all who wait for the acquire. */
   decide(outcome: Exit.Exit<A, E | SharedClosed>): void {
     if (this.outcome !== undefined) return
     this.outcome = outcome

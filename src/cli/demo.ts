@@ -51,7 +51,6 @@ const whatNext = (folder: string, code: number): ReadonlyArray<string> => [
   "  npm start -- urls.txt --to out             your own list, one URL per line"
 ]
 
-/** Serves the bundled origin and mirrors it into `to`. */
 export const demo = (
   to: string,
   voice: Mirror.Voice
@@ -79,8 +78,6 @@ export const demo = (
     }))
     for (const line of whatNext(to, code)) yield* voice.line(line)
     return code
-  }).pipe(
-    Effect.catchAll((error) =>
-      Effect.as(voice.error(`holdfast: ${error.message}`), error._tag === "HeldElsewhere" ? 3 : 2)
-    )
-  )
+  }).pipe(Effect.catchAll((error) =>
+    Effect.as(voice.error(`holdfast: ${error.message}`), error._tag === "HeldElsewhere" ? 3 : 2)
+  ))

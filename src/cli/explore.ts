@@ -14,7 +14,6 @@ import { pathToFileURL } from "node:url"
 import type * as Testing from "../Testing.ts"
 import type { Voice } from "./mirror.ts"
 
-/** The options of the command line. */
 export interface Options {
   readonly module: string
   readonly mode: "quick" | "full"
@@ -83,6 +82,4 @@ export const explore = (options: Options, voice: Voice): Effect.Effect<number> =
     }
     if (!options.json) yield* voice.line(`${subjects.length - failed} passed, ${failed} failed`)
     return failed === 0 ? 0 : 1
-  }).pipe(
-    Effect.catchAll((error) => Effect.as(voice.error(`holdfast: ${error.message}`), 2))
-  )
+  }).pipe(Effect.catchAll((error) => Effect.as(voice.error(`holdfast: ${error.message}`), 2)))

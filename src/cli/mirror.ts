@@ -60,7 +60,6 @@ export interface Options {
   readonly timeout: Duration.Duration
 }
 
-/** The defaults of the options. */
 export const defaults = {
   concurrency: 16,
   perHost: 6,
@@ -329,7 +328,6 @@ const inFolder = (options: Options, list: UrlList.UrlList, run: Run, voice: Voic
     yield* lease.protect(Effect.provide(download(options, folder, list, run, voice), services))
   }))
 
-/** The exit code of an error. */
 const codeOf = (error: { readonly _tag: string }): number => {
   switch (error._tag) {
     case "HeldElsewhere":
@@ -406,11 +404,9 @@ export const mirror = (
         return report.failed + report.skipped > 0 || !isStored ? 1 : 0
       })
     )
-  }).pipe(
-    Effect.catchAll((error) =>
-      Effect.as(voice.error(`holdfast: ${describeFailure(error)}`), codeOf(error))
-    )
-  )
+  }).pipe(Effect.catchAll((error) =>
+    Effect.as(voice.error(`holdfast: ${describeFailure(error)}`), codeOf(error))
+  ))
 
 const describeFailure = (error: unknown): string =>
   error instanceof Batch.BatchFailed

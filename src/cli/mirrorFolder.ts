@@ -16,7 +16,6 @@ import * as Option from "effect/Option"
 import * as path from "node:path"
 import * as Files from "../Files.ts"
 
-/** The folder cannot be written. */
 export class FolderUnusable extends Data.TaggedError("FolderUnusable")<{
   readonly folder: string
   readonly cause: unknown

@@ -70,15 +70,6 @@ const part = (text: string): string => {
     : name
 }
 
-interface Parts {
-  readonly host: string
-  readonly folders: ReadonlyArray<string>
-  /** The text after the last slash, as written. */
-  readonly last: string
-  /** With its `?`, or empty. */
-  readonly query: string
-}
-
 const hostFolder = (url: URL): string => {
   const name = url.hostname.startsWith("[")
     ? `ip6+${url.hostname.slice(1, -1).replaceAll(":", "-")}`
@@ -89,7 +80,8 @@ const hostFolder = (url: URL): string => {
     : marked(whole, "", sha256(whole).slice(0, hashLength))
 }
 
-const partsOf = (href: string): Parts => {
+/** `last` is the text after the last slash, as written; `query` has its `?`, or is empty. */
+const partsOf = (href: string) => {
   const url = new URL(href)
   if (url.protocol !== "http:" && url.protocol !== "https:") {
     throw new TypeError("MirrorPath-1: only http and https URLs have a place in a mirror")
@@ -113,13 +105,9 @@ const marked = (name: string, extension: string, hash: string): string => {
   return `${start}~~${hash}${extension}`
 }
 
-const plainOf = ({ folders, host, last, query }: Parts): string => {
-  const name = last !== ""
-    ? part(last + query)
-    : query === ""
-    ? "index~.html"
-    : `index~.html${part(query)}`
-  return [host, ...folders, name].join("/")
+const plainOf = ({ folders, host, last, query }: ReturnType<typeof partsOf>): string => {
+  const index = `index~.html${query === "" ? "" : part(query)}`
+  return [host, ...folders, last === "" ? index : part(last + query)].join("/")
 }
 
 const hashedName = (url: string, last: string): string => {
@@ -142,14 +130,8 @@ const joined = (host: string, folders: ReadonlyArray<string>, name: string): str
 const fits = (path: string): boolean =>
   bytesOf(path) <= maxPathBytes && path.split("/").every((part) => bytesOf(part) <= maxPartBytes)
 
-interface Names {
-  /** The plain name, if it is not too long. */
-  readonly first: string
-  /** Best first. */
-  readonly hashed: ReadonlyArray<string>
-}
-
-const namesOf = (url: string): Names => {
+/** `first` is the plain name, if that is not too long; `hashed` are the others, the best one first. */
+const namesOf = (url: string) => {
   const parts = partsOf(url)
   const path = plainOf(parts)
   const name = hashedName(url, parts.last)
@@ -182,21 +164,16 @@ const above = (path: string): ReadonlyArray<string> => {
   return parts.slice(1).map((_, index) => parts.slice(0, index + 1).join("/"))
 }
 
-interface Tree {
-  readonly isFree: (path: string) => boolean
-  readonly add: (path: string) => void
-}
-
-const makeTree = (): Tree => {
+const makeTree = () => {
   // Both hold folded paths.
   const files = new Set<string>()
   const folders = new Set<string>()
   return {
-    isFree: (path) => {
+    isFree: (path: string): boolean => {
       const key = folded(path)
       return !files.has(key) && !folders.has(key) && !above(key).some((folder) => files.has(folder))
     },
-    add: (path) => {
+    add: (path: string): void => {
       const key = folded(path)
       files.add(key)
       for (const folder of above(key)) folders.add(folder)
@@ -214,9 +191,7 @@ const undisputed = (first: ReadonlyMap<string, string>): ReadonlySet<string> => 
     for (const folder of above(key)) folders.add(folder)
   }
   const isUndisputed = (key: string) => users.get(key) === 1 && !folders.has(key)
-  return new Set(
-    Array.from(first).flatMap(([url, path]) => isUndisputed(folded(path)) ? [url] : [])
-  )
+  return new Set(Array.from(first.keys()).filter((url) => isUndisputed(folded(first.get(url)!))))
 }
 
 /**

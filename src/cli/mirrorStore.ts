@@ -25,21 +25,10 @@ export interface Row {
   readonly status: string | null
 }
 
-/** The table, and its rows as they were when it was opened. */
-export interface Store {
-  readonly rows: ReadonlyMap<string, Row>
-  readonly reserve: (
-    plan: ReadonlyMap<string, string>
-  ) => Effect.Effect<void, SqlError.SqlError | TableUnusable>
-  readonly done: (file: {
-    readonly url: string
-    readonly bytes: number
-    readonly sha256: string
-    readonly attempts: number
-  }) => Effect.Effect<void, SqlError.SqlError>
-  readonly failed: (
-    item: { readonly url: string; readonly attempts: number; readonly error: string }
-  ) => Effect.Effect<void, SqlError.SqlError>
+/** How an item ended. */
+interface Ended {
+  readonly url: string
+  readonly attempts: number
 }
 
 /** The database has a table `mirror_file` of another program. */
@@ -79,37 +68,39 @@ const createTable = (sql: SqlClient.SqlClient) =>
     )`
   ))
 
-/** Creates the table if it is missing, and reads its rows. */
-export const open = Effect.gen(
-  function*() {
-    const sql = yield* SqlClient.SqlClient
-    yield* createTable(sql)
-    // float8: a bigint column arrives as text, and no file is longer than 2^53 bytes.
-    const rows = yield* Effect.mapError(
-      sql<Row>`SELECT url, path, bytes::float8 AS bytes, sha256, status FROM mirror_file`,
-      named
-    )
+export const open = Effect.gen(function*() {
+  const sql = yield* SqlClient.SqlClient
+  yield* createTable(sql)
+  // float8: a bigint column arrives as text, and no file is longer than 2^53 bytes.
+  const rows = yield* Effect.mapError(
+    sql<Row>`SELECT url, path, bytes::float8 AS bytes, sha256, status FROM mirror_file`,
+    named
+  )
 
-    const reserveSome = (entries: ReadonlyArray<readonly [string, string]>) =>
-      sql`INSERT INTO mirror_file ${
-        sql.insert(entries.map(([url, path]) => ({ url, path, status: "pending", attempts: 0 })))
-      } ON CONFLICT (url) DO UPDATE SET path = excluded.path`
+  const reserveSome = (entries: ReadonlyArray<readonly [string, string]>) =>
+    sql`INSERT INTO mirror_file ${
+      sql.insert(entries.map(([url, path]) => ({ url, path, status: "pending", attempts: 0 })))
+    } ON CONFLICT (url) DO UPDATE SET path = excluded.path`
 
-    const store: Store = {
-      rows: new Map(rows.map((row) => [row.url, row])),
-      reserve: (plan) =>
-        Effect.forEach(Arr.chunksOf(plan, rowsPerInsert), reserveSome, { discard: true }).pipe(
-          Effect.mapError(named)
-        ),
-      done: ({ attempts, bytes, sha256, url }) =>
-        Effect.asVoid(
-          sql`UPDATE mirror_file SET status = 'done', bytes = ${bytes}, sha256 = ${sha256},
+  return {
+    /** As they were when the table was opened. */
+    rows: new Map(rows.map((row) => [row.url, row])),
+    reserve: (plan: ReadonlyMap<string, string>) =>
+      Effect.forEach(Arr.chunksOf(plan, rowsPerInsert), reserveSome, { discard: true }).pipe(
+        Effect.mapError(named)
+      ),
+    done: (
+      { attempts, bytes, sha256, url }: Ended & { readonly bytes: number; readonly sha256: string }
+    ) =>
+      Effect.asVoid(
+        sql`UPDATE mirror_file SET status = 'done', bytes = ${bytes}, sha256 = ${sha256},
         attempts = ${attempts}, error = NULL, finished_at = now() WHERE url = ${url}`
-        ),
-      failed: ({ attempts, error, url }) =>
-        Effect.asVoid(sql`UPDATE mirror_file SET status = 'failed', attempts = ${attempts},
+      ),
+    failed: ({ attempts, error, url }: Ended & { readonly error: string }) =>
+      Effect.asVoid(sql`UPDATE mirror_file SET status = 'failed', attempts = ${attempts},
         error = ${error}, finished_at = now() WHERE url = ${url}`)
-    }
-    return store
   }
-)
+})
+
+/** The table. */
+export type Store = Effect.Effect.Success<typeof open>

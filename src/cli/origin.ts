@@ -24,7 +24,6 @@ import type { AddressInfo } from "node:net"
 import { setTimeout as pause } from "node:timers/promises"
 import * as Managed from "../Managed.ts"
 
-/** Options of `make`. */
 export interface Options {
   /** Default 0: a free one. */
   readonly port?: number | undefined
@@ -36,22 +35,6 @@ export interface Options {
   readonly pace?: number | undefined
 }
 
-/** A running origin. */
-export interface Origin {
-  readonly port: number
-  /** Every document and every redirect, once. */
-  readonly urls: ReadonlyArray<string>
-  /** The bytes of all `urls`, each fetched once. */
-  readonly totalBytes: number
-  /** The hash of the body at the end of the redirects; undefined for a URL that is not in `urls`. */
-  readonly sha256Of: (url: string) => string | undefined
-  /** Requests that have come in so far. */
-  readonly requests: number
-  /** Connections that are open now. */
-  readonly sockets: number
-}
-
-/** The origin cannot listen. */
 export class OriginFailed extends Data.TaggedError("OriginFailed")<{
   readonly port: number
   readonly cause: unknown
@@ -268,15 +251,16 @@ const answer = async (
   }
 }
 
-/** A listening server and what it counts. */
-class Running implements Origin {
+export class Origin {
   readonly server: Http.Server
   readonly port: number
+  /** Every document and every redirect, once. */
   readonly urls: ReadonlyArray<string>
+  /** The bytes of all `urls`, each fetched once. */
   readonly totalBytes: number
   readonly site: Site
   readonly base: string
-  // Written by the server's events alone.
+  // Written by the server's events alone. The requests that have come in, and the connections that are open now.
   requests = 0
   sockets = 0
 
@@ -298,6 +282,7 @@ class Running implements Origin {
     })
   }
 
+  /** The hash of the body at the end of the redirects; undefined for a URL that is not in `urls`. */
   sha256Of = (url: string): string | undefined => {
     if (!url.startsWith(`${this.base}/`)) return undefined
     const document = documentOf(this.site.items, url.slice(this.base.length))
@@ -305,7 +290,7 @@ class Running implements Origin {
   }
 }
 
-const start = (options: Options): Effect.Effect<Running, OriginFailed> =>
+const start = (options: Options): Effect.Effect<Origin, OriginFailed> =>
   Effect.async((resume) => {
     const seed = options.seed ?? 1
     const items = draw(options.documents ?? 240, seed)
@@ -319,7 +304,7 @@ const start = (options: Options): Effect.Effect<Running, OriginFailed> =>
     try {
       server.listen(port, "127.0.0.1", () => {
         const site = { items, seed, pace: options.pace ?? 1, met: new Set<string>() }
-        resume(Effect.succeed(new Running(server, site)))
+        resume(Effect.succeed(new Origin(server, site)))
       })
     } catch (cause) {
       // `listen` throws on a number that is no port.
@@ -327,7 +312,7 @@ const start = (options: Options): Effect.Effect<Running, OriginFailed> =>
     }
   })
 
-const stop = ({ server }: Running): Effect.Effect<void> =>
+const stop = ({ server }: Origin): Effect.Effect<void> =>
   Effect.async((resume) => {
     server.close(() => resume(Effect.void))
     server.closeAllConnections()

@@ -41,17 +41,10 @@ export interface Sink {
   readonly write: (text: string) => unknown
 }
 
-/** The pace; unknown in the first two seconds. */
-export interface Pace {
-  readonly bytesPerSecond: number | null
-  readonly etaMillis: number | null
-}
-
 const paceAfter = 2000
 const redrawEvery = 100
 const logEvery = 2000
 
-/** A state in which nothing has happened. */
 export const start = (total: number, startedAt: number): ProgressState => ({
   total,
   taken: 0,
@@ -90,10 +83,10 @@ export const durationText = (millis: number): string => {
 }
 
 /**
- * The mean rate since the start, and the time that the rest takes at the rate of the items so far. Items of an earlier
- * run took no time, so they do not count.
+ * The mean rate since the start, and the time that the rest takes at the rate of the items so far; null in the first two
+ * seconds. Items of an earlier run took no time, so they do not count.
  */
-export const pace = (state: ProgressState, now: number): Pace => {
+export const pace = (state: ProgressState, now: number) => {
   const elapsed = now - state.startedAt
   if (elapsed < paceAfter) return { bytesPerSecond: null, etaMillis: null }
   const worked = state.done + state.failed
@@ -104,7 +97,6 @@ export const pace = (state: ProgressState, now: number): Pace => {
   }
 }
 
-/** A field of the line. */
 interface Field {
   readonly text: string
   readonly paint?: number | undefined
@@ -155,11 +147,9 @@ export const render = (
   }
   // A truncated count would be a wrong number, so nothing is shown.
   if (plainWidth() > options.width) return ""
-  return fields
-    .map(({ paint, text }) =>
-      options.color === true && paint !== undefined ? `\u001b[${paint}m${text}\u001b[0m` : text
-    )
-    .join(separator)
+  return fields.map(({ paint, text }) =>
+    options.color === true && paint !== undefined ? `\u001b[${paint}m${text}\u001b[0m` : text
+  ).join(separator)
 }
 
 /** The sum of a state, as the last line says it. Pure. */

@@ -45,10 +45,7 @@ export const rejected = ({ line, reason, text }: UrlList.Rejected): Item => ({
   error: `line ${line}: ${reason}`
 })
 
-export const make = (
-  items: ReadonlyArray<Item>,
-  ledger: Ledger.Snapshot | undefined
-): Report => {
+export const make = (items: ReadonlyArray<Item>, ledger: Ledger.Snapshot | undefined): Report => {
   const count = (status: Item["status"]): number =>
     items.reduce((sum, item) => item.status === status ? sum + 1 : sum, 0)
   const { abandoned = 0, acquired = 0, released = 0 } = ledger?.total ?? {}

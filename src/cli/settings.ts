@@ -1,12 +1,9 @@
-/**
- * settings: the texts of options (`"25 seconds"`, `10MiB`) as values, or an error that says what to write.
- */
+/** settings: the texts of options (`"25 seconds"`, `10MiB`) as values, or an error that says what to write. */
 import * as Data from "effect/Data"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 
-/** An option's text cannot be used. */
 export class BadOption extends Data.TaggedError("BadOption")<{
   readonly option: string
   readonly value: string

@@ -38,7 +38,6 @@ export interface UrlList {
   readonly rejected: ReadonlyArray<Rejected>
 }
 
-/** The limits of a list. */
 export interface Options {
   /** In characters, as written and as normalised. Default 8192, what common servers take. */
   readonly maxUrlLength?: number | undefined
@@ -46,7 +45,6 @@ export interface Options {
   readonly maxBytes?: number | undefined
 }
 
-/** Why a list could not be read. */
 export type UnreadableReason = "missing" | "directory" | "denied" | "too large" | "failed"
 
 /** The list cannot be read: look at its name, its permissions, or its size. */

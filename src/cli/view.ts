@@ -72,6 +72,4 @@ export const view = (
     if (options.output === undefined) yield* voice.document(shown.trimEnd())
     else yield* Files.writeAtomic(options.output, shown)
     return 0
-  }).pipe(
-    Effect.catchAll((error) => Effect.as(voice.error(`holdfast: ${error.message}`), 2))
-  )
+  }).pipe(Effect.catchAll((error) => Effect.as(voice.error(`holdfast: ${error.message}`), 2)))

@@ -17,7 +17,6 @@ export interface Phases {
   readonly isLive: boolean
 }
 
-/** From the first time in a snapshot to the last. */
 export interface Span {
   readonly from: number
   readonly to: number
@@ -72,7 +71,6 @@ export const ageOf = (entry: Ledger.Entry, takenAt: number): number =>
 /** Nothing is held, something is held, a release failed, something is abandoned or deadlocked. */
 export type Tone = "quiet" | "busy" | "failed" | "lost"
 
-/** A snapshot in one line. */
 export interface Verdict {
   readonly tone: Tone
   readonly headline: string

@@ -41,7 +41,6 @@ interface Links {
   readonly many: number
 }
 
-/** The waiters of each entry. */
 const waitersOf = (entries: ReadonlyArray<Ledger.Entry>): ReadonlyMap<number, Links> => {
   const waiters = new Map(entries.map(({ id }) => [id, { ids: new Array<number>(), many: 0 }]))
   for (const { blockedBy, id } of entries) {

@@ -83,7 +83,6 @@ const fitted = (text: string, room: number): string => {
   return Format.escaped(text)
 }
 
-/** An entry with a row. */
 interface Drawn {
   readonly entry: Ledger.Entry
   readonly phases: Analysis.Phases
@@ -148,7 +147,6 @@ const orderOf = (drawn: ReadonlyArray<Drawn>, snapshot: Ledger.Snapshot) => {
   return new Map(inOrder.map(({ id }, index) => [id, index + 1]))
 }
 
-/** The layout. */
 interface Plan extends Size {
   readonly left: number
   readonly right: number

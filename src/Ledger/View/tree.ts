@@ -139,10 +139,9 @@ const causeOf = ({ cause }: Ledger.Entry): string =>
   cause === undefined ? "" : `: ${Format.firstLine(cause)}`
 
 const badLines = ({ ended, takenAt }: Ledger.Snapshot): ReadonlyArray<string> => {
-  const bad = ended.filter(({ state }) => state !== "released")
-    .toSorted((one, other) =>
-      Number(other.state === "abandoned") - Number(one.state === "abandoned")
-    )
+  const bad = ended.filter(({ state }) => state !== "released").toSorted((one, other) =>
+    Number(other.state === "abandoned") - Number(one.state === "abandoned")
+  )
   if (bad.length === 0) return []
   const lines = bad.slice(0, mostCauses).map((entry) => {
     const path = [...entry.owner, labelOf(entry)].join(" > ")
