@@ -60,51 +60,14 @@ class Node {
   }
 }
 
-const nodes = new Map<AnyFiber, Node>()
-/** Those without a living starter. */
-const roots = new Set<Node>()
-
-const attach = (node: Node, starter: Node | undefined): void => {
-  node.starter = starter
-  if (starter === undefined) {
-    roots.add(node)
-    return
-  }
-  starter.started ??= new Set()
-  starter.started.add(node)
-  if (node.link > starter.newest) starter.newest = node.link
-}
-
-const add = (fiber: AnyFiber, starter: Node | undefined): Node => {
-  const node = new Node(fiber)
-  nodes.set(fiber, node)
-  attach(node, starter)
-  return node
-}
-
-const remove = (fiber: AnyFiber): void => {
-  const node = nodes.get(fiber)
-  if (node === undefined) return
-  const { link, started, starter } = node
-  nodes.delete(fiber)
-  if (starter === undefined) roots.delete(node)
-  else starter.started?.delete(node)
-  if (started === undefined) return
-  for (const orphan of started) {
-    if (starter !== undefined) orphan.link = link
-    attach(orphan, starter)
-  }
-}
-
-/** The node of a fiber that may run without the tracker, such as the one that installed it. */
-const nodeOf = (fiber: AnyFiber): Node => {
-  const known = nodes.get(fiber)
-  if (known !== undefined) return known
-  fiber.addObserver(() => remove(fiber))
-  return add(fiber, undefined)
-}
-
+/** One for each installation, so that a program that is dropped with its fibers leaves nothing behind. */
 class Tracker extends Supervisor.AbstractSupervisor<void> {
+  readonly nodes = new Map<AnyFiber, Node>()
+  /** Those without a living starter. */
+  readonly roots = new Set<Node>()
+  /** Those that a release has waited for in vain: no other one does. */
+  readonly abandoned = new WeakSet<AnyFiber>()
+
   override get value(): Effect.Effect<void> {
     return Effect.void
   }
@@ -117,47 +80,84 @@ class Tracker extends Supervisor.AbstractSupervisor<void> {
   ): void {
     // `Runtime.runFork` names no parent: it is the fiber that runs now, if one does.
     const starter = Option.isSome(parent) ? parent.value : currentFiber()
-    add(fiber, starter && nodeOf(starter))
+    this.add(fiber, starter && this.nodeOf(starter))
   }
 
   override onEnd<A, E>(_exit: Exit.Exit<A, E>, fiber: Fiber.RuntimeFiber<A, E>): void {
-    remove(fiber)
+    this.remove(fiber)
+  }
+
+  /** The node of a fiber that may run without the tracker, such as the one that installed it. */
+  nodeOf(fiber: AnyFiber): Node {
+    const known = this.nodes.get(fiber)
+    if (known !== undefined) return known
+    fiber.addObserver(() => this.remove(fiber))
+    return this.add(fiber, undefined)
+  }
+
+  add(fiber: AnyFiber, starter: Node | undefined): Node {
+    const node = new Node(fiber)
+    this.nodes.set(fiber, node)
+    this.attach(node, starter)
+    return node
+  }
+
+  attach(node: Node, starter: Node | undefined): void {
+    node.starter = starter
+    if (starter === undefined) {
+      this.roots.add(node)
+      return
+    }
+    starter.started ??= new Set()
+    starter.started.add(node)
+    if (node.link > starter.newest) starter.newest = node.link
+  }
+
+  remove(fiber: AnyFiber): void {
+    const node = this.nodes.get(fiber)
+    if (node === undefined) return
+    const { link, started, starter } = node
+    this.nodes.delete(fiber)
+    if (starter === undefined) this.roots.delete(node)
+    else starter.started?.delete(node)
+    if (started === undefined) return
+    for (const orphan of started) {
+      if (starter !== undefined) orphan.link = link
+      this.attach(orphan, starter)
+    }
   }
 }
 
-/** THE tracker of the process. */
-export const tracker: Supervisor.Supervisor<void> = new Tracker()
-
+/** Whether any program of this process has a tracker. */
 let isUsed = false
 
-/** Runs an effect, and all that it starts, under the tracker. */
-export const tracked = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
-  Effect.suspend(() => {
-    isUsed = true
-    return Effect.locallyWith(effect, FiberRef.currentSupervisor, withTracker)
-  })
-
-/** A supervisor that has the tracker stays as it is. */
+/** A supervisor that has a tracker stays as it is. */
 export const withTracker = (supervisor: Supervisor.Supervisor<any>): Supervisor.Supervisor<any> => {
   isUsed = true
-  if (supervisor === Supervisor.none) return tracker
-  return includes(supervisor) ? supervisor : supervisor.zip(tracker)
+  if (supervisor === Supervisor.none) return new Tracker()
+  return trackerIn(supervisor) === undefined ? supervisor.zip(new Tracker()) : supervisor
 }
 
 /** `left` and `right` are those of a `zip`. */
-const includes = (supervisor: Supervisor.Supervisor<any>): boolean => {
-  if (supervisor === tracker) return true
+const trackerIn = (supervisor: Supervisor.Supervisor<any> | undefined): Tracker | undefined => {
+  if (supervisor === undefined || supervisor === Supervisor.none) return undefined
+  if (supervisor instanceof Tracker) return supervisor
   const { left, right } = supervisor as {
     readonly left?: Supervisor.Supervisor<any>
     readonly right?: Supervisor.Supervisor<any>
   }
-  return (left !== undefined && includes(left)) || (right !== undefined && includes(right))
+  return trackerIn(left) ?? trackerIn(right)
 }
+
+/** Runs an effect, and all that it starts, under a tracker. */
+export const tracked = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+  Effect.locallyWith(effect, FiberRef.currentSupervisor, withTracker)
 
 // Users.
 
 /** What is lent, from the step in which it was acquired. */
 export interface Lent {
+  readonly tracker: Tracker
   /** The fiber that acquired it. */
   readonly fiber: AnyFiber
   /** Fibers that were started later have this id or a higher one. */
@@ -171,10 +171,14 @@ export interface Lent {
 /** Undefined without a tracker. To be called in the step that acquired. */
 export const lend = (
   ends: Lent["ends"],
-  fiber = isUsed ? currentFiber() : undefined,
+  by?: AnyFiber,
   value?: unknown
-): Lent | undefined =>
-  isUsed && fiber !== undefined ? { fiber, since: nextFiberId(), ends, value } : undefined
+): Lent | undefined => {
+  if (!isUsed) return undefined
+  const fiber = by ?? currentFiber()
+  const tracker = trackerIn(fiber?.currentSupervisor)
+  return fiber && tracker && { tracker, fiber, since: nextFiberId(), ends, value }
+}
 
 /** Only an object is the same one wherever it is found. */
 const isObject = (value: unknown): boolean =>
@@ -184,8 +188,8 @@ const hasStarted = (node: Node | undefined, since: number): boolean =>
   node?.started !== undefined && node.started.size > 0 && node.newest >= since
 
 /** The fiber that is older than the acquire and that the closer descends from: a scope may run its finalizers in new fibers. */
-const ownerOf = (closer: AnyFiber, since: number): Node | undefined => {
-  let node = nodes.get(closer)
+const ownerOf = ({ since, tracker }: Lent, closer: AnyFiber): Node | undefined => {
+  let node = tracker.nodes.get(closer)
   while (node !== undefined && node.fiber.id().id >= since) node = node.starter
   return node
 }
@@ -204,9 +208,9 @@ const startedSince = (starter: Node | undefined, since: number): ReadonlyArray<N
 }
 
 /** Those that were started after the acquire and have the resource in their context. */
-const reaching = ({ since, value }: Lent): ReadonlyArray<Node> => {
+const reaching = ({ since, tracker, value }: Lent): ReadonlyArray<Node> => {
   if (!isObject(value)) return []
-  const recent = Array.from(roots).filter(({ link }) => link >= since)
+  const recent = Array.from(tracker.roots).filter(({ link }) => link >= since)
   return withStarted(recent).filter(({ fiber }) =>
     Array.from(fiber.currentContext.unsafeMap.values()).includes(value)
   )
@@ -214,15 +218,15 @@ const reaching = ({ since, value }: Lent): ReadonlyArray<Node> => {
 
 /** Whether any living fiber was started inside. If not, the release may begin in this step. */
 const mayBeInUse = (lent: Lent, closer: AnyFiber): boolean => {
-  const { fiber, since } = lent
-  if (hasStarted(nodes.get(fiber), since)) return true
-  if (fiber !== closer && hasStarted(ownerOf(closer, since), since)) return true
+  const { fiber, since, tracker } = lent
+  if (hasStarted(tracker.nodes.get(fiber), since)) return true
+  if (fiber !== closer && hasStarted(ownerOf(lent, closer), since)) return true
   return reaching(lent).some((node) => isInterrupted(node.fiber))
 }
 
 const startedInside = (lent: Lent, closer: AnyFiber): ReadonlyArray<Node> => [
-  ...startedSince(nodes.get(lent.fiber), lent.since),
-  ...lent.fiber === closer ? [] : startedSince(ownerOf(closer, lent.since), lent.since),
+  ...startedSince(lent.tracker.nodes.get(lent.fiber), lent.since),
+  ...lent.fiber === closer ? [] : startedSince(ownerOf(lent, closer), lent.since),
   ...reaching(lent)
 ]
 
@@ -238,9 +242,13 @@ const waitsForOne = (fiber: AnyFiber, ids: HashSet.HashSet<FiberId.FiberId>): bo
   HashSet.some(FiberId.toSet(waitsFor(fiber)), (id) => HashSet.has(ids, id))
 
 /** INVARIANT Tracker-3: `found` without those whose end may need the end of this release. */
-const awaitable = (found: Set<AnyFiber>, closer: AnyFiber): Set<AnyFiber> => {
+const awaitable = (
+  { tracker }: Lent,
+  found: Set<AnyFiber>,
+  closer: AnyFiber
+): Set<AnyFiber> => {
   let ids = HashSet.make<[FiberId.FiberId]>(closer.id())
-  for (let next = nodes.get(closer); next !== undefined; next = next.starter) {
+  for (let next = tracker.nodes.get(closer); next !== undefined; next = next.starter) {
     ids = HashSet.add(ids, next.fiber.id())
     found.delete(next.fiber)
   }
@@ -255,25 +263,22 @@ const awaitable = (found: Set<AnyFiber>, closer: AnyFiber): Set<AnyFiber> => {
   return found
 }
 
-/** Those that a release has waited for in vain: no other one does. */
-const abandoned = new WeakSet<AnyFiber>()
-
 /** The fibers that the release waits for. Those that it is to end are interrupted, once each: `cut` has them. */
 const dyingIn = (lent: Lent, closer: AnyFiber, cut: WeakSet<AnyFiber>): Set<AnyFiber> => {
   const found = new Set<AnyFiber>()
   const ending = new Set<AnyFiber>()
   for (const node of startedInside(lent, closer)) {
     const { fiber } = node
-    if (isBounded(fiber) || abandoned.has(fiber)) continue
+    if (isBounded(fiber) || lent.tracker.abandoned.has(fiber)) continue
     if (cut.has(fiber) || isInterrupted(fiber)) found.add(fiber)
     else if (lent.ends === "all" || (lent.ends === "children" && isChild(node))) ending.add(fiber)
   }
-  for (const fiber of awaitable(ending, closer)) {
+  for (const fiber of awaitable(lent, ending, closer)) {
     cut.add(fiber)
     found.add(fiber)
     Interrupt.atWait(fiber, closer.id())
   }
-  return awaitable(found, closer)
+  return awaitable(lent, found, closer)
 }
 
 const ended = (fibers: ReadonlySet<AnyFiber>): Effect.Effect<void> =>
@@ -354,7 +359,7 @@ const settle = (
   Effect.map(outcomeWithin(quiet(lent, closer), deadline), (outcome) => {
     if (Either.isRight(outcome)) return undefined
     const late = dyingIn({ ...lent, ends: "none" }, closer, new WeakSet())
-    for (const fiber of late) abandoned.add(fiber)
+    for (const fiber of late) lent.tracker.abandoned.add(fiber)
     return Cause.die(
       new StillInUse({
         resource: name,

@@ -41,7 +41,7 @@ export const mutants: ReadonlyArray<Mutant> = [
   ),
   tracker(
     "the fibers of an ended fiber are forgotten",
-    "    attach(orphan, starter)\n",
+    "      this.attach(orphan, starter)\n",
     "",
     "daemon of an ended daemon"
   ),
@@ -53,7 +53,7 @@ export const mutants: ReadonlyArray<Mutant> = [
   ),
   tracker(
     "an outer release waits again",
-    "    for (const fiber of late) abandoned.add(fiber)\n",
+    "    for (const fiber of late) lent.tracker.abandoned.add(fiber)\n",
     "",
     "a fiber that does not end is named"
   ),
