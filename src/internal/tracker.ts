@@ -62,7 +62,8 @@ class Node {
 
 /** One for each installation, so that a program that is dropped with its fibers leaves nothing behind. */
 class Tracker extends Supervisor.AbstractSupervisor<void> {
-  readonly nodes = new Map<AnyFiber, Node>()
+  /** By the ids of their fibers: what is lent must not keep a fiber in memory. */
+  readonly nodes = new Map<number, Node>()
   /** Those without a living starter. */
   readonly roots = new Set<Node>()
   /** Those that a release has waited for in vain: no other one does. */
@@ -89,7 +90,7 @@ class Tracker extends Supervisor.AbstractSupervisor<void> {
 
   /** The node of a fiber that may run without the tracker, such as the one that installed it. */
   nodeOf(fiber: AnyFiber): Node {
-    const known = this.nodes.get(fiber)
+    const known = this.nodes.get(fiber.id().id)
     if (known !== undefined) return known
     fiber.addObserver(() => this.remove(fiber))
     return this.add(fiber, undefined)
@@ -97,7 +98,7 @@ class Tracker extends Supervisor.AbstractSupervisor<void> {
 
   add(fiber: AnyFiber, starter: Node | undefined): Node {
     const node = new Node(fiber)
-    this.nodes.set(fiber, node)
+    this.nodes.set(node.link, node)
     this.attach(node, starter)
     return node
   }
@@ -114,10 +115,11 @@ class Tracker extends Supervisor.AbstractSupervisor<void> {
   }
 
   remove(fiber: AnyFiber): void {
-    const node = this.nodes.get(fiber)
+    const id = fiber.id().id
+    const node = this.nodes.get(id)
     if (node === undefined) return
     const { link, started, starter } = node
-    this.nodes.delete(fiber)
+    this.nodes.delete(id)
     if (starter === undefined) this.roots.delete(node)
     else starter.started?.delete(node)
     if (started === undefined) return
@@ -158,8 +160,8 @@ export const tracked = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<
 /** What is lent, from the step in which it was acquired. */
 export interface Lent {
   readonly tracker: Tracker
-  /** The fiber that acquired it. */
-  readonly fiber: AnyFiber
+  /** The id of the fiber that acquired it. */
+  readonly by: number
   /** Fibers that were started later have this id or a higher one. */
   readonly since: number
   /** Whether its end interrupts children (Tracker-4), or each fiber that was started inside. */
@@ -171,13 +173,13 @@ export interface Lent {
 /** Undefined without a tracker. To be called in the step that acquired. */
 export const lend = (
   ends: Lent["ends"],
-  by?: AnyFiber,
+  acquirer?: AnyFiber,
   value?: unknown
 ): Lent | undefined => {
   if (!isUsed) return undefined
-  const fiber = by ?? currentFiber()
+  const fiber = acquirer ?? currentFiber()
   const tracker = trackerIn(fiber?.currentSupervisor)
-  return fiber && tracker && { tracker, fiber, since: nextFiberId(), ends, value }
+  return fiber && tracker && { tracker, by: fiber.id().id, since: nextFiberId(), ends, value }
 }
 
 /** Only an object is the same one wherever it is found. */
@@ -189,7 +191,7 @@ const hasStarted = (node: Node | undefined, since: number): boolean =>
 
 /** The fiber that is older than the acquire and that the closer descends from: a scope may run its finalizers in new fibers. */
 const ownerOf = ({ since, tracker }: Lent, closer: AnyFiber): Node | undefined => {
-  let node = tracker.nodes.get(closer)
+  let node = tracker.nodes.get(closer.id().id)
   while (node !== undefined && node.fiber.id().id >= since) node = node.starter
   return node
 }
@@ -197,7 +199,7 @@ const ownerOf = ({ since, tracker }: Lent, closer: AnyFiber): Node | undefined =
 /** Adds to the list those that descend from its members. */
 const withStarted = (found: Array<Node>): ReadonlyArray<Node> => {
   // It grows while it is read.
-  for (const { started } of found) if (started !== undefined) found.push(...started)
+  for (const { started } of found) for (const node of started ?? []) found.push(node)
   return found
 }
 
@@ -218,15 +220,15 @@ const reaching = ({ since, tracker, value }: Lent): ReadonlyArray<Node> => {
 
 /** Whether any living fiber was started inside. If not, the release may begin in this step. */
 const mayBeInUse = (lent: Lent, closer: AnyFiber): boolean => {
-  const { fiber, since, tracker } = lent
-  if (hasStarted(tracker.nodes.get(fiber), since)) return true
-  if (fiber !== closer && hasStarted(ownerOf(lent, closer), since)) return true
+  const { by, since, tracker } = lent
+  if (hasStarted(tracker.nodes.get(by), since)) return true
+  if (by !== closer.id().id && hasStarted(ownerOf(lent, closer), since)) return true
   return reaching(lent).some((node) => isInterrupted(node.fiber))
 }
 
 const startedInside = (lent: Lent, closer: AnyFiber): ReadonlyArray<Node> => [
-  ...startedSince(lent.tracker.nodes.get(lent.fiber), lent.since),
-  ...lent.fiber === closer ? [] : startedSince(ownerOf(lent, closer), lent.since),
+  ...startedSince(lent.tracker.nodes.get(lent.by), lent.since),
+  ...lent.by === closer.id().id ? [] : startedSince(ownerOf(lent, closer), lent.since),
   ...reaching(lent)
 ]
 
@@ -248,7 +250,7 @@ const awaitable = (
   closer: AnyFiber
 ): Set<AnyFiber> => {
   let ids = HashSet.make<[FiberId.FiberId]>(closer.id())
-  for (let next = tracker.nodes.get(closer); next !== undefined; next = next.starter) {
+  for (let next = tracker.nodes.get(closer.id().id); next !== undefined; next = next.starter) {
     ids = HashSet.add(ids, next.fiber.id())
     found.delete(next.fiber)
   }
