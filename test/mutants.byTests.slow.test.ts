@@ -20,10 +20,11 @@ import { mutants as Lock } from "./mutants/byTests/Lock.ts"
 import { mutants as Main } from "./mutants/byTests/Main.ts"
 import { type Mutant } from "./mutants/byTests/mutant.ts"
 import { mutants as Nursery } from "./mutants/byTests/Nursery.ts"
+import { mutants as Server } from "./mutants/byTests/Server.ts"
 import { mutants as Shutdown } from "./mutants/byTests/Shutdown.ts"
 import { mutants as Waits } from "./mutants/byTests/Waits.ts"
 
-const rows = { Batch, Lock, Main, Nursery, Shutdown, Waits }
+const rows = { Batch, Lock, Main, Nursery, Server, Shutdown, Waits }
 
 /** Their mutants leave state of the whole process behind. The others share a worker, which loads effect once and not for each copy. */
 const ofTheProcess = new Set(["Main", "Shutdown"])

@@ -243,6 +243,7 @@ const make = <Ready extends Checks, Live extends Checks>(
  *   The end, under `Main.run`: not ready, and `Connection: close`, for `drainDelay`; then it stops listening and answers what is
  *   under way, for `stopTimeout`; then the program is interrupted, and requests that are left get 503. Without `Main.run`
  *   the release does this within `releaseDeadline`. End an endless response by `Stream.interruptWhen(Shutdown.requested)`.
+ *   Mark a batch that runs beside the server by `Shutdown.inFlight`; `drains` is for a program that then ends by itself.
  *   Give `drainDelay` the time in which your load balancer sees that the service is not ready: until then it sends requests.
  * **Interruption** — Holding: released as above. A request: as by the stock server.
  * **Errors** — `ServeError` if it cannot listen, when the layer that serves is built.

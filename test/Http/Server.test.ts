@@ -346,12 +346,17 @@ describe("a server", () => {
   })
 
   it("HttpServer-1: a request that comes while the handler is being attached is answered", async () => {
-    // Real time passes between the steps of the fiber that listens.
-    const slow = Scheduler.make((task) => setTimeout(task, 5), () => false)
+    let arrive = () => {}
+    let isFree = Promise.resolve()
     let first: Promise<Answer | Failed> | undefined
-    const server = http.createServer().on("listening", () => {
+    const server = http.createServer().on("request", () => arrive()).on("listening", () => {
+      // From here the fiber that listens makes no step before the request has arrived.
+      isFree = new Promise((resolve) => {
+        arrive = resolve
+      })
       first = get((server.address() as AddressInfo).port, "/hello")
     })
+    const slow = Scheduler.make((task) => void isFree.then(task), () => false)
     const serving = Effect.withScheduler(served(Server.layer(() => server, { port: 0 })), slow)
     const answer = Effect.promise(async () => first)
     expect(await Effect.runPromise(Effect.scoped(Effect.zipRight(serving, answer))))
@@ -398,6 +403,34 @@ describe("a server", () => {
     })
     expect(await Effect.runPromise(program)).toMatchObject({ status: 200, body: "whole" })
     expect(log).toEqual(["answered", "released"])
+  })
+
+  it("HttpServer-2: while draining it serves, is not ready, and each answer closes its connection", async () => {
+    const shutdown = Shutdown.unsafeMake()
+    const seen: Array<Answer | Failed> = []
+    const agent = new http.Agent({ keepAlive: true })
+    const program = Effect.scoped(Effect.gen(function*() {
+      const port = yield* served(Server.layer(() => http.createServer(), { port: 0 }))
+      const see = Effect.promise(async () => {
+        for (const url of ["/ready", "/live", "/hello"]) seen.push(await get(port, url, { agent }))
+      })
+      yield* see
+      yield* Shutdown.onDrain(see)
+      yield* Shutdown.request({ kind: "request", by: "the test" })
+      return yield* Effect.never
+    }))
+    const { report } = await Effect.runPromise(shutdown.run(program))
+    agent.destroy()
+    expect(report.overran).toBe(false)
+    const ok = `{"status":"ok"}`
+    expect(seen).toEqual([
+      { status: 200, body: ok, closes: false },
+      { status: 200, body: ok, closes: false },
+      { status: 200, body: "hello", closes: false },
+      { status: 503, body: `{"status":"draining"}`, closes: true },
+      { status: 200, body: ok, closes: true },
+      { status: 200, body: "hello", closes: true }
+    ])
   })
 
   it("HttpServer-3: an endless answer is cut at the release deadline, and the server is reported", async () => {
