@@ -23,8 +23,7 @@
  * @since 0.1.0
  */
 import * as Cause from "effect/Cause"
-import * as Data from "effect/Data"
-import * as Duration from "effect/Duration"
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import { dual, identity } from "effect/Function"
 import type { TypeLambda } from "effect/HKT"
@@ -39,6 +38,19 @@ import * as Rules from "./internal/options.ts"
 import type * as Shapes from "./internal/shapes.ts"
 import * as WaitQueue from "./internal/waitQueue.ts"
 import * as Ledger from "./Ledger.ts"
+import {
+  SemaphoreCancelled,
+  SemaphoreClosed,
+  SemaphoreTimeout,
+  type Stats
+} from "./Semaphore/errors.ts"
+
+export {
+  SemaphoreCancelled,
+  SemaphoreClosed,
+  SemaphoreTimeout,
+  type Stats
+} from "./Semaphore/errors.ts"
 
 /**
  * @category symbols
@@ -92,18 +104,6 @@ interface KeyedSemaphoreLambda extends TypeLambda {
 }
 
 /**
- * The free permits and the number of waiters. `free` is negative while holders still have what a `resize` took away.
- *
- * @category models
- * @since 0.1.0
- */
-export interface Stats {
-  readonly permits: number
-  readonly free: number
-  readonly waiting: number
-}
-
-/**
  * How to make a semaphore.
  *
  * @category models
@@ -144,55 +144,6 @@ export type TimeoutOf<O, X> = Line.TimeoutOf<O, X>
  * @since 0.1.0
  */
 export type Restore = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
-
-/**
- * The permits were not free within `acquireTimeout`.
- *
- * @category errors
- * @since 0.1.0
- */
-export class SemaphoreTimeout extends Data.TaggedError("SemaphoreTimeout")<{
-  /** Its name; a field called `name` would replace the error's own. */
-  readonly semaphore: string
-  readonly asked: number
-  readonly waited: Duration.Duration
-  readonly stats: Stats
-}> {
-  override get message(): string {
-    const { free, permits, waiting } = this.stats
-    return `${this.asked} of ${permits} permits of "${this.semaphore}" were not free within ${
-      Duration.format(this.waited)
-    }: ${free} free, ${waiting} more waiting. Wait longer, or hold them for less.`
-  }
-}
-
-/**
- * The semaphore is closed.
- *
- * @category errors
- * @since 0.1.0
- */
-export class SemaphoreClosed extends Data.TaggedError("SemaphoreClosed")<{
-  readonly semaphore: string
-}> {
-  override get message(): string {
-    return `Semaphore "${this.semaphore}" is closed: nothing more can be taken from it.`
-  }
-}
-
-/**
- * `cancelWaiters` ended this wait. The semaphore is still open.
- *
- * @category errors
- * @since 0.1.0
- */
-export class SemaphoreCancelled extends Data.TaggedError("SemaphoreCancelled")<{
-  readonly semaphore: string
-}> {
-  override get message(): string {
-    return `The wait for semaphore "${this.semaphore}" was cancelled. Ask again if it is still wanted.`
-  }
-}
 
 /**
  * The failures of the operations of a `closable` semaphore.

@@ -36,13 +36,6 @@ export interface SessionOptions {
   readonly userAgent?: string | undefined
 }
 
-export interface Settings {
-  readonly perHost: number
-  readonly maxRedirects: number
-  readonly userAgent: string
-  readonly after: Readonly<Record<Stalled["phase"], Duration.Duration>>
-}
-
 const whole = (option: string, value: number, least: number): number => {
   if (Number.isSafeInteger(value) && value >= least) return value
   throw new RangeError(
@@ -50,7 +43,7 @@ const whole = (option: string, value: number, least: number): number => {
   )
 }
 
-const settingsOf = (options: SessionOptions): Settings => ({
+const settingsOf = (options: SessionOptions) => ({
   perHost: whole("perHost", options.perHost ?? 6, 1),
   maxRedirects: whole("maxRedirects", options.maxRedirects ?? 10, 0),
   userAgent: options.userAgent ?? "holdfast",
@@ -59,24 +52,26 @@ const settingsOf = (options: SessionOptions): Settings => ({
     headers: Duration.decode(options.headersTimeout ?? "30 seconds"),
     body: Duration.decode(options.idleTimeout ?? "30 seconds"),
     total: Duration.decode(options.totalTimeout ?? Duration.infinity)
-  }
+  } satisfies Record<Stalled["phase"], Duration.Duration>
 })
+
+export type Settings = ReturnType<typeof settingsOf>
 
 /** undici takes milliseconds, and 0 for "never". */
 const millis = (duration: Duration.Duration): number =>
   Duration.isFinite(duration) ? Math.max(1, Duration.toMillis(duration)) : 0
 
-interface Connections {
+class Connections {
   /** Open and opening. */
-  readonly sockets: Set<Socket>
+  readonly sockets = new Set<Socket>()
   /** Sockets that give no data, because their readers are paused. */
-  readonly held: WeakSet<Socket>
+  readonly held = new WeakSet<Socket>()
   /** The socket of the last read. undici calls a handler from inside that read. */
-  reading: Socket | undefined
+  reading: Socket | undefined = undefined
   /** Errors that the connector reported: the only sure sign that the connection could not be made. */
-  readonly connectErrors: WeakSet<object>
+  readonly connectErrors = new WeakSet<object>()
   /** How many sockets broke, by origin. undici takes a reset for the end of a body without a length. */
-  readonly broken: Map<string, number>
+  readonly broken = new Map<string, number>()
 }
 
 export interface Live {
@@ -127,13 +122,7 @@ const connector = ({ after }: Settings, connections: Connections): buildConnecto
 
 export const open = (options: SessionOptions): Live => {
   const settings = settingsOf(options)
-  const connections: Connections = {
-    sockets: new Set(),
-    held: new WeakSet(),
-    reading: undefined,
-    connectErrors: new WeakSet(),
-    broken: new Map()
-  }
+  const connections = new Connections()
   const agent = new Undici.Agent({
     connections: settings.perHost,
     connect: connector(settings, connections)
@@ -145,24 +134,16 @@ export const open = (options: SessionOptions): Live => {
   return { settings, connections, agent, dispatcher, permits, writing: new Set(), closed: false }
 }
 
-const socketClosed = (socket: Socket): Effect.Effect<void> =>
-  Effect.async((resume) => {
-    if (socket.closed) resume(Effect.void)
-    else socket.once("close", () => resume(Effect.void))
-  })
-
-export const close = (live: Live): Effect.Effect<void> =>
+export const close = (live: Live): Effect.Effect<unknown> =>
   Effect.suspend(() => {
     live.closed = true
     const destroyed = live.agent.destroy()
     // The agent forgets sockets that are still connecting.
-    for (const socket of live.connections.sockets) {
+    const closed = Array.from(live.connections.sockets, (socket) => {
       socket.destroy(new Error("The HTTP session has closed."))
-    }
-    return Effect.zipRight(
-      Effect.promise(() => destroyed),
-      Effect.forEach(Array.from(live.connections.sockets), socketClosed, { discard: true })
-    )
+      return socket.closed || new Promise((resolve) => socket.once("close", resolve))
+    })
+    return Effect.promise(() => Promise.all([destroyed, ...closed]))
   })
 
 /**

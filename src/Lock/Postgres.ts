@@ -72,18 +72,10 @@ export interface Options {
   readonly sequence?: string | undefined
 }
 
-interface Settings {
-  readonly namespace: string
-  readonly client: ClientConfig
-  readonly pingIntervalMillis: number
-  readonly pingTimeoutMillis: number
-  readonly sequence: string
-}
-
 const unredacted = (text: string | Redacted.Redacted | undefined): string | undefined =>
   Redacted.isRedacted(text) ? Redacted.value(text) : text
 
-const settingsOf = (options: Options): Settings => ({
+const settingsOf = (options: Options) => ({
   namespace: options.namespace,
   client: {
     connectionString: unredacted(options.url),
@@ -96,11 +88,13 @@ const settingsOf = (options: Options): Settings => ({
     connectionTimeoutMillis: Duration.toMillis(options.connectTimeout ?? "5 seconds"),
     keepAlive: true,
     keepAliveInitialDelayMillis: 5000
-  },
+  } satisfies ClientConfig,
   pingIntervalMillis: Duration.toMillis(options.pingInterval ?? "2 seconds"),
   pingTimeoutMillis: Duration.toMillis(options.pingTimeout ?? "4 seconds"),
   sequence: options.sequence ?? "holdfast_lock_fence"
 })
+
+type Settings = ReturnType<typeof settingsOf>
 
 /** After this time a cancel, unlock, close or `inspect` is abandoned and the socket destroyed. */
 const answerMillis = 2000

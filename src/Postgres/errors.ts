@@ -161,28 +161,21 @@ const causeClasses = [
   TransactionOutcomeUnknown
 ] as const
 
-const hintFor = (code: string, reason: string): string => {
-  switch (code) {
-    case "ECONNREFUSED":
-      return "Check that the server runs and that the port is right."
-    case "ENOENT":
-      return "No server has its socket in that directory."
-    case "ENOTFOUND":
-    case "EAI_AGAIN":
-      return "The host name is not known here."
-    case "28P01":
-    case "28000":
-      return "Check the user and the password."
-    case "3D000":
-      return "Create the database, or name another one."
-    case "53300":
-      return "The server has no connection to spare; lower `max` here or in other programs."
-    default:
-      return reason.includes("password must be a string")
-        ? "The server asks for a password and none was given."
-        : "Check the host, the port and the server's log."
-  }
+const hints: Readonly<Record<string, string>> = {
+  ECONNREFUSED: "Check that the server runs and that the port is right.",
+  ENOENT: "No server has its socket in that directory.",
+  ENOTFOUND: "The host name is not known here.",
+  EAI_AGAIN: "The host name is not known here.",
+  "28P01": "Check the user and the password.",
+  "28000": "Check the user and the password.",
+  "3D000": "Create the database, or name another one.",
+  "53300": "The server has no connection to spare; lower `max` here or in other programs."
 }
+
+const hintFor = (code: string, reason: string): string =>
+  hints[code] ?? (reason.includes("password must be a string")
+    ? "The server asks for a password and none was given."
+    : "Check the host, the port and the server's log.")
 
 export const codeOf = (cause: unknown): string | undefined =>
   typeof cause === "object" && cause !== null && "code" in cause && typeof cause.code === "string"
