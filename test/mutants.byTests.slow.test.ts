@@ -2,8 +2,9 @@
  * Mutation, found by tests: each mutant is one change of a copy of this package, and the tests it names must fail there. On the
  * unchanged copy all of them must pass. (What the explorer finds stands in mutants.slow.test.ts.)
  *
- * A copy is a folder of its own with package.json, tsconfig.json, `src`, `dist` and the tests, so `holdfast` means the copy there, also in the
- * child processes of Main's tests. One vitest runs the tests of all copies of a module.
+ * A copy is a folder of its own with package.json, `dist` and the tests, so `holdfast` means the copy there, also in the child processes of
+ * Main's tests. What a copy loads is JavaScript that Node reads by itself: only the test files go through vitest. One vitest runs the tests
+ * of all copies of a module.
  *
  * To add a mutant: a row in test/mutants/byTests/<Module>.ts. To add a module: such a file, and its name in `rows` below. The rows
  * of one module alone: `vitest run … test/mutants.byTests.slow.test.ts -t Lock`.
@@ -26,9 +27,6 @@ import { mutants as Waits } from "./mutants/byTests/Waits.ts"
 
 const rows = { Batch, Lock, Main, Nursery, Server, Shutdown, Waits }
 
-/** Their mutants leave state of the whole process behind. The others share a worker, which loads effect once and not for each copy. */
-const ofTheProcess = new Set(["Main", "Shutdown"])
-
 const root = path.join(import.meta.dirname, "..")
 const exec = promisify(execFile)
 
@@ -46,20 +44,25 @@ const compiled = (source: string): string =>
 const testFolder = path.join(root, "test")
 const contracts = fs.readdirSync(testFolder).filter((name) => name.endsWith(".contract.ts"))
 
+/** What the tests import of `src` by path they import of the copy's `dist`. */
+const onDist = (test: string): string =>
+  test.replace(/(["'](?:\.\.\/)+)src\/([^"']+)\.ts(?=["'])/g, "$1dist/$2.js")
+
+const scripts = fs.readdirSync(path.join(root, "dist"), { recursive: true, encoding: "utf8" })
+  .filter((file) => file.endsWith(".js"))
+  .map((file) => path.join("dist", file))
+
 /** Copies to `folder` what the tests in `file` need, with one mutant or none. */
 const copy = (folder: string, file: string, mutant: Mutant | undefined): void => {
-  // What runs child processes runs them on `dist`.
-  const built = file.startsWith("Main") ? ["dist"] : []
   const tests = [file, "support", ...contracts].map((name) => path.join("test", name))
-  for (const name of ["package.json", "tsconfig.json", "src", ...built, ...tests]) {
+  for (const name of ["package.json", ...scripts, ...tests]) {
     fs.cpSync(path.join(root, name), path.join(folder, name), { recursive: true })
   }
+  const test = path.join(folder, "test", file)
+  fs.writeFileSync(test, onDist(fs.readFileSync(test, "utf8")))
   if (mutant === undefined) return
-  const source = mutated(mutant)
-  fs.writeFileSync(path.join(folder, "src", mutant.file), source)
-  if (built.length === 0) return
   const script = path.join(folder, "dist", mutant.file.replace(/\.ts$/, ".js"))
-  fs.writeFileSync(script, compiled(source))
+  fs.writeFileSync(script, compiled(mutated(mutant)))
 }
 
 interface Result {
@@ -80,25 +83,22 @@ interface JsonReport {
 /** Runs the tests of all copies below `work`; `titles` by the folder of the copy. */
 const runTests = async (
   work: string,
-  isolate: boolean,
   titles: Readonly<Record<string, ReadonlyArray<string>>>
 ): Promise<ReadonlyMap<string, Result>> => {
   const out = path.join(work, "results.json")
-  const resolve = { conditions: ["@holdfast/source"] }
   const config = {
     root: work,
-    resolve,
-    ssr: { resolve },
     test: {
       include: ["*/test/**/*.test.ts"],
       setupFiles: [path.join(testFolder, "mutants/byTests/setup.ts")],
       provide: { copies: work, titles },
       reporters: [["json", { outputFile: out }]],
-      isolate,
+      deps: { moduleDirectories: ["node_modules", "dist"] },
+      // Effect is loaded once and not for each copy; setup.ts clears what it keeps for the process.
+      isolate: false,
       maxWorkers: 2,
       minWorkers: 1,
-      // Many mutants make their test hang: that is how it fails.
-      testTimeout: 12_000
+      testTimeout: 60_000
     }
   }
   const configFile = path.join(work, "vitest.config.mjs")
@@ -139,7 +139,7 @@ for (const [module, mutants] of Object.entries(rows)) {
         copy(path.join(work, `mutant-${index}`), mutant.tests, mutant)
         titles[`mutant-${index}`] = [mutant.title]
       }
-      results = await runTests(work, ofTheProcess.has(module), titles)
+      results = await runTests(work, titles)
     }, 300_000)
     afterAll(() => {
       fs.rmSync(work, { recursive: true, force: true })

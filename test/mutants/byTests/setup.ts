@@ -8,6 +8,14 @@ const titles = inject("titles")[folder] ?? []
 // A test that its mutant makes hang has found it.
 if (folder.startsWith("mutant-")) vi.setConfig({ testTimeout: 6000, hookTimeout: 1000 })
 
+/** What effect keeps for the whole process, such as default services, is the code of one copy: the next makes its own. */
+const kept: unknown = Reflect.get(globalThis, "effect/GlobalValue")
+const defaults = kept instanceof Map ? kept.get("effect/Context/defaultValueCache") : undefined
+for (const values of [kept, defaults]) {
+  if (!(values instanceof Map)) continue
+  for (const key of values.keys()) if (String(key).startsWith("holdfast/")) values.delete(key)
+}
+
 beforeEach(({ skip, task }) => {
   if (!titles.some((title) => task.name.includes(title))) skip()
 })

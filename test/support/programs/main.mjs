@@ -1,7 +1,14 @@
 // One program per argument, run by Main.run in a child process; test/Main.test.ts drives it with real signals.
-import { Deferred, Effect, Exit, Fiber, Logger } from "effect"
-import { Batch, Ledger, Managed, Shutdown } from "holdfast"
+import * as Deferred from "effect/Deferred"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
+import * as Logger from "effect/Logger"
+import * as Batch from "holdfast/Batch"
+import * as Ledger from "holdfast/Ledger"
 import * as Main from "holdfast/Main"
+import * as Managed from "holdfast/Managed"
+import * as Shutdown from "holdfast/Shutdown"
 import * as fs from "node:fs"
 
 // A mutant may never end, and the test that started this process may be gone by then.
