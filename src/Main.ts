@@ -23,6 +23,8 @@
  * - Main-7 The file of the ledger holds, after any end but a SIGKILL, the ledger as it was after the last release, or what it held
  *   before. A ledger that is not saved is reported, and makes a code of 0 a 1.
  * - Main-8 After a run with `onExit` the process has no listener and no timer of the run, and another run has a `Shutdown` of its own.
+ * - Main-9 (L10) The program runs under the tracker (Nursery.ts): what its stock operators share is released after the last of
+ *   their fibers that has been interrupted.
  *
  * NOT DONE a start without signals and lines for hosts that have their own: `Shutdown.run` is that.
  * SOURCES sysexits.h; cats-effect (fiber dump on a signal; force by a repeated SIGINT only: #1992); close-with-grace.
@@ -47,6 +49,7 @@ export type { Options } from "./Main/options.ts"
  *   + the signal) after SIGHUP/SIGINT/SIGTERM, also if the program then ended by itself; else 0. A forced exit has the code of
  *   its signal. `exitCode` gives another code. A `process.exit` of the program's own releases nothing: it is printed with the
  *   holders, and its 0 becomes 1 after a request.
+ *   The program runs under the tracker (`Nursery.tracked`): a resource that stock operators share is released after their fibers.
  *   A `Ledger.layer` inside the program has the resources that are built on it; Main does not see those.
  *   Lines go to the `Logger` that the main fiber has configured (`Logger.json`), else as text to standard error. Failures, forced
  *   exits and stray errors go to both, because a logger whose layer has ended may lose them.

@@ -19,7 +19,8 @@
  *   hook whose scope has closed before never runs.
  * - Shutdown-6 (L3) The program's work that overran stopping is interrupted, and waited for, for half of `releaseTimeout` at
  *   most, before the main fiber releases what that work uses. After the main fiber, the fibers it left behind are interrupted and
- *   waited for. A release under way is waited for, never interrupted.
+ *   waited for. A release under way is waited for, never interrupted. Each fiber is interrupted where it waits, because stock
+ *   operators may hang for ever if they are interrupted in the midst of a computation.
  * - Shutdown-7 (L5) From the step of the request on, the report names each resource that failed, was abandoned or is still held,
  *   each phase that overran with the lines of its work, and each fiber that is left; a release only by its resource.
  * - Shutdown-8 A request is passed to nested runs in the same step, with the same reason, except to one in a release, or masked.

@@ -239,6 +239,14 @@ const rows: ReadonlyArray<Expected> = [
     done: ["item-1"]
   },
   {
+    title: "a stock forEach over one session, SIGTERM",
+    program: "stockForEach",
+    signals: [[0, "SIGTERM"]],
+    end: 143,
+    released: ["db-session", "outer-db"],
+    done: ["item-1", "item-2", "item-3"]
+  },
+  {
     title: "work that drains too long, SIGTERM",
     program: "drainsTooLong",
     signals: [[0, "SIGTERM"]],
@@ -285,7 +293,7 @@ const canType = hasTerminal()
 const results = new Map<string, { readonly ours: Seen; readonly raw: Seen }>()
 
 describe.concurrent(
-  "Main-1, Main-2, Main-3, Main-4, Main-5, Main-6: the process table",
+  "Main-1, Main-2, Main-3, Main-4, Main-5, Main-6, Main-9: the process table",
   { timeout: 90_000 },
   () => {
     for (const row of rows) {

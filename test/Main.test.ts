@@ -368,17 +368,22 @@ describe.concurrent("Main", () => {
     }
     try {
       const sigterm = (child: ChildProcess) => child.kill("SIGTERM")
-      expect(await entriesAfter("clean", sigterm)).toEqual(["released a"])
-      expect(await entriesAfter("hungRelease", sigterm)).toEqual([
-        "abandoned hung",
-        "released outer"
-      ])
-      expect(await entriesAfter("exits")).toEqual(["held a"])
-      const forced = await entriesAfter("unbounded patient", (child) => {
+      const forced = (child: ChildProcess) => {
         child.kill("SIGTERM")
         setTimeout(() => child.kill("SIGINT"), 700)
-      })
-      expect(forced).toEqual(["releasing for ever"])
+      }
+      const entries = await Promise.all([
+        entriesAfter("clean", sigterm),
+        entriesAfter("hungRelease", sigterm),
+        entriesAfter("exits"),
+        entriesAfter("unbounded patient", forced)
+      ])
+      expect(entries).toEqual([
+        ["released a"],
+        ["abandoned hung", "released outer"],
+        ["held a"],
+        ["releasing for ever"]
+      ])
       expect(fs.readdirSync(folder)).toHaveLength(4)
     } finally {
       fs.rmSync(folder, { recursive: true })
@@ -390,11 +395,11 @@ describe.concurrent("Main", () => {
     try {
       // A folder stands where the file should be: it is written beside, but cannot get its name.
       fs.mkdirSync(path.join(folder, "taken"))
-      const ended = [
-        await runProgram(`succeeds --ledger=${folder}/taken`),
-        await runProgram(`fails --ledger=${folder}/missing/file`),
-        await runProgram(`clean --ledger=${folder}/taken`, (child) => child.kill("SIGTERM"))
-      ]
+      const ended = await Promise.all([
+        runProgram(`succeeds --ledger=${folder}/taken`),
+        runProgram(`fails --ledger=${folder}/missing/file`),
+        runProgram(`clean --ledger=${folder}/taken`, (child) => child.kill("SIGTERM"))
+      ])
       expect(ended.map(({ code }) => code)).toEqual([1, 1, 143])
       for (const { err } of ended) expect(err).toMatch(/^The ledger is not saved to .*: Error: E/m)
       expect(fs.readdirSync(folder)).toEqual(["taken"])
@@ -631,6 +636,11 @@ describe.concurrent("Main", () => {
     const ended = await runProgram("strayLater", (child) => child.kill("SIGTERM"))
     expect(ended).toMatchObject({ code: 1, out: ["+slow", "ready", "-slow"] })
     expect(ended.err).toContain("late stray")
+  })
+
+  it("Main-9: what a stock operator shares is released after the last of its items that was interrupted", async () => {
+    const ended = await runProgram("shares", (child) => child.kill("SIGTERM"))
+    expect(ended).toMatchObject({ code: 143, out: ["+a", "ready", "commit 1", "commit 2", "-a"] })
   })
 
   it("a drained batch makes the code 75 if the end was asked for; a batch that stops by itself does not", async () => {

@@ -15,6 +15,7 @@ import {
   TestClock
 } from "effect"
 import { Batch, Ledger, Managed, Parallel, Shutdown } from "holdfast"
+import { runVirtually } from "./support/virtualTime.ts"
 
 const why = { kind: "request", by: "a test" } as const
 
@@ -1182,4 +1183,38 @@ describe("a nested Shutdown.run", () => {
         Exit.succeed([true, undefined])
       )
     }))
+})
+
+const pad = (count: number): Effect.Effect<void> => {
+  let left = count
+  return Effect.whileLoop({ while: () => left-- > 0, body: () => Effect.void, step: () => {} })
+}
+
+it("Shutdown-6: a program that is asked to end while a stock operator computes does not hang", () => {
+  const one = Effect.sleep(50)
+  const all = Effect.all([one, one, one], { concurrency: "unbounded" })
+  let asked = 0
+  let overran = 0
+  // Round the budget of operations after which a fiber yields.
+  for (let offset = 1960; offset < 2056; offset++) {
+    for (const task of [1, 2, 3]) {
+      const shutdown = Shutdown.unsafeMake()
+      runVirtually(
+        (inTime, scheduler) =>
+          Effect.runFork(
+            inTime(shutdown.run(Effect.suspend(() => Effect.zipRight(pad(offset), all)))),
+            { scheduler, immediate: false }
+          ),
+        60_000,
+        (number) => {
+          if (number !== task || shutdown.unsafePhase() !== "running") return
+          if (shutdown.unsafeRequest({ kind: "request", by: "a test" })) asked++
+        }
+      )
+      if (shutdown.unsafeReport().overran) overran++
+      expect(shutdown.unsafePhase()).toBe("exited")
+    }
+  }
+  expect(asked).toBeGreaterThan(96)
+  expect(overran).toBe(0)
 })

@@ -16,6 +16,7 @@ import * as fs from "node:fs"
 import process from "node:process"
 import * as Ledger from "../Ledger.ts"
 import * as View from "../Ledger/View.ts"
+import * as Nursery from "../Nursery.ts"
 import * as Shutdown from "../Shutdown.ts"
 import { millisIn } from "../Shutdown/phases.ts"
 import * as Words from "../Shutdown/words.ts"
@@ -133,13 +134,14 @@ export class Process<A, E> {
     // sees an interrupt at its end. `Shutdown.run` forks the program interruptibly.
     const masked = Runtime.disableRuntimeFlag(Runtime.defaultRuntime, RuntimeFlags.Interruption)
     const onPhaseEnd = (phase: Shutdown.PhaseReport) => this.#onPhaseEnd(phase)
+    const running = this.#shutdown.run(followed, {
+      ...this.#options.shutdown,
+      fibers: "all",
+      onPhaseEnd
+    })
     return Runtime.runFork(
       masked,
-      Effect.provideService(
-        this.#shutdown.run(followed, { ...this.#options.shutdown, fibers: "all", onPhaseEnd }),
-        Ledger.Ledger,
-        this.#ledger
-      )
+      Nursery.tracked(Effect.provideService(running, Ledger.Ledger, this.#ledger))
     )
   }
 

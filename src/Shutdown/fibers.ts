@@ -1,6 +1,6 @@
 /**
- * fibers: interrupts work that overran its phase, and the fibers that a program leaves behind. It knows which of them have not
- * ended, and which failed.
+ * fibers: interrupts hooks and work that overran their phase, and the fibers that a program leaves behind, each where it waits. It
+ * knows which of them have not ended, and which failed.
  *
  * DESIGN. A release under way, which is a root fiber of internal/deadline.ts, is waited for and never interrupted: it has a
  * deadline of its own. Its resource stands in the report, so the fiber does not.
@@ -11,6 +11,7 @@ import * as Fiber from "effect/Fiber"
 import type * as FiberId from "effect/FiberId"
 import * as Deadline from "../internal/deadline.ts"
 import { prettyOf } from "../internal/exit.ts"
+import * as Interrupt from "../internal/interrupt.ts"
 import type { AnyFiber } from "../internal/runtime.ts"
 
 /**
@@ -33,19 +34,17 @@ const isAbandoned = (fiber: AnyFiber): boolean =>
 const idOf = (fiber: AnyFiber): number => fiber.id().id
 
 export class Interrupted {
-  readonly #by: FiberId.FiberId
   readonly #onEnd: () => void
   readonly #known = new WeakSet<AnyFiber>()
   readonly #pending = new Set<AnyFiber>()
   readonly #failed = new Map<AnyFiber, Cause.Cause<unknown>>()
 
-  constructor(by: FiberId.FiberId, onEnd: () => void) {
-    this.#by = by
+  constructor(onEnd: () => void) {
     this.#onEnd = onEnd
   }
 
   /** Interrupts each fiber once. Gives whether any of them is new. */
-  add(fibers: Iterable<AnyFiber>): boolean {
+  add(fibers: Iterable<AnyFiber>, by: FiberId.FiberId): boolean {
     let hasNew = false
     for (const fiber of fibers) {
       if (this.#known.has(fiber)) continue
@@ -59,7 +58,7 @@ export class Interrupted {
         if (hasFailed && !Deadline.isBounded(fiber)) this.#failed.set(fiber, exit.cause)
         this.#onEnd()
       })
-      if (!Deadline.isBounded(fiber)) fiber.unsafeInterruptAsFork(this.#by)
+      if (!Deadline.isBounded(fiber)) Interrupt.atWait(fiber, by)
     }
     return hasNew
   }
@@ -68,7 +67,7 @@ export class Interrupted {
    * Adds the root fibers that are `ours`. Unless `all`, those younger than a release under way are left alone: they may work
    * for it.
    */
-  addRoots(isOurs: (fiber: AnyFiber) => boolean, all: boolean): boolean {
+  addRoots(isOurs: (fiber: AnyFiber) => boolean, all: boolean, by: FiberId.FiberId): boolean {
     const ours = Fiber.unsafeRoots().filter((fiber) => isOurs(fiber) && !isAbandoned(fiber))
     const oldest = all
       ? Infinity
@@ -76,7 +75,7 @@ export class Interrupted {
         (one, other) => Math.min(one, other),
         Infinity
       )
-    return this.add(ours.filter((fiber) => Deadline.isBounded(fiber) || idOf(fiber) < oldest))
+    return this.add(ours.filter((fiber) => Deadline.isBounded(fiber) || idOf(fiber) < oldest), by)
   }
 
   /** Whether all have ended, but for abandoned releases. */

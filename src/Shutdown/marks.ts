@@ -200,15 +200,12 @@ export class Hooks {
     return this.#started.every(({ state }) => state !== "running")
   }
 
-  /** Interrupts the hooks that run. */
-  readonly abandon: Effect.Effect<void> = Effect.withFiberRuntime((self) => {
-    for (const hook of this.#started) {
-      if (hook.state !== "running") continue
-      hook.fiber?.unsafeInterruptAsFork(self.id())
-      this.#end(hook, "abandoned")
-    }
-    return Effect.void
-  })
+  /** Leaves the hooks that run behind, and gives their fibers. */
+  abandon(): ReadonlyArray<AnyFiber> {
+    const running = this.#started.filter(({ state }) => state === "running")
+    for (const hook of running) this.#end(hook, "abandoned")
+    return running.flatMap(({ fiber }) => fiber ?? [])
+  }
 
   /** The hooks of a phase that were abandoned. */
   abandonedIn(phase: string): ReadonlyArray<Mark> {
@@ -218,10 +215,6 @@ export class Hooks {
         site,
         startedAt
       }))
-  }
-
-  get fibers(): ReadonlyArray<AnyFiber> {
-    return this.#started.flatMap(({ fiber }) => fiber ?? [])
   }
 
   report(): ReadonlyArray<HookReport> {

@@ -15,6 +15,7 @@ import * as Option from "effect/Option"
 import * as RuntimeFlags from "effect/RuntimeFlags"
 import type * as Subscribable from "effect/Subscribable"
 import * as Deadline from "../internal/deadline.ts"
+import * as Interrupt from "../internal/interrupt.ts"
 import * as OptionsOf from "../internal/options.ts"
 import type { AnyFiber } from "../internal/runtime.ts"
 import { isSleeper } from "../internal/timers.ts"
@@ -78,7 +79,9 @@ export class Run {
   #reported = { total: 0, before: 0 }
   /** Batches that were drained before the request. */
   #drainedBefore = 0
-  #orphans: Interrupted | undefined
+  /** Hooks and marked work; and, of those it did not wait for, the fibers that the program left behind. */
+  readonly #overran = new Interrupted(() => this.#waits.notify())
+  readonly #orphans = new Interrupted(() => this.#waits.notify())
   /** The run that this one is nested in. */
   #parent: Run | undefined
   /** The nested runs that go on, or have ended since this one began to end. */
@@ -139,7 +142,7 @@ export class Run {
   unsafeReport = (): Report => {
     const now = this.#waits.now()
     const children = Array.from(this.#children, (child) => child.unsafeReport())
-    const fibers = this.#orphans?.report() ?? []
+    const fibers = this.#orphans.report()
     const own = new Set(fibers.map(({ fiber }) => fiber))
     const phases = this.#phases.records.map((record) => this.#phaseReport(record))
     const ledgers = readAll(this.#baselines())
@@ -320,41 +323,42 @@ export class Run {
 
   /** From the request, or the program's own end, to `exited`. */
   #end<A, E>(main: Main<A, E>, options: Options): Effect.Effect<Ended<A, E>> {
-    return Effect.suspend(() => {
+    return Effect.withFiberRuntime((self) => {
       const bounds = this.#bounds()
       const ended = (phase: Phase, isInTime: boolean): void => {
         const record = this.#phases.recordOf(phase)
         if (record === undefined) return
         record.overran = !isInTime
-        if (!isInTime) record.unfinished = grouped(this.#overran(phase, main), this.#waits.now())
+        if (!isInTime) record.unfinished = grouped(this.#leftIn(phase, main), this.#waits.now())
         options.onPhaseEnd?.(this.#phaseReport(record))
       }
       const inPhase = (phase: Phase, work: Effect.Effect<boolean>): Effect.Effect<void> =>
         Effect.suspend(() => {
           if (this.#phases.current !== phase) this.#phases.enter(phase)
-          return Effect.map(work, (isInTime) => ended(phase, isInTime))
+          return Effect.map(work, (isInTime) => {
+            this.#overran.add(this.#hooks.abandon(), self.id())
+            ended(phase, isInTime)
+          })
         })
-      ended("running", true)
-      const serving = this.#reason === undefined ? Effect.void : Effect.zipRight(
-        inPhase("draining", this.#drain(main, bounds)),
-        inPhase("stopping", this.#finish(main, bounds))
-      )
-      return serving.pipe(
-        Effect.zipRight(inPhase("releasing", this.#release(main, bounds, options))),
-        Effect.map(() => {
-          this.#phases.enter("exited")
-          this.#budget.end()
-          const exit = main.exit ?? this.#timedOut()
-          const report = this.unsafeReport()
-          if (this.#parent === undefined) this.#stopCounting()
-          return { exit, report }
-        })
-      )
+      return Effect.gen(this, function*() {
+        ended("running", true)
+        if (this.#reason !== undefined) {
+          yield* inPhase("draining", this.#drain(main, bounds))
+          yield* inPhase("stopping", this.#stop(main, bounds))
+        }
+        yield* inPhase("releasing", this.#release(main, bounds, options, self))
+        this.#phases.enter("exited")
+        this.#budget.end()
+        const exit = main.exit ?? this.#timedOut()
+        const report = this.unsafeReport()
+        if (this.#parent === undefined) this.#stopCounting()
+        return { exit, report }
+      })
     })
   }
 
   /** The work that a phase waited for and that has not ended; its hooks have been abandoned. */
-  #overran(phase: Phase, main: Main<unknown, unknown>): ReadonlyArray<Mark> {
+  #leftIn(phase: Phase, main: Main<unknown, unknown>): ReadonlyArray<Mark> {
     const hooks = this.#hooks.abandonedIn(phase)
     if (phase !== "stopping") return hooks
     const { all, drains, endsByItself } = this.#marks
@@ -371,23 +375,19 @@ export class Run {
     return this.#hooks.startAll("draining").pipe(
       // A program that has ended serves nothing.
       Effect.zipRight(this.#waits.until(() => main.exit !== undefined, bounds.servedUntil)),
-      Effect.zipRight(this.#waits.until(() => this.#hooks.isIdle(), bounds.drainedBy)),
-      Effect.zipLeft(this.#hooks.abandon)
+      Effect.zipRight(this.#waits.until(() => this.#hooks.isIdle(), bounds.drainedBy))
     )
   }
 
-  #finish(main: Main<unknown, unknown>, bounds: Bounds): Effect.Effect<boolean> {
+  #stop(main: Main<unknown, unknown>, bounds: Bounds): Effect.Effect<boolean> {
     const { drains, inFlight } = this.#marks
     const hasStopped = (): boolean =>
       inFlight.size === 0 && drains.size === 0 && this.#hooks.isIdle()
       && (!this.#marks.endsByItself || main.exit !== undefined)
-    return this.#hooks.startAll("stopping").pipe(
-      Effect.zipRight(Effect.suspend(() => {
-        const by = Math.min(bounds.workEndsBy, this.#waits.now() + this.#millis.stopTimeout)
-        return this.#waits.until(hasStopped, by)
-      })),
-      Effect.zipLeft(this.#hooks.abandon)
-    )
+    return Effect.flatMap(this.#hooks.startAll("stopping"), () => {
+      const by = Math.min(bounds.workEndsBy, this.#waits.now() + this.#millis.stopTimeout)
+      return this.#waits.until(hasStopped, by)
+    })
   }
 
   /**
@@ -397,45 +397,37 @@ export class Run {
   #release(
     main: Main<unknown, unknown>,
     bounds: Bounds,
-    options: Options
+    options: Options,
+    self: AnyFiber
   ): Effect.Effect<boolean> {
-    return Effect.withFiberRuntime<boolean>((self) => {
+    const isAll = options.fibers === "all"
+    const isWork = (fiber: AnyFiber): boolean =>
+      fiber !== main.fiber && (isAll || this.#isAround(fiber))
+    const isOrphan = (fiber: AnyFiber): boolean =>
+      fiber !== main.fiber && fiber !== self && !isSleeper(fiber)
+      && (isAll || this.#tag.get(fiber.currentContext) === this)
+    const hasExited = (): boolean => main.exit !== undefined
+    const sweep = (all: boolean, by: number): Effect.Effect<boolean> =>
+      Effect.suspend(() => {
+        const hasNew = this.#orphans.addRoots(isOrphan, all, self.id())
+        return Effect.flatMap(
+          this.#waits.until(() => hasExited() && this.#orphans.hasEnded(), by),
+          // The end of a fiber may leave others behind.
+          (isInTime) => isInTime && hasNew ? sweep(all, by) : Effect.succeed(isInTime)
+        )
+      })
+    return Effect.gen(this, function*() {
       const from = this.#waits.now()
       const by = Math.min(bounds.endsBy, from + this.#millis.releaseTimeout)
       const instantAt = (share: number) => by === Infinity ? Infinity : from + share * (by - from)
-      const notify = () => this.#waits.notify()
-      const overran = new Interrupted(self.id(), notify)
-      const orphans = this.#orphans = new Interrupted(self.id(), notify)
       // INVARIANT Shutdown-4: no release takes the time that those after it need.
       this.#budget.begin({ by, now: () => this.#waits.now() })
-      const isOrphan = (fiber: AnyFiber): boolean =>
-        fiber !== main.fiber && fiber !== self && !isSleeper(fiber)
-        && (options.fibers === "all" || this.#tag.get(fiber.currentContext) === this)
-      const isWork = (fiber: AnyFiber): boolean =>
-        fiber !== main.fiber
-        && (options.fibers === "all" || this.#isAround(fiber))
-      const hasEnded = (): boolean => main.exit !== undefined && orphans.hasEnded()
-      const sweep = (all: boolean, by: number): Effect.Effect<boolean> =>
-        Effect.suspend(() => {
-          const hasNew = orphans.addRoots(isOrphan, all)
-          return Effect.flatMap(
-            this.#waits.until(hasEnded, by),
-            // The end of a fiber may leave others behind.
-            (isInTime) => isInTime && hasNew ? sweep(all, by) : Effect.succeed(isInTime)
-          )
-        })
-      return Effect.suspend(() => {
-        const marked = this.#marks.all.flatMap(({ fiber }) => fiber ?? [])
-        overran.add([...marked, ...this.#hooks.fibers].filter(isWork))
-        return this.#waits.until(() => overran.hasEnded(), instantAt(0.5))
-      }).pipe(
-        Effect.zipRight(Effect.sync(() => {
-          if (main.exit === undefined) main.fiber.unsafeInterruptAsFork(self.id())
-        })),
-        Effect.zipRight(this.#waits.until(() => main.exit !== undefined, instantAt(0.9))),
-        Effect.zipRight(sweep(false, instantAt(0.9))),
-        Effect.flatMap((isInTime) => isInTime ? Effect.succeed(true) : sweep(true, by))
-      )
+      const marked = this.#marks.all.flatMap(({ fiber }) => fiber ?? [])
+      this.#overran.add(marked.filter(isWork), self.id())
+      yield* this.#waits.until(() => this.#overran.hasEnded(), instantAt(0.5))
+      if (!hasExited()) Interrupt.atWait(main.fiber, self.id())
+      yield* this.#waits.until(hasExited, instantAt(0.9))
+      return (yield* sweep(false, instantAt(0.9))) || (yield* sweep(true, by))
     })
   }
 

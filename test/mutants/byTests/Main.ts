@@ -159,6 +159,13 @@ export const mutants: ReadonlyArray<Mutant> = [
     "Main-8: with `onExit`"
   ),
   mutant(
+    "a program runs without the tracker",
+    "Main/process.ts",
+    "Nursery.tracked(Effect.provideService(running, Ledger.Ledger, this.#ledger))",
+    "Effect.provideService(running, Ledger.Ledger, this.#ledger)",
+    "Main-9: what a stock operator shares"
+  ),
+  mutant(
     "another run gets the shutdown of the last one",
     "Shutdown.ts",
     "  forgetDefault(Shutdown)\n",

@@ -70,7 +70,7 @@ export const mutants: ReadonlyArray<Mutant> = [
   mutant(
     "the budget of the releases never ends",
     "Shutdown/run.ts",
-    "          this.#budget.end()\n",
+    "        this.#budget.end()\n",
     "",
     "Shutdown-4: a release after the end has its own deadline only"
   ),
@@ -91,29 +91,36 @@ export const mutants: ReadonlyArray<Mutant> = [
   mutant(
     "work that overran is not interrupted before the main fiber",
     "Shutdown/run.ts",
-    "        overran.add([...marked, ...this.#hooks.fibers].filter(isWork))\n",
+    "      this.#overran.add(marked.filter(isWork), self.id())\n",
     "",
     "Shutdown-6: work that overran is interrupted and ends before the main fiber releases what it uses"
   ),
   mutant(
     "fibers are waited for and not interrupted",
     "Shutdown/fibers.ts",
-    "      if (!Deadline.isBounded(fiber)) fiber.unsafeInterruptAsFork(this.#by)\n",
+    "      if (!Deadline.isBounded(fiber)) Interrupt.atWait(fiber, by)\n",
     "",
     "Shutdown-6: fibers left behind release what they hold, however the program ends"
   ),
   mutant(
     "a release under way is interrupted",
     "Shutdown/fibers.ts",
-    "      if (!Deadline.isBounded(fiber)) fiber.unsafeInterruptAsFork(this.#by)\n",
-    "      fiber.unsafeInterruptAsFork(this.#by)\n",
+    "      if (!Deadline.isBounded(fiber)) Interrupt.atWait(fiber, by)\n",
+    "      Interrupt.atWait(fiber, by)\n",
     "Shutdown-6: a marked release is not interrupted"
+  ),
+  mutant(
+    "a program is interrupted where it computes",
+    "Shutdown/run.ts",
+    "Interrupt.atWait(main.fiber, self.id())",
+    "main.fiber.unsafeInterruptAsFork(self.id())",
+    "Shutdown-6: a program that is asked to end while a stock operator computes"
   ),
   mutant(
     "the fibers of others are interrupted, too",
     "Shutdown/run.ts",
-    "        && (options.fibers === \"all\" || this.#isAround(fiber))\n",
-    "",
+    "      fiber !== main.fiber && (isAll || this.#isAround(fiber))\n",
+    "      fiber !== main.fiber\n",
     "Shutdown-6: a marked fiber of another program is waited for, not interrupted"
   ),
   mutant(

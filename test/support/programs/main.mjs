@@ -218,6 +218,16 @@ const programs = {
     }
     fs.writeFileSync(process.argv[3], "whole")
   })),
+  // Stock operators that do not wait for what they cut; the items commit all the same.
+  shares: withA(Effect.forEach(
+    [1, 2],
+    (n) => {
+      const commit = Effect.delay(Effect.sync(() => say(`commit ${n}`)), `${100 * n} millis`)
+      const item = n === 2 ? Effect.zipRight(ready, commit) : commit
+      return Effect.timeout(Effect.disconnect(Effect.uninterruptible(item)), "5 seconds")
+    },
+    { concurrency: 2 }
+  )),
   // Releases at the next SIGHUP.
   untilHup: Effect.scoped(Effect.zipRight(
     held("slow", Effect.async((resume) => void process.once("SIGHUP", () => resume(Effect.void)))),

@@ -75,6 +75,28 @@ const batch = (items) => {
     : Effect.forEach(items, process, { concurrency: 2 })
   return inside(held("batch-job"), Effect.zipRight(Effect.fork(ready), running))
 }
+/**
+ * A stock operator over one session, with a time limit for each item that does not wait for what it cuts. The items cannot be cut: they
+ * commit after the interrupt, and say whether the session was open.
+ */
+const stockForEach = () => {
+  let isOpen = true
+  const session = held("db-session", Effect.sync(() => void (isOpen = false)))
+  const commit = (n) =>
+    Effect.uninterruptible(Effect.delay(
+      Effect.sync(() => say(isOpen ? `=item-${n}` : `=late-${n}`)),
+      `${150 * n} millis`
+    ))
+  const items = Effect.forEach(
+    [1, 2, 3],
+    (n) => Effect.timeout(Effect.disconnect(commit(n)), "5 seconds"),
+    { concurrency: 3, discard: true }
+  )
+  return Effect.scoped(Effect.zipRight(
+    held("outer-db", Effect.sleep("700 millis")),
+    Effect.scoped(Effect.zipRight(session, Effect.zipRight(Effect.fork(ready), items)))
+  ))
+}
 /** A daemon that holds a socket. It waits for something that does not keep the process alive (a queue, a message). */
 const daemon = (release) => Effect.flatMap(Deferred.make(), (isHeld) =>
   Effect.zipRight(
@@ -146,6 +168,7 @@ const programs = {
   drains: draining(Effect.sleep("700 millis")),
   batch: batch(Array.from({ length: 100 }, (_, n) => n + 1)),
   lastItem: batch([1]),
+  stockForEach: stockForEach(),
   drainsTooLong: draining(Effect.never),
   // Failures during another end.
   strayInRelease: inside(held("slow-upload", Effect.zipRight(throwLater, Effect.sleep("500 millis")))),
