@@ -15,7 +15,7 @@
  * - HttpServer-4 Each probe runs all of its checks. Each check ends by `checkTimeout`, and has at most one fiber. Readiness comes
  *   back as soon as the checks pass again.
  *
- * COST a middleware and a mark per request; two listeners per connection.
+ * COST (2026-11) about 10 µs of CPU a request, beside 150 of the stock server and a client.
  * NOT DONE HTTP/2. WebSockets are not in flight: they are closed when the server is released. A client that reuses a connection
  *   in the very moment in which it is closed gets a reset, as from every HTTP/1.1 server; a `drainDelay` avoids that.
  * SOURCES terminus and lightship (the order), http-terminator (connections), nodejs/node#60617.
@@ -25,7 +25,7 @@
 import type * as NodeContext from "@effect/platform-node/NodeContext"
 import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
 import type * as Etag from "@effect/platform/Etag"
-import * as HttpApp from "@effect/platform/HttpApp"
+import type * as HttpApp from "@effect/platform/HttpApp"
 import type { HttpMiddleware } from "@effect/platform/HttpMiddleware"
 import type { HttpPlatform } from "@effect/platform/HttpPlatform"
 import * as HttpServer from "@effect/platform/HttpServer"
@@ -159,28 +159,15 @@ const readiness = (shutdown: Shutdown.Service, checks: Probe): Probe =>
     onFalse: () => Effect.succeed(respond(503, { status: shutdown.unsafePhase() }))
   })
 
-/** Answers probes, marks all other requests, and ends connections while the server drains. */
-const middlewareOf = (
-  shutdown: Shutdown.Service,
-  probes: ReadonlyMap<string, Probe>,
-  site: Ledger.Site | undefined
-): HttpMiddleware => {
-  const closing = (response: HttpServerResponse.HttpServerResponse) =>
-    shutdown.unsafePhase() === "running"
-      ? response
-      : HttpServerResponse.setHeader(response, "connection", "close")
-  return (app) =>
+/** Answers probes, and marks all other requests as in flight. */
+const middlewareOf =
+  (shutdown: Shutdown.Service, probes: ReadonlyMap<string, Probe>, site: Ledger.Site | undefined) =>
+  (app: HttpApp.Default<unknown>): HttpApp.Default<unknown> =>
     Effect.flatMap(HttpServerRequest.HttpServerRequest, ({ headers, method, url }) => {
       const isRead = method === "GET" || method === "HEAD"
       const probe = isRead ? probes.get(url.split("?", 1)[0]!) : undefined
-      if (probe !== undefined) return Effect.map(probe, closing)
-      if (isWebSocket(headers)) return app
-      return HttpApp.withPreResponseHandler(
-        shutdown.inFlight(app, site),
-        (_, response) => Effect.sync(() => closing(response))
-      )
+      return probe ?? (isWebSocket(headers) ? app : shutdown.inFlight(app, site))
     })
-}
 
 const make = <Ready extends Checks, Live extends Checks>(
   evaluate: () => Http.Server,
@@ -214,6 +201,7 @@ const make = <Ready extends Checks, Live extends Checks>(
         })
         const { connections, ...opened } = yield* Ledger.withSite(listener, site)
         address = opened.address
+        yield* shutdown.onDrain(connections.drain, site)
         yield* shutdown.onStop(
           Effect.onInterrupt(connections.stop, () => connections.cutPartial),
           site

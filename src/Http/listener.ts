@@ -37,6 +37,7 @@ class Connections {
   readonly #fresh = new Set<Net.Socket>()
   readonly #ended = Deferred.unsafeMake<void>(FiberId.none)
   #early: Array<[Http.IncomingMessage, Http.ServerResponse]> | undefined = []
+  #isDraining = false
   #isStopping = false
   /** Whether idle connections are closed. */
   #isClosing = false
@@ -77,6 +78,7 @@ class Connections {
     const answers = this.#open.get(socket)
     this.#fresh.delete(socket)
     answers?.add(response)
+    if (this.#isDraining) response.shouldKeepAlive = false
     response.once("close", () => {
       answers?.delete(response)
       if (this.#isClosing && answers?.size === 0) socket.destroySoon()
@@ -100,22 +102,33 @@ class Connections {
     if (this.#server.listening) Net.Server.prototype.close.call(this.#server)
   }
 
-  /** Stops listening, and waits until every answer under way has been sent. */
-  readonly stop = Effect.suspend(() => {
-    if (!this.#isStopping) {
-      this.#isStopping = true
-      // A turn of the event loop accepts the connections that have arrived by now, and two more read their requests.
-      afterTurns(1, () => {
-        this.#stopListening()
-        afterTurns(
-          2,
-          () => this.#close((socket, { size }) => size === 0 && !this.#fresh.has(socket))
-        )
-        setTimeout(() => this.#close((socket) => this.#fresh.has(socket)), freshMillis).unref()
-      })
+  /** From now on each answer closes its connection, if its head has not been sent. */
+  readonly drain = Effect.sync(() => {
+    this.#isDraining = true
+    for (const answers of this.#open.values()) {
+      for (const response of answers) response.shouldKeepAlive = false
     }
-    return Deferred.await(this.#ended)
   })
+
+  /** Stops listening, and waits until every answer under way has been sent. */
+  readonly stop = Effect.zipRight(
+    this.drain,
+    Effect.suspend(() => {
+      if (!this.#isStopping) {
+        this.#isStopping = true
+        // A turn of the event loop accepts the connections that have arrived by now, and two more read their requests.
+        afterTurns(1, () => {
+          this.#stopListening()
+          afterTurns(
+            2,
+            () => this.#close((socket, { size }) => size === 0 && !this.#fresh.has(socket))
+          )
+          setTimeout(() => this.#close((socket) => this.#fresh.has(socket)), freshMillis).unref()
+        })
+      }
+      return Deferred.await(this.#ended)
+    })
+  )
 
   /** Cuts the answers that have begun and are not written to their end: the handler, interrupted, would end them as if whole. */
   readonly cutPartial = Effect.sync(() =>

@@ -73,8 +73,7 @@ export interface RunOptions {
   readonly plan: Plan
   readonly fault?: Recording.PlannedFault | undefined
   readonly trace?: Trace | undefined
-  /** The line of the running fiber, which has acquired this from the probe, or registers a finalizer. */
-  readonly locate?: ((acquired?: string) => string | undefined) | undefined
+  readonly locate?: (() => string | undefined) | undefined
   readonly pad?: number | undefined
   readonly seed: number
   readonly opLimit: number
@@ -124,8 +123,6 @@ export interface Outcome {
   readonly delayHash: number
   readonly escapes: number
   readonly log: ReadonlyArray<string>
-  /** Finalizers, and resources and counters of the probe, that the run has shown. */
-  readonly watched: number
 }
 
 const settled: Until = { done: () => false, as: "settled" }
@@ -249,8 +246,7 @@ const leftovers = ({ first, program, recorder, scopes, simulation }: {
     survivors: living.length,
     defects: defectsOf(simulation.fibers.keys(), program),
     struck: recorder.struck(),
-    log: recorder.log,
-    watched: scopes.registrations.length + recorder.count()
+    log: recorder.log
   }
 }
 

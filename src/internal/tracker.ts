@@ -38,7 +38,6 @@ import {
   childrenOf,
   currentFiber,
   isInterrupted,
-  isRunnable,
   nextFiberId,
   waitsFor
 } from "./runtime.ts"
@@ -294,23 +293,19 @@ const ended = (fibers: ReadonlySet<AnyFiber>): Effect.Effect<void> =>
     }
   })
 
-/** How many turns of the scheduler fibers that compute may take before they count as left alone. */
-const mostTurns = 20
-
 /** Waits until no dying user is left. */
 const quiet = (lent: Lent, closer: AnyFiber): Effect.Effect<void> => {
   const cut = new WeakSet<AnyFiber>()
-  const next = (turns: number): Effect.Effect<void> =>
+  const next = (hasYielded: boolean): Effect.Effect<void> =>
     Effect.suspend(() => {
       const dying = dyingIn(lent, closer, cut)
-      if (dying.size > 0) return Effect.flatMap(ended(dying), () => next(0))
-      // An interrupt may be under way: stock operators send it by a task of the scheduler, or from a fiber of its own.
-      const maySettle = turns === 0
-        ? mayBeInUse(lent, closer)
-        : turns < mostTurns && startedInside(lent, closer).some(({ fiber }) => isRunnable(fiber))
-      return maySettle ? Effect.flatMap(Effect.yieldNow(), () => next(turns + 1)) : Effect.void
+      if (dying.size > 0) return Effect.flatMap(ended(dying), () => next(false))
+      // Stock operators interrupt by a task of the scheduler, which may stand behind this step.
+      return hasYielded || !mayBeInUse(lent, closer)
+        ? Effect.void
+        : Effect.flatMap(Effect.yieldNow(), () => next(true))
     })
-  return next(0)
+  return next(false)
 }
 
 /** What is released, for the message. */

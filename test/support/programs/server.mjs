@@ -12,7 +12,7 @@ import { createServer } from "node:http"
 const [, , mode, port, journal] = process.argv
 
 // The test that started this process may be gone by then.
-setTimeout(() => process.kill(process.pid, "SIGKILL"), 40_000).unref()
+setTimeout(() => process.kill(process.pid, "SIGKILL"), 60_000).unref()
 
 class Database extends Context.Tag("Database")() {}
 // Slow to open, as a real one is: a server that listens meanwhile has no handler.
