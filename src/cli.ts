@@ -9,33 +9,12 @@
  * that is not installed; 3 held elsewhere; 75 a signal came and URLs are left: the same command resumes; 130/143 ended or forced
  * by a signal without a drain.
  */
-import * as fs from "node:fs"
 import process from "node:process"
-
-/** The package that an import did not find; none if the error is another. */
-const missingIn = (error: unknown): string | undefined =>
-  error instanceof Error && "code" in error && error.code === "ERR_MODULE_NOT_FOUND"
-    ? /^Cannot find package '([^']+)'/.exec(error.message)?.[1]
-    : undefined
-
-/** Every peer but those of the test integration, at the versions this package was made for. */
-const neededPackages = (): ReadonlyArray<string> => {
-  const manifest: { readonly peerDependencies: Readonly<Record<string, string>> } = JSON.parse(
-    fs.readFileSync(new URL("../package.json", import.meta.url), "utf8")
-  )
-  return Object.entries(manifest.peerDependencies)
-    .filter(([name]) => !name.endsWith("vitest"))
-    .map(([name, version]) => `"${name}@${version}"`)
-}
+import { reportMissing } from "./cli/packages.ts"
 
 try {
   await import("./cli/program.ts")
 } catch (error) {
-  const missing = missingIn(error)
-  if (missing === undefined) throw error
-  process.stderr.write(
-    `holdfast: the package "${missing}" is not installed. The command needs these packages beside holdfast:\n`
-      + `  npm i ${neededPackages().join(" ")}\n`
-  )
+  if (!reportMissing(error)) throw error
   process.exitCode = 2
 }

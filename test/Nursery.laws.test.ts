@@ -3,7 +3,7 @@
  * programs without one are counted beside.
  */
 import { expect, it } from "@effect/vitest"
-import { Effect, Stream } from "effect"
+import { Effect, Fiber, FiberSet, Stream } from "effect"
 import * as fc from "fast-check"
 import { Managed, Nursery } from "holdfast"
 import { runVirtually } from "./support/virtualTime.ts"
@@ -17,7 +17,11 @@ type Program =
     readonly millis: number
     readonly of: Program
   }
-  | { readonly op: "fork" | "uninterruptible" | "exit"; readonly of: Program }
+  | {
+    readonly op: "fork" | "uninterruptible" | "exit" | "inner" | "innerScoped"
+    readonly of: Program
+  }
+  | { readonly op: "daemon" | "scopedFork" | "set"; readonly millis: number; readonly of: Program }
   | {
     readonly op: "all" | "forEach" | "race" | "raceFirst" | "zip" | "stream" | "sequence"
     readonly width: number
@@ -61,7 +65,13 @@ const { program } = fc.letrec<{ program: Program; leaf: Program }>((tie) => ({
     {
       weight: 1,
       arbitrary: fc.record({
-        op: fc.constantFrom("timeout" as const, "disconnectedTimeout" as const),
+        op: fc.constantFrom(
+          "timeout" as const,
+          "disconnectedTimeout" as const,
+          "daemon" as const,
+          "scopedFork" as const,
+          "set" as const
+        ),
         millis,
         of: tie("program")
       })
@@ -69,7 +79,13 @@ const { program } = fc.letrec<{ program: Program; leaf: Program }>((tie) => ({
     {
       weight: 1,
       arbitrary: fc.record({
-        op: fc.constantFrom("fork" as const, "uninterruptible" as const, "exit" as const),
+        op: fc.constantFrom(
+          "fork" as const,
+          "uninterruptible" as const,
+          "exit" as const,
+          "inner" as const,
+          "innerScoped" as const
+        ),
         of: tie("program")
       })
     }
@@ -89,6 +105,16 @@ const touch = (resource: Resource) =>
   })
 
 type Run = Effect.Effect<unknown, unknown>
+
+const lentOut = (resource: Resource) =>
+  Managed.make({
+    name: "resource",
+    acquire: Effect.succeed(resource),
+    release: () => Effect.sync(() => void (resource.isOpen = false))
+  })
+
+/** The resources that the items of the present program have acquired. */
+const inners: Array<Resource> = []
 
 const run = (resource: Resource) => {
   const both = (millis: number) =>
@@ -116,6 +142,36 @@ const run = (resource: Resource) => {
         return Effect.timeout(Effect.disconnect(of(program.of)), program.millis)
       case "fork":
         return Effect.fork(of(program.of))
+      case "daemon":
+        // As a library does it: nothing waits for the daemon that it interrupts.
+        return Effect.acquireUseRelease(
+          Effect.forkDaemon(Effect.interruptible(of(program.of))),
+          () => Effect.sleep(program.millis),
+          Fiber.interruptFork
+        )
+      case "scopedFork":
+        return Effect.scoped(
+          Effect.zipRight(Effect.forkScoped(of(program.of)), Effect.sleep(program.millis))
+        )
+      case "set":
+        return Effect.scoped(
+          Effect.flatMap(
+            FiberSet.make<unknown, unknown>(),
+            (set) =>
+              Effect.zipRight(FiberSet.run(set, of(program.of)), Effect.sleep(program.millis))
+          )
+        )
+      case "inner":
+      case "innerScoped": {
+        // Each use of the inner one uses the outer one, too.
+        const inner: Resource = { isOpen: true, late: 0, uses: 0 }
+        const managed = lentOut(inner)
+        const both = Effect.ensuring(run(inner)(program.of), touch(resource))
+        const used = program.op === "inner"
+          ? Managed.use(managed, () => both)
+          : Nursery.scoped(Effect.zipRight(managed, both))
+        return Effect.ensuring(used, Effect.sync(() => inners.push(inner)))
+      }
       case "uninterruptible":
         return Effect.uninterruptible(of(program.of))
       case "exit":
@@ -148,12 +204,8 @@ const judge = (
   nursery: (effect: Run) => Run
 ): { readonly late: number; readonly hangs: boolean } => {
   const resource: Resource = { isOpen: true, late: 0, uses: 0 }
-  const db = Managed.make({
-    name: "db",
-    acquire: Effect.succeed(resource),
-    release: () => Effect.sync(() => void (resource.isOpen = false))
-  })
-  const use = nursery(Managed.use(db, (db) => run(db)(program)))
+  inners.length = 0
+  const use = nursery(Managed.use(lentOut(resource), (db) => run(db)(program)))
   const fiber = runVirtually((run, scheduler) => {
     const fiber = Effect.runFork(run(use), { scheduler })
     if (cutAfter !== undefined) {
@@ -162,7 +214,8 @@ const judge = (
     }
     return fiber
   }, 500)
-  return { late: resource.late, hangs: fiber.unsafePoll() === null }
+  const late = [resource, ...inners].reduce((sum, one) => sum + one.late, 0)
+  return { late, hangs: fiber.unsafePoll() === null }
 }
 
 const runs = 1000

@@ -1,5 +1,5 @@
 /**
- * The examples are tests: each ` ```ts ` fence of the README and of a docstring in `src` is type-checked (all in one tsc run),
+ * The examples are tests: each ` ```ts ` fence of the README, of a page in `src` and of a docstring there is type-checked (all in one tsc run),
  * those marked ` ```ts run ` are executed. There `expression // => value` is an assertion, and the comment lines after
  * `// Prints:` are what the example logs. A fence marked `file=test/recipes/x.mjs` is the text of that file, which is tested there.
  *
@@ -45,7 +45,9 @@ const examplesOf = (source: string): ReadonlyArray<Example> => {
 }
 
 const sources = fs.readdirSync(path.join(root, "src"), { recursive: true, encoding: "utf8" })
-  .filter((file) => file.endsWith(".ts")).toSorted().map((file) => path.posix.join("src", file))
+  .filter((file) => file.endsWith(".ts") || file.endsWith(".md")).toSorted().map((file) =>
+    path.posix.join("src", file)
+  )
 const examples = ["README.md", ...sources]
   .filter((source) => fs.existsSync(path.join(root, source)))
   .flatMap(examplesOf)

@@ -1,8 +1,12 @@
 /**
  * `npm run explore`: every public primitive of ours, interrupted at every point, with each fault and in other orders, all
  * grades counted; then effect's own, where the known defects must be seen. The last line is `N passed, M failed`.
+ *
+ * `npm run explore -- hostile [times]`: instead, all programs of `seeds/hostile.ts`, each judged that often in a row (default
+ * 20). A program passes if every verdict is its rightful one.
  */
 import { Explore } from "holdfast/Testing"
+import { hostiles, saidOf, tidyUp } from "./seeds/hostile.ts"
 import { ours, type Own } from "./seeds/ours.ts"
 import { gradeInNursery, type Seed, upstream } from "./seeds/upstream.ts"
 
@@ -93,7 +97,28 @@ const exploreUpstream = async (): Promise<ReadonlyArray<boolean>> => {
   return passed
 }
 
-const passed = [...await exploreOurs(), ...await exploreUpstream()]
+const exploreHostile = async (times: number): Promise<ReadonlyArray<boolean>> => {
+  console.log(`\n${"Hostile programs".padEnd(72)} right  rightful verdict`)
+  const passed: Array<boolean> = []
+  for (const hostile of hostiles) {
+    const wrong: Array<Explore.Verdict> = []
+    for (let nth = 0; nth < times; nth++) {
+      const verdict = await hostile.explore()
+      await tidyUp()
+      if (saidOf(verdict, hostile) !== hostile.rightful) wrong.push(verdict)
+    }
+    const right = `${times - wrong.length}/${times}`
+    console.log(`${hostile.name.padEnd(70)} ${cell(right, 7)}  ${hostile.rightful}`)
+    if (wrong[0] !== undefined) console.log(Explore.format(wrong[0]))
+    passed.push(wrong.length === 0)
+  }
+  return passed
+}
+
+const [what, times = "20"] = process.argv.slice(2).filter((word) => word !== "--")
+const passed = what === "hostile"
+  ? await exploreHostile(Number(times))
+  : [...await exploreOurs(), ...await exploreUpstream()]
 const failed = passed.filter((one) => !one).length
 console.log(`\n${passed.length - failed} passed, ${failed} failed`)
 process.exit(failed === 0 ? 0 : 1)

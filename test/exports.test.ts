@@ -150,7 +150,7 @@ describe("exports", () => {
       holdfast/Testing
         Explore Probe
       holdfast/Testing/Explore
-        certify format interleavings interruptions isTokenOf replay toProgram
+        certify format html interleavings interruptions isTokenOf replay svg toProgram
         type Faults Options Replay Schedules Subject
       holdfast/Testing/Probe
         FaultInjected pad unsafeMake

@@ -3,7 +3,7 @@
  *
  * DESIGN. Each view is a pure function from a `Ledger.Snapshot` to a string: the same snapshot gives the same bytes, and nothing
  * else is read (no clock, no locale, no network). Nothing in a snapshot is trusted: names, lines, causes and attributes come
- * from the program. Folder View: tree.ts (text), document.ts (JSON), timeline.ts (SVG), page.ts (HTML) with pageStyle.ts and
+ * from the program. Folder View: tree.ts (text), json.ts, document.ts (reads it), timeline.ts (SVG), page.ts (HTML) with pageStyle.ts and
  * pageScript.ts; they share analysis.ts and format.ts.
  *
  * INVARIANTS
@@ -24,6 +24,7 @@ import * as Data from "effect/Data"
 import * as Either from "effect/Either"
 import type * as Ledger from "../Ledger.ts"
 import * as Document from "./View/document.ts"
+import * as Json from "./View/json.ts"
 import * as Page from "./View/page.ts"
 import * as Timeline from "./View/timeline.ts"
 import * as Tree from "./View/tree.ts"
@@ -108,7 +109,7 @@ export const text = (snapshot: Ledger.Snapshot, options: TextOptions = {}): stri
  * @category conversions
  * @since 0.1.0
  */
-export const json = (snapshot: Ledger.Snapshot): string => Document.write(snapshot)
+export const json = (snapshot: Ledger.Snapshot): string => Json.write(snapshot)
 
 /**
  * Parses the output of `json`.

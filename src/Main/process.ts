@@ -15,7 +15,7 @@ import * as RuntimeFlags from "effect/RuntimeFlags"
 import * as fs from "node:fs"
 import process from "node:process"
 import * as Ledger from "../Ledger.ts"
-import * as View from "../Ledger/View.ts"
+import * as Json from "../Ledger/View/json.ts"
 import * as Nursery from "../Nursery.ts"
 import * as Shutdown from "../Shutdown.ts"
 import { millisIn } from "../Shutdown/phases.ts"
@@ -264,7 +264,7 @@ export class Process<A, E> {
     const { file } = this.#options.ledger || {}
     if (this.#ledger === undefined || file === undefined) return
     try {
-      writeWhole(file, View.json(this.#ledger.unsafeSnapshot()))
+      writeWhole(file, Json.write(this.#ledger.unsafeSnapshot()))
     } catch (error) {
       this.#lose(`The ledger is not saved to ${file}: ${errorText(error)}`)
     }

@@ -7,7 +7,7 @@ import type * as Exit from "effect/Exit"
 import * as Ledger from "../Ledger.ts"
 import type { FiberReport } from "./fibers.ts"
 import type { HookReport, Unfinished } from "./marks.ts"
-import type { Phase, Reason } from "./phases.ts"
+import type { Phase, PhaseRecord, Reason } from "./phases.ts"
 
 /**
  * One phase. Times are in milliseconds of the `Clock`.
@@ -186,8 +186,26 @@ const earliest = (all: ReadonlyArray<Baseline>): ReadonlyArray<Baseline> => {
   return Array.from(byLedger.values())
 }
 
+/** What the report of a run is made of. */
+export interface Sources extends Pick<Report, "reason" | "reported" | "drained"> {
+  readonly begunAt: number | undefined
+  readonly now: number
+  readonly phases: ReadonlyArray<PhaseRecord>
+  readonly baseline: Baseline | undefined
+  /** Of the run itself. */
+  readonly hooks: ReadonlyArray<HookReport>
+  readonly unfinished: ReadonlyArray<Unfinished>
+  readonly fibers: ReadonlyArray<FiberReport>
+  readonly children: ReadonlyArray<Sources>
+}
+
+const baselinesOf = ({ baseline, children }: Sources): ReadonlyArray<Baseline> => [
+  ...baseline === undefined ? [] : [baseline],
+  ...children.flatMap(baselinesOf)
+]
+
 /** The sum over the ledgers of a run and of its children. */
-export const readAll = (all: ReadonlyArray<Baseline>) => {
+const readAll = (all: ReadonlyArray<Baseline>) => {
   const read = earliest(all).map((one) => one.read())
   const sum = (count: "abandoned" | "failed" | "held" | "released"): number =>
     read.reduce((total, one) => total + one[count], 0)
@@ -197,6 +215,57 @@ export const readAll = (all: ReadonlyArray<Baseline>) => {
     abandoned: sum("abandoned"),
     held: sum("held"),
     resources: read.flatMap(({ resources }) => resources).toSorted(slowestFirst)
+  }
+}
+
+const unfinishedInside = ({ children }: Sources): ReadonlyArray<Unfinished> =>
+  children.flatMap((child) => [
+    ...child.phases.flatMap(({ unfinished }) => unfinished),
+    ...unfinishedInside(child)
+  ])
+
+export const phaseReportOf = (record: PhaseRecord, self: Sources): PhaseReport => {
+  const { endedAt, phase, startedAt } = record
+  const recordOf = (phase: Phase) => self.phases.find((one) => one.phase === phase)
+  // This phase waited for the nested runs, so it lists the work that they left.
+  const waited = recordOf("stopping") ?? recordOf("releasing")
+  const nested = record === waited ? unfinishedInside(self) : []
+  return {
+    phase,
+    startedAt,
+    duration: (endedAt ?? self.now) - startedAt,
+    overran: record.overran || nested.length > 0,
+    unfinished: [...record.unfinished, ...nested]
+  }
+}
+
+export const reportOf = (self: Sources): Report => {
+  const { begunAt, fibers, hooks, now, reason, unfinished } = self
+  const children = self.children.map(reportOf)
+  const phases = self.phases.map((record) => phaseReportOf(record, self))
+  const ledgers = readAll(baselinesOf(self))
+  const own = new Set(fibers.map(({ fiber }) => fiber))
+  const sum = (count: "reported" | "drained"): number =>
+    children.reduce((total, child) => total + child[count], self[count])
+  return {
+    reason,
+    took: begunAt === undefined ? 0 : (self.phases.at(-1)?.endedAt ?? now) - begunAt,
+    phases,
+    ...ledgers,
+    reported: sum("reported"),
+    drained: sum("drained"),
+    hooks: [...hooks, ...children.flatMap(({ hooks }) => hooks)],
+    unfinished,
+    // The sweep of a whole process finds the fibers of nested runs, too.
+    fibers: [
+      ...fibers,
+      ...children.flatMap(({ fibers }) => fibers).filter(({ fiber }) => !own.has(fiber))
+    ],
+    overran: ledgers.abandoned > 0
+      || phases.some(({ overran }) => overran)
+      || children.some(({ overran }) => overran),
+    exitCode: undefined,
+    children
   }
 }
 

@@ -21,11 +21,11 @@ import type { AnyFiber } from "../internal/runtime.ts"
 import { isSleeper } from "../internal/timers.ts"
 import * as Ledger from "../Ledger.ts"
 import { Interrupted } from "./fibers.ts"
-import { grouped, Hooks, type Mark, Marks, type Unfinished } from "./marks.ts"
-import type { Bounds, Budgets, Millis, Phase, PhaseRecord, Reason } from "./phases.ts"
+import { grouped, Hooks, type Mark, Marks } from "./marks.ts"
+import type { Bounds, Budgets, Millis, Phase, Reason } from "./phases.ts"
 import { boundsOf, millisIn, Phases, rules } from "./phases.ts"
-import type { Abandoned, Ended, PhaseReport, Report } from "./report.ts"
-import { Baseline, mostUrgentFirst, readAll, ShutdownTimeout } from "./report.ts"
+import type { Abandoned, Ended, PhaseReport, Report, Sources } from "./report.ts"
+import { Baseline, mostUrgentFirst, phaseReportOf, reportOf, ShutdownTimeout } from "./report.ts"
 import { Waits } from "./waits.ts"
 
 /**
@@ -137,70 +137,23 @@ export class Run {
     return true
   }
 
-  // The report.
+  unsafeReport = (): Report => reportOf(this.#sources())
 
-  unsafeReport = (): Report => {
+  #sources(): Sources {
     const now = this.#waits.now()
-    const children = Array.from(this.#children, (child) => child.unsafeReport())
-    const fibers = this.#orphans.report()
-    const own = new Set(fibers.map(({ fiber }) => fiber))
-    const phases = this.#phases.records.map((record) => this.#phaseReport(record))
-    const ledgers = readAll(this.#baselines())
     return {
       reason: this.#reason,
-      took: this.#begunAt === undefined
-        ? 0
-        : (this.#phases.records.at(-1)?.endedAt ?? now) - this.#begunAt,
-      phases,
-      ...ledgers,
-      reported: children.reduce(
-        (sum, { reported }) => sum + reported,
-        this.#reported.total - this.#reported.before
-      ),
-      drained: children.reduce(
-        (sum, { drained }) => sum + drained,
-        this.#reason === undefined ? 0 : this.#budget.drained - this.#drainedBefore
-      ),
-      hooks: [...this.#hooks.report(), ...children.flatMap(({ hooks }) => hooks)],
+      begunAt: this.#begunAt,
+      now,
+      phases: this.#phases.records,
+      baseline: this.#baseline,
+      reported: this.#reported.total - this.#reported.before,
+      drained: this.#reason === undefined ? 0 : this.#budget.drained - this.#drainedBefore,
+      hooks: this.#hooks.report(),
       unfinished: grouped(this.#marks.all, now),
-      // The sweep of a whole process finds the fibers of nested runs, too.
-      fibers: [
-        ...fibers,
-        ...children.flatMap(({ fibers }) => fibers).filter(({ fiber }) => !own.has(fiber))
-      ],
-      overran: ledgers.abandoned > 0
-        || phases.some(({ overran }) => overran)
-        || children.some(({ overran }) => overran),
-      exitCode: undefined,
-      children
+      fibers: this.#orphans.report(),
+      children: Array.from(this.#children, (child) => child.#sources())
     }
-  }
-
-  #baselines(): ReadonlyArray<Baseline> {
-    const nested = Array.from(this.#children).flatMap((child) => child.#baselines())
-    return this.#baseline === undefined ? nested : [this.#baseline, ...nested]
-  }
-
-  #phaseReport(record: PhaseRecord): PhaseReport {
-    const { endedAt, phase, startedAt } = record
-    // This phase waited for the nested runs, so it lists the work that they left.
-    const waited = this.#phases.recordOf("stopping") ?? this.#phases.recordOf("releasing")
-    const nested = record === waited ? this.#unfinishedInside() : []
-    return {
-      phase,
-      startedAt,
-      duration: (endedAt ?? this.#waits.now()) - startedAt,
-      overran: record.overran || nested.length > 0,
-      unfinished: [...record.unfinished, ...nested]
-    }
-  }
-
-  #unfinishedInside(): ReadonlyArray<Unfinished> {
-    return Array.from(this.#children).flatMap((child) =>
-      child.#phases.records.flatMap(({ unfinished }) => unfinished).concat(
-        child.#unfinishedInside()
-      )
-    )
   }
 
   /** Runs the program of this shutdown. There is only one: a second is a defect. */
@@ -330,7 +283,7 @@ export class Run {
         if (record === undefined) return
         record.overran = !isInTime
         if (!isInTime) record.unfinished = grouped(this.#leftIn(phase, main), this.#waits.now())
-        options.onPhaseEnd?.(this.#phaseReport(record))
+        options.onPhaseEnd?.(phaseReportOf(record, this.#sources()))
       }
       const inPhase = (phase: Phase, work: Effect.Effect<boolean>): Effect.Effect<void> =>
         Effect.suspend(() => {

@@ -27,6 +27,7 @@ import { judge, type Program, type Violation } from "./experiment.ts"
 import { type Finding, type Grade, grades } from "./findings.ts"
 import { findingsOf, hashOf, type Look, lookAt } from "./inspection.ts"
 import { strategyOf } from "./interleavings.ts"
+import { htmlOf, svgOf } from "./picture.ts"
 import type * as Probe from "./Probe.ts"
 import { formatVerdict, type Verdict } from "./report.ts"
 import { selfCheck } from "./runtime.ts"
@@ -143,7 +144,7 @@ const programOf = <S>(
       name: "effect",
       setup: () => Effect.void,
       body: () => effect,
-      origin: undefined,
+      origin: effect,
       fails: false,
       staysOpen: false,
       mayDie: () => false
@@ -264,6 +265,7 @@ const verdictOf = async (
     findings,
     covered,
     notes: [...session.notes, ...doubts],
+    watched: session.plain.watched,
     hash: swept.strikes.reduce(
       (hash, { outcome }) => Math.imul(hash ^ outcome.hash, 16_777_619),
       session.plain.hash
@@ -283,6 +285,7 @@ const inconclusive = (name: string, reason: string): Verdict => ({
   findings: [],
   covered: "nothing",
   notes: [reason],
+  watched: 0,
   hash: 0
 })
 
@@ -320,6 +323,7 @@ const together = (one: Verdict, two: Verdict): Verdict => ({
   findings: [...one.findings, ...two.findings],
   covered: `${one.covered}; ${two.covered}`,
   notes: [...new Set([...one.notes, ...two.notes])],
+  watched: Math.max(one.watched, two.watched),
   hash: Math.imul(one.hash ^ two.hash, 16_777_619)
 })
 
@@ -572,6 +576,23 @@ export const isTokenOf = (token: string, name: string): boolean =>
  * @since 0.1.0
  */
 export const format = (verdict: Verdict): string => formatVerdict(verdict)
+
+/**
+ * A verdict as an SVG picture: for each finding one line of all operations, its windows coloured by grade, light or dark as the
+ * reader's system is.
+ *
+ * @category getters
+ * @since 0.1.0
+ */
+export const svg = (verdict: Verdict): string => svgOf(verdict)
+
+/**
+ * A verdict as one self-contained HTML page: the picture, and each finding with its line, why, fix, steps and plain program.
+ *
+ * @category getters
+ * @since 0.1.0
+ */
+export const html = (verdict: Verdict): string => htmlOf(verdict)
 
 /**
  * Proves a finding of grade R0, R1 or R2 without the explorer: runs its plain program here, on the default runtime and scheduler,

@@ -3,14 +3,15 @@
  *
  * DESIGN. `it` is the `it` of `@effect/vitest` with two methods more. A test fails with the whole report, and each finding in
  * it names the variable that replays it: `HOLDFAST_REPLAY=<token> npx vitest run -t <name>`; tests of other subjects are
- * skipped then, and a stale token fails.
+ * skipped then, and a stale token fails. The error points at the test's own line. Subjects run under the tracker of `Nursery`.
  *
  * @since 0.1.0
  */
 import { it as base } from "@effect/vitest"
-import type * as Effect from "effect/Effect"
+import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import * as process from "node:process"
+import * as Nursery from "../Nursery.ts"
 import * as Explore from "./Explore.ts"
 import type * as Probe from "./Probe.ts"
 
@@ -81,39 +82,83 @@ const replayed = async <S>(
   return true
 }
 
-const assertPassed = (verdict: Explore.Verdict): void => {
-  if (!verdict.passed) throw new Error(Explore.format(verdict))
+/** Runs `use` so that its error points at the line of the test, not into this file. */
+const at = async (frames: string, use: () => Promise<void>): Promise<void> => {
+  try {
+    await use()
+  } catch (error) {
+    if (error instanceof Error) error.stack = `${error.name}: ${error.message}\n${frames}`
+    throw error
+  }
 }
 
-const bodyOf = (given: Body | { readonly body: unknown }): unknown =>
-  typeof given === "function" ? given : given.body
+/** Under the tracker, as `Main.run` runs a program: releases of ours wait for the dying users that stock operators started. */
+const tracked = <S>({ after, body, setup, ...rest }: Explore.Subject<S>): Explore.Subject<S> => ({
+  ...rest,
+  body: (state, probe) => Nursery.tracked(Effect.suspend(() => body(state, probe))),
+  after: after && ((state) => Nursery.tracked(Effect.suspend(() => after(state)))),
+  setup: setup &&
+    ((probe) =>
+      Nursery.tracked(Effect.suspend(() => Effect.isEffect(setup) ? setup : setup(probe))))
+})
 
-const test = (
-  name: string,
-  timeout: number | undefined,
-  run: (context: Context) => Promise<void>
-): void => base(name, (context) => run({ skip: () => context.skip() }), timeout)
+/** The frames of whoever called `method`. */
+const framesOf = (method: (...args: Array<never>) => unknown): string => {
+  const holder = { stack: "" }
+  Error.captureStackTrace(holder, method)
+  return holder.stack.split("\n").slice(1).join("\n")
+}
+
+const nothingSeen =
+  `holds nothing that the explorer sees: no finalizer of a scope, nothing of the probe.
+  A plain counter or handle is no scope. To show it, count it with probe.counter(name) or probe.wrap(name, service, …),
+  or give { setup, body, invariant } and let the invariant look at it.`
+
+const register = <S>(
+  { frames, given, name, timeout }: {
+    readonly name: string
+    readonly given: Body | { readonly body: Explore.Subject<S>["body"] }
+    readonly timeout: number | undefined
+    readonly frames: string
+  },
+  check: Explore.Check | undefined,
+  explore: (subject: Explore.Subject<S>) => Promise<Explore.Verdict>
+): void => {
+  const isShort = typeof given === "function"
+  const subject = tracked<S>(
+    isShort
+      ? { name, body: (_, probe) => given(probe), origin: given }
+      : { ...given, name, origin: given.body }
+  )
+  const run = async (context: Context) => {
+    if (await replayed(context, subject, check)) return
+    const verdict = await explore(subject)
+    const note = isShort && verdict.watched === 0 ? `"${name}" ${nothingSeen}` : undefined
+    if (!verdict.passed) {
+      throw new Error([Explore.format(verdict), ...(note === undefined ? [] : [note])].join("\n"))
+    }
+    // oxlint-disable-next-line no-console -- A test that passes has no other place for it.
+    if (note !== undefined) console.info(note)
+  }
+  base(name, (context) => at(frames, () => run({ skip: () => context.skip() })), timeout)
+}
 
 const methods: Methods = {
-  interruptSafe: <S = void>(name: string, given: Body | Safe<S>, timeout?: number) => {
-    const safe: Safe<S> = typeof given === "function"
-      ? { body: (_, probe) => given(probe) }
-      : given
-    const subject: Explore.Subject<S> = { ...safe, name, origin: bodyOf(given) }
-    test(name, timeout, async (context) => {
-      if (await replayed(context, subject, undefined)) return
-      assertPassed(await Explore.interruptions(subject, safe))
-    })
+  interruptSafe: (name, given, timeout) => {
+    const options = typeof given === "function" ? {} : given
+    register(
+      { name, given, timeout, frames: framesOf(methods.interruptSafe) },
+      undefined,
+      (subject) => Explore.interruptions(subject, options)
+    )
   },
-  interleave: <S = void>(name: string, given: Body | Interleaved<S>, timeout?: number) => {
-    const interleaved: Interleaved<S> = typeof given === "function"
-      ? { body: (_, probe) => given(probe) }
-      : given
-    const subject: Explore.Subject<S> = { ...interleaved, name, origin: bodyOf(given) }
-    test(name, timeout, async (context) => {
-      if (await replayed(context, subject, interleaved.check)) return
-      assertPassed(await Explore.interleavings(subject, interleaved))
-    })
+  interleave: (name, given, timeout) => {
+    const options: Explore.Schedules = typeof given === "function" ? {} : given
+    register(
+      { name, given, timeout, frames: framesOf(methods.interleave) },
+      options.check,
+      (subject) => Explore.interleavings(subject, options)
+    )
   }
 }
 

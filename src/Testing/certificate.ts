@@ -25,9 +25,9 @@ import * as Scope from "effect/Scope"
 import * as Supervisor from "effect/Supervisor"
 import { printable } from "../Ledger/words.ts"
 import type { Law } from "./experiment.ts"
-import type { Moment, Plain, Strike } from "./findings.ts"
+import type { Graded, Moment, Plain } from "./findings.ts"
 import * as Probe from "./Probe.ts"
-import { defaultBudget, type Park, type Trace } from "./simulation.ts"
+import { defaultBudget, type Park } from "./simulation.ts"
 
 /**
  * The result of `certify`.
@@ -84,9 +84,6 @@ const yieldingAt = (offset: number, isFirst: boolean, isUncut: boolean): Readonl
     )
   ]
 }
-
-/** A strike and the trace of its run. */
-export type Graded = Strike & { readonly trace: Trace }
 
 /** The moments at which a strike may show, likeliest first. None for R3 and R4. */
 const momentsOf = (

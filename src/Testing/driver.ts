@@ -22,7 +22,7 @@ const patience = {
   patient: { now: 50, settled: 50, ended: 400 }
 }
 /** As above, while something is open that is sure to end. */
-const sureTurns = 1_000
+const sureTurns = { now: 100, settled: 100, ended: 1_000 }
 
 /** How to run: with or without the event loop. */
 export interface Driver {
@@ -63,13 +63,16 @@ const idle =
     }
     const silent = patience[options.isPatient === true ? "patient" : "usual"][as]
     let { events } = natives
+    let since = 0
     for (let turn = 0;; turn++) {
       const { isSure, names } = natives.pending()
       simulation.waitingOn = names
-      if (names.length === 0 || turn > (isSure ? sureTurns : silent)) break
+      const most = isSure ? sureTurns[as] : silent
+      // An interval has events for ever.
+      if (names.length === 0 || turn - since > most || turn > 3 * most) break
       await timers.setTimeout(1)
       if (!simulation.isIdle) return false
-      if (natives.events !== events) turn = 0
+      if (natives.events !== events) since = turn
       events = natives.events
     }
     // The result of the last one arrives in the turn after it.

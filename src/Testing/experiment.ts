@@ -73,7 +73,8 @@ export interface RunOptions {
   readonly plan: Plan
   readonly fault?: Recording.PlannedFault | undefined
   readonly trace?: Trace | undefined
-  readonly locate?: (() => string | undefined) | undefined
+  /** The line of the running fiber, which has acquired this from the probe, or registers a finalizer. */
+  readonly locate?: ((acquired?: string) => string | undefined) | undefined
   readonly pad?: number | undefined
   readonly seed: number
   readonly opLimit: number
@@ -123,6 +124,8 @@ export interface Outcome {
   readonly delayHash: number
   readonly escapes: number
   readonly log: ReadonlyArray<string>
+  /** Finalizers, and resources and counters of the probe, that the run has shown. */
+  readonly watched: number
 }
 
 const settled: Until = { done: () => false, as: "settled" }
@@ -246,7 +249,8 @@ const leftovers = ({ first, program, recorder, scopes, simulation }: {
     survivors: living.length,
     defects: defectsOf(simulation.fibers.keys(), program),
     struck: recorder.struck(),
-    log: recorder.log
+    log: recorder.log,
+    watched: scopes.registrations.length + recorder.count()
   }
 }
 

@@ -13,7 +13,7 @@
 import type { Law, Outcome, Unreleased, Violation } from "./experiment.ts"
 import type { Point } from "./points.ts"
 import type * as Recording from "./recorder.ts"
-import type { Place, Step } from "./simulation.ts"
+import type { Place, Step, Trace } from "./simulation.ts"
 import type { Chosen } from "./token.ts"
 
 /**
@@ -25,6 +25,16 @@ import type { Chosen } from "./token.ts"
 export type Grade = "R0" | "R1" | "R2" | "R3" | "R4"
 
 export const grades: ReadonlyArray<Grade> = ["R0", "R1", "R2", "R3", "R4"]
+
+/** How an interrupt gets to a point of each grade. */
+export const meanings: Readonly<Record<Grade, string>> = {
+  R0: "it waits there, or has just been resumed: any timeout, race or shutdown gets there",
+  R1:
+    "in its first slice: enough operations before the call make the default scheduler yield there",
+  R2: "in a later slice: enough operations of your own code make the default scheduler yield there",
+  R3: "only with Effect.withMaxOpsBeforeYield",
+  R4: "only with a scheduler of your own"
+}
 
 /** A point at which a run broke laws. */
 export interface Strike {
@@ -39,6 +49,9 @@ export interface Strike {
   /** Where the point stands in the run it was taken from. */
   readonly step: Step | undefined
 }
+
+/** A strike and the trace of its run. */
+export type Graded = Strike & { readonly trace: Trace }
 
 /**
  * When a plain program interrupts: after some turns of the scheduler and some real time. Fields that are left out are 0.
@@ -81,6 +94,34 @@ export interface Plain {
 }
 
 /**
+ * A kind of mistake.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Mistake {
+  readonly kind: string
+  /** Why it breaks, in one sentence. */
+  readonly why: string
+  /** What to do, in one line. */
+  readonly fix: string
+}
+
+/**
+ * Neighbouring points of one grade. A wait is counted by the own operations before it; operations of other fibers are counted
+ * over all fibers.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Range {
+  readonly kind: "op" | "wait" | "other"
+  readonly grade: Grade
+  readonly from: number
+  readonly to: number
+}
+
+/**
  * One window of points that break the same laws.
  *
  * @category models
@@ -95,8 +136,14 @@ export interface Finding {
   readonly violations: ReadonlyArray<Violation>
   /** With real I/O: how many runs at its representative point showed it again. Otherwise every run does. */
   readonly rate: { readonly seen: number; readonly of: number } | undefined
-  /** The line of the user at which the target stood. */
+  /** The kind of mistake, why it breaks and its fix, if the facts tell. */
+  readonly mistake: Mistake | undefined
+  /** The window as numbers, for pictures. */
+  readonly ranges: ReadonlyArray<Range>
+  /** The innermost line of the user at which the target stood. */
   readonly at: string | undefined
+  /** Another fiber that stood at the point, and its line. */
+  readonly other: string | undefined
   /** All lines of the target's stack, innermost first. */
   readonly stack: ReadonlyArray<string>
   readonly unreleased: ReadonlyArray<Unreleased>
@@ -136,6 +183,31 @@ const ranges = (numbers: ReadonlyArray<number>): string => {
     else parts.push([n, n])
   }
   return parts.map(([from, to]) => from === to ? `${from}` : `${from}–${to}`).join(", ")
+}
+
+/** The points of a group as ranges, each of one grade. */
+export const rangesOf = (group: ReadonlyArray<Graded>): ReadonlyArray<Range> => {
+  const all = group.flatMap(
+    ({ grade, point: { global, place }, step, trace }): ReadonlyArray<Range> => {
+      if (place.kind === "nowhere") return []
+      if (place.kind === "op") return [{ kind: "op", grade, from: place.index, to: place.index }]
+      if (place.kind === "global") return [{ kind: "other", grade, from: global, to: global }]
+      const own = trace.parks.find(({ index, kind }) =>
+        kind === place.kind && index === place.index
+      )
+      const at = own?.own ?? step?.own ?? 0
+      return [{ kind: "wait", grade, from: at, to: at }]
+    }
+  ).toSorted((a, b) => a.kind.localeCompare(b.kind) || a.from - b.from)
+  const joined: Array<Range> = []
+  for (const range of all) {
+    const last = joined.at(-1)
+    const joins = last !== undefined && last.kind === range.kind && last.grade === range.grade
+      && range.from <= last.to + (range.kind === "wait" ? 0 : 1)
+    if (joins) joined[joined.length - 1] = { ...last, to: range.to }
+    else joined.push(range)
+  }
+  return joined
 }
 
 const words: Record<Place["kind"], string> = {

@@ -4,7 +4,7 @@
  * DESIGN. The inspector, which knows the lines, is slow, so only this file asks it. One replay shows which slices run code of
  * the user; one per finding shows where the target stood and what it left behind.
  */
-import { type Graded, plainOf, programText } from "./certificate.ts"
+import { plainOf, programText } from "./certificate.ts"
 import { judge, type Unreleased } from "./experiment.ts"
 import {
   countGrades,
@@ -13,18 +13,22 @@ import {
   type Finding,
   gather,
   type Grade,
+  type Graded,
   gradeOf,
+  rangesOf,
   representative,
   type Strike,
   windowOf
 } from "./findings.ts"
+import { mistakeOf } from "./mistakes.ts"
 import type * as Recording from "./recorder.ts"
 import { type AnyFiber, type Instruction, stackOf } from "./runtime.ts"
 import { runPlan, type Session } from "./session.ts"
-import { makeTrace, type Step, type Strategy, type Trace } from "./simulation.ts"
+import { makeTrace, type Strategy, type Trace } from "./simulation.ts"
+import { type Row, tableOf } from "./steps.ts"
 import type { Swept, Ungraded } from "./sweep.ts"
 import { toToken } from "./token.ts"
-import { getLocator, isUserCode, type Locator } from "./where.ts"
+import { getLocator, isShown, isUserCode, lineWithin, type Locator } from "./where.ts"
 
 /** Whether code of the user ran in the slice of a step, before it. */
 type UserCode = (trace: Trace, global: number) => boolean
@@ -78,56 +82,20 @@ const userCodeOf = async (
 /** The result of a closer look at one strike. */
 export interface Look {
   readonly at: string | undefined
+  /** Another fiber that stood at the place, and its line. */
+  readonly other: string | undefined
   readonly stack: ReadonlyArray<string>
   readonly unreleased: ReadonlyArray<Unreleased>
   readonly steps: string
 }
 
-const shownBefore = 12
-const shownAfter = 8
-
-interface Row {
-  readonly global: number
-  readonly step: Step
-  readonly line: string
-}
-
-/** The last steps of each fiber before the interrupt, and the first after it. */
-const table = (
-  rows: ReadonlyArray<Row>,
-  hitGlobal: number,
-  target: number,
-  isInterrupted: boolean
-): string => {
-  const perFiber = new Map<number, number>()
-  const before = rows.filter(({ global }) => global <= hitGlobal).toReversed()
-    .filter(({ step }) => {
-      const count = (perFiber.get(step.fiber) ?? 0) + 1
-      perFiber.set(step.fiber, count)
-      return count <= shownBefore
-    }).toReversed()
-  const after = rows.filter(({ global }) => global > hitGlobal).slice(0, shownAfter)
-  const fibers = [...new Set([...before, ...after].map(({ step }) => step.fiber))]
-    .toSorted((a, b) => a - b)
-  const width = 20
-  const row = ({ global, line, step }: Row): string =>
-    [
-      `${global === hitGlobal ? ">" : " "}${String(global).padStart(5)}`,
-      ...fibers.map((fiber) => (fiber === step.fiber ? step.op : "").padEnd(width)),
-      line
-    ].join(" │ ").trimEnd()
-  const head = [
-    "    op",
-    ...fibers.map((fiber) => (fiber === target ? "target" : `fiber ${fiber}`).padEnd(width))
-  ].join(" │ ").trimEnd()
-  const mark = isInterrupted ? ["       ── the target is interrupted here ──"] : []
-  return [head, ...before.map(row), ...mark, ...after.map(row)].join("\n")
-}
+/** How many operations around an interrupt are asked for their lines. */
+const shownAround = 60
 
 /** Where the body was written: for stacks that hold no line of the user. */
 const bodyOf = ({ program }: Session, locator: Locator): string | undefined => {
-  const line = locator.lineOf(program.origin)
-  return line?.isUser === true ? `in the body at ${line.text}` : undefined
+  const line = lineWithin(locator, program.origin)
+  return line === undefined ? undefined : `in the body at ${line.text}`
 }
 
 /** One more run of a strike, with lines. */
@@ -137,18 +105,22 @@ export const lookAt = async (
   strike: Pick<Strike, "delays" | "fault" | "outcome" | "point"> & {
     readonly strategy?: Strategy | undefined
   }
-): Promise<Look> => {
+): Promise<Look & { readonly isAfter: boolean }> => {
   const lines = new Map<number, string>()
   const { delays, fault, outcome, point } = strike
   // Without an interrupt the table is about the last delay.
   const center = outcome.hit ? outcome.hitGlobal : delays.at(-1) ?? outcome.global
-  const near = (global: number) => Math.abs(global - center) <= 4 * (shownBefore + shownAfter)
+  const near = (global: number) => Math.abs(global - center) <= shownAround
   let stack: ReadonlyArray<string> = []
   let at: string | undefined
+  let other: string | undefined
+  let isHit = false
+  // What the probe acquired after the interrupt had come.
+  const late = new Set<string>()
   const show = (fiber: AnyFiber, next: Instruction | undefined): void => {
     const all = locator.linesOf(fiber, next)
     stack = all.map(({ text }) => text)
-    at = all.find(({ isUser }) => isUser)?.text ?? bodyOf(session, locator)
+    at = all.find(isShown)?.text ?? bodyOf(session, locator)
   }
   const trace = makeTrace({
     onStep: (fiber, next, global) => {
@@ -158,13 +130,22 @@ export const lookAt = async (
     },
     onDelay: show,
     // A parked target has no next instruction; its stack shows where it stands.
-    onHit: (fiber, next, interrupted) => show(interrupted, fiber === interrupted ? next : undefined)
+    onHit: (fiber, next, interrupted) => {
+      isHit = true
+      show(interrupted, fiber === interrupted ? next : undefined)
+      if (fiber === interrupted) return
+      const line = locator.userLineOf(fiber, next)?.text ?? "a line of a library"
+      other = `another fiber is before ${next?._op ?? "an operation"} at ${line}`
+    }
   })
   const seen = await runPlan(session, {
     plan: { place: point.place, delays, strategy: strike.strategy },
     fault,
     trace,
-    locate: locator.here
+    locate: (acquired) => {
+      if (isHit && acquired !== undefined) late.add(acquired)
+      return locator.here()
+    }
   })
   const target = trace.steps.find(({ own }) => own > 0)?.fiber ?? 0
   const rows = trace.steps.map((step, index): Row => ({
@@ -172,11 +153,14 @@ export const lookAt = async (
     step,
     line: lines.get(index + 1) ?? ""
   }))
+  const unreleased = seen.unreleased.length > 0 ? seen.unreleased : seen.pending
   return {
     at,
+    other,
     stack,
-    unreleased: seen.unreleased.length > 0 ? seen.unreleased : seen.pending,
-    steps: table(rows, center, target, outcome.hit)
+    unreleased,
+    steps: tableOf(rows, center, target, outcome.hit),
+    isAfter: unreleased.length > 0 && unreleased.every(({ name }) => late.has(name.split(",")[0]!))
   }
 }
 
@@ -225,13 +209,20 @@ const findingOf = async (
   const pass = await nearestPass(session, chosen, swept)
   const { seed } = session.limits
   const plain = plainOf(group, chosen, session.use)
+  const mistake = mistakeOf(chosen, {
+    isAfter: look.isAfter,
+    isHarmlessLater: isHarmlessLater(session, group)
+  })
   return {
     window: windowOf(group.map((strike) => strike.point.place)) + faultText(fault)
       + delaysText(chosen),
     grade: chosen.grade,
     grades: countGrades(group),
     violations,
+    mistake,
+    ranges: rangesOf(group),
     at: look.at,
+    other: look.other,
     stack: look.stack,
     unreleased: look.unreleased,
     steps: look.steps,
@@ -249,6 +240,14 @@ const findingOf = async (
     plain,
     program: plain === undefined ? undefined : programText(session.program.name, plain)
   }
+}
+
+/** Whether the target has later operations, and no wait, at which an interrupt breaks nothing of this sort. */
+const isHarmlessLater = ({ points }: Session, group: ReadonlyArray<Strike>): boolean => {
+  const places = group.map(({ point }) => point.place)
+  const last = Math.max(0, ...places.filter(({ kind }) => kind === "op").map(({ index }) => index))
+  return last < points.own.length
+    && !places.some(({ kind }) => kind === "parked" || kind === "quiet" || kind === "between")
 }
 
 /** The nearest own operation before the strike that keeps the laws, and what was different there. */

@@ -92,16 +92,23 @@ export class Natives {
 // Which run a resource is of: asked again at its end, when the context may be another one.
 const owners = new Map<number, Natives>()
 
+// Node makes a file outside of every context, just before it calls back the request that opened it.
+let files: Array<readonly [id: number, resource: Native["resource"]]> = []
+
 const hook = createHook({
   init: (id, type, _, resource) => {
     const natives = context.getStore()
+    if (natives === undefined && type === "FILEHANDLE") files.push([id, resource])
     if (natives === undefined || type === "PROMISE" || type === "TickObject") return
     owners.set(id, natives)
     natives.begin(id, type, resource)
   },
-  before: () => {
-    const natives = context.getStore()
+  before: (id) => {
+    const natives = owners.get(id) ?? context.getStore()
     if (natives !== undefined) natives.events++
+    if (files.length === 0) return
+    for (const [file, resource] of files) natives?.begin(file, "FILEHANDLE", resource)
+    files = []
   },
   after: (id) => owners.get(id)?.after(id),
   destroy: (id) => {

@@ -141,6 +141,8 @@ export interface Recorder {
   readonly releasedTwice: () => ReadonlyArray<string>
   readonly unbalanced: () => ReadonlyArray<string>
   readonly log: ReadonlyArray<string>
+  /** Resources and counters, so far. */
+  readonly count: () => number
 }
 
 /** Operations that change nothing. */
@@ -213,7 +215,8 @@ export const makeRecorder = (options: {
   readonly fault?: PlannedFault | undefined
   /** Extra operations of each acquire. */
   readonly pad?: number | undefined
-  readonly locate?: (() => string | undefined) | undefined
+  /** The line of the running fiber, which has just acquired this. */
+  readonly locate?: ((acquired: string) => string | undefined) | undefined
 }): Recorder => {
   const entries: Array<Entry> = []
   const counters = new Map<string, number>()
@@ -235,7 +238,12 @@ export const makeRecorder = (options: {
   }
   const opened = (name: string): Handle => {
     const handle = { name, id: entries.filter((entry) => entry.handle.name === name).length + 1 }
-    entries.push({ handle, releases: 0, wasCut: false, at: options.locate?.() })
+    entries.push({
+      handle,
+      releases: 0,
+      wasCut: false,
+      at: options.locate?.(`${name}#${handle.id}`)
+    })
     log.push(`+${name}#${handle.id}`)
     return handle
   }
@@ -311,6 +319,7 @@ export const makeRecorder = (options: {
       Array.from(counters).filter(([, value]) => value !== 0).map(([name, value]) =>
         `${name} = ${value}`
       ),
-    log
+    log,
+    count: () => entries.length + counters.size
   }
 }

@@ -146,7 +146,7 @@ interface Phase {
 /** The default budget of operations between two yields. */
 export const defaultBudget = 2048
 /** How often in a row fibers of the setup may wake for nothing before the rest counts as settled, or as hung. */
-const mostBeats = { now: 0, settled: 100, ended: 10_000 }
+const mostBeats = { now: 0, settled: 30, ended: 10_000 }
 
 export class Simulation implements Active {
   // Written by this file alone.

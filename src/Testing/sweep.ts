@@ -45,7 +45,7 @@ export const countUnjudged = (
 }
 
 /** How often a place is looked for again that real I/O has made the run miss. */
-const retries = 5
+const retries = 3
 
 /** Interrupts at one point; remembers what broke. */
 const tryPoint = async (
@@ -61,14 +61,16 @@ const tryPoint = async (
   const { fault, trace } = options
   const delays = options.delays ?? []
   const run = { plan: { place: point.place, delays }, fault }
+  const isBeside = session.driver.mode === "asynchronous"
+  const isAsPlain = ({ hit, hitHash }: Outcome) =>
+    hit && (delays.length > 0 || hitHash === point.hash)
   let outcome = await runPlan(session, run)
-  for (let more = retries; more > 0 && !session.isExact && !outcome.hit; more--) {
+  // Real I/O may come in another order: then the place is looked for again, and in the end found by its number.
+  for (let more = isBeside ? retries : 0; more > 0 && !isAsPlain(outcome); more--) {
     outcome = await runPlan(session, run)
   }
   swept.tried++
-  const isSame = outcome.hit &&
-    (delays.length > 0 || !session.isExact || outcome.hitHash === point.hash)
-  if (!isSame) {
+  if (!isAsPlain(outcome) && !(isBeside && outcome.hit)) {
     // A delay may well end the target before its point.
     if (delays.length === 0) swept.unstable++
     return
@@ -77,9 +79,7 @@ const tryPoint = async (
   if (fault !== undefined && !outcome.struck) return
   if (judge(outcome, session.plain).length > 0 || outcome.waiting !== undefined) {
     // With real I/O a suspicion may be only impatience.
-    if (session.driver.mode === "asynchronous") {
-      outcome = await runPlan(session, { ...run, isPatient: true })
-    }
+    if (isBeside) outcome = await runPlan(session, { ...run, isPatient: true })
   }
   countUnjudged(session, swept, outcome)
   const violations = judge(outcome, session.plain)

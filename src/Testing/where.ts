@@ -22,6 +22,8 @@ export interface Line {
   readonly text: string
   /** Written by the user of the library under test, not by effect and not by us. */
   readonly isUser: boolean
+  /** Of a probe's acquire or release: it stands for the user's code, but is no line to show. */
+  readonly isProbe: boolean
 }
 
 /** Answers where things were written. */
@@ -48,9 +50,11 @@ const probeFile = path.join("Testing", "recorder.")
 
 const toPath = (url: string): string => url.startsWith("file:") ? fileURLToPath(url) : url
 
+const isOwnFile = (file: string): boolean => file.startsWith(ownFolder + path.sep)
+
 const isUserFile = (file: string): boolean =>
   !file.includes("/node_modules/") && !file.startsWith("node:") && file !== ""
-  && (!file.startsWith(ownFolder + path.sep) || file.includes(probeFile))
+  && (!isOwnFile(file) || file.includes(probeFile))
 
 interface Script {
   readonly file: string
@@ -86,7 +90,12 @@ const makeLine = (script: Script, { columnNumber, lineNumber }: RawLocation): Li
   }
   const shown = path.relative(process.cwd(), script.file)
   const file = shown.startsWith("..") ? script.file : shown
-  return { file, text: `${file}:${line}:${column}`, isUser: isUserFile(script.file) }
+  return {
+    file,
+    text: `${file}:${line}:${column}`,
+    isUser: isUserFile(script.file),
+    isProbe: isOwnFile(script.file)
+  }
 }
 
 /** The values of an instruction that were written somewhere: functions and generators. */
@@ -94,6 +103,9 @@ const codeOf = (instruction: Instruction): ReadonlyArray<unknown> =>
   [instruction.effect_instruction_i0, instruction.effect_instruction_i1].filter((value) =>
     typeof value === "function" || (typeof value === "object" && value !== null && "next" in value)
   )
+
+/** Whether a line is the user's own. */
+export const isShown = ({ isProbe, isUser }: Line): boolean => isUser && !isProbe
 
 const slot = "__holdfastWhere"
 
@@ -160,7 +172,7 @@ const openLocator = async (): Promise<Locator> => {
   const userLineOf = (fiber: AnyFiber, next: Instruction | undefined): Line | undefined => {
     for (const value of codesOf(fiber, next)) {
       const line = lineOf(value)
-      if (line?.isUser === true) return line
+      if (line !== undefined && isShown(line)) return line
     }
     return undefined
   }
@@ -180,6 +192,17 @@ let shared: Promise<Locator> | undefined
 
 /** The locator of this process. */
 export const getLocator = (): Promise<Locator> => shared ??= openLocator()
+
+/** The first line of the user in a function, or in the functions of an effect. */
+export const lineWithin = (locator: Locator, value: unknown, depth = 6): Line | undefined => {
+  if (typeof value === "function") {
+    const line = locator.lineOf(value)
+    return line !== undefined && isShown(line) ? line : undefined
+  }
+  if (typeof value !== "object" || value === null || depth === 0) return undefined
+  const { effect_instruction_i0: one, effect_instruction_i1: two } = value as Partial<Instruction>
+  return lineWithin(locator, one, depth - 1) ?? lineWithin(locator, two, depth - 1)
+}
 
 /** Whether an instruction, or what it returns to, was written by the user. */
 export const isUserCode = (locator: Locator, instruction: Instruction): boolean =>

@@ -14,6 +14,7 @@ import * as LockFile from "../Lock/File.ts"
 import * as Mirror from "./mirror.ts"
 import * as MirrorFolder from "./mirrorFolder.ts"
 import * as Origin from "./origin.ts"
+import * as Settings from "./settings.ts"
 
 const portFile = "origin-port.txt"
 
@@ -70,7 +71,7 @@ export const demo = (
         `Mirroring ${origin.urls.length} URLs of a bundled origin (slow ones, 503s, cut bodies, redirects) on 127.0.0.1:${origin.port}`
       )
       return yield* Mirror.mirror({
-        ...Mirror.defaults,
+        ...Settings.defaults,
         list,
         to: folder,
         drain: Duration.seconds(25)

@@ -16,7 +16,7 @@ import * as FileSystem from "@effect/platform/FileSystem"
 import * as SqlError from "@effect/sql/SqlError"
 import * as Cause from "effect/Cause"
 import * as Data from "effect/Data"
-import * as Duration from "effect/Duration"
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
@@ -59,17 +59,6 @@ export interface Options {
   readonly drain: Duration.Duration
   readonly timeout: Duration.Duration
 }
-
-export const defaults = {
-  concurrency: 16,
-  perHost: 6,
-  retries: 4,
-  maxBytes: undefined,
-  databaseUrl: undefined,
-  report: undefined,
-  ledger: undefined,
-  timeout: Duration.seconds(30)
-} as const
 
 /**
  * Where the command prints. `line` and `error` print one line each, on standard output and standard error, and make it safe for

@@ -1,7 +1,8 @@
 /**
  * program: the command line of `holdfast`, and the process that runs it.
  *
- * DESIGN. Importing this file runs the command; ../cli.ts does, and has the exit codes.
+ * DESIGN. Importing this file runs the command; ../cli.ts does, and has the exit codes. Each subcommand loads its modules when its
+ * options are read: help and a bad option need no database and no HTTP client.
  *
  * INVARIANTS
  * - Program-1 Text from outside (names, server messages) reaches terminal, log and report as `printable` lines; only a terminal
@@ -23,11 +24,9 @@ import type { WriteStream } from "node:tty"
 import { stripVTControlCharacters } from "node:util"
 import { printable } from "../Ledger/words.ts"
 import * as Main from "../Main.ts"
-import * as Demo from "./demo.ts"
-import * as Explore from "./explore.ts"
-import * as Mirror from "./mirror.ts"
+import type * as Mirror from "./mirror.ts"
+import { reportMissing } from "./packages.ts"
 import * as Settings from "./settings.ts"
-import * as View from "./view.ts"
 
 const voice: Mirror.Voice = {
   line: (text) => Effect.sync(() => void process.stdout.write(`${printable(text)}\n`)),
@@ -45,6 +44,16 @@ const exitWith = (program: Effect.Effect<number, Settings.BadOption, NodeContext
     Effect.map((code) => void (exitCode = code))
   )
 
+/** Runs a subcommand whose module is loaded only now: 2 if a package that it needs is not installed. */
+const load = <A, E, R>(
+  module: () => Promise<A>,
+  run: (module: A) => Effect.Effect<number, E, R>
+): Effect.Effect<number, E, R> =>
+  Effect.matchEffect(Effect.tryPromise({ try: module, catch: (error) => error }), {
+    onFailure: (error) => reportMissing(error) ? Effect.succeed(2) : Effect.die(error),
+    onSuccess: run
+  })
+
 const text = (name: string, help: string) => CliOptions.withDescription(CliOptions.text(name), help)
 const integer = (name: string, byDefault: number, help: string) =>
   CliOptions.integer(name).pipe(
@@ -61,11 +70,11 @@ const mirror = Command.make("mirror", {
     Args.withDescription("A text file, one URL per line; # starts a comment.")
   ),
   to: text("to", "The folder to mirror into."),
-  concurrency: integer("concurrency", Mirror.defaults.concurrency, "Downloads at once."),
-  perHost: integer("per-host", Mirror.defaults.perHost, "Connections to one host."),
+  concurrency: integer("concurrency", Settings.defaults.concurrency, "Downloads at once."),
+  perHost: integer("per-host", Settings.defaults.perHost, "Connections to one host."),
   retries: integer(
     "retries",
-    Mirror.defaults.retries,
+    Settings.defaults.retries,
     "Further attempts after an error that may pass (503, a cut connection)."
   ),
   maxBytes: CliOptions.optional(
@@ -86,7 +95,7 @@ const mirror = Command.make("mirror", {
 }, (given) =>
   exitWith(Effect.gen(function*() {
     const fromEnvironment = process.env["DATABASE_URL"]
-    return yield* Mirror.mirror({
+    const options: Mirror.Options = {
       list: given.list,
       to: yield* Settings.folder("to", given.to),
       concurrency: yield* Settings.count("concurrency", given.concurrency, 1),
@@ -103,7 +112,8 @@ const mirror = Command.make("mirror", {
       report: Option.getOrUndefined(given.report),
       ledger: Option.getOrUndefined(given.ledger),
       drain: yield* Settings.duration("drain", given.drain)
-    }, voice)
+    }
+    return yield* load(() => import("./mirror.ts"), ({ mirror }) => mirror(options, voice))
   }))).pipe(
     Command.withDescription(
       "Downloads every URL of a list once, into files and a table, resumably."
@@ -115,7 +125,13 @@ const demo = Command.make("demo", {
     text("to", "The folder to mirror into. Default holdfast-demo."),
     "holdfast-demo"
   )
-}, ({ to }) => exitWith(Effect.flatMap(Settings.folder("to", to), (to) => Demo.demo(to, voice))))
+}, ({ to }) =>
+  exitWith(
+    Effect.flatMap(
+      Settings.folder("to", to),
+      (to) => load(() => import("./demo.ts"), ({ demo }) => demo(to, voice))
+    )
+  ))
   .pipe(
     Command.withDescription("Mirrors a bundled origin on loopback, to show what `mirror` does.")
   )
@@ -129,11 +145,12 @@ const explore = Command.make("explore", {
     CliOptions.withDefault("full" as const)
   ),
   json: flag("json", "One verdict per line, as JSON.")
-}, (given) => exitWith(Explore.explore(given, voice))).pipe(
-  Command.withDescription(
-    "Interrupts each effect that a module exports at every point where production could."
+}, (given) => exitWith(load(() => import("./explore.ts"), ({ explore }) => explore(given, voice))))
+  .pipe(
+    Command.withDescription(
+      "Interrupts each effect that a module exports at every point where production could."
+    )
   )
-)
 
 const view = Command.make("view", {
   ledger: Args.text({ name: "ledger.json" }).pipe(
@@ -146,11 +163,12 @@ const view = Command.make("view", {
   text: flag("text", "Who holds what under whom. The default."),
   output: CliOptions.optional(text("output", "The file to write. Default: standard output."))
 }, (given) =>
-  exitWith(View.view({
-    ...given,
-    output: Option.getOrUndefined(given.output),
-    width: process.stdout.isTTY ? process.stdout.columns : undefined
-  }, voice))).pipe(
+  exitWith(load(() => import("./view.ts"), ({ view }) =>
+    view({
+      ...given,
+      output: Option.getOrUndefined(given.output),
+      width: process.stdout.isTTY ? process.stdout.columns : undefined
+    }, voice)))).pipe(
     Command.withDescription("Shows a ledger: who held what, when, and what was not released.")
   )
 

@@ -1,8 +1,20 @@
-/** settings: the texts of options (`"25 seconds"`, `10MiB`) as values, or an error that says what to write. */
+/** settings: the texts of options (`"25 seconds"`, `10MiB`) as values, or an error that says what to write; and the defaults. */
 import * as Data from "effect/Data"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
+
+/** Those of `holdfast mirror`. */
+export const defaults = {
+  concurrency: 16,
+  perHost: 6,
+  retries: 4,
+  maxBytes: undefined,
+  databaseUrl: undefined,
+  report: undefined,
+  ledger: undefined,
+  timeout: Duration.seconds(30)
+} as const
 
 export class BadOption extends Data.TaggedError("BadOption")<{
   readonly option: string

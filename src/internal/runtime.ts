@@ -75,6 +75,9 @@ export const isInterrupted = (fiber: AnyFiber): boolean =>
   !Cause.isEmptyType(fiber.getFiberRef(FiberRef.interruptedCause)) ||
   hasMessage(fiber, "InterruptSignal")
 
+/** Whether it is to run in a later turn of its scheduler. */
+export const isRunnable = (fiber: AnyFiber): boolean => hasMessage(fiber, "Resume")
+
 /** Whether it has not run its first step. */
 export const isUnstarted = (fiber: AnyFiber): boolean =>
   insideOf(fiber)._stack?.length === 0 && hasMessage(fiber, "Resume")

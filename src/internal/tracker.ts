@@ -38,6 +38,7 @@ import {
   childrenOf,
   currentFiber,
   isInterrupted,
+  isRunnable,
   nextFiberId,
   waitsFor
 } from "./runtime.ts"
@@ -293,19 +294,23 @@ const ended = (fibers: ReadonlySet<AnyFiber>): Effect.Effect<void> =>
     }
   })
 
+/** How many turns of the scheduler fibers that compute may take before they count as left alone. */
+const mostTurns = 20
+
 /** Waits until no dying user is left. */
 const quiet = (lent: Lent, closer: AnyFiber): Effect.Effect<void> => {
   const cut = new WeakSet<AnyFiber>()
-  const next = (hasYielded: boolean): Effect.Effect<void> =>
+  const next = (turns: number): Effect.Effect<void> =>
     Effect.suspend(() => {
       const dying = dyingIn(lent, closer, cut)
-      if (dying.size > 0) return Effect.flatMap(ended(dying), () => next(false))
-      // Stock operators interrupt by a task of the scheduler, which may stand behind this step.
-      return hasYielded || !mayBeInUse(lent, closer)
-        ? Effect.void
-        : Effect.flatMap(Effect.yieldNow(), () => next(true))
+      if (dying.size > 0) return Effect.flatMap(ended(dying), () => next(0))
+      // An interrupt may be under way: stock operators send it by a task of the scheduler, or from a fiber of its own.
+      const maySettle = turns === 0
+        ? mayBeInUse(lent, closer)
+        : turns < mostTurns && startedInside(lent, closer).some(({ fiber }) => isRunnable(fiber))
+      return maySettle ? Effect.flatMap(Effect.yieldNow(), () => next(turns + 1)) : Effect.void
     })
-  return next(false)
+  return next(0)
 }
 
 /** What is released, for the message. */

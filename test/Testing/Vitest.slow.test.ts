@@ -29,33 +29,51 @@ interface Result {
   readonly failureMessages: ReadonlyArray<string>
 }
 
-const run = (env: Record<string, string>): ReadonlyArray<Result> => {
+const run = (env: Record<string, string>): ReadonlyArray<Result> => runWithOutput(env).results
+
+const runWithOutput = (
+  env: Record<string, string>
+): { readonly results: ReadonlyArray<Result>; readonly stdout: string } => {
   const out = path.join(folder, "out.json")
   const { HOLDFAST_REPLAY: _, ...inherited } = process.env
-  spawnSync(
+  const { stdout } = spawnSync(
     path.join(root, "node_modules", ".bin", "vitest"),
-    ["run", "--root", root, "--config", config, "--reporter=json", `--outputFile=${out}`],
-    { cwd: root, env: { ...inherited, ...env }, timeout: 60_000 }
+    [
+      "run",
+      "--root",
+      root,
+      "--config",
+      config,
+      "--reporter=default",
+      "--reporter=json",
+      `--outputFile=${out}`
+    ],
+    { cwd: root, env: { ...inherited, ...env }, encoding: "utf8", timeout: 60_000 }
   )
   const { testResults } = JSON.parse(fs.readFileSync(out, "utf8")) as {
     readonly testResults: ReadonlyArray<{ readonly assertionResults: ReadonlyArray<Result> }>
   }
-  return testResults.flatMap(({ assertionResults }) => assertionResults)
+  return { results: testResults.flatMap(({ assertionResults }) => assertionResults), stdout }
 }
 
 it(
   "a failing test prints the finding; its token replays it alone; changed code makes it stale",
   () => {
-    const [leaks, keeps] = run({})
-    expect([leaks?.status, keeps?.status]).toEqual(["failed", "passed"])
+    const { results: [leaks, keeps, counts], stdout } = runWithOutput({})
+    expect([leaks, keeps, counts].map((one) => one?.status)).toEqual(["failed", "passed", "passed"])
     const report = leaks?.failureMessages.join("\n") ?? ""
     expect(report).toContain("leaks is not safe")
     expect(report).toContain("never released: r#1")
+    // The error points at the test's own line.
+    expect(report).toMatch(/\n +at (async )?[^\n]*test\/seeds\/vitestFixture\.ts:11:4/)
+    expect(report).toMatch(/fix +Make it a finalizer/)
+    expect(stdout).toContain(`"counts" holds nothing that the explorer sees`)
+    expect(stdout).not.toContain(`"keeps" holds nothing`)
     expect(report).toMatch(/stopped at +(in the body at )?test\/seeds\/vitestFixture\.ts:\d+/)
     const token = /HOLDFAST_REPLAY=(\S+)/.exec(report)?.[1] ?? ""
 
     const replayed = run({ HOLDFAST_REPLAY: token })
-    expect(replayed.map(({ status }) => status)).toEqual(["failed", "skipped"])
+    expect(replayed.map(({ status }) => status)).toEqual(["failed", "skipped", "skipped"])
     expect(replayed[0]?.failureMessages.join()).toContain("all is released: never released: r#1")
 
     const stale = run({ HOLDFAST_REPLAY: token, HOLDFAST_FIXTURE_CHANGED: "yes" })

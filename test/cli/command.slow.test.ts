@@ -26,7 +26,8 @@ const install = (packages: ReadonlyArray<string>): string => {
   for (const name of packages) {
     // A copy: through a link Node would find what is installed beside the real one.
     fs.cpSync(path.join(repository, "node_modules", name), path.join(modules, name), {
-      recursive: true
+      recursive: true,
+      filter: (file) => !/\/(src|dist\/(cjs|dts))$/.test(file)
     })
   }
   return path.join(modules, "holdfast", "dist", "cli.js")
@@ -56,8 +57,18 @@ describe("the command", { timeout: 60_000 }, () => {
   })
 
   it("without its packages: exit 2, and a line that installs them", async () => {
-    for (const packages of [[], ["effect", "fast-check", "pure-rand", "@standard-schema/spec"]]) {
-      const ended = await execute(install(packages), ["--help"])
+    const effect = ["effect", "fast-check", "pure-rand", "@standard-schema/spec"]
+    const reader =
+      "@effect/cli @effect/printer @effect/printer-ansi @effect/typeclass ini toml yaml @effect/platform @effect/platform-node @effect/platform-node-shared"
+        .split(" ")
+    // Each adds to those before it.
+    const none = await execute(install([]), ["--help"])
+    const one = await execute(install(effect), ["--help"])
+    const readable = install(reader)
+    // Help needs what reads the command line, and no more.
+    expect((await execute(readable, ["mirror", "--help"])).code).toBe(0)
+    const some = await execute(readable, ["mirror", "urls.txt", "--to", path.join(work, "out")])
+    for (const ended of [none, one, some]) {
       expect(ended.code, ended.out + ended.err).toBe(2)
       expect(ended.err).toMatch(/^holdfast: the package "@?[\w/-]+" is not installed\./)
       expect(ended.err).toMatch(/ {2}npm i .*"effect@\^3\.\d+\.\d+".*"pg@\^8/)

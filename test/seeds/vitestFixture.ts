@@ -1,4 +1,5 @@
-/** Run by Testing/Vitest.slow.test.ts in a vitest of its own: one subject that leaks, and one that does not. */
+/** Run by Testing/Vitest.slow.test.ts in a vitest of its own: one subject that leaks, one that does not, and one that holds nothing
+ * the explorer could see. */
 import { Effect } from "effect"
 import { it } from "holdfast/Testing/Vitest"
 
@@ -15,3 +16,6 @@ it.interruptSafe("leaks", (probe) =>
   ))
 
 it.interruptSafe("keeps", (probe) => probe.resource("r"))
+
+let inside = 0
+it.interruptSafe("counts", () => Effect.sync(() => void inside++))

@@ -9,8 +9,8 @@
 import { createHash } from "node:crypto"
 import type * as Ledger from "../../Ledger.ts"
 import * as Analysis from "./analysis.ts"
-import { plainAttributes } from "./document.ts"
 import { count, duration, escaped, firstLine, instant, tickSteps } from "./format.ts"
+import { plainAttributes } from "./json.ts"
 import { script } from "./pageScript.ts"
 import { style } from "./pageStyle.ts"
 
