@@ -44,7 +44,15 @@ import {
   takeControl,
   Unexplorable
 } from "./session.ts"
-import { makeSwept, sample, sweepDelayed, sweepFaults, sweepPlain, type Swept } from "./sweep.ts"
+import {
+  makeSwept,
+  sample,
+  sweepDelayed,
+  sweepFaults,
+  sweepPlain,
+  type Swept,
+  unjudgedOf
+} from "./sweep.ts"
 import { allFaults, fromToken, isHash, nameHash, type Parsed, StaleToken } from "./token.ts"
 import { getLocator } from "./where.ts"
 
@@ -495,7 +503,9 @@ const rerun = async (token: string, parsed: Parsed, session: Session) => {
   const { chosen, delays, fault, place } = parsed
   const strategy = chosen === undefined ? undefined : strategyOf(chosen)
   const plan = { place, delays, strategy }
-  const outcome = await runPlan(session, { plan, fault })
+  const outcome = await runPlan(session, { plan, fault, isPatient: true })
+  const unjudged = unjudgedOf(session, outcome)
+  if (unjudged !== undefined) throw new Unexplorable(unjudged)
   const point = { place, hash: 0, global: outcome.hitGlobal, leads: true }
   if (place.kind !== "nowhere" && !outcome.hit) {
     throw new StaleToken({ token, reason: "its place is not reached any more" })
@@ -539,7 +549,8 @@ export const replay = async <S = void>(
   options: Pick<Schedules, "check" | "horizon" | "opLimit"> = {}
 ): Promise<Replay> => {
   selfCheck()
-  const program = programOf(subject)
+  const given = programOf(subject)
+  const program = { ...given, fails: given.fails || options.check !== undefined }
   const parsed = parsedFor(token, program.name)
   const release = takeControl()
   const locator = await getLocator()

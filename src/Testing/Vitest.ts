@@ -32,7 +32,7 @@ export interface Safe<S> extends Omit<Explore.Subject<S>, "name">, Explore.Optio
  * @since 0.1.0
  */
 export interface Interleaved<S>
-  extends Pick<Explore.Subject<S>, "setup" | "body" | "after" | "invariant">, Explore.Schedules
+  extends Omit<Explore.Subject<S>, "name" | "faults">, Explore.Schedules
 {}
 
 type Body = (probe: Probe.Probe) => Effect.Effect<unknown, unknown, Scope.Scope>
@@ -66,7 +66,7 @@ interface Context {
 const replayed = async <S>(
   context: Context,
   subject: Explore.Subject<S>,
-  check: Explore.Check | undefined
+  options: Pick<Explore.Schedules, "check" | "horizon" | "opLimit">
 ): Promise<boolean> => {
   const token = process.env["HOLDFAST_REPLAY"]
   if (token === undefined || token === "") return false
@@ -74,7 +74,7 @@ const replayed = async <S>(
     context.skip()
     return true
   }
-  const { at, steps, violations } = await Explore.replay(token, subject, { check })
+  const { at, steps, violations } = await Explore.replay(token, subject, options)
   if (violations.length > 0) {
     const broken = violations.map(({ law, message }) => `${law}: ${message}`).join("\n")
     throw new Error(`${broken}\nstopped at ${at ?? "an unknown line"}\n${steps}`)
@@ -121,7 +121,7 @@ const register = <S>(
     readonly timeout: number | undefined
     readonly frames: string
   },
-  check: Explore.Check | undefined,
+  replaying: Pick<Explore.Schedules, "check" | "horizon" | "opLimit">,
   explore: (subject: Explore.Subject<S>) => Promise<Explore.Verdict>
 ): void => {
   const isShort = typeof given === "function"
@@ -131,7 +131,7 @@ const register = <S>(
       : { ...given, name, origin: given.body }
   )
   const run = async (context: Context) => {
-    if (await replayed(context, subject, check)) return
+    if (await replayed(context, subject, replaying)) return
     const verdict = await explore(subject)
     const note = isShort && verdict.watched === 0 ? `"${name}" ${nothingSeen}` : undefined
     if (!verdict.passed) {
@@ -145,10 +145,10 @@ const register = <S>(
 
 const methods: Methods = {
   interruptSafe: (name, given, timeout) => {
-    const options = typeof given === "function" ? {} : given
+    const options: Explore.Options = typeof given === "function" ? {} : given
     register(
       { name, given, timeout, frames: framesOf(methods.interruptSafe) },
-      undefined,
+      options,
       (subject) => Explore.interruptions(subject, options)
     )
   },
@@ -156,7 +156,7 @@ const methods: Methods = {
     const options: Explore.Schedules = typeof given === "function" ? {} : given
     register(
       { name, given, timeout, frames: framesOf(methods.interleave) },
-      options.check,
+      options,
       (subject) => Explore.interleavings(subject, options)
     )
   }

@@ -7,6 +7,7 @@
  *
  * INVARIANTS
  * - Explore-4 A program that still waits on a real handle is never reported as hung: the verdict is inconclusive and names it.
+ * - Explore-13 With real I/O a suspected finding is repeated with more patience; it is reported with how often it shows again, or not at all.
  *
  * SOURCES Coyote (partly controlled programs), Trio's autojump clock.
  */

@@ -32,16 +32,19 @@ export const makeSwept = (): Swept => ({
   unjudged: new Map()
 })
 
-/** Counts a run that could not be judged. */
-export const countUnjudged = (
+/** Why a run cannot be judged, if it cannot. */
+export const unjudgedOf = (
   { limits }: Session,
-  { unjudged }: Swept,
   { overtime, waiting }: Outcome
-): void => {
-  if (overtime === undefined && waiting === undefined) return
-  const reason = waiting ??
-    `${overtime} takes ${longerThan(limits.horizon)}; \`horizon\` sets how long is waited`
-  unjudged.set(reason, (unjudged.get(reason) ?? 0) + 1)
+): string | undefined => {
+  if (waiting !== undefined || overtime === undefined) return waiting
+  return `${overtime} takes ${longerThan(limits.horizon)}; \`horizon\` sets how long is waited`
+}
+
+/** Counts a run that could not be judged. */
+export const countUnjudged = (session: Session, { unjudged }: Swept, outcome: Outcome): void => {
+  const reason = unjudgedOf(session, outcome)
+  if (reason !== undefined) unjudged.set(reason, (unjudged.get(reason) ?? 0) + 1)
 }
 
 /** How often a place is looked for again that real I/O has made the run miss. */

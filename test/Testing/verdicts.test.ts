@@ -2,7 +2,9 @@
 import { describe, expect, it } from "@effect/vitest"
 import { Context, Effect, Exit, Resource, Schedule, Scheduler, Scope } from "effect"
 import { Explore, type Probe } from "holdfast/Testing"
+import { once } from "node:events"
 import * as fs from "node:fs/promises"
+import * as Net from "node:net"
 
 class Service extends Context.Tag("Service")<Service, number>() {}
 
@@ -256,6 +258,69 @@ describe("no violation of what is right", () => {
       staysOpen: true
     })
     expect(laws(leaks)).toContain("all is released")
+  })
+})
+
+describe("with real I/O", () => {
+  it("Explore-13: a finding is repeated, and says how often it shows again", async () => {
+    const timers = new Set<NodeJS.Timeout>()
+    const verdict = await explore({
+      body: () =>
+        Effect.acquireUseRelease(
+          Effect.sync(() => setInterval(() => {}, 1_000)),
+          () => Effect.promise(() => Promise.resolve(1)),
+          (timer, exit) =>
+            Effect.sync(() => {
+              if (Exit.isSuccess(exit)) clearInterval(timer)
+              else timers.add(timer)
+            })
+        )
+    }, { mode: "quick" })
+    for (const timer of timers) clearInterval(timer)
+    expect(laws(verdict)).toEqual(["all is released"])
+    expect(verdict.findings.map(({ rate }) => rate)).toEqual([{ seen: 5, of: 5 }])
+    expect(Explore.format(verdict)).toContain("5 of 5 times")
+  })
+
+  it("a socket, a file and a server that stay open are leaks, without any probe", async () => {
+    // The setup's own server is not: it is open before the body begins.
+    const server = Effect.acquireRelease(
+      Effect.promise(async () => {
+        const listening = Net.createServer((socket) => socket.on("error", () => {}))
+        listening.listen(0, "127.0.0.1")
+        await once(listening, "listening")
+        return listening
+      }),
+      (listening) => Effect.promise(() => new Promise((done) => listening.close(done)))
+    )
+    const verdict = await explore({ setup: server, body: () => server })
+    expect(verdict, Explore.format(verdict)).toMatchObject({ status: "safe", mode: "asynchronous" })
+    const opened: Array<fs.FileHandle> = []
+    const leak = await explore({
+      body: () =>
+        Effect.gen(function*() {
+          const file = yield* Effect.promise(() => fs.open(import.meta.filename))
+          opened.push(file)
+          yield* Effect.promise(() => file.stat())
+          yield* Effect.promise(() => file.close())
+        })
+    }, { mode: "quick" })
+    expect(leak.findings[0]?.violations).toEqual([
+      { law: "all is released", message: "left open natively: file" }
+    ])
+    for (const file of opened) await file.close()
+  })
+
+  it("a replay that cannot be judged does not pass", async () => {
+    const dies = (after: Effect.Effect<void>) => ({
+      name: "drain",
+      body: () =>
+        Effect.onInterrupt(Effect.sleep(1), () => Effect.zipRight(after, Effect.die("no")))
+    })
+    const { findings } = await Explore.interruptions(dies(Effect.void))
+    const slow = dies(Effect.sleep("20 minutes"))
+    const ends = Explore.replay(findings[0]!.token, slow).then(() => "passes", String)
+    expect(await ends).toMatch(/longer than 10m/)
   })
 })
 

@@ -55,8 +55,27 @@ export const saidOf = (verdict: Explore.Verdict, { rightful }: Hostile): string 
 type Subject<S> = Omit<Explore.Subject<S>, "name">
 type Use = Effect.Effect<unknown, unknown, Scope.Scope>
 
-// Each takes a second or more.
+// Each takes long, or is like one in `Testing/verdicts.test.ts`.
 const slow: ReadonlySet<string> = new Set([
+  "fails, as expected, and leaks when interrupted",
+  "a leak while a cache of a minute is warm",
+  "a leak of the second use",
+  "a drain of three minutes",
+  "a sleep of five minutes",
+  "a drain of an hour",
+  "a drain of an hour, with time for it",
+  "a heartbeat, and a leak",
+  "closes what is not there yet",
+  "a daemon that uses what is closed",
+  "a release that is cut half-way",
+  "a scope of each key that stays open by design",
+  "a release through a native promise",
+  "a release through `then`",
+  "a release through `runFork`",
+  "copies a file through a stream",
+  "fetches, and aborts",
+  "counts requests that are under way, and not those that are cut",
+  "asks over a unix socket",
   "a heartbeat of a millisecond",
   "a resource that renews itself",
   "waits for ever beside a heartbeat",
