@@ -243,7 +243,8 @@ it(
       `${runs} random programs: raw ${raw.late} use the resource after its release, ${raw.hangs} hang; `
         + `in a nursery ${held.late} and ${held.hangs}.`
     )
-    expect(raw.late).toBeGreaterThan(0)
+    // The README says so.
+    expect(raw.late).toBeGreaterThan(100)
   },
   60_000
 )
