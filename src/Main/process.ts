@@ -255,8 +255,8 @@ export class Process<A, E> {
     this.#output.text(`process.exit(${code}) was called in phase ${this.#shutdown.unsafePhase()}.`)
     this.#printHolders()
     this.#save()
-    const isLess = Option.isSome(this.#shutdown.unsafeReason()) || this.#hasLost
-    if (code === 0 && isLess) process.exitCode = 1
+    const isSuccess = Option.isNone(this.#shutdown.unsafeReason()) && !this.#hasLost
+    if (code === 0 && !isSuccess) process.exitCode = 1
   }
 
   /** INVARIANT Main-7. */
