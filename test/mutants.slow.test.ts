@@ -28,7 +28,9 @@ const byModule = (text: string): string =>
     (_, names: string) =>
       names.split(",").map((name) => {
         const [, type = "", module] = /^\s*(type )?(\w+)\s*$/.exec(name) ?? []
-        return `import ${type}* as ${module} from "effect/${module}"`
+        return /^[a-z]/.test(module!)
+          ? `import { ${module} } from "effect/Function"`
+          : `import ${type}* as ${module} from "effect/${module}"`
       }).join("\n")
   )
 

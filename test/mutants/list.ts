@@ -305,12 +305,6 @@ export const mutants: ReadonlyArray<Mutant> = [
     "onFailure: (cause) => Effect.failCause(cause),",
     "Shared.use"
   ),
-  withoutMask(
-    "an instance is born interruptible from acquire to release",
-    "Shared/instances.ts",
-    "(restore) =>\n        Effect.flatMap(restore(awaitAll(after))",
-    "Shared.use"
-  ),
   mutant(
     "the last user to leave does not end the instance",
     "Shared/instances.ts",
@@ -675,7 +669,7 @@ export const mutants: ReadonlyArray<Mutant> = [
   mutant(
     "what the owner's children acquire is waited for, not cut",
     "ExitStack/stack.ts",
-    "if (mayBeCut.has(fiber)) ",
+    "if (fiber !== undefined && mayBeCut.has(fiber)) ",
     "if (false) ",
     "ExitStack.use, children that hang"
   ),
