@@ -8,7 +8,7 @@
 import { Explore } from "holdfast/Testing"
 import { hostiles, saidOf, tidyUp } from "./seeds/hostile.ts"
 import { ours, type Own } from "./seeds/ours.ts"
-import { gradeInNursery, type Seed, upstream } from "./seeds/upstream.ts"
+import { gradeInNursery, type Seed, upstream, upstreamMore } from "./seeds/upstream.ts"
 
 const everyGrade: ReadonlyArray<Explore.Grade> = ["R0", "R1", "R2", "R3", "R4"]
 
@@ -84,7 +84,8 @@ const exploreUpstream = async (): Promise<ReadonlyArray<boolean>> => {
     head("effect 3.22.4: its known defects, by grade of reach", "found (known), in a nursery")
   )
   const passed: Array<boolean> = []
-  for (const seed of upstream(Explore.interruptions)) {
+  const run = Explore.interruptions
+  for (const seed of [...upstream(run), ...upstreamMore(run)]) {
     const verdict = await seed.explore()
     const held = await seed.inNursery?.()
     const inNursery = held === undefined ? "" : `, ${gradesOf(held)}`

@@ -3,15 +3,21 @@
  * means that upstream has fixed it, or that the explorer has gone blind.
  */
 import {
+  Cache,
   Context,
   Duration,
   Effect,
   Layer,
+  LayerMap,
+  PartitionedSemaphore,
   Pool,
   RcMap,
   RcRef,
+  Reloadable,
+  type Scope,
   ScopedCache,
-  ScopedRef
+  ScopedRef,
+  Stream
 } from "effect"
 import { Nursery } from "holdfast"
 import { Explore, type Probe } from "holdfast/Testing"
@@ -25,6 +31,10 @@ export interface Seed {
   /** The same body inside `Nursery.run`, which is interrupted where it waits. */
   readonly inNursery?: ((options?: Explore.Options) => Promise<Explore.Verdict>) | undefined
 }
+
+const exits = "the target exits"
+const released = "all is released"
+const second = "the second use is as the first"
 
 /** What needs no unlucky yield (R0) stays inside a nursery. */
 export const gradeInNursery = ({ grade }: Seed): Explore.Grade | undefined =>
@@ -51,9 +61,6 @@ export const upstream = (run: Run): ReadonlyArray<Seed> => {
       run({ ...subject, body: (state, probe) => Nursery.run(subject.body(state, probe)) }, options),
     certify: (finding) => Explore.certify(finding, subject)
   })
-  const exits = "the target exits"
-  const released = "all is released"
-  const second = "the second use is as the first"
   return [
     seed("R1", exits, {
       name: "forEach",
@@ -153,6 +160,107 @@ export const upstream = (run: Run): ReadonlyArray<Seed> => {
     seed(undefined, undefined, {
       name: "timeout",
       body: (_, probe) => Effect.timeoutOption(probe.resource("r", slow), "5 millis")
+    })
+  ]
+}
+
+/** Found here for the first time. They take long, so that only `npm run explore` looks for them, and not inside a nursery. */
+export const upstreamMore = (run: Run): ReadonlyArray<Seed> => {
+  const seed = <S = void>(
+    grade: Explore.Grade,
+    law: Explore.Violation["law"],
+    subject: Explore.Subject<S>
+  ): Seed => ({
+    name: subject.name,
+    grade,
+    law,
+    explore: (options) => run(subject, options)
+  })
+  const minute = { idleTimeToLive: "1 minute" } as const
+  return [
+    seed("R2", "the invariant holds", {
+      name: "Effect.async, before its canceler is installed",
+      setup: Effect.sync(() => ({ open: 0 })),
+      body: (state) =>
+        Effect.timeoutOption(
+          Effect.async<never>(() => {
+            state.open++
+            return Effect.sync(() => state.open--)
+          }),
+          3
+        ),
+      invariant: ({ open }) => open === 0
+    }),
+    seed("R3", released, {
+      name: "RcMap.invalidate",
+      setup: (probe) => RcMap.make({ lookup: (name: string) => probe.resource(name), ...minute }),
+      body: (map) => Effect.zipRight(Effect.scoped(RcMap.get(map, "a")), RcMap.invalidate(map, "a"))
+    }),
+    seed("R3", released, {
+      name: "LayerMap.invalidate",
+      setup: (probe) =>
+        LayerMap.make((name: string) => Layer.scoped(One, probe.resource(name)), minute),
+      body: (map) =>
+        Effect.zipRight(
+          Effect.scoped(Effect.provide(One, map.get("a"))),
+          map.invalidate("a")
+        )
+    }),
+    seed("R1", released, {
+      name: "ScopedCache.invalidate",
+      setup: (probe) =>
+        ScopedCache.make({
+          capacity: 2,
+          timeToLive: Duration.infinity,
+          lookup: (name: string) => probe.resource(name)
+        }),
+      body: (cache) => Effect.zipRight(Effect.scoped(cache.get("a")), cache.invalidate("a"))
+    }),
+    seed("R1", second, {
+      name: "Cache.refresh",
+      setup: Cache.make({
+        capacity: 2,
+        timeToLive: Duration.infinity,
+        lookup: (name: string) => Effect.as(Effect.sleep(5), name)
+      }),
+      body: (cache) => Effect.zipRight(cache.get("a"), cache.refresh("a"))
+    }),
+    seed("R0", second, {
+      name: "PartitionedSemaphore.withPermits, waiting",
+      setup: PartitionedSemaphore.make<string>({ permits: 1 }),
+      body: (semaphore) =>
+        Effect.gen(function*() {
+          yield* Effect.forkScoped(semaphore.withPermits("a", 1)(Effect.sleep(5)))
+          yield* Effect.yieldNow()
+          yield* semaphore.withPermits("b", 1)(Effect.yieldNow())
+        })
+    }),
+    seed("R0", released, {
+      name: "Reloadable.reload",
+      setup: (probe) =>
+        Layer.build(
+          Reloadable.manual(One, { layer: Layer.scoped(One, probe.resource("one", slow)) })
+        ),
+      body: (context) =>
+        Effect.provide(Effect.zipRight(Reloadable.reload(One), Reloadable.get(One)), context)
+    }),
+    seed("R3", released, {
+      name: "Stream.share",
+      setup: (): Effect.Effect<Stream.Stream<number>, never, Scope.Scope> =>
+        Stream.share(Stream.make(1, 2), { capacity: 2 }),
+      body: (stream) => Stream.runDrain(stream)
+    }),
+    seed("R3", exits, {
+      name: "Stream.merge",
+      body: () => Stream.runDrain(Stream.merge(Stream.make(1), Stream.make(2)))
+    }),
+    seed("R3", exits, {
+      name: "Stream.zipLatest",
+      body: () => Stream.runDrain(Stream.zipLatest(Stream.make(1), Stream.make(2)))
+    }),
+    seed("R3", exits, {
+      name: "Stream.debounce",
+      body: () => Stream.runDrain(Stream.debounce(Stream.make(1, 2), "1 millis"))
     })
   ]
 }
