@@ -24,7 +24,7 @@ const start = (name: string, onLine: (line: string) => void = () => {}) => {
       lines.push(...whole)
       whole.forEach(onLine)
     })
-    const cap = setTimeout(() => child.kill("SIGKILL"), 25_000)
+    const cap = setTimeout(() => child.kill("SIGKILL"), 55_000)
     child.once("close", (code) => {
       clearTimeout(cap)
       resolve({ code, lines })
@@ -34,7 +34,7 @@ const start = (name: string, onLine: (line: string) => void = () => {}) => {
 }
 
 /** The example at the top of the README is tested where it stands (docs.test.ts). */
-describe("recipes", { concurrent: true }, () => {
+describe("recipes", { concurrent: true, timeout: 60_000 }, () => {
   it("pool: worker threads are reused, and the process ends", async () => {
     const { code, lines } = await start("pool").ended
     expect({ code, lines }).toEqual({ code: 0, lines: ["[ 1, 4, 9, 16 ]"] })
@@ -49,7 +49,7 @@ describe("recipes", { concurrent: true }, () => {
     const urls: Array<string> = []
     const address = /http:\/\/\S+:\d+/
     const { child, ended } = start("service", (line) => urls.push(...address.exec(line) ?? []))
-    await vi.waitUntil(() => urls.length > 0, { timeout: 20_000 })
+    await vi.waitUntil(() => urls.length > 0, { timeout: 45_000 })
     const [url] = urls
     const ask = async (path: string) => {
       const response = await fetch(`${url}${path}`)
@@ -58,7 +58,7 @@ describe("recipes", { concurrent: true }, () => {
     expect(await ask("/ready")).toEqual({ status: 200, body: { status: "ok" } })
     expect(await ask("/cats")).toEqual({ status: 200, body: ["Tom", "Kit"] })
     child.kill("SIGTERM")
-    await vi.waitUntil(async () => (await ask("/ready")).status === 503, { timeout: 2_500 })
+    await vi.waitUntil(async () => (await ask("/ready")).status === 503, { timeout: 4_500 })
     expect((await ask("/cats")).status).toBe(200)
     expect((await ended).code).toBe(143)
   })

@@ -38,4 +38,4 @@ const Service = HttpApiBuilder.serve().pipe(
   Layer.provide(Postgres.layerEmbedded())
 )
 // Longer than the load balancer takes to see that /ready answers 503.
-Main.run(Layer.launch(Service), { shutdown: { drainDelay: "3 seconds" } })
+Main.run(Layer.launch(Service), { shutdown: { drainDelay: "5 seconds" } })
