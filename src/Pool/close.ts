@@ -1,5 +1,4 @@
 /** close: the making of a pool's state and its end. */
-import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as FiberId from "effect/FiberId"
 import * as Option from "effect/Option"
@@ -43,7 +42,7 @@ export const makeState = <A, E, R2, R3>(
         maker,
         timers: Timers.make(clock),
         changes: Condition.make(),
-        ended: Deferred.unsafeMake(FiberId.none),
+        ended: undefined,
         partitions: new Set(),
         waiters: new Map(),
         totals: {
@@ -79,7 +78,12 @@ const beginClosing = <A, E>(pool: State.State<A, E>): void => {
     }
     destroyIdle(partition, "shutdown")
   }
-  pool.fork(Effect.flatMap(Effect.exit(shutDown(pool)), (exit) => Deferred.done(pool.ended, exit)))
+  pool.fork(
+    Effect.map(Effect.exit(shutDown(pool)), (exit) => {
+      pool.ended = exit
+      State.notify(pool)
+    })
+  )
   State.notify(pool)
 }
 
@@ -108,7 +112,10 @@ export const close = <A, E>(pool: State.State<A, E>): Effect.Effect<void> =>
     beginClosing(pool)
     const own = State.lentItems(pool).find(({ holder }) => holder === fiber)
     return own === undefined
-      ? Deferred.await(pool.ended)
+      ? Effect.zipRight(
+        Condition.wait(pool.changes, () => pool.ended !== undefined),
+        Effect.suspend(() => pool.ended ?? Effect.void)
+      )
       : Effect.die(new PoolClosedByHolder({ pool: pool.options.name, holder: State.holderOf(own) }))
   })
 

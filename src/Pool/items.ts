@@ -33,17 +33,17 @@ export const opening = <A, E, R>(
 ): Effect.Effect<State.Opened<A>, E, Exclude<R, Scope.Scope>> =>
   Effect.withFiberRuntime<State.Opened<A>, E, Exclude<R, Scope.Scope>>((fiber) => {
     const ledger = Ledger.unsafeInForce(fiber)
-    const entry = ledger?.unsafeAcquiring("pool item", name, { site })
+    const kind = "pool item"
+    const entry = ledger?.unsafeAcquiring(kind, name, { site })
     const recorded = entry && ledger && { entry, ledger }
     const deadline = releaseDeadlineOf({ releaseDeadline })
-    const release = { kind: "pool item", name, deadline, site }
     return Effect.flatMap(
       Scope.make(),
       (scope) =>
         Effect.matchCauseEffect(Effect.interruptible(Scope.extend(acquire, scope)), {
           onFailure: (cause) => {
             const failed = Exit.failCause(cause)
-            const closing = Release.run(release, () => Scope.close(scope, failed), failed)
+            const closing = Release.run({ kind, name, deadline, site }, () => Scope.close(scope, failed), failed)
             return Effect.flatMap(closing, (closed) => {
               recorded?.ledger.unsafeGaveUp(recorded.entry, cause)
               return Exit.isSuccess(closed) ? failed : withFailure(failed, closed.cause)
@@ -52,7 +52,11 @@ export const opening = <A, E, R>(
           onSuccess: (value) => {
             recorded?.ledger.unsafeHeld(recorded.entry)
             const close = Effect.suspend(() =>
-              Release.run({ ...release, recorded }, () => Scope.close(scope, Exit.void), Exit.void)
+              Release.run(
+                { kind, name, deadline, site, recorded },
+                () => Scope.close(scope, Exit.void),
+                Exit.void
+              )
             )
             return Effect.succeed({ value, close })
           }

@@ -8,7 +8,6 @@
 import type * as Cause from "effect/Cause"
 import type * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
-import type * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import type * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
@@ -201,7 +200,8 @@ export interface State<A, E> {
   readonly maker: AnyFiber
   readonly timers: Timers.Timers
   readonly changes: Condition.Condition
-  readonly ended: Deferred.Deferred<void>
+  /** How closing ended. */
+  ended: Exit.Exit<void> | undefined
   readonly partitions: Set<Partition<A, E>>
   readonly waiters: Map<number, Waiter<A, E>>
   readonly totals: Totals
