@@ -43,7 +43,8 @@ export const opening = <A, E, R>(
         Effect.matchCauseEffect(Effect.interruptible(Scope.extend(acquire, scope)), {
           onFailure: (cause) => {
             const failed = Exit.failCause(cause)
-            const closing = Release.run({ kind, name, deadline, site }, () => Scope.close(scope, failed), failed)
+            const closing = Release.run({ kind, name, deadline, site }, () =>
+              Scope.close(scope, failed), failed)
             return Effect.flatMap(closing, (closed) => {
               recorded?.ledger.unsafeGaveUp(recorded.entry, cause)
               return Exit.isSuccess(closed) ? failed : withFailure(failed, closed.cause)
@@ -54,7 +55,8 @@ export const opening = <A, E, R>(
             const close = Effect.suspend(() =>
               Release.run(
                 { kind, name, deadline, site, recorded },
-                () => Scope.close(scope, Exit.void),
+                () =>
+                  Scope.close(scope, Exit.void),
                 Exit.void
               )
             )

@@ -15,10 +15,11 @@ import * as Cause from "effect/Cause"
 import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import type * as Fiber from "effect/Fiber"
+import * as Fiber from "effect/Fiber"
 import * as FiberId from "effect/FiberId"
 import * as FiberRef from "effect/FiberRef"
 import * as FiberRefs from "effect/FiberRefs"
+import * as GlobalValue from "effect/GlobalValue"
 import * as Runtime from "effect/Runtime"
 import * as RuntimeFlags from "effect/RuntimeFlags"
 import * as Scheduler from "effect/Scheduler"
@@ -103,11 +104,21 @@ export class Operations extends Supervisor.AbstractSupervisor<void> {
   }
 }
 
-export const plainRuntime = Runtime.defaultRuntime
-export const supervisedRuntime = Runtime.enableRuntimeFlag(
+/** Without the process's counts of fibers: a run leaves nothing in them, and saves what they cost. */
+export const plainRuntime = Runtime.disableRuntimeFlag(
   Runtime.defaultRuntime,
-  RuntimeFlags.OpSupervision
+  RuntimeFlags.RuntimeMetrics
 )
+export const supervisedRuntime = Runtime.enableRuntimeFlag(plainRuntime, RuntimeFlags.OpSupervision)
+
+/** Effect keeps each fiber without a parent in one set until it ends. */
+const rootFibers = (): Set<unknown> =>
+  GlobalValue.globalValue(Symbol.for("effect/FiberScope/Global"), () => ({
+    roots: new Set<unknown>()
+  })).roots
+
+/** Lets the memory of a fiber go that will never end. */
+export const forget = (fiber: AnyFiber): void => void rootFibers().delete(fiber)
 
 // Scopes.
 
@@ -308,6 +319,12 @@ const facts: ReadonlyArray<readonly [fact: string, holds: () => boolean]> = [
     } finally {
       undo()
     }
+  }],
+  ["fibers without a parent are in one set until they end", () => {
+    const { fiber } = observed(Effect.async(() => {}), () => false, () => {})
+    const wasThere = Fiber.unsafeRoots().includes(fiber)
+    forget(fiber)
+    return wasThere && !Fiber.unsafeRoots().includes(fiber)
   }],
   ["a fiber shows its stack, its flags and its children", () => {
     let held = false

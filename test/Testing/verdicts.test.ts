@@ -1,6 +1,6 @@
 /** What a verdict may say: never "safe" about what was not seen, never a violation of what is right. */
 import { describe, expect, it } from "@effect/vitest"
-import { Context, Effect, Exit, Resource, Schedule, Scheduler, Scope } from "effect"
+import { Context, Effect, Exit, Fiber, Resource, Schedule, Scheduler, Scope } from "effect"
 import { Explore, type Probe } from "holdfast/Testing"
 import { once } from "node:events"
 import * as fs from "node:fs/promises"
@@ -446,4 +446,13 @@ describe("laws", () => {
     // To tidy up and to wait once more is no such loop.
     expect(await explore(rounds(2))).toMatchObject({ status: "safe" })
   })
+})
+
+it("fibers that hang in a run are not kept after it", async () => {
+  const before = Fiber.unsafeRoots().length
+  const verdict = await explore({
+    body: () => Effect.onInterrupt(Effect.sleep(1), () => Effect.never)
+  })
+  expect(laws(verdict)).toContain("the target exits")
+  expect(Fiber.unsafeRoots().length).toBe(before)
 })
