@@ -54,6 +54,12 @@ const runProgram = (
     })
   })
 
+/** Sends SIGINT until the child has ended: on a busy machine it may see the first one together with an earlier signal. */
+const forceLater = (child: ChildProcess): void => {
+  const timer = setInterval(() => child.kill("SIGINT"), 700)
+  child.once("close", () => clearInterval(timer))
+}
+
 /** Runs a command line of bash; `$0` is node, `$1` the program. The code is the program's, not its reader's. */
 const shell = (command: string, ...args: ReadonlyArray<string>): Promise<Ended> =>
   new Promise((resolve) => {
@@ -103,7 +109,7 @@ describe.concurrent("Main", () => {
     for (const first of ["SIGINT", "SIGTERM"] as const) {
       const ended = await runProgram("unbounded patient", (child) => {
         child.kill(first)
-        setTimeout(() => child.kill("SIGINT"), 700)
+        forceLater(child)
       })
       expect(ended.code).toBe(130)
       expect(ended.err).toContain("Second signal (SIGINT): forced exit.")
@@ -370,7 +376,7 @@ describe.concurrent("Main", () => {
       const sigterm = (child: ChildProcess) => child.kill("SIGTERM")
       const forced = (child: ChildProcess) => {
         child.kill("SIGTERM")
-        setTimeout(() => child.kill("SIGINT"), 700)
+        forceLater(child)
       }
       const entries = await Promise.all([
         entriesAfter("clean", sigterm),
