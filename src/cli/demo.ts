@@ -80,5 +80,8 @@ export const demo = (
     for (const line of whatNext(to, code)) yield* voice.line(line)
     return code
   }).pipe(Effect.catchAll((error) =>
-    Effect.as(voice.error(`holdfast: ${error.message}`), error._tag === "HeldElsewhere" ? 3 : 2)
+    Effect.as(
+      voice.error(`holdfast: ${error.message}`),
+      error._tag === "Refusal" ? error.exitCode : 2
+    )
   ))

@@ -7,27 +7,17 @@
  * INVARIANTS
  * - CliExplore-1 The exit code is 0 only if every subject was explored in full and nothing that counts was found.
  */
-import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
 import * as path from "node:path"
 import { pathToFileURL } from "node:url"
 import type * as Testing from "../Testing.ts"
 import type { Voice } from "./mirror.ts"
+import { messageOf, type Refusal, refuse } from "./refusal.ts"
 
 export interface Options {
   readonly module: string
   readonly mode: "quick" | "full"
   readonly json: boolean
-}
-
-/** The module cannot be loaded, or holds nothing to explore. */
-export class NothingToExplore extends Data.TaggedError("NothingToExplore")<{
-  readonly module: string
-  readonly reason: string
-}> {
-  override get message(): string {
-    return `${this.module}: ${this.reason}. Export effects, or subjects \`{ name, setup?, body }\`, from a module that Node can load.`
-  }
 }
 
 type Subject = Testing.Explore.Subject<unknown>
@@ -47,20 +37,20 @@ const subjectsIn = (name: string, value: unknown): ReadonlyArray<Subject> => {
     : []
 }
 
-const load = (module: string): Effect.Effect<ReadonlyArray<Subject>, NothingToExplore> =>
+const load = (module: string): Effect.Effect<ReadonlyArray<Subject>, Refusal> =>
   Effect.gen(function*() {
+    const nothing = (why: string) =>
+      refuse(
+        `${module}: ${why}. Export effects, or subjects \`{ name, setup?, body }\`, from a module that Node can load.`
+      )
     const url = pathToFileURL(path.resolve(module)).href
     const exports = yield* Effect.tryPromise({
       try: (): Promise<Record<string, unknown>> => import(url),
-      catch: (error) =>
-        new NothingToExplore({
-          module,
-          reason: `it cannot be loaded (${error instanceof Error ? error.message : String(error)})`
-        })
+      catch: (error) => nothing(`it cannot be loaded (${messageOf(error)})`)
     })
     const subjects = Object.entries(exports).flatMap(([name, value]) => subjectsIn(name, value))
     if (subjects.length > 0) return subjects
-    return yield* new NothingToExplore({ module, reason: "it exports nothing to explore" })
+    return yield* nothing("it exports nothing to explore")
   })
 
 /**

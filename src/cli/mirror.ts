@@ -15,7 +15,6 @@
 import * as FileSystem from "@effect/platform/FileSystem"
 import * as SqlError from "@effect/sql/SqlError"
 import * as Cause from "effect/Cause"
-import * as Data from "effect/Data"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -42,6 +41,7 @@ import * as MirrorFolder from "./mirrorFolder.ts"
 import * as MirrorPath from "./mirrorPath.ts"
 import * as MirrorStore from "./mirrorStore.ts"
 import * as Progress from "./progress.ts"
+import * as Refusal from "./refusal.ts"
 import * as Report from "./report.ts"
 import * as UrlList from "./urlList.ts"
 
@@ -69,28 +69,6 @@ export interface Voice {
   readonly document: (text: string) => Effect.Effect<void>
   readonly error: (text: string) => Effect.Effect<void>
   readonly progress: Progress.Sink
-}
-
-/** The report, or the ledger, cannot be written where it was asked for; found before anything is touched. */
-export class ReportUnusable extends Data.TaggedError("ReportUnusable")<{
-  readonly option: "report" | "ledger"
-  readonly file: string
-  readonly reason: string
-}> {
-  override get message(): string {
-    return `The ${this.option} cannot be written to ${this.file}: ${this.reason}. Give another --${this.option}.`
-  }
-}
-
-/** Another run works on this folder, or through this database on a folder of this name. */
-export class HeldElsewhere extends Data.TaggedError("HeldElsewhere")<{
-  readonly folder: string
-  readonly holder: Option.Option<Lock.Holder>
-}> {
-  override get message(): string {
-    const by = Option.isSome(this.holder) ? this.holder.value.holder : "another run"
-    return `The folder ${this.folder} is being mirrored by ${by}. Wait until it has ended, or give another --to.`
-  }
 }
 
 /** Longer URLs do not fit a Postgres primary key. */
@@ -125,7 +103,10 @@ const checkPlace = (option: "report" | "ledger", { ledger, list, report, to }: O
     const file = option === "report" ? report : ledger
     if (file === undefined) return
     const fs = yield* FileSystem.FileSystem
-    const refuse = (reason: string) => new ReportUnusable({ option, file, reason })
+    const refuse = (reason: string) =>
+      Refusal.refuse(
+        `The ${option} cannot be written to ${file}: ${reason}. Give another --${option}.`
+      )
     if (file === "") return yield* refuse("it has no name")
     const real = (name: string) => Effect.option(fs.realPath(name))
     const place = Option.getOrElse(yield* real(file), () => file)
@@ -155,7 +136,9 @@ export const take = (locks: Lock.Service, folder: string, work = "mirror") =>
     const lease = yield* locks.tryGet(key, { label: `holdfast ${work}` })
     if (Option.isSome(lease)) return lease.value
     const holder = yield* Effect.orElseSucceed(locks.inspect(key), () => Option.none<Lock.Holder>())
-    return yield* new HeldElsewhere({ folder, holder })
+    const by = Option.isSome(holder) ? holder.value.holder : "another run"
+    const whatToDo = "Wait until it has ended, or give another --to."
+    return yield* Refusal.refuse(`The folder ${folder} is being mirrored by ${by}. ${whatToDo}`, 3)
   })
 
 const connectionOf = (folder: string, databaseUrl: Redacted.Redacted | undefined) =>
@@ -318,16 +301,11 @@ const inFolder = (options: Options, list: UrlList.UrlList, run: Run, voice: Voic
   }))
 
 const codeOf = (error: { readonly _tag: string }): number => {
+  if (error instanceof Refusal.Refusal) return error.exitCode
   switch (error._tag) {
-    case "HeldElsewhere":
-      return 3
     case "ListUnreadable":
     case "ListEmpty":
     case "ListBinary":
-    case "FolderUnusable":
-    case "LinkRefused":
-    case "ReportUnusable":
-    case "TableUnusable":
     case "InvalidUrl":
     case "PostgresUnavailable":
     case "EmbeddedUnavailable":

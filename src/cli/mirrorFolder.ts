@@ -10,42 +10,17 @@
  */
 import type * as PlatformError from "@effect/platform/Error"
 import * as FileSystem from "@effect/platform/FileSystem"
-import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as path from "node:path"
 import * as Files from "../Files.ts"
+import { messageOf, refuse } from "./refusal.ts"
 
-export class FolderUnusable extends Data.TaggedError("FolderUnusable")<{
-  readonly folder: string
-  readonly cause: unknown
-}> {
-  override get message(): string {
-    const why = this.cause instanceof Error ? this.cause.message : String(this.cause)
-    return `Cannot write into the folder ${this.folder}: ${why}. Give another --to, or its rights to this account.`
-  }
-}
-
-/** A link stands where the mirror writes and deletes files of its own. */
-export class LinkRefused extends Data.TaggedError("LinkRefused")<{
-  readonly path: string
-  readonly leadsTo: string
-}> {
-  override get message(): string {
-    return `${this.path} is a symbolic link, to ${this.leadsTo}. The mirror replaces and deletes files there, so it follows no link. `
-      + "Remove the link, or give another --to."
-  }
-}
-
-/** A link below the folder leads out of it, or into its `.holdfast`. */
-export class OutsideFolder extends Data.TaggedError("OutsideFolder")<{
-  readonly path: string
-  readonly leadsTo: string
-}> {
-  override get message(): string {
-    return `${this.path} leads out of the folder, to ${this.leadsTo}. Remove that link to mirror below it.`
-  }
-}
+const unusable = (folder: string) => (cause: unknown) =>
+  refuse(
+    `Cannot write into the folder ${folder}: ${messageOf(cause)}. `
+      + "Give another --to, or its rights to this account."
+  )
 
 /** Where Postgres/Embedded keeps data that its account could not reach below the folder. */
 const embeddedData = "/var/lib/holdfast/"
@@ -67,7 +42,10 @@ export const refuseLink = (file: string, allowed?: string) =>
     if (Option.isNone(target)) return
     const leadsTo = path.resolve(path.dirname(file), target.value)
     if (allowed !== undefined && leadsTo.startsWith(allowed)) return
-    return yield* new LinkRefused({ path: file, leadsTo })
+    return yield* refuse(
+      `${file} is a symbolic link, to ${leadsTo}. The mirror replaces and deletes files there, so it follows no link. `
+        + "Remove the link, or give another --to."
+    )
   })
 
 /** Makes the folder and its `.holdfast`, and gives the real path of the folder. */
@@ -77,7 +55,7 @@ export const open = (to: string) =>
     const absolute = path.resolve(to)
     const usable = <A>(
       work: Effect.Effect<A, PlatformError.PlatformError, FileSystem.FileSystem>
-    ) => Effect.mapError(work, (cause) => new FolderUnusable({ folder: absolute, cause }))
+    ) => Effect.mapError(work, unusable(absolute))
     yield* usable(fs.makeDirectory(absolute, { recursive: true }))
     const folder = yield* usable(fs.realPath(absolute))
     const own = path.join(folder, ".holdfast")
@@ -99,7 +77,7 @@ export const openParts = (folder: string) =>
     return yield* Effect.acquireRelease(
       Effect.as(Effect.zipRight(clear, fs.makeDirectory(parts)), parts),
       () => Effect.ignore(clear)
-    ).pipe(Effect.mapError((cause) => new FolderUnusable({ folder: parts, cause })))
+    ).pipe(Effect.mapError(unusable(parts)))
   })
 
 const isWithin = (file: string, folder: string): boolean =>
@@ -116,7 +94,10 @@ export const openAbove = (folder: string, file: string) =>
       const real = yield* Effect.mapError(fs.realPath(above), Files.toFileError("realPath", above))
       // A link into `.holdfast` stays inside the folder, but a write through it would replace files of ours.
       if (!isWithin(real, folder) || isWithin(real, path.join(folder, ".holdfast"))) {
-        return yield* new OutsideFolder({ path: above, leadsTo: real })
+        // Of this item alone: the others are mirrored.
+        const what =
+          `${above} leads out of the folder, to ${real}. Remove that link to mirror below it.`
+        return yield* refuse(what, 1)
       }
     }
   })

@@ -11,8 +11,8 @@
 import * as SqlClient from "@effect/sql/SqlClient"
 import type * as SqlError from "@effect/sql/SqlError"
 import * as Arr from "effect/Array"
-import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
+import { type Refusal, refuse } from "./refusal.ts"
 
 /** The row of one URL; `bytes` in bytes, `sha256` in hex. */
 export interface Row {
@@ -31,24 +31,21 @@ interface Ended {
   readonly attempts: number
 }
 
-/** The database has a table `mirror_file` of another program. */
-export class TableUnusable extends Data.TaggedError("TableUnusable")<{
-  readonly cause: SqlError.SqlError
-}> {
-  override get message(): string {
-    const why = this.cause.cause instanceof Error ? this.cause.cause.message : this.cause.message
-    return `The table mirror_file of this database is not one of a mirror: ${why}. Give another database, or rename that table.`
-  }
-}
-
 /** SQLSTATEs for a table of another shape: no such column, another type, no key, a view. */
 const otherShape = new Set(["42703", "42P10", "42804", "42846", "42809", "22P02", "42883", "55000"])
 
 const codeOf = ({ cause }: SqlError.SqlError): unknown =>
   typeof cause === "object" && cause !== null && "code" in cause ? cause.code : undefined
 
-const named = (error: SqlError.SqlError): SqlError.SqlError | TableUnusable =>
-  otherShape.has(String(codeOf(error))) ? new TableUnusable({ cause: error }) : error
+/** Refuses a table `mirror_file` of another program. */
+const named = (error: SqlError.SqlError): SqlError.SqlError | Refusal => {
+  if (!otherShape.has(String(codeOf(error)))) return error
+  const why = error.cause instanceof Error ? error.cause.message : error.message
+  return refuse(
+    `The table mirror_file of this database is not one of a mirror: ${why}. `
+      + "Give another database, or rename that table."
+  )
+}
 
 const rowsPerInsert = 500
 

@@ -16,13 +16,13 @@
  * 16 s with 6 (2026-11-20, two cores).
  * NOT DONE HTTP/2, TLS, compression; ranges other than the one `bytes=from-`.
  */
-import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
 import { createCipheriv, createHash } from "node:crypto"
 import * as Http from "node:http"
 import type { AddressInfo } from "node:net"
 import { setTimeout as pause } from "node:timers/promises"
 import * as Managed from "../Managed.ts"
+import { messageOf, type Refusal, refuse } from "./refusal.ts"
 
 export interface Options {
   /** Default 0: a free one. */
@@ -33,16 +33,6 @@ export interface Options {
   readonly seed?: number | undefined
   /** Multiplies all waits; 0 removes the waits and keeps the failures. Default 1. */
   readonly pace?: number | undefined
-}
-
-export class OriginFailed extends Data.TaggedError("OriginFailed")<{
-  readonly port: number
-  readonly cause: unknown
-}> {
-  override get message(): string {
-    const why = this.cause instanceof Error ? this.cause.message : String(this.cause)
-    return `The bundled origin cannot listen on 127.0.0.1:${this.port}: ${why}. Give another port, or 0 for a free one.`
-  }
 }
 
 /** The fault of a document; "busy" and "cut" occur the first time only. */
@@ -290,7 +280,7 @@ export class Origin {
   }
 }
 
-const start = (options: Options): Effect.Effect<Origin, OriginFailed> =>
+const start = (options: Options): Effect.Effect<Origin, Refusal> =>
   Effect.async((resume) => {
     const seed = options.seed ?? 1
     const items = draw(options.documents ?? 240, seed)
@@ -298,7 +288,11 @@ const start = (options: Options): Effect.Effect<Origin, OriginFailed> =>
     const server = Http.createServer()
     // Longer than any client keeps a connection idle, so that none is closed under a request that is on its way.
     server.keepAliveTimeout = 120_000
-    const failed = (cause: unknown) => resume(Effect.fail(new OriginFailed({ port, cause })))
+    const failed = (cause: unknown) =>
+      resume(refuse(
+        `The bundled origin cannot listen on 127.0.0.1:${port}: ${messageOf(cause)}. `
+          + "Give another port, or 0 for a free one."
+      ))
     // The listener stays: a later failure to accept (no descriptor left) must not end the process.
     server.on("error", failed)
     try {
@@ -322,10 +316,10 @@ const stop = ({ server }: Origin): Effect.Effect<void> =>
  * The bundled origin: listens on 127.0.0.1 from its acquire to its release.
  *
  * **Interruption** — holding: answers under way are cut and every socket is closed.
- * **Errors** — `OriginFailed`: the port is taken, forbidden, or none.
+ * **Errors** — the port is taken, forbidden, or none.
  * **Cost** — milliseconds to start; no body is made before it is asked for.
  */
-export const make = (options: Options = {}): Managed.Managed<Origin, OriginFailed> =>
+export const make = (options: Options = {}): Managed.Managed<Origin, Refusal> =>
   Managed.make({
     name: "bundled origin",
     kind: "http origin",

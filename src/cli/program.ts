@@ -26,6 +26,7 @@ import { printable } from "../Ledger/words.ts"
 import * as Main from "../Main.ts"
 import type * as Mirror from "./mirror.ts"
 import { reportMissing } from "./packages.ts"
+import type { Refusal } from "./refusal.ts"
 import * as Settings from "./settings.ts"
 
 const voice: Mirror.Voice = {
@@ -38,9 +39,11 @@ const voice: Mirror.Voice = {
 
 // Set once, by the command that ran.
 let exitCode = 0
-const exitWith = (program: Effect.Effect<number, Settings.BadOption, NodeContext.NodeContext>) =>
+const exitWith = (program: Effect.Effect<number, Refusal, NodeContext.NodeContext>) =>
   program.pipe(
-    Effect.catchAll((error) => Effect.as(voice.error(`holdfast: ${error.message}`), 2)),
+    Effect.catchAll(({ exitCode, message }) =>
+      Effect.as(voice.error(`holdfast: ${message}`), exitCode)
+    ),
     Effect.map((code) => void (exitCode = code))
   )
 

@@ -1,8 +1,8 @@
 /** settings: the texts of options (`"25 seconds"`, `10MiB`) as values, or an error that says what to write; and the defaults. */
-import * as Data from "effect/Data"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
+import { type Refusal, refuse } from "./refusal.ts"
 
 /** Those of `holdfast mirror`. */
 export const defaults = {
@@ -16,20 +16,13 @@ export const defaults = {
   timeout: Duration.seconds(30)
 } as const
 
-export class BadOption extends Data.TaggedError("BadOption")<{
-  readonly option: string
-  readonly value: string
-  readonly expected: string
-}> {
-  override get message(): string {
-    return `--${this.option} ${this.value}: expected ${this.expected}.`
-  }
-}
+const bad = (option: string, value: string, expected: string): Refusal =>
+  refuse(`--${option} ${value}: expected ${expected}.`)
 
 /** A name of a folder. An empty one would mean the current folder, so it is refused. */
-export const folder = (option: string, value: string): Effect.Effect<string, BadOption> =>
+export const folder = (option: string, value: string): Effect.Effect<string, Refusal> =>
   value.trim() === ""
-    ? new BadOption({ option, value: `"${value}"`, expected: "a folder" })
+    ? bad(option, `"${value}"`, "a folder")
     : Effect.succeed(value)
 
 /** A whole number from `least` up. */
@@ -37,10 +30,10 @@ export const count = (
   option: string,
   value: number,
   least: number
-): Effect.Effect<number, BadOption> =>
+): Effect.Effect<number, Refusal> =>
   Number.isSafeInteger(value) && value >= least
     ? Effect.succeed(value)
-    : new BadOption({ option, value: String(value), expected: `a whole number, ${least} or more` })
+    : bad(option, String(value), `a whole number, ${least} or more`)
 
 const durationExpected = "a duration with its unit, such as \"25 seconds\" or \"500 millis\""
 
@@ -48,11 +41,11 @@ const durationExpected = "a duration with its unit, such as \"25 seconds\" or \"
 export const duration = (
   option: string,
   value: string
-): Effect.Effect<Duration.Duration, BadOption> =>
+): Effect.Effect<Duration.Duration, Refusal> =>
   Option.match(
     value.trim().startsWith("-") ? Option.none() : Duration.decodeUnknown(value.trim()),
     {
-      onNone: () => new BadOption({ option, value: `"${value}"`, expected: durationExpected }),
+      onNone: () => bad(option, `"${value}"`, durationExpected),
       onSome: (found) => Effect.succeed(found)
     }
   )
@@ -69,7 +62,7 @@ const units: Readonly<Record<string, number>> = {
 }
 
 /** `1048576`, `10MB`, `1.5GiB`. */
-export const bytes = (option: string, value: string): Effect.Effect<number, BadOption> => {
+export const bytes = (option: string, value: string): Effect.Effect<number, Refusal> => {
   const [, amount, unit = ""] = /^\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*$/i.exec(value) ?? []
   const factor = units[unit.toLowerCase()]
   const size = amount === undefined || factor === undefined
@@ -77,5 +70,5 @@ export const bytes = (option: string, value: string): Effect.Effect<number, BadO
     : Math.floor(Number(amount) * factor)
   return Number.isSafeInteger(size) && size > 0
     ? Effect.succeed(size)
-    : new BadOption({ option, value, expected: "a size such as 500000, 10MB or 1GiB" })
+    : bad(option, value, "a size such as 500000, 10MB or 1GiB")
 }

@@ -5,12 +5,12 @@
  * - CliView-1 A file that is no ledger changes nothing and ends with 2, saying what is wrong with it and where.
  */
 import * as FileSystem from "@effect/platform/FileSystem"
-import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
 import * as Files from "../Files.ts"
 import type * as Ledger from "../Ledger.ts"
 import * as View from "../Ledger/View.ts"
 import type { Voice } from "./mirror.ts"
+import { refuse } from "./refusal.ts"
 
 /** The options of the command line. `width`: of the terminal, in characters; none if it is no terminal. */
 export interface Options {
@@ -22,28 +22,27 @@ export interface Options {
   readonly width: number | undefined
 }
 
-/** More than one view was asked for, or the ledger cannot be read, or is none. */
-export class ViewRefused extends Data.TaggedError("ViewRefused")<{ readonly message: string }> {}
-
 const views = ["html", "svg", "text"] as const
 
 const viewOf = (options: Options) => {
   const asked = views.filter((view) => options[view])
   if (asked.length <= 1) return Effect.succeed(asked[0] ?? "text")
   const flags = asked.map((view) => `--${view}`).join(" and ")
-  return new ViewRefused({ message: `${flags} at once: ask for one view.` })
+  return refuse(`${flags} at once: ask for one view.`)
 }
 
 const open = (ledger: string) =>
   Effect.gen(function*() {
     const fs = yield* FileSystem.FileSystem
-    const refuse = (reason: string) => new ViewRefused({ message: `${ledger}: ${reason}` })
     const text = yield* Effect.mapError(fs.readFileString(ledger), (error) => {
       const { code, message } = Files.toFileError("read", ledger)(error)
       // Without the hint of `FileError`, which is for writers.
-      return refuse(code === "ENOENT" ? "There is no such file." : message)
+      return refuse(`${ledger}: ${code === "ENOENT" ? "There is no such file." : message}`)
     })
-    return yield* Effect.mapError(View.parse(text), ({ message }) => refuse(message))
+    return yield* Effect.mapError(
+      View.parse(text),
+      ({ message }) => refuse(`${ledger}: ${message}`)
+    )
   })
 
 const draw = (

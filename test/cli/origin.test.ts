@@ -202,7 +202,7 @@ describe("origin", () => {
     Managed.use(Origin.make({ documents: 1 }), ({ port }) =>
       Effect.gen(function*() {
         const taken = yield* Effect.flip(Effect.scoped(Origin.make({ port })))
-        expect(taken).toMatchObject({ _tag: "OriginFailed", port })
+        expect(taken).toMatchObject({ _tag: "Refusal", exitCode: 2 })
         expect(taken.message).toContain(`127.0.0.1:${port}: listen EADDRINUSE`)
         const none = yield* Effect.exit(Effect.scoped(Origin.make({ port: 70_000 })))
         expect(Exit.isFailure(none) && none.cause._tag).toBe("Fail")
