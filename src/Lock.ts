@@ -56,7 +56,7 @@ import {
   type LockUnsupported,
   type LossReason
 } from "./Lock/errors.ts"
-import { end, type Grant, type Hold, type Lease, leaseOf, makeHold } from "./Lock/lease.ts"
+import { end, type Grant, Hold, type Lease, leaseOf } from "./Lock/lease.ts"
 import * as Managed from "./Managed.ts"
 import type { TimeoutOf } from "./Semaphore.ts"
 
@@ -345,7 +345,7 @@ export const make = (backend: Backend, options?: MakeOptions): Service => {
   ): Effect.Effect<Taken, E> => {
     slot.first = entry
     const shown = label === undefined ? "" : `:${label}`
-    const hold = makeHold(key, `${backend.self}${shown}#${nextOwner++}`)
+    const hold = new Hold(key, `${backend.self}${shown}#${nextOwner++}`)
     const lose = (reason: LossReason): void => end(hold, reason)
     return Effect.matchCauseEffect(ask({ key, label, owner: hold.owner, lose }), {
       onFailure: (cause) => {

@@ -50,23 +50,19 @@ export interface Grant {
 }
 
 /** A grant, or the request for it. Written only by this file and Lock.ts. */
-export interface Hold {
+export class Hold {
   readonly key: string
   readonly owner: string
-  readonly ending: Condition.Condition
-  grant: Grant | undefined
-  since: number
-  ended: LossReason | undefined
-}
+  readonly ending = Condition.make()
+  grant: Grant | undefined = undefined
+  since = 0
+  ended: LossReason | undefined = undefined
 
-export const makeHold = (key: string, owner: string): Hold => ({
-  key,
-  owner,
-  ending: Condition.make(),
-  grant: undefined,
-  since: 0,
-  ended: undefined
-})
+  constructor(key: string, owner: string) {
+    this.key = key
+    this.owner = owner
+  }
+}
 
 /** Ends it, unless it has ended. */
 export const end = (hold: Hold, reason: LossReason): void => {
