@@ -76,14 +76,10 @@ export class MutexTimeout extends Data.TaggedError("MutexTimeout")<{
   readonly holder: Option.Option<FiberId.FiberId>
 }> {
   override get message(): string {
-    const holder = Option.match(this.holder, {
-      onNone: () => "a scope",
-      onSome: (id) => `fiber ${FiberId.threadName(id)}`
-    })
-    return `Mutex "${this.mutex}" was not free within ${
-      Duration.format(this.waited)
-    }: held by ${holder}, `
-      + `${this.waiting} more waiting. Wait longer, or hold it for less.`
+    const { holder, mutex, waited, waiting } = this
+    const by = Option.isSome(holder) ? `fiber ${FiberId.threadName(holder.value)}` : "a scope"
+    return `Mutex "${mutex}" was not free within ${Duration.format(waited)}: held by ${by}, `
+      + `${waiting} more waiting. Wait longer, or hold it for less.`
   }
 }
 

@@ -147,9 +147,9 @@ export class RateLimiterTimeout extends Data.TaggedError("RateLimiterTimeout")<{
   readonly stats: Stats
 }> {
   override get message(): string {
-    return `${this.tokens} tokens of "${this.limiter}" were not there within ${
-      Duration.format(this.waited)
-    }: ${this.stats.waiting} more waiting. Wait longer, or ask for less at a time.`
+    const waited = Duration.format(this.waited)
+    return `${this.tokens} tokens of "${this.limiter}" were not there within ${waited}: `
+      + `${this.stats.waiting} more waiting. Wait longer, or ask for less at a time.`
   }
 }
 

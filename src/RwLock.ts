@@ -87,9 +87,9 @@ export class RwLockTimeout extends Data.TaggedError("RwLockTimeout")<{
   override get message(): string {
     const { readers, waiting, writing } = this.stats
     const inside = writing ? "a writer" : `${readers} readers`
-    return `Lock "${this.lock}" could not be entered to ${this.asked} within ${
-      Duration.format(this.waited)
-    }: ${inside} inside, ${waiting} more waiting. Wait longer, or stay inside for less.`
+    const waited = Duration.format(this.waited)
+    return `Lock "${this.lock}" could not be entered to ${this.asked} within ${waited}: ${inside} inside, `
+      + `${waiting} more waiting. Wait longer, or stay inside for less.`
   }
 }
 

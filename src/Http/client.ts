@@ -12,31 +12,29 @@ import type { Flow, Live } from "./connections.ts"
 
 /** Ties a request to the scope it runs in, if any, until its connection is free (Http-2). */
 const tied = <A, E, R>(request: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
-  Effect.contextWithEffect((context: Context.Context<R>) =>
-    Option.match(Context.getOption(context, Scope.Scope), {
-      onNone: () => request,
-      onSome: (scope) =>
-        // MASK: the tie is made before the request and undone with it; the request itself is restored.
-        Effect.uninterruptibleMask((restore) =>
-          Effect.gen(function*() {
-            // A scope of its own, so that the long-lived one forgets the request when its connection is free.
-            const tie = yield* Scope.fork(scope, ExecutionStrategy.sequential)
-            let flow: Flow | undefined
-            const onFree = () => Effect.runSync(Scope.close(tie, Exit.void))
-            const onFlow = (started: Flow) => flow = started
-            const ended = () => flow?.abandon(new Error("The scope of this request has ended."))
-            yield* Scope.addFinalizer(tie, Effect.sync(ended))
-            const given = Context.getOption(context, NodeHttpClient.UndiciRequestOptions)
-            // Path and method are the request's; the platform writes them over these.
-            const own = { path: "", method: "GET" } as const
-            const options = { ...own, ...Option.getOrUndefined(given), onFlow, onFree }
-            const { UndiciRequestOptions } = NodeHttpClient
-            const sent = restore(Effect.provideService(request, UndiciRequestOptions, options))
-            return yield* Effect.onError(sent, (cause) => Scope.close(tie, Exit.failCause(cause)))
-          })
-        )
-    })
-  )
+  Effect.contextWithEffect((context: Context.Context<R>) => {
+    const scope = Context.getOption(context, Scope.Scope)
+    if (Option.isNone(scope)) return request
+    // MASK: the tie is made before the request and undone with it; the request itself is restored.
+    return Effect.uninterruptibleMask((restore) =>
+      Effect.gen(function*() {
+        // A scope of its own, so that the long-lived one forgets the request when its connection is free.
+        const tie = yield* Scope.fork(scope.value, ExecutionStrategy.sequential)
+        let flow: Flow | undefined
+        const onFree = () => Effect.runSync(Scope.close(tie, Exit.void))
+        const onFlow = (started: Flow) => flow = started
+        const ended = () => flow?.abandon(new Error("The scope of this request has ended."))
+        yield* Scope.addFinalizer(tie, Effect.sync(ended))
+        const given = Context.getOption(context, NodeHttpClient.UndiciRequestOptions)
+        // Path and method are the request's; the platform writes them over these.
+        const own = { path: "", method: "GET" } as const
+        const options = { ...own, ...Option.getOrUndefined(given), onFlow, onFree }
+        const { UndiciRequestOptions } = NodeHttpClient
+        const sent = restore(Effect.provideService(request, UndiciRequestOptions, options))
+        return yield* Effect.onError(sent, (cause) => Scope.close(tie, Exit.failCause(cause)))
+      })
+    )
+  })
 
 export const makeClient = (live: Live): HttpClient.HttpClient =>
   NodeHttpClient.makeUndici(live.dispatcher).pipe(

@@ -67,10 +67,10 @@ export const describeStillHeld = (entries: ReadonlyArray<Described>): string => 
   const listed = entries.slice(0, mostListed).map((entry) =>
     `${entry.kind} "${entry.name}" (${entry.state}${lineOf(", requested at ", entry)})`
   )
-  const more = entries.length - listed.length
+  const left = entries.length - listed.length
+  const more = left > 0 ? ` and ${left} more` : ""
   return printable(
-    `${entries.length} resource(s) still held: ${listed.join(", ")}${
-      more > 0 ? ` and ${more} more` : ""
-    }. Look for a scope that is never closed or a release that never ends.`
+    `${entries.length} resource(s) still held: ${listed.join(", ")}${more}. `
+      + "Look for a scope that is never closed or a release that never ends."
   )
 }

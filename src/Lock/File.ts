@@ -400,42 +400,33 @@ const backend = (names: Names, fences: Fences): Lock.Backend => {
     request: Lock.Request,
     restore: Managed.Restore
   ): Effect.Effect<Lock.Grant, Lock.LockBackendError> =>
-    Effect.flatMap(
-      names.attempt(request.key),
-      Either.match({
-        onRight: (listener) => grantOf(request, listener),
+    Effect.flatMap(names.attempt(request.key), (attempt) =>
+      Either.isRight(attempt)
+        ? grantOf(request, attempt.right)
         // Only this waits (Lock-3); the kernel wakes it when the holder releases or dies.
-        onLeft: (socket) => Effect.zipRight(restore(untilGone(socket)), take(request, restore))
-      })
-    )
+        : Effect.zipRight(restore(untilGone(attempt.left)), take(request, restore)))
 
   return {
     self: `${host}:${process.pid}`,
     remote: false,
     take,
     tryTake: (request) =>
-      Effect.flatMap(
-        names.attempt(request.key),
-        Either.match({
-          onRight: (listener) => Effect.asSome(grantOf(request, listener)),
-          onLeft: () => Effect.succeedNone
-        })
-      ),
+      Effect.flatMap(names.attempt(request.key), (attempt) =>
+        Either.isRight(attempt)
+          ? Effect.asSome(grantOf(request, attempt.right))
+          : Effect.succeedNone),
     inspect: (key) =>
-      Effect.flatMap(
-        names.find(key),
-        Option.match({
-          onNone: () => Effect.succeedNone,
-          onSome: (socket) => Effect.map(visit(socket, "line"), holderSeen)
-        })
-      )
+      Effect.flatMap(names.find(key), (socket) =>
+        Option.isSome(socket)
+          ? Effect.map(visit(socket.value, "line"), holderSeen)
+          : Effect.succeedNone)
   }
 }
 
 const untilGone = (socket: string): Effect.Effect<void, Lock.LockBackendError> =>
   Effect.flatMap(
     visit(socket, "closed"),
-    (visited) => visited.ended === "busy" ? pause(retryPause) : Effect.void
+    ({ ended }) => ended === "busy" ? pause(retryPause) : Effect.void
   )
 
 const holderSeen = (visited: Visit): Option.Option<Lock.Holder> => {

@@ -107,9 +107,8 @@ export class PoolClosedByHolder extends Data.TaggedError("PoolClosedByHolder")<{
   readonly holder: Holder
 }> {
   override get message(): string {
-    return `Pool-6: ${
-      describeHolder(this.holder)
-    } closes pool "${this.pool}" while it holds an item of it: `
+    const holder = describeHolder(this.holder)
+    return `Pool-6: ${holder} closes pool "${this.pool}" while it holds an item of it: `
       + "it would wait for itself. The pool closes without it; give the item back first."
   }
 }

@@ -29,9 +29,9 @@ export class SemaphoreTimeout extends Data.TaggedError("SemaphoreTimeout")<{
 }> {
   override get message(): string {
     const { free, permits, waiting } = this.stats
-    return `${this.asked} of ${permits} permits of "${this.semaphore}" were not free within ${
-      Duration.format(this.waited)
-    }: ${free} free, ${waiting} more waiting. Wait longer, or hold them for less.`
+    const waited = Duration.format(this.waited)
+    return `${this.asked} of ${permits} permits of "${this.semaphore}" were not free within ${waited}: `
+      + `${free} free, ${waiting} more waiting. Wait longer, or hold them for less.`
   }
 }
 

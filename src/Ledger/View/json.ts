@@ -112,7 +112,6 @@ export const write = (snapshot: Ledger.Snapshot): string => {
       ? "[]"
       : `[\n${entries.map((entry) => `    ${JSON.stringify(entry)}`).join(",\n")}\n  ]`
   const fields = Object.entries(head).map(([key, value]) => `  "${key}": ${JSON.stringify(value)}`)
-  return `{\n${
-    [...fields, `  "live": ${lines(live)}`, `  "ended": ${lines(ended)}`].join(",\n")
-  }\n}\n`
+  fields.push(`  "live": ${lines(live)}`, `  "ended": ${lines(ended)}`)
+  return `{\n${fields.join(",\n")}\n}\n`
 }

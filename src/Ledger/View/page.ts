@@ -203,15 +203,18 @@ const head = columns.map(([column, title, className]) => {
     + `<button type="button">${title}${arrow}</button>${marks}</th>`
 }).join("")
 
-const key = (segment: string, label: string): string =>
-  `<span class="key"><span class="lane"><i class="s-${segment}"></i></span>${label}</span>`
+const key = (state: string): string =>
+  `<span class="key"><span class="lane"><i class="s-${state}"></i></span>${state}</span>`
 
 export const draw = (snapshot: Ledger.Snapshot): string => {
   const span = Analysis.spanOf(snapshot)
   const verdict = Analysis.verdictOf(snapshot)
-  const policy = `default-src 'none'; script-src ${hashOf(script)}; style-src ${
-    hashOf(style)
-  }; img-src data:; base-uri 'none'; form-action 'none'`
+  const allowed = `script-src ${hashOf(script)}; style-src ${hashOf(style)}; img-src data:`
+  const policy = `default-src 'none'; ${allowed}; base-uri 'none'; form-action 'none'`
+  const lasted = duration(span.to - span.from)
+  const widths = columns.map(([, , className]) => `<col class="${className}">`).join("")
+  const keys = ["acquiring", "held", "releasing"].map(key).join("")
+  const [live, ended] = [count(snapshot.live.length), count(snapshot.ended.length)]
   return `<!doctype html>
 <html lang="en">
 <head>
@@ -226,9 +229,9 @@ export const draw = (snapshot: Ledger.Snapshot): string => {
 <body>
 ${symbols}
 <header>
-<p class="eyebrow"><span><b>Ledger</b> of resources</span><span>${
-    duration(span.to - span.from)
-  } up to ${escaped(instant(snapshot.takenAt))}</span></p>
+<p class="eyebrow"><span><b>Ledger</b> of resources</span><span>${lasted} up to ${
+    escaped(instant(snapshot.takenAt))
+  }</span></p>
 <h1 id="headline"><span>${escaped(unbroken(verdict.headline))}</span></h1>
 <dl class="stats" id="stats"></dl>
 </header>
@@ -249,17 +252,11 @@ ${symbols}
 <div class="marks" id="whole" aria-hidden="true"></div>
 </section>
 <div class="sheet" id="sheet">
-<table class="entries" id="entries" role="table" aria-label="Entries"><colgroup>${
-    columns.map(([, , className]) => `<col class="${className}">`).join("")
-  }</colgroup><thead role="rowgroup"><tr role="row">${head}</tr></thead><tbody role="rowgroup" id="body"></tbody></table>
+<table class="entries" id="entries" role="table" aria-label="Entries"><colgroup>${widths}</colgroup><thead role="rowgroup"><tr role="row">${head}</tr></thead><tbody role="rowgroup" id="body"></tbody></table>
 <p class="empty" id="nothing" hidden></p>
 </div>
 </main>
-<footer class="foot">${key("acquiring", "acquiring")}${key("held", "held")}${
-    key("releasing", "releasing")
-  }<span>${count(snapshot.live.length)} live and the last ${
-    count(snapshot.ended.length)
-  } that ended</span></footer>
+<footer class="foot">${keys}<span>${live} live and the last ${ended} that ended</span></footer>
 <aside class="detail" id="detail" hidden></aside>
 <script type="application/json" id="ledger">${inScript(dataOf(snapshot, verdict, span))}</script>
 <script>${script}</script>

@@ -170,10 +170,12 @@ const bar = (
   to: number,
   middle: number,
   height: number
-): string =>
-  `<rect class="${className}" x="${round(x(from))}" y="${round(middle - height / 2)}" width="${
-    round(Math.max(1.5, x(to) - x(from)))
-  }" height="${height}"/>`
+): string => {
+  const [y, width] = [round(middle - height / 2), round(Math.max(1.5, x(to) - x(from)))]
+  return `<rect class="${className}" x="${
+    round(x(from))
+  }" y="${y}" width="${width}" height="${height}"/>`
+}
 
 const endMark = (state: Ledger.State, x: number, y: number): string => {
   const at = (dx: number, dy: number) => `${round(x + dx)} ${round(y + dy)}`

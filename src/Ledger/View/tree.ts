@@ -102,9 +102,9 @@ const circleLines = (
   const lines = waits.slice(0, mostWaits).map(({ holder, waiter }) => {
     const [wanted, held] = [entries.get(waiter), entries.get(holder)]
     const at = wanted?.site === undefined ? "" : ` at ${Format.shortSite(wanted.site)}`
-    return `  fiber ${wanted?.fiber ?? "?"} waits${at} for ${
-      wanted === undefined ? `[${waiter}]` : labelOf(wanted)
-    }, which fiber ${held?.fiber ?? "?"} holds as [${holder}]`
+    const what = wanted === undefined ? `[${waiter}]` : labelOf(wanted)
+    return `  fiber ${wanted?.fiber ?? "?"} waits${at} for ${what}, `
+      + `which fiber ${held?.fiber ?? "?"} holds as [${holder}]`
   })
   return ["", "Deadlock", ...lines, ...more(waits.length - mostWaits, "fibers in it")]
 }
@@ -169,10 +169,8 @@ const releasedLines = (
     ], "  ")
   }))
   const before = released.length - rows.length
-  const earlier = `  … ${
-    Format.count(before)
-  } before these: --html shows the ledger's whole history`
-  return ["", "Released last", ...(before > 0 ? [earlier] : []), ...inColumns(rows, width)]
+  const earlier = `${Format.count(before)} before these: --html shows the ledger's whole history`
+  return ["", "Released last", ...(before > 0 ? [`  … ${earlier}`] : []), ...inColumns(rows, width)]
 }
 
 const kindLines = (snapshot: Ledger.Snapshot): ReadonlyArray<string> => {

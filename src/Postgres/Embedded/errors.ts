@@ -1,13 +1,8 @@
-/**
- * Postgres/Embedded/errors: why no server runs.
- *
- * DESIGN. A file of its own, because every room of the module fails with these.
- */
+/** Postgres/Embedded/errors: why no server runs. */
 import * as Data from "effect/Data"
 
-export const platform = `${
-  process.platform === "win32" ? "windows" : process.platform
-}-${process.arch}`
+const system = process.platform === "win32" ? "windows" : process.platform
+export const platform = `${system}-${process.arch}`
 
 /**
  * There are no binaries that run on this machine.
