@@ -8,8 +8,6 @@
  * the page's policy can forbid all other script and style (INVARIANT View-5).
  */
 
-import { makeFormats } from "./format.ts"
-
 export const script = String.raw`"use strict";
 (() => {
 const $ = (id) => document.getElementById(id);
@@ -21,9 +19,29 @@ const text = (row, field) => strings[row[field]];
 const total = rows.length;
 const isLive = (row) => row[STATE] < 3;
 
-// Numbers and times: the very function of format.ts. Tools that keep the names of functions wrap them in calls of __name.
-const __name = (f) => f;
-const { count, duration, firstLine, instant, shortSite, tickLabel } = (${makeFormats})();
+// Numbers and times, as in format.ts; not the text of its functions, which depends on the compiler, as the page must not (View-1).
+const trimmed = (value, digits) => String(Number(value.toFixed(digits)));
+const two = (n) => String(n).padStart(2, "0");
+const duration = (ms) => {
+  if (ms < 9.995) return trimmed(ms, 2) + " ms";
+  if (ms < 999.5) return Math.round(ms) + " ms";
+  if (ms < 9995) return (ms / 1000).toFixed(2) + " s";
+  if (ms < 59950) return (ms / 1000).toFixed(1) + " s";
+  const s = Math.round(ms / 1000);
+  if (s < 3600) return Math.floor(s / 60) + " m " + two(s % 60) + " s";
+  const m = Math.round(ms / 60000);
+  if (m < 1440) return Math.floor(m / 60) + " h " + two(m % 60) + " m";
+  const h = Math.round(ms / 3600000);
+  return Math.floor(h / 24) + " d " + two(h % 24) + " h";
+};
+const count = (n) => String(n).replace(/\B(?=(?:\d{3})+(?!\d))/g, ",");
+const tickLabel = (ms) => ms < 1000 ? trimmed(ms, 3) + " ms" : ms < 60000 ? trimmed(ms / 1000, 3) + " s" : duration(ms).replace(/ 00 [a-z]$/, "");
+const instant = (at) => Math.abs(at) <= 8.64e15 ? new Date(at).toISOString() : "an unknown time";
+const shortSite = (site) => {
+  const first = site.split("\n", 1)[0];
+  const found = /([^/\\()\s]+?:\d+)(?::\d+)?\)?$/.exec(first);
+  return found ? found[1] : first;
+};
 
 // Elements.
 const el = (tag, className, ...inside) => {
@@ -69,7 +87,7 @@ const circle = (waits) => el("ol", "circle", ...waits.map(([waiter, holder]) => 
   if (wanted === undefined) { line.append("waits: ", entryLink(waiter)); return line; }
   line.append("fiber " + (text(wanted, FIBER) || "?") + " waits for ", entryLink(waiter, nameOf(wanted)),
     ", which fiber " + (held && text(held, FIBER) || "?") + " holds as ", entryLink(holder));
-  if (wanted[SITE]) line.append(el("div", "soft mono", own(firstLine(text(wanted, SITE)))));
+  if (wanted[SITE]) line.append(el("div", "soft mono", own(text(wanted, SITE).split("\n", 1)[0])));
   return line;
 }));
 const problems = $("problems");
@@ -87,7 +105,7 @@ for (const { state, kind, cause, ids, many, failedToRelease } of data.problems) 
   ids.forEach((id, i) => { const row = rows[indexById.get(id)]; names.append(i ? ", " : "", entryLink(id, text(row, NAME))); });
   if (many > ids.length) names.append(" and " + count(many - ids.length) + " more");
   title.append(names);
-  if (cause) body.append(el("p", "cause", own(firstLine(strings[cause]))));
+  if (cause) body.append(el("p", "cause", own(strings[cause].split("\n", 1)[0])));
   problems.append(el("li", "", icon(states[state]), body));
 }
 if (data.moreProblems > 0) problems.append(el("li", "", icon("failed"), el("p", "", "… and " + count(data.moreProblems) + " more of other kinds and causes")));
