@@ -45,7 +45,14 @@ export const makeState = <A, E, R2, R3>(
         ended: undefined,
         partitions: new Set(),
         waiters: new Map(),
-        totals: new State.Totals(),
+        totals: {
+          created: 0,
+          destroyed: 0,
+          createFailures: 0,
+          timeouts: 0,
+          cancelledWaits: 0,
+          leaks: 0
+        },
         size: 0,
         closing: 0,
         isClosed: false,

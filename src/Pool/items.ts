@@ -66,6 +66,38 @@ export const opening = <A, E, R>(
     )
   })
 
+const itemOf = <A, E>(
+  partition: State.Partition<A, E>,
+  { close, value }: State.Opened<A>,
+  { generation }: State.Opening,
+  random: number
+): State.Item<A, E> => {
+  const { jitter, keepAlive, maxLifetime } = partition.pool.options
+  const now = State.nowOf(partition.pool)
+  return {
+    value,
+    close,
+    partition,
+    generation,
+    // Rounded on its own: added to a date, a nanosecond is nothing, and the item would expire before it is lent.
+    expiresAt: now + Math.ceil(maxLifetime * (1 - random * jitter)),
+    keepAliveEvery: Math.ceil(keepAlive * (1 - random * 0.1)),
+    isInvalid: false,
+    uses: 0,
+    idleSince: now,
+    soundSince: now,
+    keepAliveAt: Infinity,
+    holder: undefined,
+    lentAt: 0,
+    isWarnedOf: false,
+    site: undefined,
+    hold: undefined,
+    list: undefined,
+    previous: undefined,
+    next: undefined
+  }
+}
+
 const endOpening = <A, E>(partition: State.Partition<A, E>, opening: State.Opening): void => {
   opening.hasEnded = true
   partition.opening.delete(opening)
@@ -94,7 +126,7 @@ export const open = <A, E>(
     if (opening.hasEnded) return Effect.map(one.close, () => void pool.totals.destroyed++)
     return Effect.sync(() => {
       endOpening(partition, opening)
-      const item = new State.Item(partition, one, opening.generation, random)
+      const item = itemOf(partition, one, opening, random)
       partition.items.add(item)
       pool.meter?.created(item.idleSince - startedAt)
       stopBackingOff(partition)

@@ -425,7 +425,28 @@ export const unsafeAddPartition = <A, E>(
   open: Effect.Effect<State.Opened<A>, E>,
   forget: () => void
 ): State.Partition<A, E> => {
-  const partition = new State.Partition(pool, name, open, forget)
+  const queue = WaitQueue.make()
+  // Bounds of waits share the fiber of the housekeeping.
+  queue.timers = pool.timers
+  const partition: State.Partition<A, E> = {
+    pool,
+    name,
+    open,
+    forget,
+    queue,
+    items: new Set(),
+    idle: State.makeList(),
+    lent: State.makeList(),
+    overdue: State.makeList(),
+    opening: new Set(),
+    checking: 0,
+    closing: 0,
+    holds: undefined,
+    generation: 0,
+    backoff: undefined,
+    retry: undefined,
+    lastFailure: undefined
+  }
   pool.partitions.add(partition)
   reconcile(partition)
   return partition

@@ -20,7 +20,7 @@ import type * as Hold from "../internal/hold.ts"
 import type { AnyFiber } from "../internal/runtime.ts"
 import type * as CapturedSite from "../internal/site.ts"
 import type * as Timers from "../internal/timers.ts"
-import * as WaitQueue from "../internal/waitQueue.ts"
+import type * as WaitQueue from "../internal/waitQueue.ts"
 import type * as Options from "./options.ts"
 
 /**
@@ -91,54 +91,34 @@ export interface Opened<out A> {
   readonly close: Effect.Effect<Exit.Exit<unknown, unknown>>
 }
 
-export class Item<A, E> {
+export interface Item<A, E> {
   readonly value: A
   readonly close: Opened<A>["close"]
   readonly partition: Partition<A, E>
   readonly generation: number
   readonly expiresAt: number
   readonly keepAliveEvery: number
-  isInvalid = false
-  uses = 0
+  isInvalid: boolean
+  uses: number
   /** The end of the last use; orders the idle list. */
   idleSince: number
   /** When it was last known to be good. */
   soundSince: number
-  keepAliveAt = Infinity
-  holder: AnyFiber | undefined = undefined
-  lentAt = 0
-  isWarnedOf = false
-  site: Site | undefined = undefined
-  hold: Hold.Hold | undefined = undefined
-  list: List<A, E> | undefined = undefined
-  previous: Item<A, E> | undefined = undefined
-  next: Item<A, E> | undefined = undefined
-
-  /** `random`, 0 to 1, spreads the ends of items that were opened together. */
-  constructor(
-    partition: Partition<A, E>,
-    { close, value }: Opened<A>,
-    generation: number,
-    random: number
-  ) {
-    const { jitter, keepAlive, maxLifetime } = partition.pool.options
-    const now = nowOf(partition.pool)
-    this.value = value
-    this.close = close
-    this.partition = partition
-    this.generation = generation
-    // Rounded on its own: added to a date, a nanosecond is nothing, and the item would expire before it is lent.
-    this.expiresAt = now + Math.ceil(maxLifetime * (1 - random * jitter))
-    this.keepAliveEvery = Math.ceil(keepAlive * (1 - random * 0.1))
-    this.idleSince = now
-    this.soundSince = now
-  }
+  keepAliveAt: number
+  holder: AnyFiber | undefined
+  lentAt: number
+  isWarnedOf: boolean
+  site: Site | undefined
+  hold: Hold.Hold | undefined
+  list: List<A, E> | undefined
+  previous: Item<A, E> | undefined
+  next: Item<A, E> | undefined
 }
 
-export class List<A, E> {
-  head: Item<A, E> | undefined = undefined
-  tail: Item<A, E> | undefined = undefined
-  size = 0
+export interface List<A, E> {
+  head: Item<A, E> | undefined
+  tail: Item<A, E> | undefined
+  size: number
 }
 
 export interface Waiter<A, E> {
@@ -164,43 +144,29 @@ export interface Opening {
 }
 
 /** The items and the waiters of one key; a plain pool has one partition. */
-export class Partition<A, E> {
+export interface Partition<A, E> {
   readonly pool: State<A, E>
   readonly name: string
   readonly open: Effect.Effect<Opened<A>, E>
   /** Called when it has no items and no waiters. */
   readonly forget: () => void
-  readonly queue = WaitQueue.make()
-  readonly items = new Set<Item<A, E>>()
-  readonly idle = new List<A, E>()
-  readonly lent = new List<A, E>()
+  readonly queue: WaitQueue.WaitQueue
+  readonly items: Set<Item<A, E>>
+  readonly idle: List<A, E>
+  readonly lent: List<A, E>
   /** The lent items that a leak warning has named. */
-  readonly overdue = new List<A, E>()
-  readonly opening = new Set<Opening>()
-  checking = 0
-  closing = 0
+  readonly overdue: List<A, E>
+  readonly opening: Set<Opening>
+  checking: number
+  closing: number
   /** The recorded holders of its items; only internal/hold.ts writes it. */
-  holds: Hold.Holds | undefined = undefined
-  generation = 0
+  holds: Hold.Holds | undefined
+  generation: number
   /** The wait before the next refill, after a failed one. */
-  backoff: Fiber.RuntimeFiber<void> | undefined = undefined
+  backoff: Fiber.RuntimeFiber<void> | undefined
   /** Counts the failures in a row, for the schedule. */
-  retry: Schedule.ScheduleDriver<unknown, unknown> | undefined = undefined
-  lastFailure: Cause.Cause<unknown> | undefined = undefined
-
-  constructor(
-    pool: State<A, E>,
-    name: string,
-    open: Effect.Effect<Opened<A>, E>,
-    forget: () => void
-  ) {
-    this.pool = pool
-    this.name = name
-    this.open = open
-    this.forget = forget
-    // Bounds of waits share the fiber of the housekeeping.
-    this.queue.timers = pool.timers
-  }
+  retry: Schedule.ScheduleDriver<unknown, unknown> | undefined
+  lastFailure: Cause.Cause<unknown> | undefined
 }
 
 /** How partitions share one bound (quota.ts). A plain pool has none. */
@@ -215,13 +181,10 @@ export type Decision<A, E> =
   | { readonly _tag: "destroy"; readonly item: Item<A, E>; readonly reason: Reason }
   | { readonly _tag: "open"; readonly partition: Partition<A, E> }
 
-export class Totals {
-  created = 0
-  destroyed = 0
-  createFailures = 0
-  timeouts = 0
-  cancelledWaits = 0
-  leaks = 0
+export type Totals = {
+  -readonly [
+    K in "created" | "destroyed" | "createFailures" | "timeouts" | "cancelledWaits" | "leaks"
+  ]: PoolStats[K]
 }
 
 /** The data that the partitions of one pool share. */
@@ -252,6 +215,8 @@ export interface State<A, E> {
 }
 
 // Lists.
+
+export const makeList = <A, E>(): List<A, E> => ({ head: undefined, tail: undefined, size: 0 })
 
 const insertAfter = <A, E>(
   list: List<A, E>,
