@@ -3,7 +3,8 @@
  *
  * DESIGN. `it` is the `it` of `@effect/vitest` with two methods more. A test fails with the whole report, and each finding in
  * it names the variable that replays it: `HOLDFAST_REPLAY=<token> npx vitest run -t <name>`; tests of other subjects are
- * skipped then, and a stale token fails. The error points at the test's own line. Subjects run under the tracker of `Nursery`.
+ * skipped then, and a stale token fails. The error points at the test's own line. An
+ * exploration ends before the test's timeout. Subjects run under the tracker of `Nursery`.
  *
  * @since 0.1.0
  */
@@ -60,6 +61,8 @@ export interface Methods {
 
 interface Context {
   readonly skip: () => void
+  /** In milliseconds. */
+  readonly timeout: number
 }
 
 /** Replays the token of `HOLDFAST_REPLAY` if there is one. True if the test is thereby done. */
@@ -114,15 +117,30 @@ const nothingSeen =
   A plain counter or handle is no scope. To show it, count it with probe.counter(name) or probe.wrap(name, service, …),
   or give { setup, body, invariant } and let the invariant look at it.`
 
+/** The budget of a test, which ends before its timeout does: a verdict that says what was left out beats a test that is killed. */
+const boundedBy = (
+  timeout: number,
+  given: Body | Pick<Explore.Options, "budget">
+): Explore.Options["budget"] => {
+  const budget = typeof given === "function" ? undefined : given.budget
+  return {
+    ...budget,
+    millis: Math.min(budget?.millis ?? 20_000, timeout > 0 ? timeout * 0.8 : 20_000)
+  }
+}
+
 const register = <S>(
   { frames, given, name, timeout }: {
     readonly name: string
-    readonly given: Body | { readonly body: Explore.Subject<S>["body"] }
+    readonly given: Body | (Pick<Explore.Subject<S>, "body"> & Pick<Explore.Options, "budget">)
     readonly timeout: number | undefined
     readonly frames: string
   },
   replaying: Pick<Explore.Schedules, "check" | "horizon" | "opLimit">,
-  explore: (subject: Explore.Subject<S>) => Promise<Explore.Verdict>
+  explore: (
+    subject: Explore.Subject<S>,
+    budget: Explore.Options["budget"]
+  ) => Promise<Explore.Verdict>
 ): void => {
   const isShort = typeof given === "function"
   const subject = tracked<S>(
@@ -132,7 +150,7 @@ const register = <S>(
   )
   const run = async (context: Context) => {
     if (await replayed(context, subject, replaying)) return
-    const verdict = await explore(subject)
+    const verdict = await explore(subject, boundedBy(context.timeout, given))
     const note = isShort && verdict.watched === 0 ? `"${name}" ${nothingSeen}` : undefined
     if (!verdict.passed) {
       throw new Error([Explore.format(verdict), ...(note === undefined ? [] : [note])].join("\n"))
@@ -140,7 +158,12 @@ const register = <S>(
     // oxlint-disable-next-line no-console -- A test that passes has no other place for it.
     if (note !== undefined) console.info(note)
   }
-  base(name, (context) => at(frames, () => run({ skip: () => context.skip() })), timeout)
+  base(
+    name,
+    (context) =>
+      at(frames, () => run({ skip: () => context.skip(), timeout: context.task.timeout })),
+    timeout
+  )
 }
 
 const methods: Methods = {
@@ -149,7 +172,7 @@ const methods: Methods = {
     register(
       { name, given, timeout, frames: framesOf(methods.interruptSafe) },
       options,
-      (subject) => Explore.interruptions(subject, options)
+      (subject, budget) => Explore.interruptions(subject, { ...options, budget })
     )
   },
   interleave: (name, given, timeout) => {
@@ -157,7 +180,7 @@ const methods: Methods = {
     register(
       { name, given, timeout, frames: framesOf(methods.interleave) },
       options,
-      (subject) => Explore.interleavings(subject, options)
+      (subject, budget) => Explore.interleavings(subject, { ...options, budget })
     )
   }
 }

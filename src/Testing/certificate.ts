@@ -3,7 +3,7 @@
  *
  * DESIGN. An interrupt at offset `o` of a slice is what the default scheduler does after about `2047 - o` operations that
  * change nothing: before the call (R1), or in an acquire of the user (R2). Where the user's code takes no padding, a smaller
- * `Effect.withMaxOpsBeforeYield` stands for it. A fiber that waits (R0) needs none. The program makes the plain use first,
+ * `Effect.withMaxOpsBeforeYield` stands for it, and at last the fiber's own count of operations is set as such code would leave it. A fiber that waits (R0) needs none. The program makes the plain use first,
  * then one use for each moment, and fails if a law of the finding ends otherwise than in the plain use. So a subject that fails by
  * contract passes, and a finding passes once it is fixed.
  *
@@ -21,13 +21,15 @@ import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as FiberId from "effect/FiberId"
 import * as Option from "effect/Option"
+import * as RuntimeFlags from "effect/RuntimeFlags"
+import * as RuntimeFlagsPatch from "effect/RuntimeFlagsPatch"
 import * as Scope from "effect/Scope"
 import * as Supervisor from "effect/Supervisor"
 import { printable } from "../Ledger/words.ts"
 import type { Law } from "./experiment.ts"
 import type { Graded, Moment, Plain } from "./findings.ts"
 import * as Probe from "./Probe.ts"
-import { defaultBudget, type Park } from "./simulation.ts"
+import { defaultBudget, type Park, type Step, type Trace } from "./simulation.ts"
 
 /**
  * The result of `certify`.
@@ -85,6 +87,16 @@ const yieldingAt = (offset: number, isFirst: boolean, isUncut: boolean): Readonl
   ]
 }
 
+/** The moments before one operation, counted as the explorer counts it or as a supervisor does. */
+const countedAt = (trace: Trace, step: Step, isUncut: boolean): ReadonlyArray<Moment> => {
+  const mine = trace.steps.filter(({ fiber }) => fiber === step.fiber)
+  const target = trace.steps.find(({ own }) => own > 0)?.fiber ?? 0
+  if (step.fiber < target) return []
+  const fiber = step.fiber - target
+  return around(mine.indexOf(step) + 1, 1).slice(0, 5)
+    .map((op): Moment => isUncut ? { fiber, op, uncut: true } : { fiber, op })
+}
+
 /** The moments at which a strike may show, likeliest first. None for R3 and R4. */
 const momentsOf = (
   { chosen, delays, grade, point: { place }, step, trace }: Graded
@@ -94,7 +106,10 @@ const momentsOf = (
     const [delayed] = delays.map((global) => trace.steps[global - 1])
     return delayed === undefined
       ? [{ uncut: true }]
-      : yieldingAt(delayed.offset, delayed.own > 0 && delayed.slice === 0, true)
+      : [
+        ...yieldingAt(delayed.offset, delayed.own > 0 && delayed.slice === 0, true),
+        ...(grade === "R2" ? countedAt(trace, delayed, true) : [])
+      ]
   }
   if (grade === "R0") {
     return [
@@ -103,7 +118,9 @@ const momentsOf = (
       ...range(mostStops).map((index): Moment => ({ stops: index + 1 }))
     ]
   }
-  return step === undefined ? [] : yieldingAt(step.offset, grade === "R1", false)
+  if (step === undefined) return []
+  if (grade === "R1") return yieldingAt(step.offset, true, false)
+  return [...yieldingAt(step.offset, false, false), ...countedAt(trace, step, false)]
 }
 
 /** What the plain program of a group of strikes needs: moments of the one that stands for them, and of the latest in its slice. */
@@ -162,15 +179,27 @@ const watchText = `
 class Watch extends Supervisor.AbstractSupervisor {
   value = Effect.void
   fibers = new Set()
+  started = []
   stops = 0
+  ops = 0
   constructor(moment) {
     super()
     this.moment = moment
   }
   onStart(context, effect, parent, fiber) {
     this.fibers.add(fiber)
+    if (this.target && Option.getOrNull(parent) !== this.main) this.started.push(fiber)
+  }
+  onEffect(fiber) {
+    if (!this.target || fiber !== [this.target, ...this.started][this.moment.fiber]) return
+    if (++this.ops !== this.moment.op) return
+    // As if the code before it had been longer: the default scheduler makes the fiber yield.
+    fiber.currentOpCount = 4096
+    this.yielding = fiber
   }
   onSuspend(fiber) {
+    if (fiber === this.yielding && !this.moment.uncut) this.target.unsafeInterruptAsFork(FiberId.none)
+    if (fiber === this.yielding) this.yielding = undefined
     if (!this.target || fiber === this.target || fiber === this.main) return
     if (++this.stops === this.moment.stops) this.target.unsafeInterruptAsFork(FiberId.none)
   }
@@ -190,9 +219,12 @@ const coreOf = ({ cap, fault, laws, moments, speed, use }: Plain): string => {
   const stage = Math.max(...laws.map((law) => shows[law][0]))
   const when = (needed: boolean, ...lines: ReadonlyArray<string>) => needed ? lines : []
   const hasFault = fault !== undefined
-  const stops = moments.some((moment) => moment.stops !== undefined)
+  const counts = moments.some(({ op }) => op !== undefined)
+  const stops = counts || moments.some((moment) => moment.stops !== undefined)
   const watches = stops || laws.includes("no fiber is left") || laws.includes("no defect")
   const hasInvariant = laws.includes("the invariant holds")
+  const flagged = counts ? "Effect.withRuntimeFlagsPatch(use, supervise)" : "use"
+  const within = speed > 1 ? `Effect.withClock(${flagged}, clock)` : flagged
   const settings = [
     "padding: moment.inside",
     ...when(hasFault, "fault: plain && fault"),
@@ -232,7 +264,7 @@ const coreOf = ({ cap, fault, laws, moments, speed, use }: Plain): string => {
       "  watch.main = Option.getOrNull(Fiber.getCurrentFiber())",
       "  watch.target = target"
     ),
-    `  if (${stops ? "!moment.stops && " : ""}!moment.uncut) {`,
+    `  if (${stops ? "!moment.stops && !moment.op && " : ""}!moment.uncut) {`,
     "    for (let turn = 0; turn < (moment.turns ?? 0); turn++) yield* Effect.yieldNow()",
     "    if (moment.millis) yield* Effect.sleep(moment.millis)",
     "    yield* Fiber.interruptAsFork(target, FiberId.none)",
@@ -279,7 +311,8 @@ const coreOf = ({ cap, fault, laws, moments, speed, use }: Plain): string => {
     `    const use = ${
       watches ? "Effect.supervised(run(moment, plain, watch), watch)" : "run(moment, plain)"
     }`,
-    `    return Effect.runPromise(${speed > 1 ? "Effect.withClock(use, clock)" : "use"})`,
+    ...when(counts, "    const supervise = RuntimeFlagsPatch.enable(RuntimeFlags.OpSupervision)"),
+    `    return Effect.runPromise(${within})`,
     "  }",
     "  const plain = await start({ uncut: true })",
     "  for (const moment of moments) {",
@@ -300,6 +333,8 @@ const modules = {
   Fiber,
   FiberId,
   Option,
+  RuntimeFlags,
+  RuntimeFlagsPatch,
   Scope,
   Supervisor
 }

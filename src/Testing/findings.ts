@@ -66,6 +66,10 @@ export interface Moment {
   readonly millis?: number
   /** As another fiber stops for the nth time, in the same instant: when that one has just woken the target. */
   readonly stops?: number
+  /** Before the nth operation of a fiber, as if the code before it in its slice had been as long as it takes to yield there. */
+  readonly op?: number
+  /** Whose operation: the target's (0), or that of the nth fiber that the use starts. */
+  readonly fiber?: number
   /** Operations before the call. */
   readonly before?: number
   /** Operations in each acquire of the probe. */

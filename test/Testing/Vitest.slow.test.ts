@@ -18,7 +18,12 @@ fs.writeFileSync(
     JSON.stringify({
       resolve: { conditions },
       ssr: { resolve: { conditions } },
-      test: { include: ["test/seeds/vitestFixture.ts"], maxWorkers: 1, minWorkers: 1 }
+      test: {
+        include: ["test/seeds/vitestFixture.ts"],
+        maxWorkers: 1,
+        minWorkers: 1,
+        testTimeout: 30_000
+      }
     })
   }`
 )

@@ -1,6 +1,6 @@
 /** The program that a certificate prints is run as a user would run it: by node, on the built package. */
 import { afterAll, describe, expect, it } from "@effect/vitest"
-import { Effect, Fiber, RcRef } from "effect"
+import { Effect, Exit, Fiber, RcRef, Ref } from "effect"
 import { Explore, type Probe } from "holdfast/Testing"
 import { spawnSync } from "node:child_process"
 import * as fs from "node:fs"
@@ -59,7 +59,7 @@ export const subject = { body: () => Effect.sleep(1) }`
       body: (ref) => Effect.scoped(RcRef.get(ref))
     }
     const { findings } = await Explore.interruptions(subject)
-    const text = `import { Effect, Fiber, RcRef } from "effect"
+    const text = `import { Effect, Exit, Fiber, RcRef, Ref } from "effect"
 export const subject = {
   setup: (probe) => RcRef.make({ acquire: probe.resource("r", { acquireTakes: 50 }) }),
   body: (ref) => Effect.scoped(RcRef.get(ref))
@@ -169,5 +169,45 @@ describe("Explore-7: a certificate breaks the finding's own law, and nothing onc
       "all is released"
     )
     expect(certificate.moment).toEqual({ millis: 30_000 })
+  })
+
+  it("of code that takes no padding: a child without a probe, and a lost update", async () => {
+    const child = (isOneStep: boolean) => (state: { open: number }) => {
+      const count = (by: number) => Effect.sync(() => void (state.open += by))
+      const use = isOneStep
+        ? Effect.acquireUseRelease(count(1), () => Effect.void, () => count(-1))
+        : Effect.zipRight(Effect.zipRight(count(1), Effect.void), count(-1))
+      return Effect.flatMap(Effect.fork(Effect.zipRight(Effect.yieldNow(), use)), Fiber.join)
+    }
+    const { certificate } = await certified(
+      {
+        name: "child",
+        setup: Effect.sync(() => ({ open: 0 })),
+        body: child(false),
+        invariant: ({ open }) => open === 0
+      },
+      { body: child(true) },
+      "the invariant holds"
+    )
+    expect(certificate.moment).toMatchObject({ fiber: 1 })
+
+    const twice = (increment: (ref: Ref.Ref<number>) => Effect.Effect<void>) => ({
+      name: "lost update",
+      setup: Ref.make(0),
+      body: (ref: Ref.Ref<number>) =>
+        Effect.gen(function*() {
+          const fibers = [yield* Effect.fork(increment(ref)), yield* Effect.fork(increment(ref))]
+          for (const fiber of fibers) yield* Fiber.join(fiber)
+          return yield* Ref.getAndSet(ref, 0)
+        })
+    })
+    const check: Explore.Check = (exit) => Exit.isSuccess(exit) && exit.value === 2
+    const broken = twice((ref) => Effect.flatMap(Ref.get(ref), (n) => Ref.set(ref, n + 1)))
+    const { findings } = await Explore.interleavings(broken, { check })
+    const [finding] = findings
+    expect(finding?.grade).toBe("R2")
+    const fixed = twice((ref) => Ref.update(ref, (n) => n + 1))
+    expect(await Explore.certify(finding!, broken, { check })).toMatchObject({ certified: true })
+    expect(await Explore.certify(finding!, fixed, { check })).toMatchObject({ certified: false })
   })
 })
