@@ -1,6 +1,7 @@
 /**
  * `npm run explore`: every public primitive of ours, interrupted at every point, with each fault and in other orders, all
- * grades counted; then effect's own, where the known defects must be seen. The last line is `N passed, M failed`.
+ * grades counted; ours on real files and servers; then effect's own, where the known defects must be seen. The last line is
+ * `N passed, M failed`.
  *
  * `npm run explore -- hostile [times]`: instead, all programs of `seeds/hostile.ts`, each judged that often in a row (default
  * 20). A program passes if every verdict is its rightful one.
@@ -73,6 +74,20 @@ const exploreOurs = async (): Promise<ReadonlyArray<boolean>> => {
   return passed
 }
 
+/** One point of each class: real I/O takes its time. */
+const exploreReal = async (): Promise<ReadonlyArray<boolean>> => {
+  console.log(head("Ours on real files, sockets and servers", "verdict"))
+  const passed: Array<boolean> = []
+  for (const own of real) {
+    const settings = { mode: "quick", fail: everyGrade, budget: { millis: 120_000 } } as const
+    const verdict = await own.interruptions(settings)
+    console.log(row(own.name, [verdict], verdict.status))
+    if (!verdict.passed) console.log(Explore.format(verdict))
+    passed.push(verdict.passed)
+  }
+  return passed
+}
+
 const isAsKnown = ({ grade }: Seed, { findings, status }: Explore.Verdict): boolean =>
   grade === undefined ? status === "safe" : findings.some((finding) => finding.grade === grade)
 
@@ -119,7 +134,7 @@ const exploreHostile = async (times: number): Promise<ReadonlyArray<boolean>> =>
 const [what, times = "20"] = process.argv.slice(2).filter((word) => word !== "--")
 const passed = what === "hostile"
   ? await exploreHostile(Number(times))
-  : [...await exploreOurs(), ...await exploreUpstream()]
+  : [...await exploreOurs(), ...await exploreReal(), ...await exploreUpstream()]
 const failed = passed.filter((one) => !one).length
 console.log(`\n${passed.length - failed} passed, ${failed} failed`)
 process.exit(failed === 0 ? 0 : 1)

@@ -15,6 +15,7 @@ interface Native {
     readonly hasRef?: () => boolean
     readonly fd?: number
     readonly _repeat?: number | null
+    readonly ondone?: unknown
   }
 }
 
@@ -38,6 +39,10 @@ const words: Readonly<Record<string, string>> = {
 
 const wordOf = ({ type }: Native): string =>
   words[type] ?? (type.startsWith("FSREQ") ? "file request" : type)
+
+/** A synchronous call of `node:crypto` makes the same request as an asynchronous one, which nobody calls back. */
+const isAsync = ({ resource, type }: Native): boolean =>
+  !type.endsWith("REQUEST") || typeof resource.ondone === "function"
 
 /** What one run has opened. */
 export class Natives {
@@ -66,8 +71,8 @@ export class Natives {
   }
 
   #living(): ReadonlyArray<Native> {
-    return Array.from(this.#open).filter(([id, { resource }]) =>
-      !this.#background.has(id) && (resource.hasRef?.() ?? true)
+    return Array.from(this.#open).filter(([id, native]) =>
+      !this.#background.has(id) && isAsync(native) && (native.resource.hasRef?.() ?? true)
     ).map(([, native]) => native)
   }
 
