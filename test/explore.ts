@@ -9,6 +9,7 @@
 import { Explore } from "holdfast/Testing"
 import { hostiles, saidOf, tidyUp } from "./seeds/hostile.ts"
 import { ours, type Own } from "./seeds/ours.ts"
+import { real } from "./seeds/real.ts"
 import { gradeInNursery, type Seed, upstream, upstreamMore } from "./seeds/upstream.ts"
 
 const everyGrade: ReadonlyArray<Explore.Grade> = ["R0", "R1", "R2", "R3", "R4"]

@@ -1,6 +1,6 @@
 /** Ours on real files, sockets and servers, explored beside the event loop: each leaves nothing open, however it is cut. */
 import { NodeFileSystem } from "@effect/platform-node"
-import { Effect } from "effect"
+import { Effect, Layer } from "effect"
 import { Lock } from "holdfast"
 import * as Files from "holdfast/Files"
 import * as Http from "holdfast/Http"
@@ -42,15 +42,14 @@ export const real: ReadonlyArray<Own> = [
     }),
     body: ({ dir, origin }) =>
       Http.download(origin.url("/file"), path.join(dir, "file")).pipe(
-        Effect.provide(Http.session()),
-        Effect.provide(NodeFileSystem.layer)
+        Effect.provide(Layer.merge(Http.session(), NodeFileSystem.layer))
       ),
     invariant: ({ dir }) => holdsOnly(dir, "file")
   }),
   alone({
     name: "Lock/File.withLock",
     setup: Effect.flatMap(folder, (directory) => LockFile.make({ directory, namespace: "real" })),
-    body: (service) =>
+    body: (service: Lock.Service) =>
       Lock.withLock(Effect.yieldNow(), "key").pipe(Effect.provideService(Lock.Lock, service))
   })
 ]
