@@ -7,8 +7,9 @@
  * - children (`Effect.fork`) are interrupted at the end of their parent, as always, and at the end of a bracket that lends them a
  *   resource (`Managed.use`, `Pool.use`, `Shared.use`, `ExitStack.use`, `Nursery.scoped`, `Nursery.contain`). Locks and scopes
  *   leave them alone;
- * - daemons (`forkDaemon`, `forkIn`, `runFork`, those of libraries) live on. One that was interrupted is waited for. With
- *   `contain: "all"` the nursery ends them too, those of libraries included;
+ * - daemons (`forkDaemon`, `forkIn`, `Runtime.runFork` with a runtime taken inside, those of libraries) live on. One that was
+ *   interrupted is waited for. With `contain: "all"` the nursery ends them too, those of libraries included. A plain
+ *   `Effect.runFork` or `runPromise` starts a program of its own, which nothing here follows;
  * - children of the nursery (`start`) are waited for at its end.
  *
  * INVARIANTS
@@ -100,7 +101,7 @@ export interface Options {
 export interface RunOptions extends Options {
   /**
    * `"all"`: the end also interrupts, and waits for, every other fiber that was started inside: daemons, and fibers of
-   * libraries. Default `"children"`: they live on.
+   * libraries; not those of a plain `Effect.runFork`. Default `"children"`: they live on.
    */
   readonly contain?: "children" | "all" | undefined
 }
@@ -164,7 +165,8 @@ class Implementation<E> extends Handle implements Nursery<E> {
   }
 
   awaitAll(): Effect.Effect<void, E> {
-    return Effect.flatMap(Workers.awaitEnd(this.group), () => {
+    const bodies = () => this.body === undefined || this.body.unsafePoll() !== null ? 0 : 1
+    return Effect.flatMap(Workers.awaitEnd(this.group, bodies), () => {
       this.isAwaited = true
       return this.failures()
     })
@@ -449,7 +451,8 @@ export const cancel = (self: Nursery<never>): Effect.Effect<void> =>
   })
 
 /**
- * Waits until no child runs, and fails with what the children have failed with. Not for the body of `run`, which it waits for.
+ * Waits until no child runs, and fails with what the children have failed with. The body of `run` is no child here and may call
+ * it; a child that does waits for itself.
  *
  * **Interruption** — Ends the wait only. **Errors** — Those of the children.
  *
@@ -543,7 +546,8 @@ export const timeoutFail: {
           result ??= by
           Workers.finish(group)
         })
-      const timer = Effect.zipRight(Effect.sleep(duration), decide("late"))
+      // Interruptible even if the caller is not, as that of `Effect.timeout`: nobody waits for the rest of the time.
+      const timer = Effect.zipRight(Effect.interruptible(Effect.sleep(duration)), decide("late"))
       const ended = Workers.run(group, {
         count: 2,
         worker: (index) => index === 0 ? Effect.asVoid(Effect.onExit(effect, decide)) : timer,

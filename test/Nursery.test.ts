@@ -541,4 +541,73 @@ describe("Nursery, its children", () => {
     )
     expect(seen).toBe("after")
   })
+
+  it("FiberRefs of many children are joined in the sequence in which they end", async () => {
+    const [last, left, none] = [
+      FiberRef.unsafeMake("before"),
+      FiberRef.unsafeMake("before"),
+      FiberRef.unsafeMake("before")
+    ]
+    const seen = await Effect.runPromise(Effect.gen(function*() {
+      yield* FiberRef.set(none, "the caller's")
+      yield* Nursery.run((nursery) =>
+        Effect.gen(function*() {
+          yield* FiberRef.set(left, "the body's")
+          for (let n = 0; n < 600; n++) {
+            yield* Nursery.start(nursery, n % 7 === 0 ? FiberRef.set(last, `${n}`) : Effect.void)
+          }
+        })
+      )
+      return [yield* FiberRef.get(last), yield* FiberRef.get(left), yield* FiberRef.get(none)]
+    }))
+    expect(seen).toEqual(["595", "the body's", "the caller's"])
+  })
+
+  it("a long-lived nursery does not keep the children that have ended", async () => {
+    const kept = await Effect.runPromise(Nursery.run((nursery) =>
+      Effect.gen(function*() {
+        for (let n = 0; n < 2000; n++) yield* Nursery.start(nursery, Effect.void)
+        yield* Nursery.awaitAll(nursery)
+        const { group } = nursery as unknown as {
+          readonly group: { readonly ended: Array<unknown> }
+        }
+        return group.ended.length
+      })
+    ))
+    expect(kept).toBeLessThan(300)
+  })
+
+  it("a fiber that runs one nursery after the other keeps nothing of them", async () => {
+    const observers = Effect.withFiberRuntime<number>((fiber) =>
+      Effect.succeed(
+        (fiber as unknown as { readonly _observers: Array<unknown> })._observers.length
+      )
+    )
+    const [before, after] = await Effect.runPromise(Effect.gen(function*() {
+      // Effect adds one of its own.
+      yield* Effect.sleep(1)
+      const before = yield* observers
+      for (let n = 0; n < 20; n++) yield* Nursery.run(Effect.fork(Effect.never))
+      return [before, yield* observers]
+    }))
+    expect(after).toBe(before)
+  })
+
+  it("timeout in an uninterruptible region returns as soon as the effect ends", async () => {
+    const began = Date.now()
+    await Effect.runPromise(Effect.uninterruptible(Nursery.timeout(Effect.sleep(2), "1 minute")))
+    expect(Date.now() - began).toBeLessThan(30_000)
+  })
+
+  it("the body may wait for its children by awaitAll", async () => {
+    const log: Array<string> = []
+    await Effect.runPromise(Nursery.run((nursery) =>
+      Effect.gen(function*() {
+        yield* Nursery.start(nursery, Effect.delay(Effect.sync(() => log.push("child")), 5))
+        yield* Nursery.awaitAll(nursery)
+        log.push("body")
+      })
+    ))
+    expect(log).toEqual(["child", "body"])
+  })
 })

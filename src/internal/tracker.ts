@@ -54,6 +54,8 @@ class Node {
   started: Set<Node> | undefined = undefined
   /** The highest link among them, now or before. */
   newest = -1
+  /** For a fiber that runs without the tracker: how it is told that the fiber has ended. */
+  observer: (() => void) | undefined = undefined
 
   constructor(fiber: AnyFiber) {
     this.fiber = fiber
@@ -89,12 +91,18 @@ class Tracker extends Supervisor.AbstractSupervisor<void> {
     this.remove(fiber)
   }
 
-  /** The node of a fiber that may run without the tracker, such as the one that installed it. */
-  nodeOf(fiber: AnyFiber): Node {
+  /**
+   * The node of a fiber that may run without the tracker, such as the one that installed it. It is kept only while something that
+   * the fiber has started lives: a fiber may install one tracker after the other.
+   */
+  nodeOf(fiber: AnyFiber): Node | undefined {
     const known = this.nodes.get(fiber.id().id)
     if (known !== undefined) return known
-    fiber.addObserver(() => this.remove(fiber))
-    return this.add(fiber, undefined)
+    if (fiber.unsafePoll() !== null) return undefined
+    const node = this.add(fiber, undefined)
+    node.observer = () => this.remove(fiber)
+    fiber.addObserver(node.observer)
+    return node
   }
 
   add(fiber: AnyFiber, starter: Node | undefined): Node {
@@ -123,11 +131,18 @@ class Tracker extends Supervisor.AbstractSupervisor<void> {
     this.nodes.delete(id)
     if (starter === undefined) this.roots.delete(node)
     else starter.started?.delete(node)
-    if (started === undefined) return
-    for (const orphan of started) {
+    for (const orphan of started ?? []) {
       if (starter !== undefined) orphan.link = link
       this.attach(orphan, starter)
     }
+    if (starter?.observer !== undefined && starter.started?.size === 0) this.forget(starter)
+  }
+
+  /** Takes away what is left in a fiber that runs without the tracker, unless its observers are being called. */
+  forget({ fiber, observer }: Node): void {
+    if (observer === undefined || fiber.unsafePoll() !== null) return
+    fiber.removeObserver(observer)
+    this.remove(fiber)
   }
 }
 

@@ -21,6 +21,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
 import * as FiberId from "effect/FiberId"
+import * as FiberRefs from "effect/FiberRefs"
 import { identity } from "effect/Function"
 import * as Condition from "./condition.ts"
 import * as Interrupt from "./interrupt.ts"
@@ -39,8 +40,10 @@ export interface Group<E> {
   alive: number
   readonly failures: Array<Failure<E>>
   readonly fibers: Set<Fiber.RuntimeFiber<unknown, E>>
-  /** Those that have ended, in that sequence. */
+  /** The last ones that have ended, in that sequence. */
   readonly ended: Array<Fiber.RuntimeFiber<unknown, E>>
+  /** The FiberRefs of those that had ended before them, joined: a group may live long, and start without end. */
+  refs: FiberRefs.FiberRefs | undefined
   /** Notified when a worker ends, and by `stop` and `finish`. */
   readonly changed: Condition.Condition
   owner: FiberId.FiberId
@@ -61,6 +64,7 @@ export const makeGroup = <E>(toleratesInterrupts = false): Group<E> => ({
   failures: [],
   fibers: new Set(),
   ended: [],
+  refs: undefined,
   changed: Condition.make(),
   owner: FiberId.none
 })
@@ -111,9 +115,9 @@ const until = <E>(group: Group<E>, isMet: () => boolean): Effect.Effect<void> =>
     return Condition.wait(group.changed, isMet, idsOf(ids, 0, ids.length))
   })
 
-/** Waits for the end of the workers, without a bound. */
-export const awaitEnd = <E>(group: Group<E>): Effect.Effect<void> =>
-  until(group, () => group.alive === 0)
+/** Waits, without a bound, until no worker is alive, or no more than `but`. */
+export const awaitEnd = <E>(group: Group<E>, but: () => number = () => 0): Effect.Effect<void> =>
+  until(group, () => group.alive <= but())
 
 const withoutInterrupts = <E>(cause: Cause.Cause<E>): Cause.Cause<E> => {
   const both =
@@ -130,6 +134,23 @@ const withoutInterrupts = <E>(cause: Cause.Cause<E>): Cause.Cause<E> => {
   })
 }
 
+/** A group keeps no more ended fibers than these. */
+const mostEnded = 256
+
+/** The id of no fiber, and newer than any: Effect takes what has it for a change, and looks below it for the common ancestor. */
+const joiner = FiberId.runtime(Number.MAX_SAFE_INTEGER, Number.MAX_SAFE_INTEGER)
+
+const keepEnded = <E>(group: Group<E>, fiber: Fiber.RuntimeFiber<unknown, E>): void => {
+  const { ended } = group
+  ended.push(fiber)
+  if (ended.length <= mostEnded) return
+  for (const each of ended) {
+    const refs = each.getFiberRefs()
+    group.refs = group.refs === undefined ? refs : FiberRefs.joinAs(group.refs, joiner, refs)
+  }
+  ended.length = 0
+}
+
 const enlist = <E>(
   group: Group<E>,
   fiber: Fiber.RuntimeFiber<unknown, E>,
@@ -138,7 +159,7 @@ const enlist = <E>(
   group.fibers.add(fiber)
   fiber.addObserver((exit) => {
     group.fibers.delete(fiber)
-    group.ended.push(fiber)
+    keepEnded(group, fiber)
     if (Exit.isFailure(exit)) {
       // Interruptions after `stopped` are our own.
       const cause = group.stopped || group.toleratesInterrupts
@@ -245,4 +266,7 @@ export const run = <E, R>(
 
 /** Joins what the workers left in FiberRefs into the caller's, in the sequence in which they ended. After the run. */
 export const inherit = <E>(group: Group<E>): Effect.Effect<void> =>
-  Effect.forEach(group.ended, (fiber) => fiber.inheritAll, { discard: true })
+  Effect.zipRight(
+    group.refs === undefined ? Effect.void : Effect.inheritFiberRefs(group.refs),
+    Effect.forEach(group.ended, (fiber) => fiber.inheritAll, { discard: true })
+  )
