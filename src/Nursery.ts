@@ -402,11 +402,13 @@ export const startReady: {
       const isReady = Deferred.unsafeMake<V, E>(FiberId.none)
       const ready = (value: V) => Effect.asVoid(Deferred.succeed(isReady, value))
       const notReady = Cause.die(new Error(`A child of "${self.name}" ended before it was ready.`))
-      const watched = Effect.onExit(
-        Effect.suspend(() => child(ready)),
-        (exit) => Deferred.failCause(isReady, Exit.isFailure(exit) ? exit.cause : notReady)
-      )
-      return Effect.zipRight(start(self, watched), Deferred.await(isReady))
+      // By an observer: a child that is interrupted before its first step runs no finalizer.
+      const watch = (fiber: Fiber.RuntimeFiber<A, E>) =>
+        fiber.addObserver((exit) =>
+          Deferred.unsafeDone(isReady, Exit.failCause(Exit.isFailure(exit) ? exit.cause : notReady))
+        )
+      const started = Effect.map(start(self, Effect.suspend(() => child(ready))), watch)
+      return Effect.zipRight(started, Deferred.await(isReady))
     })
 )
 

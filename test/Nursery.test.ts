@@ -10,6 +10,7 @@ import {
   ManagedRuntime,
   Request,
   RequestResolver,
+  Scope,
   Stream
 } from "effect"
 import { ExitStack, Lock, Managed, Mutex, Nursery, Pool, RwLock, Semaphore, Shared } from "holdfast"
@@ -609,5 +610,21 @@ describe("Nursery, its children", () => {
       })
     ))
     expect(log).toEqual(["child", "body"])
+  })
+
+  it("startReady in a nursery that is ending returns", async () => {
+    const exit = await Effect.runPromise(
+      Effect.flatMap(Scope.make(), (scope) =>
+        Effect.gen(function*() {
+          const nursery = yield* Nursery.make<string>()
+          const first = yield* Nursery.start(nursery, Effect.fail("first"))
+          yield* Fiber.await(first)
+          return yield* Effect.exit(Nursery.startReady(
+            nursery,
+            (ready: (n: number) => Effect.Effect<void>) => Effect.zipRight(ready(1), Effect.never)
+          ))
+        }).pipe(Scope.extend(scope)))
+    )
+    expect(Exit.isFailure(exit) && Cause.isInterruptedOnly(exit.cause)).toBe(true)
   })
 })
