@@ -43,7 +43,7 @@ import { Handle } from "./internal/handle.ts"
 import { OwnerClosed } from "./internal/handover.ts"
 import * as Interrupt from "./internal/interrupt.ts"
 import * as Rules from "./internal/options.ts"
-import { type AnyFiber, currentFiber } from "./internal/runtime.ts"
+import { type AnyFiber, currentFiber, isInterrupted } from "./internal/runtime.ts"
 import * as Tracker from "./internal/tracker.ts"
 import * as Workers from "./internal/workers.ts"
 import * as Managed from "./Managed.ts"
@@ -449,7 +449,11 @@ export const background: {
 export const cancel = (self: Nursery<never>): Effect.Effect<void> =>
   Effect.map(Effect.fiberId, (by) => {
     const { body, group } = implementationOf(self)
-    for (const fiber of group.fibers) if (fiber !== body) Interrupt.atWait(fiber, by)
+    for (const fiber of group.fibers) {
+      // Once each: every further interrupt costs it a step.
+      if (isInterrupted(fiber)) continue
+      if (fiber !== body) Interrupt.atWait(fiber, by)
+    }
   })
 
 /**

@@ -627,4 +627,24 @@ describe("Nursery, its children", () => {
     )
     expect(Exit.isFailure(exit) && Cause.isInterruptedOnly(exit.cause)).toBe(true)
   })
+
+  it("cancel interrupts a child once, however often it is called", async () => {
+    let count = 0
+    await Effect.runPromise(Nursery.run((nursery) =>
+      Effect.gen(function*() {
+        const child = yield* Nursery.start(nursery, Effect.uninterruptible(Effect.sleep(20)))
+        yield* Effect.sleep(1)
+        const interrupt = child.unsafeInterruptAsFork.bind(child)
+        child.unsafeInterruptAsFork = (by) => {
+          count++
+          interrupt(by)
+        }
+        for (let n = 0; n < 10; n++) {
+          yield* Nursery.cancel(nursery)
+          yield* Effect.yieldNow()
+        }
+      })
+    ))
+    expect(count).toBe(1)
+  })
 })
