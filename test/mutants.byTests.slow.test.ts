@@ -80,16 +80,23 @@ interface JsonReport {
   }>
 }
 
-/** Runs the tests of all copies below `work`; `titles` by the folder of the copy. */
+/** A test that its mutant makes hang has found it; one of the unchanged sources may be slow on a busy machine. */
+const timeouts = {
+  mutant: { testTimeout: 6000, hookTimeout: 1000 },
+  unchanged: { testTimeout: 60_000 }
+}
+
+/** Runs the tests of all copies of one kind below `work`; `titles` by the folder of the copy. */
 const runTests = async (
   work: string,
+  kind: "mutant" | "unchanged",
   titles: Readonly<Record<string, ReadonlyArray<string>>>
 ): Promise<ReadonlyMap<string, Result>> => {
-  const out = path.join(work, "results.json")
+  const out = path.join(work, `${kind}.json`)
   const config = {
     root: work,
     test: {
-      include: ["*/test/**/*.test.ts"],
+      include: [`${kind}-*/test/**/*.test.ts`],
       setupFiles: [path.join(testFolder, "mutants/byTests/setup.ts")],
       provide: { copies: work, titles },
       reporters: [["json", { outputFile: out }]],
@@ -98,10 +105,10 @@ const runTests = async (
       isolate: false,
       maxWorkers: 2,
       minWorkers: 1,
-      testTimeout: 60_000
+      ...timeouts[kind]
     }
   }
-  const configFile = path.join(work, "vitest.config.mjs")
+  const configFile = path.join(work, `${kind}.config.mjs`)
   fs.writeFileSync(configFile, `export default ${JSON.stringify(config)}`)
   const vitest = path.join(root, "node_modules/vitest/vitest.mjs")
   await exec(process.execPath, [vitest, "run", "--config", configFile], {
@@ -139,7 +146,10 @@ for (const [module, mutants] of Object.entries(rows)) {
         copy(path.join(work, `mutant-${index}`), mutant.tests, mutant)
         titles[`mutant-${index}`] = [mutant.title]
       }
-      results = await runTests(work, titles)
+      results = new Map([
+        ...await runTests(work, "unchanged", titles),
+        ...await runTests(work, "mutant", titles)
+      ])
     }, 300_000)
     afterAll(() => {
       fs.rmSync(work, { recursive: true, force: true })

@@ -1,13 +1,10 @@
 /** Runs in each worker before the tests of one copy: skips those that are not for its mutant. */
 import type { EventEmitter } from "node:events"
 import * as path from "node:path"
-import { afterAll, beforeEach, expect, inject, vi } from "vitest"
+import { afterAll, beforeEach, expect, inject } from "vitest"
 
 const folder = path.relative(inject("copies"), expect.getState().testPath ?? "").split(path.sep)[0]!
 const titles = inject("titles")[folder] ?? []
-
-// A test that its mutant makes hang has found it.
-if (folder.startsWith("mutant-")) vi.setConfig({ testTimeout: 6000, hookTimeout: 1000 })
 
 /** What effect keeps for the whole process, such as default services, is the code of one copy: the next makes its own. */
 const kept: unknown = Reflect.get(globalThis, "effect/GlobalValue")
