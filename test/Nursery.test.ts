@@ -245,6 +245,56 @@ describe("Nursery, releases under the tracker", () => {
     expect(log).toEqual(["released", "waited"])
   })
 
+  type Run = Effect.Effect<unknown>
+  type Lock = (effect: Run) => Effect.Effect<unknown, unknown>
+  const waiters: Record<string, (lock: (effect: Run) => Run, end: Run) => Run> = {
+    "waits when the bracket ends": (lock, end) =>
+      Effect.timeoutOption(Effect.disconnect(Effect.ensuring(Effect.never, lock(end))), 2),
+    "begins to wait later": (lock, end) =>
+      Effect.timeoutOption(
+        Effect.disconnect(Effect.ensuring(Effect.never, Effect.delay(lock(end), 5))),
+        2
+      )
+  }
+  const locks: Record<string, Effect.Effect<Lock, never, Scope.Scope>> = {
+    "Semaphore.withPermits": Effect.map(
+      Semaphore.make(1),
+      (permits) => Semaphore.withPermits(permits, 1)
+    ),
+    "Mutex.withLock": Effect.map(Mutex.make(), (mutex) => Mutex.withLock(mutex)),
+    "Mutex.withLock round Managed.use": Effect.map(
+      Mutex.make(),
+      (mutex) => (effect) => Mutex.withLock(Managed.use(makeDb().db, () => effect), mutex)
+    ),
+    "Pool.use": Effect.map(
+      Pool.make({ acquire: Effect.void, max: 1 }),
+      (pool) => (effect) => Pool.use(pool, () => effect)
+    )
+  }
+  for (const [name, make] of Object.entries(locks)) {
+    for (const [when, user] of Object.entries(waiters)) {
+      it(
+        `Tracker-3: a dying fiber that ${when} for what is released is not waited for (${name})`,
+        async () => {
+          const log: Array<string> = []
+          const end = Effect.sync(() => log.push("cleaned up"))
+          const program = Effect.scoped(Effect.flatMap(make, (lock) => {
+            const orDie = (effect: Run) => Effect.orDie(lock(effect))
+            const use = orDie(user(orDie, end))
+            return Effect.zipRight(
+              Effect.zipRight(use, Effect.sync(() => log.push("released"))),
+              Effect.sleep(10)
+            )
+          }))
+          const exit = await Effect.runPromiseExit(Nursery.run(program))
+          expect(Exit.isSuccess(exit)).toBe(true)
+          expect(log.toSorted()).toEqual(["cleaned up", "released"])
+        },
+        4000
+      )
+    }
+  }
+
   it("Tracker-4: a child of the body ends before the release, a daemon lives on, a lock leaves its children alone", async () => {
     const { db, log } = makeDb()
     const forever = (name: string) =>

@@ -126,7 +126,7 @@ const runInMask = <A, E, B, E2, R2>(
   const user = holder === undefined
     ? body
     : Span.withSpan(holder, body, "pool.use", attributesOf, partition)
-  const lent = Tracker.lend("children")
+  const lent = Tracker.lend("children", holder, undefined, partition.queue)
   return Effect.matchCauseEffect(restore(user), {
     onFailure: (cause) => endUse(item, Exit.failCause(cause), lent),
     onSuccess: (value) => endUse(item, Exit.succeed(value), lent)

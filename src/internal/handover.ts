@@ -61,6 +61,8 @@ export const endingWith = (giveBack: () => void): Ending => ({
 
 /** What is taken, in messages. A getter may make its name. */
 export interface Taken {
+  /** Where others wait for it. */
+  readonly queue: object
   readonly module: string
   readonly name: string
 }
@@ -72,7 +74,7 @@ export const useInMask = <A, E, R>(
   ending: Ending,
   taken: Taken
 ): Effect.Effect<A, E, R> => {
-  const lent = Tracker.lend("none")
+  const lent = Tracker.lend("none", undefined, undefined, taken.queue)
   if (lent === undefined) {
     return Effect.matchCauseEffect<A, E, R, never, E, never, A, never, never>(restore(user), ending)
   }

@@ -12,7 +12,8 @@
  *   runs, until the deadline.
  * - Tracker-2 (L4, L5) At the deadline the release begins, and the defect `StillInUse` names those fibers; no outer release waits
  *   for them again.
- * - Tracker-3 A release never waits for the fiber that releases, for those it descends from, or for fibers that wait for one of them.
+ * - Tracker-3 A release never waits for the fiber that releases, for those it descends from, or for fibers that wait for one of them,
+ *   or for a lock of ours or an item of a pool that one of them holds by a bracket.
  * - Tracker-4 A bracket that lends a resource interrupts the children that its body has forked, as the end of a fiber does.
  *
  * COST without a tracker one comparison per bracket; with one, a map entry per fiber, and per bracket a look-up.
@@ -42,6 +43,7 @@ import {
   nextFiberId,
   waitsFor
 } from "./runtime.ts"
+import * as WaitQueue from "./waitQueue.ts"
 
 /** A fiber that runs under the tracker, or that has started one that does. Written only by this file. */
 class Node {
@@ -71,6 +73,8 @@ class Tracker extends Supervisor.AbstractSupervisor<void> {
   readonly roots = new Set<Node>()
   /** Those that a release has waited for in vain: no other one does. */
   readonly abandoned = new WeakSet<AnyFiber>()
+  /** The queues of the locks and pools that each fiber holds something of, by its id. */
+  readonly held = new Map<number, Array<object>>()
 
   override get value(): Effect.Effect<void> {
     return Effect.void
@@ -152,6 +156,7 @@ let isUsed = false
 /** A supervisor that has a tracker stays as it is. */
 export const withTracker = (supervisor: Supervisor.Supervisor<any>): Supervisor.Supervisor<any> => {
   isUsed = true
+  WaitQueue.watch()
   if (supervisor === Supervisor.none) return new Tracker()
   return trackerIn(supervisor) === undefined ? supervisor.zip(new Tracker()) : supervisor
 }
@@ -184,18 +189,36 @@ export interface Lent {
   readonly ends: "none" | "children" | "all"
   /** A fiber whose context holds it can reach it. For what is held by a scope, which may belong to a layer. */
   readonly value?: unknown
+  /** Where others wait for it. */
+  readonly queue?: object | undefined
 }
 
 /** Undefined without a tracker. To be called in the step that acquired. */
 export const lend = (
   ends: Lent["ends"],
   acquirer?: AnyFiber,
-  value?: unknown
+  value?: unknown,
+  queue?: object
 ): Lent | undefined => {
   if (!isUsed) return undefined
   const fiber = acquirer ?? currentFiber()
   const tracker = trackerIn(fiber?.currentSupervisor)
-  return fiber && tracker && { tracker, by: fiber.id().id, since: nextFiberId(), ends, value }
+  if (fiber === undefined || tracker === undefined) return undefined
+  const by = fiber.id().id
+  if (queue !== undefined) {
+    const held = tracker.held.get(by)
+    if (held === undefined) tracker.held.set(by, [queue])
+    else held.push(queue)
+  }
+  return { tracker, by, since: nextFiberId(), ends, value, queue }
+}
+
+/** To be called in the step in which it is given back. */
+const giveBack = ({ by, queue, tracker }: Lent): void => {
+  const held = tracker.held.get(by)
+  if (queue === undefined || held === undefined) return
+  if (held.length === 1) tracker.held.delete(by)
+  else held.splice(held.lastIndexOf(queue), 1)
 }
 
 /** Only an object is the same one wherever it is found. */
@@ -261,19 +284,25 @@ const waitsForOne = (fiber: AnyFiber, ids: HashSet.HashSet<FiberId.FiberId>): bo
 
 /** INVARIANT Tracker-3: `found` without those whose end may need the end of this release. */
 const awaitable = (
-  { tracker }: Lent,
+  { by, tracker }: Lent,
   found: Set<AnyFiber>,
   closer: AnyFiber
 ): Set<AnyFiber> => {
   let ids = HashSet.make<[FiberId.FiberId]>(closer.id())
+  const held = new Set([...tracker.held.get(by) ?? [], ...tracker.held.get(closer.id().id) ?? []])
   for (let next = tracker.nodes.get(closer.id().id); next !== undefined; next = next.starter) {
     ids = HashSet.add(ids, next.fiber.id())
     found.delete(next.fiber)
+    for (const queue of tracker.held.get(next.fiber.id().id) ?? []) held.add(queue)
+  }
+  const waitsForHeld = (fiber: AnyFiber): boolean => {
+    const queue = WaitQueue.queueOf(fiber)
+    return queue !== undefined && held.has(queue)
   }
   for (let size = -1; size !== found.size;) {
     size = found.size
     for (const fiber of found) {
-      if (!waitsForOne(fiber, ids)) continue
+      if (!waitsForOne(fiber, ids) && !waitsForHeld(fiber)) continue
       ids = HashSet.add(ids, fiber.id())
       found.delete(fiber)
     }
@@ -299,14 +328,23 @@ const dyingIn = (lent: Lent, closer: AnyFiber, cut: WeakSet<AnyFiber>): Set<AnyF
   return awaitable(lent, found, closer)
 }
 
-const ended = (fibers: ReadonlySet<AnyFiber>): Effect.Effect<void> =>
+/** Waits until all have ended, or one begins to wait for something that the releasing fiber may hold. */
+const endedOrWaiting = (fibers: ReadonlySet<AnyFiber>): Effect.Effect<void> =>
   Effect.async((resume) => {
     let count = fibers.size
+    const done = () => {
+      stop()
+      resume(Effect.void)
+    }
+    const stop = WaitQueue.onWait((fiber) => {
+      if (fibers.has(fiber)) done()
+    })
     for (const fiber of fibers) {
       fiber.addObserver(() => {
-        if (--count === 0) resume(Effect.void)
+        if (--count === 0) done()
       })
     }
+    return Effect.sync(stop)
   })
 
 /** How many turns of the scheduler fibers that compute may take before they count as left alone. */
@@ -318,7 +356,7 @@ const quiet = (lent: Lent, closer: AnyFiber): Effect.Effect<void> => {
   const next = (turns: number): Effect.Effect<void> =>
     Effect.suspend(() => {
       const dying = dyingIn(lent, closer, cut)
-      if (dying.size > 0) return Effect.flatMap(ended(dying), () => next(0))
+      if (dying.size > 0) return Effect.flatMap(endedOrWaiting(dying), () => next(0))
       // An interrupt may be under way: stock operators send it by a task of the scheduler, or from a fiber of its own.
       const maySettle = turns === 0
         ? mayBeInUse(lent, closer)
@@ -404,10 +442,17 @@ export const settleThen = <A, E, B, E2, R2>(
   exit: Exit.Exit<A, E>,
   then: (exit: Exit.Exit<A, E>) => Effect.Effect<B, E2, R2>
 ): Effect.Effect<B, E2, R2> => {
-  const closer = lent && currentFiber()
-  if (lent === undefined || closer === undefined || !mayBeInUse(lent, closer)) return then(exit)
+  if (lent === undefined) return then(exit)
+  const closer = currentFiber()
+  if (closer === undefined || !mayBeInUse(lent, closer)) {
+    giveBack(lent)
+    return then(exit)
+  }
   return Effect.flatMap(
     settle(lent, closer, typeof subject === "function" ? subject() : subject),
-    (late) => then(late === undefined ? exit : withFailure(exit, late))
+    (late) => {
+      giveBack(lent)
+      return then(late === undefined ? exit : withFailure(exit, late))
+    }
   )
 }

@@ -89,6 +89,32 @@ export const make = <E = never>(): WaitQueue<E> => ({
   timers: undefined
 })
 
+/** From the first tracker of the process on (tracker.ts): the queue in which each fiber waits, and who sees one begin to. */
+let isWatched = false
+const queues = new WeakMap<AnyFiber, object>()
+const observers = new Set<(fiber: AnyFiber) => void>()
+
+export const watch = (): void => {
+  isWatched = true
+}
+
+/** The queue in which a fiber waits. */
+export const queueOf = (fiber: AnyFiber): object | undefined => queues.get(fiber)
+
+/** Calls `observer` with each fiber that begins to wait, until the result is called. */
+export const onWait = (observer: (fiber: AnyFiber) => void): () => void => {
+  observers.add(observer)
+  return () => void observers.delete(observer)
+}
+
+const begin = (queue: object): AnyFiber | undefined => {
+  const fiber = isWatched ? currentFiber() : undefined
+  if (fiber === undefined) return undefined
+  queues.set(fiber, queue)
+  for (const observer of observers) observer(fiber)
+  return fiber
+}
+
 /** The waiter after which one of this priority joins. */
 const predecessor = <E>(queue: WaitQueue<E>, priority: number): Waiter<E> | undefined => {
   const { tail } = queue
@@ -212,6 +238,7 @@ export const waitInMask = <E = never, E2 = never>(
   options: Options<E2> = {}
 ): Effect.Effect<void, E | E2> => {
   const waiter = enqueue(queue, need, watch, options)
+  const fiber = begin(queue)
   let lateness: Cause.Cause<E2> | undefined
   const woken = Effect.async<void>((resume) => {
     waiter.resume = resume
@@ -219,6 +246,7 @@ export const waitInMask = <E = never, E2 = never>(
   })
   const wait = Effect.matchCauseEffect(restore(woken), {
     onFailure: (cause) => {
+      if (fiber !== undefined) queues.delete(fiber)
       if (waiter.state === "granted") {
         waiter.watch?.left(cause)
         onLeave(true)
@@ -229,6 +257,7 @@ export const waitInMask = <E = never, E2 = never>(
       return Effect.failCause(cause)
     },
     onSuccess: (): Effect.Effect<void, E | E2> => {
+      if (fiber !== undefined) queues.delete(fiber)
       const refusal: Cause.Cause<E | E2> | undefined = waiter.refusal ?? lateness
       return refusal === undefined ? Effect.void : Effect.failCause(refusal)
     }
