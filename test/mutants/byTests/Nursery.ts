@@ -47,9 +47,21 @@ export const mutants: ReadonlyArray<Mutant> = [
   ),
   tracker(
     "a waiter of the closer is waited for",
-    "      if (!waitsForOne(fiber, ids)) continue\n",
-    "      continue\n",
+    "      if (!waitsForOne(fiber, ids) && !waitsForHeld(fiber)) continue\n",
+    "      if (!waitsForHeld(fiber)) continue\n",
     "that waits for the fiber that releases"
+  ),
+  tracker(
+    "a waiter of a lock that the closer holds is waited for",
+    "held.has(queue)",
+    "false",
+    "that waits when the bracket ends for what is released"
+  ),
+  tracker(
+    "a fiber that begins to wait is not seen",
+    "      if (fibers.has(fiber)) done()\n",
+    "",
+    "that begins to wait later for what is released"
   ),
   tracker(
     "an outer release waits again",
