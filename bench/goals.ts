@@ -52,6 +52,18 @@ export const goals = {
     goal: "≤ 1.1 × its time",
     least: 1 / 1.1
   },
+  trackedUse: {
+    work: "`Managed.use` under the tracker",
+    against: "`Effect.acquireUseRelease`",
+    goal: "≤ 1.3 × its time",
+    least: 1 / 1.3
+  },
+  trackedFork: {
+    work: "fork + join under the tracker",
+    against: "without it",
+    goal: "≤ 1.25 × its time",
+    least: 1 / 1.25
+  },
   siteInGenerator: {
     work: "what sites `first` add to an acquire in a generator, ledger on",
     against: "the goal",
@@ -152,14 +164,14 @@ export const goals = {
   explorer: {
     work: "explorer on `Pool.use`",
     against: "the goal",
-    goal: "≥ 5,000 runs/s",
+    goal: "≥ 10,000 runs/s",
     most: 1,
     unit: "runs/s"
   },
   explorerYield: {
     work: "explorer on `Pool.use`, its body yields once",
     against: "the goal",
-    goal: "≥ 5,000 runs/s",
+    goal: "≥ 10,000 runs/s",
     most: 1,
     unit: "runs/s"
   }

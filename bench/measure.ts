@@ -5,9 +5,9 @@
  * again.
  */
 import { Mutex as AsyncMutex } from "async-mutex"
-import { Effect, Pool as EffectPool, Scope } from "effect"
+import { Effect, Fiber, Pool as EffectPool, Scope } from "effect"
 import { createPool } from "generic-pool"
-import { Ledger, Managed, Mutex, Parallel, Pool, Semaphore } from "holdfast"
+import { Ledger, Managed, Mutex, Nursery, Parallel, Pool, Semaphore } from "holdfast"
 import { createPool as createLightning } from "lightning-pool"
 import { Pool as Tarn } from "tarn"
 import { type Figures, format, type Goal, goals, type Id, isMet, ratioOf } from "./goals.ts"
@@ -46,12 +46,15 @@ const measure = async <K extends string>(
   >
 }
 
-const loop = (effect: Effect.Effect<unknown, unknown>): Work => (n) => {
-  let i = 0
-  return Effect.runPromise(
-    Effect.whileLoop({ while: () => i < n, body: () => effect, step: () => void i++ })
-  )
-}
+const times = (n: number, effect: Effect.Effect<unknown, unknown>) =>
+  Effect.suspend(() => {
+    let i = 0
+    return Effect.whileLoop({ while: () => i < n, body: () => effect, step: () => void i++ })
+  })
+const loop = (effect: Effect.Effect<unknown, unknown>): Work => (n) =>
+  Effect.runPromise(times(n, effect))
+const trackedLoop = (effect: Effect.Effect<unknown, unknown>): Work => (n) =>
+  Effect.runPromise(Nursery.tracked(times(n, effect)))
 const crowd = (effect: Effect.Effect<unknown, unknown>): Work => (n) =>
   Effect.runPromise(
     Effect.forEach(Array.from({ length: n }), () => effect, {
@@ -244,8 +247,8 @@ const runsPerSecond = async (body: Effect.Effect<void>): Promise<number> => {
 
 const explorer = async () =>
   ({
-    explorer: [await runsPerSecond(Effect.void), 5_000],
-    explorerYield: [await runsPerSecond(Effect.yieldNow()), 5_000]
+    explorer: [await runsPerSecond(Effect.void), 10_000],
+    explorerYield: [await runsPerSecond(Effect.yieldNow()), 10_000]
   }) satisfies Partial<Record<Id, Figures>>
 
 /** In nanoseconds: the median of some snapshots of a ledger with that many resources held. */
@@ -269,6 +272,7 @@ const lifecycle = async () => {
   const acquire = Effect.succeed(1)
   const done = () => Effect.void
   const thing = Managed.make({ name: "thing", acquire, release: done })
+  const forked = Effect.flatMap(Effect.fork(Effect.void), Fiber.join)
   // The line is captured where `use` is called, so it is called anew each time: in a generator, as users write it, and in a
   // thunk. There V8 reads one frame more, that of Effect's run loop, before it sees that it has enough.
   const inGenerator = (n: number) =>
@@ -276,16 +280,16 @@ const lifecycle = async () => {
       for (let i = 0; i < n; i++) yield* Managed.use(thing, done)
     })
   const calledAnew = Effect.suspend(() => Managed.use(thing, done))
-  const inThunk = (n: number) => {
-    let i = 0
-    return Effect.whileLoop({ while: () => i < n, body: () => calledAnew, step: () => void i++ })
-  }
+  const inThunk = (n: number) => times(n, calledAnew)
   const recorded = (each: typeof inThunk, sites: Ledger.Sites): Work => (n) =>
     Effect.runPromise(Effect.provide(each(n), Ledger.layer({ sites })))
   const took = await measure(
     {
       ours: loop(Managed.use(thing, done)),
       effect: loop(Effect.acquireUseRelease(acquire, done, done)),
+      tracked: trackedLoop(Managed.use(thing, done)),
+      fork: loop(forked),
+      trackedFork: trackedLoop(forked),
       generator: (n) => Effect.runPromise(inGenerator(n)),
       generatorOff: recorded(inGenerator, "off"),
       generatorFirst: recorded(inGenerator, "first"),
@@ -297,6 +301,8 @@ const lifecycle = async () => {
   )
   return {
     managed: [took.ours, took.effect],
+    trackedUse: [took.tracked, took.effect],
+    trackedFork: [took.trackedFork, took.fork],
     siteInGenerator: [took.generatorFirst - took.generatorOff, 3_000],
     siteInThunk: [took.thunkFirst - took.thunkOff, 3_000],
     ledgerAndSite: [took.generatorFirst - took.generator, 3_000],
