@@ -39,8 +39,8 @@ import type { Pipeable } from "effect/Pipeable"
 import type * as Scope from "effect/Scope"
 import type * as Types from "effect/Types"
 import { type EnterOptions, type ReleaseOptions, Stack, type TypeId } from "./ExitStack/stack.ts"
+import * as Lent from "./internal/lent.ts"
 import * as Rules from "./internal/options.ts"
-import * as Tracker from "./internal/tracker.ts"
 
 export { type EnterOptions, EnterTimeout, type ReleaseOptions, TypeId } from "./ExitStack/stack.ts"
 
@@ -301,9 +301,9 @@ export const use: {
   // MASK: whatever the body has entered is released; the body itself is restored.
   Effect.uninterruptibleMask((restore) => {
     const stack = unsafeMake<A2, E2>(options)
-    const lent = Tracker.lend("children")
+    const lent = Lent.lend("children")
     const end = (exit: Exit.Exit<A, E>) =>
-      Tracker.settleThen(
+      Lent.settleThen(
         lent,
         { kind: "exit stack", name: stack.name },
         exit,

@@ -48,7 +48,7 @@ import {
   disposal,
   type SyncDisposed
 } from "./internal/disposable.ts"
-import * as Tracker from "./internal/tracker.ts"
+import * as Lent from "./internal/lent.ts"
 import * as Ledger from "./Ledger.ts"
 import { Chained } from "./Managed/all.ts"
 import {
@@ -293,9 +293,9 @@ const bracketInMask = <A, E, R, B, E2, R2, C, E3>(
   site: Ledger.Site | undefined
 ): Effect.Effect<C, E | E3, R | R2> =>
   Effect.flatMap(self.openInMask(restore, site), (opened) => {
-    const lent = Tracker.lend("children")
+    const lent = Lent.lend("children")
     const endUse = (exit: Exit.Exit<B, E2>) =>
-      Tracker.settleThen(lent, self, exit, (exit) => end(opened, exit))
+      Lent.settleThen(lent, self, exit, (exit) => end(opened, exit))
     return Effect.matchCauseEffect(restore(Effect.suspend(() => f(opened.value))), {
       onFailure: (cause) => endUse(Exit.failCause(cause)),
       onSuccess: (value) => endUse(Exit.succeed(value))

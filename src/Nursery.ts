@@ -42,6 +42,7 @@ import type * as Types from "effect/Types"
 import { Handle } from "./internal/handle.ts"
 import { OwnerClosed } from "./internal/handover.ts"
 import * as Interrupt from "./internal/interrupt.ts"
+import * as Lent from "./internal/lent.ts"
 import * as Rules from "./internal/options.ts"
 import { type AnyFiber, currentFiber, isInterrupted } from "./internal/runtime.ts"
 import * as Tracker from "./internal/tracker.ts"
@@ -250,7 +251,7 @@ const runInMask = <A, E, R, EC>(
 ): Effect.Effect<A, E | EC, R> => {
   const nursery = new Implementation<E | EC>(options)
   const { group, name } = nursery
-  const lent = Tracker.lend(options.contain ?? "children")
+  const lent = Lent.lend(options.contain ?? "children")
   let result: Exit.Exit<A, E | EC> | undefined
   const main = Effect.onExit(
     Effect.suspend(() => {
@@ -274,7 +275,7 @@ const runInMask = <A, E, R, EC>(
     const final: Exit.Exit<A, E | EC> = Exit.isFailure(exit)
       ? Exit.failCause(exit.cause)
       : result ?? Exit.interrupt(FiberId.none)
-    return Tracker.settleThen(
+    return Lent.settleThen(
       lent,
       { kind: "nursery", name },
       final,
@@ -501,13 +502,13 @@ export const scoped = <A, E, R>(
 export const contain = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
   // MASK: it continues after the dying fibers; the effect is restored.
   Effect.uninterruptibleMask((restore) => {
-    const lent = Tracker.lend("children")
+    const lent = Lent.lend("children")
     const subject = { kind: "scope", name: "scope" }
     return lent === undefined
       ? restore(effect)
       : Effect.flatMap(
         Effect.exit(restore(effect)),
-        (exit) => Tracker.settleThen(lent, subject, exit, (settled) => settled)
+        (exit) => Lent.settleThen(lent, subject, exit, (settled) => settled)
       )
   })
 

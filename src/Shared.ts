@@ -45,9 +45,9 @@ import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import { nameOfKey } from "./internal/handle.ts"
 import * as Handover from "./internal/handover.ts"
+import * as Lent from "./internal/lent.ts"
 import * as Rules from "./internal/options.ts"
 import { isClosed } from "./internal/runtime.ts"
-import * as Tracker from "./internal/tracker.ts"
 import * as Ledger from "./Ledger.ts"
 import type { SharedClosed, SharedFull } from "./Shared/errors.ts"
 import {
@@ -266,10 +266,10 @@ const useOne = <K, A, E, B, E2, R2>(
   // MASK: from entering to leaving; the wait and the use are restored.
   return Effect.uninterruptibleMask((restore) =>
     enterInMask(groupOf(self), key, restore, site, (instance, user, value) => {
-      const lent = Tracker.lend("children")
+      const lent = Lent.lend("children")
       const release = { kind: "shared", name: instance.name, site }
       const end = (exit: Exit.Exit<B, E2>) =>
-        Tracker.settleThen(lent, release, exit, (exit) => leave(instance, user, exit))
+        Lent.settleThen(lent, release, exit, (exit) => leave(instance, user, exit))
       return Effect.matchCauseEffect(restore(Effect.suspend(() => f(value))), {
         onFailure: (cause) => end(Exit.failCause(cause)),
         onSuccess: (result) => end(Exit.succeed(result))
@@ -290,7 +290,7 @@ const getOne = <K, A, E>(
         ? Handover.ownerClosed(groupOf(self).nameOf(key))
         : enterInMask(groupOf(self), key, restore, site, (instance, user, value) => {
           const end = () => Effect.suspend(() => leave(instance, user, Exit.void))
-          const lent = Tracker.lend("none", undefined, value)
+          const lent = Lent.lend("none", undefined, value)
           return Effect.as(Handover.ownInScope(scope, instance.name, end, lent), value)
         }))
   )

@@ -20,10 +20,10 @@ import type * as Types from "effect/Types"
 import { releaseDeadlineOf } from "../internal/deadline.ts"
 import { asDefects, interruptsAsDefects, releaseOf, withFailure } from "../internal/exit.ts"
 import { ownerClosed, ownInScope } from "../internal/handover.ts"
+import * as Lent from "../internal/lent.ts"
 import * as Rules from "../internal/options.ts"
 import * as Release from "../internal/release.ts"
 import { type AnyFiber, contextIn, currentFiber, isClosed, isInstant } from "../internal/runtime.ts"
-import * as Tracker from "../internal/tracker.ts"
 import * as Ledger from "../Ledger.ts"
 import * as Shutdown from "../Shutdown.ts"
 
@@ -452,7 +452,7 @@ export class Single<A, E, R, R2> extends Base<A, E, R | R2> {
       site,
       recorded,
       refs: fiber?.getFiberRefs(),
-      lent: fiber === undefined ? Tracker.lend("children") : Tracker.lend("none", fiber, value),
+      lent: fiber === undefined ? Lent.lend("children") : Lent.lend("none", fiber, value),
       value
     }
   }

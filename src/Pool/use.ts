@@ -12,10 +12,10 @@ import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
 import * as Scope from "effect/Scope"
 import * as Handover from "../internal/handover.ts"
+import * as Lent from "../internal/lent.ts"
 import { type AnyFiber, currentFiber, isClosed } from "../internal/runtime.ts"
 import * as CapturedSite from "../internal/site.ts"
 import * as Span from "../internal/span.ts"
-import * as Tracker from "../internal/tracker.ts"
 import * as WaitQueue from "../internal/waitQueue.ts"
 import * as Ledger from "../Ledger.ts"
 import { PoolClosed, PoolExhausted, refusal } from "./errors.ts"
@@ -126,7 +126,7 @@ const runInMask = <A, E, B, E2, R2>(
   const user = holder === undefined
     ? body
     : Span.withSpan(holder, body, "pool.use", attributesOf, partition)
-  const lent = Tracker.lend("children", holder, undefined, partition.queue)
+  const lent = Lent.lend("children", holder, undefined, partition.queue)
   return Effect.matchCauseEffect(restore(user), {
     onFailure: (cause) => endUse(item, Exit.failCause(cause), lent),
     onSuccess: (value) => endUse(item, Exit.succeed(value), lent)
@@ -136,11 +136,11 @@ const runInMask = <A, E, B, E2, R2>(
 const endUse = <A, E, B, E2>(
   item: State.Item<A, E>,
   exit: Exit.Exit<B, E2>,
-  lent: Tracker.Lent | undefined
+  lent: Lent.Lent | undefined
 ): Effect.Effect<B, E2> => {
   if (lent !== undefined) {
     const subject = { kind: "pool", name: item.partition.name, site: item.site }
-    return Tracker.settleThen(lent, subject, exit, (settled) => endUse(item, settled, undefined))
+    return Lent.settleThen(lent, subject, exit, (settled) => endUse(item, settled, undefined))
   }
   Lend.giveBack(item, exit)
   return exit
@@ -212,7 +212,7 @@ export const ownInScope = <A, E>(scope: Scope.Scope, item: State.Item<A, E>): Ef
       scope,
       item.partition.name,
       (exit) => Effect.sync(() => Lend.giveBack(item, exit)),
-      Tracker.lend("none", undefined, item.value)
+      Lent.lend("none", undefined, item.value)
     ),
     item.value
   )
@@ -236,7 +236,7 @@ export const leaseInScope = <A, E>(
   scope: Scope.Scope,
   item: State.Item<A, E>
 ): Effect.Effect<Lease<A>> => {
-  const lent = Tracker.lend("none", undefined, item.value)
+  const lent = Lent.lend("none", undefined, item.value)
   // After the end the item may have another holder.
   let hasEnded = false
   const end = (exit: Exit.Exit<unknown, unknown>) =>

@@ -16,7 +16,7 @@ import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Scope from "effect/Scope"
-import * as Tracker from "./tracker.ts"
+import * as Lent from "./lent.ts"
 
 type Restore = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
 
@@ -74,12 +74,12 @@ export const useInMask = <A, E, R>(
   ending: Ending,
   taken: Taken
 ): Effect.Effect<A, E, R> => {
-  const lent = Tracker.lend("none", undefined, undefined, taken.queue)
+  const lent = Lent.lend("none", undefined, undefined, taken.queue)
   if (lent === undefined) {
     return Effect.matchCauseEffect<A, E, R, never, E, never, A, never, never>(restore(user), ending)
   }
   const end = (exit: Exit.Exit<A, E>): Effect.Effect<A, E> =>
-    Tracker.settleThen(
+    Lent.settleThen(
       lent,
       () => ({ kind: taken.module, name: taken.name }),
       exit,
@@ -92,13 +92,13 @@ export const useInMask = <A, E, R>(
 }
 
 const endAfterUsers = (
-  lent: Tracker.Lent,
+  lent: Lent.Lent,
   name: string,
   end: () => Effect.Effect<unknown>
 ): Effect.Effect<void> =>
   // MASK: a scope may be closed by hand where that can be interrupted; it waits for the dying users, for 5 seconds at most.
   Effect.uninterruptible(Effect.suspend(() =>
-    Tracker.settleThen(
+    Lent.settleThen(
       lent,
       { kind: "resource", name },
       Exit.void,
@@ -115,7 +115,7 @@ export const ownInScope = (
   scope: Scope.Scope,
   resource: string,
   end: (exit: Exit.Exit<unknown, unknown>) => Effect.Effect<unknown>,
-  lent?: Tracker.Lent
+  lent?: Lent.Lent
 ): Effect.Effect<void> => {
   // Set in the step in which `end` begins.
   let hasEnded = false

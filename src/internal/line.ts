@@ -21,10 +21,10 @@ import type * as Scope from "effect/Scope"
 import { Handle } from "./handle.ts"
 import * as Handover from "./handover.ts"
 import * as Hold from "./hold.ts"
+import * as Lent from "./lent.ts"
 import * as Rules from "./options.ts"
 import { type AnyFiber, currentFiber, isClosed } from "./runtime.ts"
 import * as Span from "./span.ts"
-import * as Tracker from "./tracker.ts"
 import * as WaitQueue from "./waitQueue.ts"
 
 export type Restore = WaitQueue.Restore
@@ -363,7 +363,7 @@ export const get = <E, T, O extends WaitOptions>(
             Effect.sync(() =>
               end(line, need, undefined, hold)
             ),
-          Tracker.lend("none")
+          Lent.lend("none")
         ))
     })
   })

@@ -24,8 +24,8 @@ import * as Exit from "effect/Exit"
 import type * as FiberRefs from "effect/FiberRefs"
 import { outcomeWithin } from "./deadline.ts"
 import { asDefects, effectOf, interruptsAsDefects, releaseOf } from "./exit.ts"
+import * as Lent from "./lent.ts"
 import { isInstant } from "./runtime.ts"
-import * as Tracker from "./tracker.ts"
 
 /** An entry of a ledger; opaque here. */
 interface Entry {
@@ -59,7 +59,7 @@ export interface Release {
   /** The FiberRefs it runs with, its context included. Default: those of the fiber that releases. */
   readonly refs?: FiberRefs.FiberRefs | undefined
   /** Since when it is in use, if a tracker is there: the release then waits for its dying users (tracker.ts). */
-  readonly lent?: Tracker.Lent | undefined
+  readonly lent?: Lent.Lent | undefined
 }
 
 /**
@@ -185,7 +185,7 @@ export const runThen = <A, E, R, B, E2, R2>(
 ): Effect.Effect<B, E2, R | R2> =>
   release.lent === undefined
     ? runNow(release, work, exit, then)
-    : Tracker.settleThen(release.lent, release, Exit.void, (settled) =>
+    : Lent.settleThen(release.lent, release, Exit.void, (settled) =>
       runNow(release, work, exit, (released) =>
         Exit.isSuccess(settled)
           ? then(released)

@@ -32,15 +32,14 @@ import * as HashSet from "effect/HashSet"
 import * as Option from "effect/Option"
 import * as Supervisor from "effect/Supervisor"
 import { isBounded, outcomeWithin, releaseDeadlineOf } from "./deadline.ts"
-import { withFailure } from "./exit.ts"
 import * as Interrupt from "./interrupt.ts"
+import { install, type Installed, type Lent, type Subject } from "./lent.ts"
 import {
   type AnyFiber,
   childrenOf,
   currentFiber,
   isInterrupted,
   isRunnable,
-  nextFiberId,
   waitsFor
 } from "./runtime.ts"
 import * as WaitQueue from "./waitQueue.ts"
@@ -66,7 +65,7 @@ class Node {
 }
 
 /** One for each installation, so that a program that is dropped with its fibers leaves nothing behind. */
-class Tracker extends Supervisor.AbstractSupervisor<void> {
+class Tracker extends Supervisor.AbstractSupervisor<void> implements Installed {
   /** By the ids of their fibers: what is lent must not keep a fiber in memory. */
   readonly nodes = new Map<number, Node>()
   /** Those without a living starter. */
@@ -75,6 +74,18 @@ class Tracker extends Supervisor.AbstractSupervisor<void> {
   readonly abandoned = new WeakSet<AnyFiber>()
   /** The queues of the locks and pools that each fiber holds something of, by its id. */
   readonly held = new Map<number, Array<object>>()
+
+  mayBeInUse(lent: Lent, closer: AnyFiber): boolean {
+    return mayBeInUse(lent as Use, closer)
+  }
+
+  settle(
+    lent: Lent,
+    closer: AnyFiber,
+    subject: Subject
+  ): Effect.Effect<Cause.Cause<never> | undefined> {
+    return settle(lent as Use, closer, subject)
+  }
 
   override get value(): Effect.Effect<void> {
     return Effect.void
@@ -150,12 +161,9 @@ class Tracker extends Supervisor.AbstractSupervisor<void> {
   }
 }
 
-/** Whether any program of this process has a tracker. */
-let isUsed = false
-
 /** A supervisor that has a tracker stays as it is. */
 export const withTracker = (supervisor: Supervisor.Supervisor<any>): Supervisor.Supervisor<any> => {
-  isUsed = true
+  install(trackerIn)
   WaitQueue.watch()
   if (supervisor === Supervisor.none) return new Tracker()
   return trackerIn(supervisor) === undefined ? supervisor.zip(new Tracker()) : supervisor
@@ -178,48 +186,8 @@ export const tracked = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<
 
 // Users.
 
-/** What is lent, from the step in which it was acquired. */
-export interface Lent {
-  readonly tracker: Tracker
-  /** The id of the fiber that acquired it. */
-  readonly by: number
-  /** Fibers that were started later have this id or a higher one. */
-  readonly since: number
-  /** Whether its end interrupts children (Tracker-4), or each fiber that was started inside. */
-  readonly ends: "none" | "children" | "all"
-  /** A fiber whose context holds it can reach it. For what is held by a scope, which may belong to a layer. */
-  readonly value?: unknown
-  /** Where others wait for it. */
-  readonly queue?: object | undefined
-}
-
-/** Undefined without a tracker. To be called in the step that acquired. */
-export const lend = (
-  ends: Lent["ends"],
-  acquirer?: AnyFiber,
-  value?: unknown,
-  queue?: object
-): Lent | undefined => {
-  if (!isUsed) return undefined
-  const fiber = acquirer ?? currentFiber()
-  const tracker = trackerIn(fiber?.currentSupervisor)
-  if (fiber === undefined || tracker === undefined) return undefined
-  const by = fiber.id().id
-  if (queue !== undefined) {
-    const held = tracker.held.get(by)
-    if (held === undefined) tracker.held.set(by, [queue])
-    else held.push(queue)
-  }
-  return { tracker, by, since: nextFiberId(), ends, value, queue }
-}
-
-/** To be called in the step in which it is given back. */
-const giveBack = ({ by, queue, tracker }: Lent): void => {
-  const held = tracker.held.get(by)
-  if (queue === undefined || held === undefined) return
-  if (held.length === 1) tracker.held.delete(by)
-  else held.splice(held.lastIndexOf(queue), 1)
-}
+/** Its tracker has made it. */
+type Use = Lent & { readonly tracker: Tracker }
 
 /** Only an object is the same one wherever it is found. */
 const isObject = (value: unknown): boolean =>
@@ -229,7 +197,7 @@ const hasStarted = (node: Node | undefined, since: number): boolean =>
   node?.started !== undefined && node.started.size > 0 && node.newest >= since
 
 /** The fiber that is older than the acquire and that the closer descends from: a scope may run its finalizers in new fibers. */
-const ownerOf = ({ since, tracker }: Lent, closer: AnyFiber): Node | undefined => {
+const ownerOf = ({ since, tracker }: Use, closer: AnyFiber): Node | undefined => {
   let node = tracker.nodes.get(closer.id().id)
   while (node !== undefined && node.fiber.id().id >= since) node = node.starter
   return node
@@ -249,7 +217,7 @@ const startedSince = (starter: Node | undefined, since: number): ReadonlyArray<N
 }
 
 /** Those that were started after the acquire and have the resource in their context. */
-const reaching = ({ since, tracker, value }: Lent): ReadonlyArray<Node> => {
+const reaching = ({ since, tracker, value }: Use): ReadonlyArray<Node> => {
   if (!isObject(value)) return []
   const recent = Array.from(tracker.roots).filter(({ link }) => link >= since)
   return withStarted(recent).filter(({ fiber }) =>
@@ -258,14 +226,14 @@ const reaching = ({ since, tracker, value }: Lent): ReadonlyArray<Node> => {
 }
 
 /** Whether any living fiber was started inside. If not, the release may begin in this step. */
-const mayBeInUse = (lent: Lent, closer: AnyFiber): boolean => {
+const mayBeInUse = (lent: Use, closer: AnyFiber): boolean => {
   const { by, since, tracker } = lent
   if (hasStarted(tracker.nodes.get(by), since)) return true
   if (by !== closer.id().id && hasStarted(ownerOf(lent, closer), since)) return true
   return reaching(lent).some((node) => isInterrupted(node.fiber))
 }
 
-const startedInside = (lent: Lent, closer: AnyFiber): ReadonlyArray<Node> => [
+const startedInside = (lent: Use, closer: AnyFiber): ReadonlyArray<Node> => [
   ...startedSince(lent.tracker.nodes.get(lent.by), lent.since),
   ...lent.by === closer.id().id ? [] : startedSince(ownerOf(lent, closer), lent.since),
   ...reaching(lent)
@@ -284,7 +252,7 @@ const waitsForOne = (fiber: AnyFiber, ids: HashSet.HashSet<FiberId.FiberId>): bo
 
 /** INVARIANT Tracker-3: `found` without those whose end may need the end of this release. */
 const awaitable = (
-  { by, tracker }: Lent,
+  { by, tracker }: Use,
   found: Set<AnyFiber>,
   closer: AnyFiber
 ): Set<AnyFiber> => {
@@ -311,7 +279,7 @@ const awaitable = (
 }
 
 /** The fibers that the release waits for. Those that it is to end are interrupted, once each: `cut` has them. */
-const dyingIn = (lent: Lent, closer: AnyFiber, cut: WeakSet<AnyFiber>): Set<AnyFiber> => {
+const dyingIn = (lent: Use, closer: AnyFiber, cut: WeakSet<AnyFiber>): Set<AnyFiber> => {
   const found = new Set<AnyFiber>()
   const ending = new Set<AnyFiber>()
   for (const node of startedInside(lent, closer)) {
@@ -351,7 +319,7 @@ const endedOrWaiting = (fibers: ReadonlySet<AnyFiber>): Effect.Effect<void> =>
 const mostTurns = 20
 
 /** Waits until no dying user is left. */
-const quiet = (lent: Lent, closer: AnyFiber): Effect.Effect<void> => {
+const quiet = (lent: Use, closer: AnyFiber): Effect.Effect<void> => {
   const cut = new WeakSet<AnyFiber>()
   const next = (turns: number): Effect.Effect<void> =>
     Effect.suspend(() => {
@@ -364,15 +332,6 @@ const quiet = (lent: Lent, closer: AnyFiber): Effect.Effect<void> => {
       return maySettle ? Effect.flatMap(Effect.yieldNow(), () => next(turns + 1)) : Effect.void
     })
   return next(0)
-}
-
-/** What is released, for the message. */
-export interface Subject {
-  readonly kind: string
-  readonly name: string
-  readonly deadline?: Duration.Duration | undefined
-  /** The line that acquired it. */
-  readonly site?: { readonly text: string | undefined } | undefined
 }
 
 /**
@@ -412,7 +371,7 @@ const shown = (fiber: AnyFiber): string => {
 
 /** The defect `StillInUse`, or undefined if all has ended by the deadline. Must run inside an uninterruptible region. */
 const settle = (
-  lent: Lent,
+  lent: Use,
   closer: AnyFiber,
   { deadline = releaseDeadlineOf(), kind, name, site }: Subject
 ): Effect.Effect<Cause.Cause<never> | undefined> =>
@@ -431,28 +390,3 @@ const settle = (
       })
     )
   })
-
-/**
- * Continues with the exit of the users, in this step if no living fiber was started inside; otherwise once the dying ones have
- * ended (Tracker-1). Must run inside an uninterruptible region.
- */
-export const settleThen = <A, E, B, E2, R2>(
-  lent: Lent | undefined,
-  subject: Subject | (() => Subject),
-  exit: Exit.Exit<A, E>,
-  then: (exit: Exit.Exit<A, E>) => Effect.Effect<B, E2, R2>
-): Effect.Effect<B, E2, R2> => {
-  if (lent === undefined) return then(exit)
-  const closer = currentFiber()
-  if (closer === undefined || !mayBeInUse(lent, closer)) {
-    giveBack(lent)
-    return then(exit)
-  }
-  return Effect.flatMap(
-    settle(lent, closer, typeof subject === "function" ? subject() : subject),
-    (late) => {
-      giveBack(lent)
-      return then(late === undefined ? exit : withFailure(exit, late))
-    }
-  )
-}
