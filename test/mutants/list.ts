@@ -60,8 +60,8 @@ export const mutants: ReadonlyArray<Mutant> = [
   mutant(
     "no cancel handler at all",
     "internal/waitQueue.ts",
-    "    onFailure: (cause) => {\n      if (waiter.state === \"granted\") {",
-    "    onFailure: (cause) => {\n      if (true) return Effect.failCause(cause)\n      if (waiter.state === \"granted\") {",
+    "    onFailure: (cause) => {\n      if (fiber !== undefined) queues.delete(fiber)\n",
+    "    onFailure: (cause) => {\n      if (true) return Effect.failCause(cause)\n",
     ...everyWaiter
   ),
   mutant(
