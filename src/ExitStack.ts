@@ -32,7 +32,7 @@
  */
 import type * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
-import * as Exit from "effect/Exit"
+import type * as Exit from "effect/Exit"
 import type * as Inspectable from "effect/Inspectable"
 import * as Layer from "effect/Layer"
 import type { Pipeable } from "effect/Pipeable"
@@ -301,16 +301,10 @@ export const use: {
   // MASK: whatever the body has entered is released; the body itself is restored.
   Effect.uninterruptibleMask((restore) => {
     const stack = unsafeMake<A2, E2>(options)
-    const lent = Lent.lend("children")
-    const end = (exit: Exit.Exit<A, E>) =>
-      Lent.settleThen(
-        lent,
-        { kind: "exit stack", name: stack.name },
-        exit,
-        (exit) => Effect.flatten(stack.endInMask(exit, "owner"))
-      )
-    return Effect.matchCauseEffect(restore(Effect.suspend(() => body(stack))), {
-      onFailure: (cause) => end(Exit.failCause(cause)),
-      onSuccess: (value) => end(Exit.succeed(value))
-    })
+    return Lent.useThen(
+      Lent.lend("children"),
+      { kind: "exit stack", name: stack.name },
+      restore(Effect.suspend(() => body(stack))),
+      (exit) => Effect.flatten(stack.endInMask(exit, "owner"))
+    )
   })

@@ -292,15 +292,13 @@ const bracketInMask = <A, E, R, B, E2, R2, C, E3>(
   end: (opened: Opened<A, E>, exit: Exit.Exit<B, E2>) => Effect.Effect<C, E3>,
   site: Ledger.Site | undefined
 ): Effect.Effect<C, E | E3, R | R2> =>
-  Effect.flatMap(self.openInMask(restore, site), (opened) => {
-    const lent = Lent.lend("children")
-    const endUse = (exit: Exit.Exit<B, E2>) =>
-      Lent.settleThen(lent, self, exit, (exit) => end(opened, exit))
-    return Effect.matchCauseEffect(restore(Effect.suspend(() => f(opened.value))), {
-      onFailure: (cause) => endUse(Exit.failCause(cause)),
-      onSuccess: (value) => endUse(Exit.succeed(value))
-    })
-  })
+  Effect.flatMap(self.openInMask(restore, site), (opened) =>
+    Lent.useThen(
+      Lent.lend("children"),
+      self,
+      restore(Effect.suspend(() => f(opened.value))),
+      (exit) => end(opened, exit)
+    ))
 
 /**
  * Acquires, runs `f`, releases: the bracket, without a `Scope` in the context.

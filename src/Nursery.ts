@@ -506,10 +506,7 @@ export const contain = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<
     const subject = { kind: "scope", name: "scope" }
     return lent === undefined
       ? restore(effect)
-      : Effect.flatMap(
-        Effect.exit(restore(effect)),
-        (exit) => Lent.settleThen(lent, subject, exit, (settled) => settled)
-      )
+      : Lent.useThen(lent, subject, restore(effect), (exit) => exit)
   })
 
 /**

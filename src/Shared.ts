@@ -265,16 +265,13 @@ const useOne = <K, A, E, B, E2, R2>(
   const site = Ledger.unsafeSite()
   // MASK: from entering to leaving; the wait and the use are restored.
   return Effect.uninterruptibleMask((restore) =>
-    enterInMask(groupOf(self), key, restore, site, (instance, user, value) => {
-      const lent = Lent.lend("children")
-      const release = { kind: "shared", name: instance.name, site }
-      const end = (exit: Exit.Exit<B, E2>) =>
-        Lent.settleThen(lent, release, exit, (exit) => leave(instance, user, exit))
-      return Effect.matchCauseEffect(restore(Effect.suspend(() => f(value))), {
-        onFailure: (cause) => end(Exit.failCause(cause)),
-        onSuccess: (result) => end(Exit.succeed(result))
-      })
-    })
+    enterInMask(groupOf(self), key, restore, site, (instance, user, value) =>
+      Lent.useThen(
+        Lent.lend("children"),
+        { kind: "shared", name: instance.name, site },
+        restore(Effect.suspend(() => f(value))),
+        (exit) => leave(instance, user, exit)
+      ))
   )
 }
 

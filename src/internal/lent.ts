@@ -9,7 +9,7 @@
 import type * as Cause from "effect/Cause"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import type * as Exit from "effect/Exit"
+import * as Exit from "effect/Exit"
 import type * as Supervisor from "effect/Supervisor"
 import { withFailure } from "./exit.ts"
 import { type AnyFiber, currentFiber, nextFiberId } from "./runtime.ts"
@@ -113,3 +113,15 @@ export const settleThen = <A, E, B, E2, R2>(
     }
   )
 }
+
+/** Runs the users of what was lent, then `end` with their exit, as `settleThen` does. */
+export const useThen = <A, E, R, B, E2, R2>(
+  lent: Lent | undefined,
+  subject: Subject,
+  users: Effect.Effect<A, E, R>,
+  end: (exit: Exit.Exit<A, E>) => Effect.Effect<B, E2, R2>
+): Effect.Effect<B, E2, R | R2> =>
+  Effect.matchCauseEffect(users, {
+    onFailure: (cause) => settleThen(lent, subject, Exit.failCause(cause), end),
+    onSuccess: (value) => settleThen(lent, subject, Exit.succeed(value), end)
+  })

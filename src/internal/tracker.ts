@@ -30,6 +30,7 @@ import * as FiberId from "effect/FiberId"
 import * as FiberRef from "effect/FiberRef"
 import * as HashSet from "effect/HashSet"
 import * as Option from "effect/Option"
+import * as Predicate from "effect/Predicate"
 import * as Supervisor from "effect/Supervisor"
 import { isBounded, outcomeWithin, releaseDeadlineOf } from "./deadline.ts"
 import * as Interrupt from "./interrupt.ts"
@@ -55,7 +56,7 @@ class Node {
   started: Set<Node> | undefined = undefined
   /** The highest link among them, now or before. */
   newest = -1
-  /** For a fiber that runs without the tracker: how it is told that the fiber has ended. */
+  /** For a fiber that runs without the tracker: notifies the tracker of its end. */
   observer: (() => void) | undefined = undefined
 
   constructor(fiber: AnyFiber) {
@@ -189,10 +190,6 @@ export const tracked = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<
 /** Its tracker has made it. */
 type Use = Lent & { readonly tracker: Tracker }
 
-/** Only an object is the same one wherever it is found. */
-const isObject = (value: unknown): boolean =>
-  (typeof value === "object" && value !== null) || typeof value === "function"
-
 const hasStarted = (node: Node | undefined, since: number): boolean =>
   node?.started !== undefined && node.started.size > 0 && node.newest >= since
 
@@ -218,7 +215,8 @@ const startedSince = (starter: Node | undefined, since: number): ReadonlyArray<N
 
 /** Those that were started after the acquire and have the resource in their context. */
 const reaching = ({ since, tracker, value }: Use): ReadonlyArray<Node> => {
-  if (!isObject(value)) return []
+  // Only an object is the same one wherever it is found.
+  if (!Predicate.isObject(value)) return []
   const recent = Array.from(tracker.roots).filter(({ link }) => link >= since)
   return withStarted(recent).filter(({ fiber }) =>
     Array.from(fiber.currentContext.unsafeMap.values()).includes(value)

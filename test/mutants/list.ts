@@ -288,7 +288,7 @@ export const mutants: ReadonlyArray<Mutant> = [
   withoutMask(
     "a use of what is shared without its mask",
     "Shared.ts",
-    "(restore) =>\n    enterInMask(groupOf(self), key, restore, site, (instance, user, value) => {",
+    "(restore) =>\n    enterInMask(groupOf(self), key, restore, site, (instance, user, value) =>\n      Lent.useThen(",
     "Shared.use"
   ),
   mutant(
@@ -301,8 +301,8 @@ export const mutants: ReadonlyArray<Mutant> = [
   mutant(
     "a user that fails stays a user",
     "Shared.ts",
-    "onFailure: (cause) => end(Exit.failCause(cause)),",
-    "onFailure: (cause) => Effect.failCause(cause),",
+    "(exit) => leave(instance, user, exit)",
+    "(exit) => Exit.isFailure(exit) ? exit : leave(instance, user, exit)",
     "Shared.use"
   ),
   mutant(

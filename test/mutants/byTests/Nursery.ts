@@ -2,18 +2,7 @@
  * Mutants of the tracker, of the interrupt at waits and of Nursery, found by their tests; test/mutants.byTests.slow.test.ts says how
  * to add one.
  */
-import { type Mutant } from "./mutant.ts"
-
-const of =
-  (file: string, tests: string) =>
-  (what: string, from: string, to: string, title: string): Mutant => ({
-    what,
-    file,
-    from,
-    to,
-    tests,
-    title
-  })
+import { type Mutant, of } from "./mutant.ts"
 
 const tracker = of("internal/tracker.ts", "Nursery.test.ts")
 const nursery = of("Nursery.ts", "Nursery.test.ts")

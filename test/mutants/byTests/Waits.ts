@@ -2,18 +2,7 @@
  * Mutants of what waits are made of (timers, conditions, priorities, rate limits), found by their tests;
  * test/mutants.byTests.slow.test.ts says how to add one.
  */
-import { type Mutant } from "./mutant.ts"
-
-const of =
-  (file: string, tests: string) =>
-  (what: string, from: string, to: string, title: string): Mutant => ({
-    what,
-    file,
-    from,
-    to,
-    tests,
-    title
-  })
+import { type Mutant, of } from "./mutant.ts"
 
 const timers = of("internal/timers.ts", "internal/timers.test.ts")
 const condition = of("internal/condition.ts", "internal/condition.test.ts")

@@ -12,3 +12,15 @@ export interface Mutant {
   /** A part of the title of each test that runs; one of them must fail. Choose one that is quick. */
   readonly title: string
 }
+
+/** Makes the mutants of one file, which the tests of one file find. */
+export const of =
+  (file: string, tests: string) =>
+  (what: string, from: string, to: string, title: string): Mutant => ({
+    what,
+    file,
+    from,
+    to,
+    tests,
+    title
+  })
