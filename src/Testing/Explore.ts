@@ -598,12 +598,14 @@ export const format = (verdict: Verdict): string => formatVerdict(verdict)
 export const svg = (verdict: Verdict): string => svgOf(verdict)
 
 /**
- * A verdict as one self-contained HTML page: the picture, and each finding with its line, why, fix, steps and plain program.
+ * One or more verdicts as one self-contained HTML page: the picture, and each finding with its line, why, fix, steps and plain
+ * program. `holdfast explore --page` writes it.
  *
  * @category getters
  * @since 0.1.0
  */
-export const html = (verdict: Verdict): string => htmlOf(verdict)
+export const html = (verdict: Verdict | ReadonlyArray<Verdict>): string =>
+  htmlOf("findings" in verdict ? [verdict] : verdict)
 
 /**
  * Proves a finding of grade R0, R1 or R2 without the explorer: runs its plain program here, on the default runtime and scheduler,

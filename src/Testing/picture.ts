@@ -1,5 +1,5 @@
 /**
- * picture: a verdict as SVG, and as one HTML page around it.
+ * picture: a verdict as SVG, and one or more of them as an HTML page.
  *
  * DESIGN. For each finding one line of all operations, on which its windows stand: bars for operations, diamonds for waits. A
  * nearer grade is a higher bar, so colour is never alone. Colours are CSS variables with a dark set, as in `Ledger/View`. The page has no
@@ -143,7 +143,7 @@ export const svgOf = (verdict: Verdict): string => {
 
 const pageStyle = `
 :root{color-scheme:light dark}body{margin:0 auto;max-width:960px;padding:16px;font:14px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"Noto Sans",sans-serif}
-svg{max-width:100%;height:auto}h2{font-size:15px;margin:24px 0 4px}dl{display:grid;grid-template-columns:96px minmax(0,1fr);gap:2px 12px;margin:0}dt{opacity:.75}dd{margin:0;overflow-wrap:anywhere}
+svg{max-width:100%;height:auto}h1{font-size:18px}article{margin-bottom:32px}h2{font-size:15px;margin:24px 0 4px}dl{display:grid;grid-template-columns:96px minmax(0,1fr);gap:2px 12px;margin:0}dt{opacity:.75}dd{margin:0;overflow-wrap:anywhere}
 pre{overflow:auto;padding:8px;border:1px solid color-mix(in srgb,currentColor 25%,transparent);border-radius:6px;font-size:12px;line-height:1.4}summary{cursor:pointer;margin-top:6px}`
   .trim()
 
@@ -169,15 +169,33 @@ const section = (finding: Finding, index: number): string => {
   }${block("A plain program that fails without the explorer", program)}</section>`
 }
 
-/** The verdict as one page: the picture, then each finding with its steps and its program. */
-export const htmlOf = (verdict: Verdict): string =>
+const article = (verdict: Verdict): string =>
+  [
+    "<article>",
+    svgOf(verdict),
+    ...verdict.findings.map(section),
+    ...verdict.notes.map((note) => `<p>Note: ${escaped(note)}</p>`),
+    "</article>"
+  ].join("\n")
+
+const pageTitle = (verdicts: ReadonlyArray<Verdict>): string => {
+  const [first] = verdicts
+  if (first !== undefined && verdicts.length === 1) return titleOf(first)
+  const passed = verdicts.filter((verdict) => verdict.passed).length
+  return `${plural(verdicts.length, "subject", "subjects")}: ${passed} passed, ${
+    verdicts.length - passed
+  } failed`
+}
+
+/** Verdicts as one page: of each the picture, then each finding with its steps and its program. */
+export const htmlOf = (verdicts: ReadonlyArray<Verdict>): string =>
   `<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
-<title>${escaped(titleOf(verdict))}</title><style>${pageStyle}</style></head>
+<title>${escaped(pageTitle(verdicts))}</title><style>${pageStyle}</style></head>
 <body><main>
-${svgOf(verdict)}
-${verdict.findings.map(section).join("\n")}
-${verdict.notes.map((note) => `<p>Note: ${escaped(note)}</p>`).join("\n")}
+${verdicts.length > 1 ? `<h1>${escaped(pageTitle(verdicts))}</h1>\n` : ""}${
+    verdicts.map(article).join("\n")
+  }
 </main></body></html>
 `

@@ -6,10 +6,13 @@
  *
  * INVARIANTS
  * - CliExplore-1 The exit code is 0 only if every subject was explored in full and nothing that counts was found.
+ * - CliExplore-2 `--page` writes one HTML page with every verdict, whole or not at all; the exit code is 2 if it cannot be written.
  */
+import type * as FileSystem from "@effect/platform/FileSystem"
 import * as Effect from "effect/Effect"
 import * as path from "node:path"
 import { pathToFileURL } from "node:url"
+import * as Files from "../Files.ts"
 import type * as Testing from "../Testing.ts"
 import type { Voice } from "./mirror.ts"
 import { messageOf, type Refusal, refuse } from "./refusal.ts"
@@ -18,6 +21,8 @@ export interface Options {
   readonly module: string
   readonly mode: "quick" | "full"
   readonly json: boolean
+  /** The file to write the page to. */
+  readonly page: string | undefined
 }
 
 type Subject = Testing.Explore.Subject<unknown>
@@ -54,22 +59,28 @@ const load = (module: string): Effect.Effect<ReadonlyArray<Subject>, Refusal> =>
   })
 
 /**
- * Explores a module and returns the exit code: 0 all safe, 1 something found or inconclusive, 2 nothing to explore.
+ * Explores a module and returns the exit code: 0 all safe, 1 something found or inconclusive, 2 nothing to explore, or the page
+ * cannot be written.
  *
- * **Interruption** — between two subjects.
+ * **Interruption** — between two subjects. The page holds all verdicts or what it held before.
  */
-export const explore = (options: Options, voice: Voice): Effect.Effect<number> =>
+export const explore = (
+  options: Options,
+  voice: Voice
+): Effect.Effect<number, never, FileSystem.FileSystem> =>
   Effect.gen(function*() {
     // Testing is loaded by this command only.
     const { Explore } = yield* Effect.promise(() => import("../Testing.ts"))
     const subjects = yield* load(options.module)
-    let failed = 0
+    const verdicts: Array<Testing.Explore.Verdict> = []
     for (const subject of subjects) {
       const { mode } = options
       const verdict = yield* Effect.promise(() => Explore.interruptions(subject, { mode }))
-      if (!verdict.passed) failed++
+      verdicts.push(verdict)
       yield* voice.document(options.json ? JSON.stringify(verdict) : Explore.format(verdict))
     }
+    const failed = verdicts.filter(({ passed }) => !passed).length
     if (!options.json) yield* voice.line(`${subjects.length - failed} passed, ${failed} failed`)
+    if (options.page !== undefined) yield* Files.writeAtomic(options.page, Explore.html(verdicts))
     return failed === 0 ? 0 : 1
   }).pipe(Effect.catchAll((error) => Effect.as(voice.error(`holdfast: ${error.message}`), 2)))

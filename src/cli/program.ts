@@ -147,8 +147,17 @@ const explore = Command.make("explore", {
     CliOptions.withDescription("Every point, or one of each class. Default full."),
     CliOptions.withDefault("full" as const)
   ),
-  json: flag("json", "One verdict per line, as JSON.")
-}, (given) => exitWith(load(() => import("./explore.ts"), ({ explore }) => explore(given, voice))))
+  json: flag("json", "One verdict per line, as JSON."),
+  page: CliOptions.optional(
+    text("page", "Also write one HTML page with a picture of each verdict, such as out.html.")
+  )
+}, (given) =>
+  exitWith(
+    load(
+      () => import("./explore.ts"),
+      ({ explore }) => explore({ ...given, page: Option.getOrUndefined(given.page) }, voice)
+    )
+  ))
   .pipe(
     Command.withDescription(
       "Interrupts each effect that a module exports at every point where production could."

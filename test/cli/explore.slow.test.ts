@@ -61,6 +61,29 @@ describe("holdfast explore", () => {
     expect(JSON.parse(json.out)).toMatchObject({ name: "leaky", status: "violations" })
   })
 
+  it("CliExplore-2: --page writes one page with every verdict", async () => {
+    const module = moduleOf(
+      "pictured",
+      `import { Effect } from "effect"
+       export const safe = Effect.sleep(5)
+       export const hangs = { name: "waits & waits", body: () => Effect.onInterrupt(Effect.sleep(5), () => Effect.never) }`
+    )
+    const page = path.join(folder, "out.html")
+    const ended = await run(["explore", module, "--mode", "quick", "--page", page])
+    expect(ended.code, ended.out + ended.err).toBe(1)
+    const html = fs.readFileSync(page, "utf8")
+    expect(html).toContain("<title>2 subjects: 1 passed, 1 failed</title>")
+    expect(html.match(/<svg/g)).toHaveLength(2)
+    expect(html).toContain("waits &#38; waits: 1 finding")
+    expect(html).toContain("the target exits: the fiber never exits")
+
+    const nowhere = path.join(folder, "missing", "out.html")
+    const refused = await run(["explore", module, "--mode", "quick", "--page", nowhere])
+    expect(refused.code).toBe(2)
+    expect(refused.err).toContain(path.dirname(nowhere))
+    expect(refused.out).toContain("1 passed, 1 failed")
+  })
+
   it("nothing to explore: exit 2 and what to export", async () => {
     for (
       const file of [
