@@ -33,7 +33,6 @@ import type * as Inspectable from "effect/Inspectable"
 import * as Layer from "effect/Layer"
 import type { Pipeable } from "effect/Pipeable"
 import type * as Types from "effect/Types"
-import type * as Handover from "./internal/handover.ts"
 import type * as Hold from "./internal/hold.ts"
 import * as Line from "./internal/line.ts"
 import * as Rules from "./internal/options.ts"
@@ -164,8 +163,6 @@ interface Settings {
 /** For rounding: sums of fractions come out a little too small. */
 const tolerance = 1e-6
 
-const nothing: Handover.Ending = { onFailure: Effect.failCause, onSuccess: Effect.succeed }
-
 /** Only this file writes it. */
 class Bucket extends Line.Line<never, RateLimiterTimeout> implements RateLimiter {
   readonly [TypeId]: TypeId = TypeId
@@ -256,13 +253,8 @@ class Bucket extends Line.Line<never, RateLimiterTimeout> implements RateLimiter
   }
 
   /** Spent tokens do not come back. */
-  override ending(
-    _tokens: number,
-    _owner: undefined,
-    hold: Hold.Hold | undefined
-  ): Handover.Ending {
+  override ending(_tokens: number, _owner: undefined, hold: Hold.Hold | undefined): undefined {
     hold?.left()
-    return nothing
   }
 
   isIdle(): boolean {

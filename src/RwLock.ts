@@ -287,14 +287,19 @@ class State extends Line.Line<never, RwLockTimeout> implements RwLock {
   }
 
   /** The writer inside becomes a reader, in one step. */
-  downgrade(hold: Hold.Hold | undefined, site: Ledger.Site | undefined): Hold.Hold | undefined {
+  downgrade(
+    owner: AnyFiber | undefined,
+    hold: Hold.Hold | undefined,
+    site: Ledger.Site | undefined
+  ): Handover.Ending {
+    if (owner !== undefined) this.inside.delete(owner)
     hold?.left()
     this.writing = false
     this.readers++
     const next = Line.record(this, reading, site)
     next?.granted()
     this.serve()
-    return next
+    return this.ending(reading, owner, next)
   }
 }
 
@@ -590,20 +595,15 @@ export const withWriteDowngraded = <A, E, R, B, E2, R2, O extends WaitOptions = 
     const state = self.line()
     const asker = state.asker()
     return Line.takeInMask(state, writing, asker, asker, restore, site, options, (hold) => {
-      if (asker !== undefined) state.inside.add(asker)
-      return Effect.matchCauseEffect(restore(write), {
-        onFailure: (cause) => {
-          state.leave(writing, asker, hold)
-          return Effect.failCause(cause)
-        },
-        onSuccess: (written) => {
-          const next = state.downgrade(hold, site)
-          return Effect.onExit(
-            restore(Effect.suspend(() => read(written))),
-            () => Effect.sync(() => state.leave(reading, asker, next))
-          )
-        }
-      })
+      const { onFailure } = state.ending(writing, asker, hold)
+      const onSuccess = (written: A): Effect.Effect<B, E2, R2> =>
+        Handover.useInMask<B, E2, R2, B, never, never>(
+          Effect.suspend(() => read(written)),
+          restore,
+          state.downgrade(asker, hold, site),
+          state
+        )
+      return Handover.useInMask(write, restore, { onFailure, onSuccess }, state)
     })
   })
 }

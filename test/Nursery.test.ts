@@ -13,7 +13,18 @@ import {
   Scope,
   Stream
 } from "effect"
-import { ExitStack, Lock, Managed, Mutex, Nursery, Pool, RwLock, Semaphore, Shared } from "holdfast"
+import {
+  ExitStack,
+  Lock,
+  Managed,
+  Mutex,
+  Nursery,
+  Pool,
+  RateLimiter,
+  RwLock,
+  Semaphore,
+  Shared
+} from "holdfast"
 
 interface Db {
   isOpen: boolean
@@ -156,6 +167,18 @@ const brackets: Record<string, Bracket> = {
   ),
   "Mutex.withLock": locked(Effect.map(Mutex.make(), (mutex) => Mutex.withLock(mutex))),
   "RwLock.withWrite": locked(Effect.map(RwLock.make(), (lock) => RwLock.withWrite(lock))),
+  "RwLock.withWriteDowngraded, its write": locked(
+    Effect.map(
+      RwLock.make(),
+      (lock) => (effect) => RwLock.withWriteDowngraded(effect, lock, () => Effect.void)
+    )
+  ),
+  "RwLock.withWriteDowngraded, its read": locked(
+    Effect.map(
+      RwLock.make(),
+      (lock) => (effect) => RwLock.withWriteDowngraded(Effect.void, lock, () => effect)
+    )
+  ),
   "Lock.withLock": locked(
     Effect.map(Lock.makeMemory, (lock) => (effect) => lock.withLock("key")(effect))
   ),
@@ -294,6 +317,46 @@ describe("Nursery, releases under the tracker", () => {
       )
     }
   }
+
+  it("Tracker-1: readers enter at a downgrade after the last dying fiber of its write", async () => {
+    const { commit, log } = makeDb()
+    const program = Effect.gen(function*() {
+      const lock = yield* RwLock.make()
+      const reader = RwLock.withRead(Effect.sync(() => log.push("released")), lock)
+      yield* Effect.forkDaemon(Effect.delay(reader, 1))
+      const write = Effect.timeoutOption(Effect.disconnect(commit(always, 2)), 2)
+      yield* RwLock.withWriteDowngraded(write, lock, () => Effect.sleep(5))
+    })
+    await settled(Nursery.run(program))
+    expect(log).toEqual(["commit 2, open=true", "released"])
+  })
+
+  it("Tracker-1: a dying fiber that waits for tokens is waited for inside of a rate limit, which holds nothing", async () => {
+    const { db, log } = makeDb()
+    const program = Effect.gen(function*() {
+      const limiter = yield* RateLimiter.make({ limit: 1, interval: "20 millis" })
+      const token = RateLimiter.withLimit(Effect.sync(() => log.push("token")), limiter)
+      const late = Effect.ensuring(Effect.never, Effect.orDie(token))
+      const use = Managed.use(db, () => Effect.timeoutOption(Effect.disconnect(late), 2))
+      yield* RateLimiter.withLimit(use, limiter)
+    })
+    await settled(Nursery.run(program))
+    expect(log).toEqual(["token", "released"])
+  })
+
+  it("a rate limit does not wait for the dying fibers of its user", async () => {
+    const log: Array<string> = []
+    const slow = Effect.uninterruptible(
+      Effect.zipRight(Effect.sleep(20), Effect.sync(() => log.push("ended")))
+    )
+    const program = Effect.flatMap(
+      RateLimiter.make({ limit: 1, interval: "1 second" }),
+      (limiter) => RateLimiter.withLimit(Effect.timeoutOption(Effect.disconnect(slow), 2), limiter)
+    )
+    const noted = Effect.tap(program, () => Effect.sync(() => log.push("returned")))
+    await settled(Nursery.run(noted))
+    expect(log).toEqual(["returned", "ended"])
+  })
 
   it("Tracker-4: a child of the body ends before the release, a daemon lives on, a lock leaves its children alone", async () => {
     const { db, log } = makeDb()

@@ -67,23 +67,30 @@ export interface Taken {
   readonly name: string
 }
 
+/** An `Ending` that continues with something else after a success. */
+export interface EndingThen<A, B, E, R> {
+  readonly onFailure: Ending["onFailure"]
+  readonly onSuccess: (value: A) => Effect.Effect<B, E, R>
+}
+
 /** Runs a user with what was just taken. Under a tracker, its dying users end before it is given back. */
-export const useInMask = <A, E, R>(
+export const useInMask = <A, E, R, B, E2, R2>(
   user: Effect.Effect<A, E, R>,
   restore: Restore,
-  ending: Ending,
+  ending: EndingThen<A, B, E2, R2>,
   taken: Taken
-): Effect.Effect<A, E, R> => {
+): Effect.Effect<B, E | E2, R | R2> => {
   const lent = Lent.lend("none", undefined, undefined, taken.queue)
   if (lent === undefined) {
-    return Effect.matchCauseEffect<A, E, R, never, E, never, A, never, never>(restore(user), ending)
+    return Effect.matchCauseEffect<A, E, R, never, E, never, B, E2, R2>(restore(user), ending)
   }
-  const end = (exit: Exit.Exit<A, E>): Effect.Effect<A, E> =>
+  const end = (exit: Exit.Exit<A, E>): Effect.Effect<B, E | E2, R2> =>
     Lent.settleThen(
       lent,
       () => ({ kind: taken.module, name: taken.name }),
       exit,
-      (exit) => Exit.isSuccess(exit) ? ending.onSuccess(exit.value) : ending.onFailure(exit.cause)
+      (exit): Effect.Effect<B, E | E2, R2> =>
+        Exit.isSuccess(exit) ? ending.onSuccess(exit.value) : ending.onFailure(exit.cause)
     )
   return Effect.matchCauseEffect(restore(user), {
     onFailure: (cause) => end(Exit.failCause(cause)),

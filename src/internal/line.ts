@@ -104,11 +104,12 @@ export abstract class Line<E, T> extends Handle implements Hold.Thing {
     }
   }
 
+  /** Undefined where nothing is given back. */
   ending(
     need: number,
     owner: AnyFiber | undefined,
     hold: Hold.Hold | undefined
-  ): Handover.Ending {
+  ): Handover.Ending | undefined {
     if (hold === undefined && need === 1) {
       return this.#ending ??= Handover.endingWith(() => this.giveBack(1, undefined))
     }
@@ -291,6 +292,21 @@ export const isDataFirst = (args: IArguments): boolean => Effect.isEffect(args[0
 /** The effect in the implementation of a bracket, whose declared type is exact. */
 export type AnyEffect = Effect.Effect<any, any, any>
 
+/** Runs an effect with what was just taken. */
+const useInMask = <A, E, R>(
+  effect: Effect.Effect<A, E, R>,
+  restore: Restore,
+  line: AnyLine,
+  need: number,
+  owner: AnyFiber | undefined,
+  hold: Hold.Hold | undefined
+): Effect.Effect<A, E, R> => {
+  const ending = line.ending(need, owner, hold)
+  return ending === undefined
+    ? restore(effect)
+    : Handover.useInMask<A, E, R, A, never, never>(effect, restore, ending, line)
+}
+
 /** The bracket. */
 export const use = <A, E, R, E2, T>(
   source: Source<E2, T>,
@@ -307,7 +323,7 @@ export const use = <A, E, R, E2, T>(
     if (line.tryTake(need, asker)) {
       const hold = record(line, need, site)
       hold?.granted()
-      return Handover.useInMask(effect, restore, line.ending(need, asker, hold), line)
+      return useInMask(effect, restore, line, need, asker, hold)
     }
     return waitInMask(
       line,
@@ -317,7 +333,7 @@ export const use = <A, E, R, E2, T>(
       restore,
       site,
       options,
-      (hold) => Handover.useInMask(effect, restore, line.ending(need, asker, hold), line)
+      (hold) => useInMask(effect, restore, line, need, asker, hold)
     )
   })
 
@@ -335,7 +351,7 @@ export const tryUse = <A, E, R, E2>(
     if (!line.tryTake(need, asker)) return line.refusal(need, undefined) ?? Effect.succeedNone
     const hold = record(line, need, site)
     hold?.granted()
-    return Handover.useInMask(Effect.asSome(effect), restore, line.ending(need, asker, hold), line)
+    return useInMask(Effect.asSome(effect), restore, line, need, asker, hold)
   })
 
 /** Holds until the scope closes. Any fiber may close a scope, so no fiber is the owner. */
@@ -395,7 +411,7 @@ export const useAll = <A, E, R, E2, T>(
         restore,
         site,
         options,
-        (hold) => Handover.useInMask(next, identity, line.ending(1, asker, hold), line)
+        (hold) => useInMask(next, identity, line, 1, asker, hold)
       )
     }
     const unpin = Handover.endingWith(() => {

@@ -111,7 +111,7 @@ export const mutants: ReadonlyArray<Mutant> = [
   mutant(
     "nothing at the end of a user",
     "internal/handover.ts",
-    "Effect.matchCauseEffect<A, E, R, never, E, never, A, never, never>(restore(user), ending)",
+    "Effect.matchCauseEffect<A, E, R, never, E, never, B, E2, R2>(restore(user), ending)",
     "restore(user)",
     ...everyWaiter
   ),
