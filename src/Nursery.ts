@@ -189,9 +189,12 @@ type Body<A, E, R, EC> =
 /**
  * Runs a body in a fiber of its own, under the tracker, and ends after its last child.
  *
+ * **Details** — The type of the children's failures is that of the parameter: `(nursery: Nursery.Nursery<MyError>) => …`; without
+ *   it they must not fail. Fibers of `Effect.fork` end with the body; those of `start` are waited for.
+ *
  * **Interruption** — The body and the children are interrupted where they wait, and waited for.
  * **Errors** — Those of the body and of the children; after them the defect `StillInUse`, if a fiber that was interrupted inside
- *   has not ended 5 seconds later.
+ *   has not ended 5 seconds later. The failure of a child that the body has joined is in the cause twice.
  * **Cost** — One fork.
  *
  * **Example** (stock `Effect.forEach` over one resource)
@@ -285,7 +288,8 @@ const runInMask = <A, E, R, EC>(
 }
 
 /**
- * A nursery that belongs to the current scope. As the scope closes, the children are interrupted and waited for.
+ * A nursery that belongs to the current scope. As the scope closes, the children are interrupted and waited for. When a child has
+ * failed, the others are interrupted, and so is each one that is started later.
  *
  * **Interruption** — None while it is made. **Errors** — The close fails, with defects, if a child has failed and `awaitAll` has
  *   not said so; it ends within 5 seconds, as any release.
@@ -307,7 +311,7 @@ export const make = <E = never>(
 }
 
 /**
- * Installs the tracker for what is built on it.
+ * Installs the tracker for what is built on it. A `ManagedRuntime` has no tracker of its own, wherever it is made: give it this layer.
  *
  * @category layers
  * @since 0.1.0
