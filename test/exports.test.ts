@@ -105,6 +105,9 @@ describe("exports", () => {
       holdfast/Lock/Postgres
         layer layerConfig make
         type Options
+      holdfast/Lock/Redis
+        layer layerConfig make
+        type Options
       holdfast/Main
         run
         type Options

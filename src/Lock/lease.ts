@@ -5,6 +5,7 @@
  * The invariants stand in Lock.ts.
  */
 import * as Cause from "effect/Cause"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
@@ -31,6 +32,13 @@ export interface Lease {
   readonly ensureLive: Effect.Effect<void, LockLost>
   /** Asks the backend. */
   readonly verify: Effect.Effect<void, LockLost | LockBackendError>
+  /**
+   * Makes the lease last at least so long from now, without further renewals: before work that blocks the process. Locks without a
+   * time to live last anyway.
+   */
+  readonly extend: (
+    duration: Duration.DurationInput
+  ) => Effect.Effect<void, LockLost | LockBackendError>
   /** Runs an effect that is interrupted, and fails with `LockLost`, when the lease is lost or its scope closes. */
   readonly protect: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E | LockLost, R>
 }
@@ -47,6 +55,10 @@ export interface Grant {
   readonly verify: Effect.Effect<boolean, LockBackendError>
   /** Runs once. At the `releaseDeadline` it is interrupted and abandoned: the backend must then free the key by itself. */
   readonly release: Effect.Effect<unknown, unknown>
+  /** Looks at the deadline of the lease, without I/O. Calls `lose` and gives false if it has passed. Absent: there is none. */
+  readonly isLive?: (() => boolean) | undefined
+  /** Whether the backend still holds the key, and now does for so many milliseconds. Absent: it does as long as it can. */
+  readonly extend?: ((millis: number) => Effect.Effect<boolean, LockBackendError>) | undefined
 }
 
 /** A grant, or the request for it. Written only by this file and Lock.ts. */
@@ -74,9 +86,29 @@ export const end = (hold: Hold, reason: LossReason): void => {
 const lostBy = ({ grant, key }: Hold, reason: LossReason): LockLost =>
   new LockLost({ key, fence: grant?.fence ?? 0n, reason })
 
+/** The reason for which it has ended. A deadline may have passed before its timer ran. */
+const endOf = (hold: Hold): LossReason | undefined => {
+  if (hold.ended === undefined) hold.grant?.isLive?.()
+  return hold.ended
+}
+
 const ensureLive = (hold: Hold): Effect.Effect<void, LockLost> =>
-  Effect.suspend(() =>
-    hold.ended === undefined ? Effect.void : Effect.fail(lostBy(hold, hold.ended))
+  Effect.suspend(() => {
+    const ended = endOf(hold)
+    return ended === undefined ? Effect.void : Effect.fail(lostBy(hold, ended))
+  })
+
+/** Fails if the backend says that it does not hold the key for us. */
+const confirmed = (
+  hold: Hold,
+  asked: Effect.Effect<boolean, LockBackendError>
+): Effect.Effect<void, LockLost | LockBackendError> =>
+  Effect.zipRight(
+    ensureLive(hold),
+    Effect.flatMap(asked, (isOurs) => {
+      if (!isOurs) end(hold, "vanished")
+      return ensureLive(hold)
+    })
   )
 
 /** Leaves out the interrupt that the loss caused; any other failure of the body stays beside the loss (L5). */
@@ -110,6 +142,10 @@ const protect = <A, E, R>(
       })
       return Effect.flatMap(ended, (exit) => {
         forget()
+        // It ran past its deadline without a wait in which its timer could run.
+        if (lost === undefined && hold.ended === undefined && endOf(hold) !== undefined) {
+          lost = lostBy(hold, "deadline")
+        }
         return Effect.zipRight(
           Fiber.inheritAll(fiber),
           lost === undefined ? exit : lostWith(lost, exit)
@@ -132,12 +168,8 @@ export const leaseOf = (hold: Hold, grant: Grant): Lease => ({
     return Effect.sync(forget)
   }),
   ensureLive: ensureLive(hold),
-  verify: Effect.zipRight(
-    ensureLive(hold),
-    Effect.flatMap(grant.verify, (isOurs) => {
-      if (!isOurs) end(hold, "vanished")
-      return ensureLive(hold)
-    })
-  ),
+  verify: confirmed(hold, grant.verify),
+  extend: (duration) =>
+    confirmed(hold, grant.extend?.(Duration.toMillis(duration)) ?? Effect.succeed(true)),
   protect: (effect) => protect(hold, effect)
 })

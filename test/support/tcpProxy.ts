@@ -165,10 +165,12 @@ class Lane {
   }
 }
 
-const connectTo = (host: string, port: number): net.Socket =>
-  host.startsWith("/") ? net.connect(`${host}/.s.PGSQL.${port}`) : net.connect(port, host)
+const connectTo = (host: string, port: number, protocol: string): net.Socket => {
+  if (!host.startsWith("/")) return net.connect(port, host)
+  return net.connect(protocol === "raw" ? host : `${host}/.s.PGSQL.${port}`)
+}
 
-/** `protocol: "raw"` for servers that speak no Postgres; `swallow` is not for them. */
+/** `protocol: "raw"` for servers that speak no Postgres: `swallow` is not for them, and a path is that of their socket. */
 export const tcpProxy = async (
   host: string,
   port: number,
@@ -195,7 +197,7 @@ export const tcpProxy = async (
     if (forNew === "ignore" || (faults.toServer.isFrozen && faults.toClient.isFrozen)) {
       return void client.on("data", () => onLost())
     }
-    const upstream = connectTo(host, port)
+    const upstream = connectTo(host, port, protocol)
     upstream.on("error", () => {})
     const sent = new Messages(protocol === "raw" ? "raw" : "startup")
     const answered = new Messages(protocol === "raw" ? "raw" : "typed")
