@@ -2,13 +2,14 @@
  * Postgres: a pool of Postgres sessions beneath `@effect/sql`, whose statements, transactions and waits can all be stopped.
  *
  * DESIGN. `SqlClient.make` keeps the statement builder, schemas, resolvers and models of `@effect/sql`; beneath it stand bare `pg`
- * clients and a pool of our own. The pool judges a session by the protocol's own transaction status. This file has the options,
- * the service and the layers; Postgres/{errors, session, pool, transaction}.ts have the rest.
+ * clients in a `Pool`. A session is judged by the protocol's own transaction status. This file has the options, the service and
+ * the layers; Postgres/{connection, session, pool, loan, transaction, errors}.ts have the rest.
  *
  * INVARIANTS
  * - Postgres-1 Interrupting a statement returns within twice `cancelTimeout`, whatever the load of the pool.
  * - Postgres-2 A session is lent again only in status "I" with nothing running; one that was sent a cancel only if the
- *   server confirmed it (57014), since a late cancel would hit the next statement. All others are closed.
+ *   server confirmed it (57014), or itself took it before it was sent anything else: a late cancel would hit the next statement.
+ *   All others are closed.
  * - Postgres-3 `active + idle <= max` at every instant; no interruption loses a permit.
  * - Postgres-4 Waiting for a session is interruptible, FIFO, and ends by `acquireTimeout`.
  * - Postgres-5 A transaction commits only if its body succeeded and the server said COMMIT. All its errors are typed; an
@@ -20,7 +21,7 @@
  * COST measured November 2026, two loaded cores, Unix socket, `select 1`: 136 µs a statement (sql-pg 141, bare pg 86), 71 µs
  * with 4 fibers on 4 sessions (105); with 32 fibers on 4 sessions 180 µs (98: there waiting costs more than the query).
  * One round trip more after `reserve` and after a statement whose effect stays with the session (DISCARD ALL).
- * NOT DONE LISTEN; ageing and health checks; retry of 40001; cancel through TLS-only proxies (the session is then closed).
+ * NOT DONE LISTEN; retry of 40001.
  * A transaction of one database does not keep apart the statements of another: `@effect/sql` has one tag for both.
  * SOURCES pgx (status check, own socket for cancel), asyncpg (deadlines for release and close), sqlx 4385, effect 8068.
  *
@@ -50,8 +51,8 @@ import {
   PostgresUnavailable,
   type Stats
 } from "./Postgres/errors.ts"
-import { borrow, managedPool, type Pool, Single } from "./Postgres/pool.ts"
-import type { Settings } from "./Postgres/session.ts"
+import { borrow, Single } from "./Postgres/loan.ts"
+import { managedPool, type SessionPool, type Settings } from "./Postgres/pool.ts"
 import { transactionOf } from "./Postgres/transaction.ts"
 
 export {
@@ -61,6 +62,7 @@ export {
   InvalidUrl,
   isConnectionLost,
   PostgresClosed,
+  PostgresExhausted,
   PostgresTimeout,
   PostgresUnavailable,
   sqlState,
@@ -79,10 +81,26 @@ export {
 export interface PoolOptions {
   /** Sessions at most. Default 10. */
   readonly max?: number | undefined
+  /** Sessions that are kept open. Default 0. */
+  readonly min?: number | undefined
   /** For a connection to be ready for statements. Default 5 seconds. */
   readonly connectTimeout?: Duration.DurationInput | undefined
   /** For the wait for a session. Default 30 seconds. */
   readonly acquireTimeout?: Duration.DurationInput | undefined
+  /** How many may wait for a session; the next is refused at once. Default no bound. */
+  readonly maxWaiters?: number | undefined
+  /** A session older than this is replaced once it is back, up to a tenth earlier. Default 30 minutes; 0 never. */
+  readonly maxLifetime?: Duration.DurationInput | undefined
+  /** Idle sessions beyond `min` are closed after this. Default 10 minutes; 0 never. */
+  readonly idleTimeout?: Duration.DurationInput | undefined
+  /** A session that was idle this long has to answer within `cancelTimeout` before it is lent. Default 1 second. */
+  readonly validateAfterIdle?: Duration.DurationInput | undefined
+  /** An idle session is asked for an answer this often, and replaced without one. Default never. */
+  readonly keepAlive?: Duration.DurationInput | undefined
+  /** Warn once, with fiber, span and line, when a session has been held this long. Default never. */
+  readonly leakAfter?: Duration.DurationInput | undefined
+  /** OpenTelemetry's `db.client.connection.*`. Default false: they cost about 2 µs a statement. */
+  readonly metrics?: boolean | undefined
   /** For the server to confirm a cancel, a ROLLBACK or a goodbye before the socket is cut. Default 1 second. */
   readonly cancelTimeout?: Duration.DurationInput | undefined
   /** How long closing waits for borrowers before it cancels what they run. Default 500 milliseconds. */
@@ -160,7 +178,7 @@ const clientConfig = (options: Options, applicationName: string): Pg.ClientConfi
   keepAlive: true
 })
 
-const readSettings = (options: Options): Effect.Effect<Settings, InvalidUrl> =>
+const readSettings = (options: Options): Effect.Effect<Checked, InvalidUrl> =>
   Effect.suspend(() => {
     const applicationName = options.applicationName ?? "holdfast"
     const max = options.max ?? 10
@@ -186,15 +204,29 @@ const readSettings = (options: Options): Effect.Effect<Settings, InvalidUrl> =>
       client,
       address: { host, port, user: user ?? "", database: database ?? user ?? "" },
       applicationName,
-      max,
       connectTimeout: Duration.decode(options.connectTimeout ?? "5 seconds"),
-      acquireTimeout: Duration.decode(options.acquireTimeout ?? "30 seconds"),
       cancelTimeout: Duration.decode(options.cancelTimeout ?? "1 second"),
-      drain: Duration.decode(options.drain ?? "500 millis")
+      drain: Duration.decode(options.drain ?? "500 millis"),
+      pool: {
+        max,
+        minIdle: options.min ?? 0,
+        acquireTimeout: options.acquireTimeout ?? "30 seconds",
+        maxWaiters: options.maxWaiters,
+        idleTimeout: options.idleTimeout ?? "10 minutes",
+        maxLifetime: options.maxLifetime ?? "30 minutes",
+        validateAfterIdle: options.validateAfterIdle ?? "1 second",
+        keepAlive: options.keepAlive,
+        leakDetection: options.leakAfter,
+        metrics: options.metrics === true ? "db.client.connection" : false
+      }
     })
   })
 
-const unavailable = (settings: Settings, error: SqlError): PostgresUnavailable => {
+type Checked = Settings & {
+  readonly address: Pick<PostgresUnavailable, "host" | "port" | "user" | "database">
+}
+
+const unavailable = (settings: Checked, error: SqlError): PostgresUnavailable => {
   const cause = error.cause instanceof AggregateError ? error.cause.errors[0] : error.cause
   return new PostgresUnavailable({
     ...settings.address,
@@ -204,15 +236,15 @@ const unavailable = (settings: Settings, error: SqlError): PostgresUnavailable =
 }
 
 /** Opens the first session, so that a wrong address fails here and not at the first statement. */
-const firstSession = (pool: Pool): Effect.Effect<void, SqlError> =>
-  Effect.scoped(Effect.asVoid(borrow(pool, false)))
+const firstSession = (pool: SessionPool): Effect.Effect<void, SqlError> =>
+  pool.lend(() => Effect.void)
 
 const makeService = (
   options: Options
 ): Effect.Effect<Service, PostgresUnavailable | InvalidUrl, Scope.Scope | Reactivity.Reactivity> =>
   Effect.gen(function*() {
     const settings = yield* readSettings(options)
-    const pool = yield* managedPool(settings, yield* Ledger.Ledger)
+    const pool = yield* managedPool(settings)
     yield* Effect.mapError(firstSession(pool), (error) => unavailable(settings, error))
     const reserve = borrow(pool, true)
     const client = yield* SqlClient.make({
@@ -231,7 +263,7 @@ const makeService = (
       stats: Effect.sync(() => pool.unsafeStats()),
       reserve: Effect.map(reserve, (loan): ReservedSession =>
         Object.assign(loan, {
-          processId: loan.session.processId,
+          processId: loan.session.processId ?? 0,
           lost: Deferred.await(loan.session.ended)
         }))
     }

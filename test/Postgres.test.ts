@@ -9,6 +9,7 @@ import * as os from "node:os"
 import * as path from "node:path"
 import { embeddedServer, query, urlOf } from "./support/postgres.ts"
 import { tcpProxy } from "./support/tcpProxy.ts"
+import { tlsProxy } from "./support/tlsProxy.ts"
 
 const server = embeddedServer({ settings: { max_connections: "60" } })
 
@@ -66,6 +67,16 @@ const door = Effect.acquireRelease(
   (proxy) => Effect.promise(() => proxy.close())
 )
 
+/** The counters of a pool that nobody uses. */
+const free = (max: number, idle: number): Postgres.Stats => ({
+  max,
+  active: 0,
+  idle,
+  closing: 0,
+  waiting: 0,
+  holders: []
+})
+
 let tables = 0
 const table = (columns: string) =>
   Effect.gen(function*() {
@@ -96,7 +107,7 @@ describe("Postgres: statements", () => {
       expect(Postgres.sqlState(error)).toEqual(Option.some("42703"))
       expect(Postgres.isConnectionLost(error)).toBe(false)
       expect(yield* sql`select 1 as one`).toEqual([{ one: 1 }])
-      expect(yield* stats).toEqual({ max: 1, active: 0, idle: 1, waiting: 0 })
+      expect(yield* stats).toEqual(free(1, 1))
     }))
 
   it.scopedLive("control characters in the server's message do not reach the error's", () =>
@@ -127,7 +138,7 @@ describe("Postgres: statements", () => {
       // No waiting here: when the interrupt has returned the server has already stopped.
       expect(yield* statesOf(applicationName)).toEqual(["idle", "idle"])
       expect(used).toContainEqual((yield* pids)[0])
-      expect(yield* stats).toEqual({ max: 2, active: 0, idle: 2, waiting: 0 })
+      expect(yield* stats).toEqual(free(2, 2))
     }))
 
   it.scopedLive("Postgres-1: a stream blocked in a read is cancelled; one that is not read to its end is closed", () =>
@@ -146,7 +157,7 @@ describe("Postgres: statements", () => {
         Stream.runDrain(sql`select 1 / (3 - n) from generate_series(1, 5) n`.stream)
       )
       expect(Postgres.sqlState(failed)).toEqual(Option.some("22012"))
-      expect(yield* stats).toEqual({ max: 1, active: 0, idle: 1, waiting: 0 })
+      expect(yield* stats).toEqual(free(1, 1))
     }))
 
   it.scopedLive("Postgres-1, -2: in a black hole the interrupt returns, and the session is given up", () =>
@@ -273,6 +284,141 @@ describe("Postgres: waiting", () => {
     }))
 })
 
+describe("Postgres: the pool", () => {
+  const pidOf = ({ sql }: Postgres.Service) =>
+    Effect.map(sql<{ pid: number }>`select pg_backend_pid() as pid`, ([row]) => row!.pid)
+
+  /** A server process that is stopped keeps its socket and answers nothing. */
+  const stopped = (pid: number) =>
+    Effect.acquireRelease(
+      Effect.sync(() => process.kill(pid, "SIGSTOP")),
+      () => Effect.sync(() => process.kill(pid, "SIGCONT"))
+    )
+
+  it.scopedLive("PgPool-1, PgConnection-1: a session that is closed keeps its place until the server has closed it", () =>
+    Effect.gen(function*() {
+      const service = yield* pool({ max: 1 })
+      const { applicationName, sql, stats } = service
+      const pid = yield* pidOf(service)
+      const fiber = yield* Effect.fork(sql`select pg_sleep(60)`)
+      yield* untilStates(applicationName, "active")
+      const next = yield* Effect.scoped(Effect.gen(function*() {
+        yield* stopped(pid)
+        yield* Fiber.interrupt(fiber)
+        const next = yield* Effect.fork(pidOf(service))
+        yield* Effect.sleep(50)
+        expect(yield* stats).toMatchObject({ active: 0, idle: 0, closing: 1, waiting: 1 })
+        expect(yield* statesOf(applicationName)).toEqual(["active"])
+        return next
+      }))
+      expect(yield* Fiber.join(next)).not.toBe(pid)
+      expect(yield* stats).toEqual(free(1, 1))
+      expect(yield* statesOf(applicationName)).toEqual(["idle"])
+    }))
+
+  it.scopedLive("PgConnection-2: over TLS a cancel is encrypted too", () =>
+    Effect.gen(function*() {
+      const proxy = yield* Effect.acquireRelease(
+        Effect.promise(() => tlsProxy(server.get().host, server.get().port)),
+        (proxy) => Effect.promise(() => proxy.close())
+      )
+      const { applicationName, sql, stats } = yield* pool({
+        host: "127.0.0.1",
+        port: proxy.port,
+        ssl: { rejectUnauthorized: false },
+        max: 1
+      })
+      const before = proxy.encrypted()
+      const fiber = yield* Effect.fork(sql`select pg_sleep(60)`)
+      yield* untilStates(applicationName, "active")
+      yield* Fiber.interrupt(fiber)
+      expect(yield* statesOf(applicationName)).toEqual(["idle"])
+      expect(yield* stats).toEqual(free(1, 1))
+      expect(proxy.encrypted()).toBe(before + 1)
+      expect(proxy.plain()).toBe(0)
+    }))
+
+  it.scopedLive("PgPool-2: sessions terminated while they are idle are replaced, and no statement fails", () =>
+    Effect.gen(function*() {
+      const { applicationName, sql, stats } = yield* pool({ max: 4 })
+      const four = Effect.all(Array.from({ length: 4 }, () => sql`select pg_sleep(0.01)`), {
+        concurrency: 4
+      })
+      for (let i = 0; i < 3; i++) {
+        yield* four
+        yield* ask(
+          "select pg_terminate_backend(pid, 5000) from pg_stat_activity where application_name = $1",
+          applicationName
+        )
+        yield* four
+      }
+      expect(yield* stats).toEqual(free(4, 4))
+    }))
+
+  it.scopedLive("PgPool-2: a session that has died in silence is found by a bounded check, and replaced", () =>
+    Effect.gen(function*() {
+      const service = yield* pool({ max: 2, validateAfterIdle: 0, cancelTimeout: "100 millis" })
+      const pid = yield* pidOf(service)
+      yield* stopped(pid)
+      expect(yield* pidOf(service)).not.toBe(pid)
+    }))
+
+  it.scopedLive("PgPool-2: a statement that cannot have reached its server is sent to another session", () =>
+    Effect.gen(function*() {
+      const service = yield* pool({ max: 1 })
+      const { sql, stats } = service
+      const pid = yield* pidOf(service)
+      // The server's process ends while this one is busy, so that the statement is written to a socket closed at its other end.
+      process.kill(pid, "SIGTERM")
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 300)
+      expect(yield* sql`select 1 as one`).toEqual([{ one: 1 }])
+      expect(yield* stats).toMatchObject({ active: 0, idle: 1 })
+      // In a transaction it is not known what the statements before it have led to.
+      const error = yield* failureOf(sql.withTransaction(Effect.gen(function*() {
+        const [row] = yield* sql<{ pid: number }>`select pg_backend_pid() as pid`
+        process.kill(row!.pid, "SIGTERM")
+        Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 300)
+        yield* sql`select 1`
+      })))
+      expect(Postgres.isConnectionLost(error)).toBe(true)
+      const cause = Option.getOrUndefined(Postgres.causeOf(error))
+      expect(cause).toMatchObject({ _tag: "ConnectionLost", wasSent: false })
+    }))
+
+  it.scopedLive("PgPool-3: a server that has no room for all of `max` makes statements wait, not fail", () =>
+    Effect.gen(function*() {
+      yield* ask("create role crowded login connection limit 3")
+      const { applicationName, sql, stats } = yield* pool({ user: "crowded", max: 12 })
+      const naps = Array.from({ length: 24 }, () => sql`select pg_sleep(0.01) is null as nap`)
+      for (const rows of yield* Effect.all(naps, { concurrency: "unbounded" })) {
+        expect(rows).toEqual([{ nap: false }])
+      }
+      expect(yield* stats).toMatchObject({ active: 0, idle: 3, waiting: 0 })
+      expect(yield* statesOf(applicationName)).toEqual(["idle", "idle", "idle"])
+    }))
+
+  it.scopedLive("Postgres-4: more waiters than `maxWaiters` are refused at once", () =>
+    Effect.gen(function*() {
+      const { reserve, sql, stats } = yield* pool({ max: 1, maxWaiters: 1 })
+      yield* reserve
+      const first = yield* Effect.fork(sql`select 1`)
+      yield* until("it waits", Effect.map(stats, (now) => now.waiting === 1))
+      const error = yield* failureOf(sql`select 1`)
+      expect(reasonOf(error)).toBe("PostgresExhausted")
+      expect(error.message).toContain("1 of 1 in use and 1 waiting already")
+      expect((yield* stats).holders).toHaveLength(1)
+      yield* Fiber.interrupt(first)
+    }))
+
+  it.scopedLive("a session older than maxLifetime is replaced; min sessions are opened ahead", () =>
+    Effect.gen(function*() {
+      const service = yield* pool({ max: 2, min: 2, maxLifetime: "200 millis" })
+      yield* until("both are open", Effect.map(service.stats, (now) => now.idle === 2))
+      const pid = yield* pidOf(service)
+      yield* until("it is replaced", Effect.map(pidOf(service), (now) => now !== pid))
+    }))
+})
+
 describe("Postgres: transactions", () => {
   const rowsOf = (name: string) =>
     Effect.map(ask(`select id from ${name} order by id`), (rows) => rows.map((row) => row["id"]))
@@ -329,7 +475,7 @@ describe("Postgres: transactions", () => {
       })))
       expect(Postgres.isConnectionLost(error)).toBe(true)
       expect(yield* sql.withTransaction(sql`select 1 as one`)).toEqual([{ one: 1 }])
-      expect(yield* stats).toEqual({ max: 1, active: 0, idle: 1, waiting: 0 })
+      expect(yield* stats).toEqual(free(1, 1))
     }))
 
   it.scopedLive("Postgres-5: a connection lost during COMMIT leaves an unknown outcome, and says so", () =>
@@ -554,20 +700,26 @@ describe("Postgres: opening and closing", () => {
       expect(reasonOf(yield* Fiber.join(full.waiting))).toBe("PostgresClosed")
       yield* Fiber.interrupt(full.holder)
       const proxy = yield* door
-      const connecting = yield* Effect.scoped(Effect.gen(function*() {
-        const { reserve, sql } = yield* pool({
+      const { connecting, holder } = yield* Effect.scoped(Effect.gen(function*() {
+        const { reserve, sql, stats } = yield* pool({
           host: "127.0.0.1",
           port: proxy.port,
-          drain: "10 millis"
+          drain: "10 millis",
+          cancelTimeout: "50 millis"
         })
-        yield* reserve
+        // A daemon: what it gave back would serve the other, who waits for any session.
+        const holder = yield* Effect.forkDaemon(
+          Effect.scoped(Effect.zipRight(reserve, Effect.never))
+        )
+        yield* until("it is held", Effect.map(stats, (now) => now.holders.length === 1))
         proxy.ignoreNew()
         const swallowed = proxy.swallowed()
         const connecting = yield* Effect.forkDaemon(failureOf(sql`select 1`))
         yield* Effect.promise(() => swallowed)
-        return connecting
+        return { connecting, holder }
       }))
       expect(reasonOf(yield* Fiber.join(connecting))).toBe("PostgresClosed")
+      yield* Fiber.interrupt(holder)
     }).pipe(Effect.scoped))
 
   it.live("layerEmbedded: a server killed in mid-query is typed, and the layer closes", () =>

@@ -130,7 +130,7 @@ describe("exports", () => {
         TypeId awaitIdle close get holders invalidate invalidateKey layer lease make size stats statsKey tryUse use
         type KeyedPool Options TypeId
       holdfast/Postgres
-        ConnectionLost InvalidUrl Postgres PostgresClosed PostgresTimeout PostgresUnavailable TransactionAborted TransactionClosed TransactionOutcomeUnknown causeOf isConnectionLost layer layerEmbedded make sqlState
+        ConnectionLost InvalidUrl Postgres PostgresClosed PostgresExhausted PostgresTimeout PostgresUnavailable TransactionAborted TransactionClosed TransactionOutcomeUnknown causeOf isConnectionLost layer layerEmbedded make sqlState
         type Cause Options PoolOptions ReservedSession Service Stats
       holdfast/Postgres/Embedded
         Embedded EmbeddedFailed EmbeddedUnavailable layer make

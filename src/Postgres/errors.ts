@@ -8,6 +8,7 @@ import * as Data from "effect/Data"
 import * as Duration from "effect/Duration"
 import * as Option from "effect/Option"
 import { printable } from "../Ledger/words.ts"
+import type { Holder } from "../Pool.ts"
 
 /**
  * The pool at one instant.
@@ -17,11 +18,15 @@ import { printable } from "../Ledger/words.ts"
  */
 export interface Stats {
   readonly max: number
-  /** Lent out, or being opened for somebody. */
+  /** Lent out, checked, or being opened for a waiter. */
   readonly active: number
   readonly idle: number
+  /** Said goodbye to, but perhaps still on the server. */
+  readonly closing: number
   readonly waiting: number
+  readonly holders: ReadonlyArray<Holder>
 }
+
 /**
  * The URL cannot be read. It is not shown: it may hold a password.
  *
@@ -66,10 +71,33 @@ export class PostgresTimeout extends Data.TaggedError("PostgresTimeout")<{
   readonly stats: Stats
 }> {
   override get message(): string {
-    const { active, max, waiting } = this.stats
+    const { active, holders, max, waiting } = this.stats
     const waited = Duration.format(this.waited)
-    return `No Postgres session within ${waited}: ${active} of ${max} in use, ${waiting} waiting. `
+    const [first] = holders
+    const holder = first === undefined ? "" : `; one is held by fiber ${describe(first)}`
+    return `No Postgres session within ${waited}: ${active} of ${max} in use, ${waiting} waiting${holder}. `
       + "Raise `max` or `acquireTimeout`, or look for transactions that wait for something else."
+  }
+}
+
+const describe = ({ fiber, site, span }: Holder): string =>
+  fiber + (span === undefined ? "" : ` in span "${span}"`)
+  + (site === undefined ? "" : ` at ${site.split("\n")[0]}`)
+
+/**
+ * As many wait already as `maxWaiters` allows; this one was refused at once.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class PostgresExhausted extends Data.TaggedError("PostgresExhausted")<{
+  readonly maxWaiters: number
+  readonly stats: Stats
+}> {
+  override get message(): string {
+    const { active, max, waiting } = this.stats
+    return `No Postgres session: ${active} of ${max} in use and ${waiting} waiting already (maxWaiters ${this.maxWaiters}). `
+      + "Shed load, or raise `max`."
   }
 }
 
@@ -93,11 +121,16 @@ export class PostgresClosed
  * @category errors
  * @since 0.1.0
  */
-export class ConnectionLost
-  extends Data.TaggedError("ConnectionLost")<{ readonly reason: string }>
-{
+export class ConnectionLost extends Data.TaggedError("ConnectionLost")<{
+  readonly reason: string
+  /** False if the statement that failed has certainly not reached the server. */
+  readonly wasSent: boolean
+}> {
   override get message(): string {
-    return `The Postgres connection was lost: ${this.reason}. Statements not confirmed may or may not have run.`
+    return `The Postgres connection was lost: ${this.reason}. `
+      + (this.wasSent
+        ? "Statements not confirmed may or may not have run."
+        : "The statement was not sent.")
   }
 }
 
@@ -154,6 +187,7 @@ export type Cause = InstanceType<typeof causeClasses[number]>
 
 const causeClasses = [
   PostgresTimeout,
+  PostgresExhausted,
   PostgresClosed,
   ConnectionLost,
   TransactionClosed,
@@ -193,6 +227,13 @@ export const messageOf = (cause: unknown): string => {
 }
 
 export const failed = (cause: Cause): SqlError => new SqlError({ message: cause.message, cause })
+
+/** For a statement that was not sent because the session is lost. */
+export const unsent = ({ reason }: ConnectionLost): SqlError =>
+  failed(new ConnectionLost({ reason, wasSent: false }))
+
+export const isUnsent = ({ cause }: SqlError): boolean =>
+  cause instanceof ConnectionLost && !cause.wasSent
 
 /**
  * The SQLSTATE the server answered with (`"23505"`), if the error is one of the server's.

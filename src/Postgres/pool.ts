@@ -1,332 +1,229 @@
 /**
- * Postgres/pool: which session serves which statement.
+ * Postgres/pool: our `Pool` of sessions.
  *
- * DESIGN. A fair semaphore counts the sessions; idle ones are on a stack. A borrower gets a `Loan`, which runs one statement at a
- * time and refuses statements once it has ended. ../Postgres.ts has the invariants.
+ * DESIGN. ../Pool.ts decides who gets which session, and when one is opened, checked and closed. This file says how a session is
+ * opened, what makes it unfit, and how all of them end. loan.ts has what a borrower may do with a session.
+ *
+ * INVARIANTS
+ * - PgPool-1 The server never has more than `max` sessions of the pool: a place is free only after the server has closed its end of
+ *   the session that had it, or has not done so for `cancelTimeout`.
+ * - PgPool-2 A session that was lost while it was idle is never lent, and one that was idle for `validateAfterIdle` answers
+ *   within `cancelTimeout` before it is lent, or is replaced. A statement that was not sent to a lost session is sent to another.
+ * - PgPool-3 A server that has no room (53300, EAGAIN) is a smaller `max` for a while, as long as the pool has a session there.
  */
-import type { Connection } from "@effect/sql/SqlConnection"
 import { SqlError } from "@effect/sql/SqlError"
-import * as Chunk from "effect/Chunk"
 import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Exit from "effect/Exit"
+import * as Option from "effect/Option"
+import * as Runtime from "effect/Runtime"
 import * as Scope from "effect/Scope"
-import * as Stream from "effect/Stream"
-import type * as Pg from "pg"
 import * as Deadline from "../Deadline.ts"
-import * as Ledger from "../Ledger.ts"
 import * as Managed from "../Managed.ts"
+import * as Pool from "../Pool.ts"
 import * as Semaphore from "../Semaphore.ts"
+import { connect, type Settings as ConnectionSettings } from "./connection.ts"
 import {
+  codeOf,
   failed,
+  isUnsent,
   messageOf,
   PostgresClosed,
+  PostgresExhausted,
   PostgresTimeout,
   type Stats,
-  TransactionClosed
+  unsent
 } from "./errors.ts"
-import { managedSession, type Result, type Session, type Settings } from "./session.ts"
+import { Session } from "./session.ts"
 
-interface Slot {
-  readonly session: Session
-  readonly scope: Scope.CloseableScope
+export interface Settings extends ConnectionSettings {
+  readonly applicationName: string
+  readonly drain: Duration.Duration
+  readonly pool:
+    & Required<
+      Pick<Pool.Options<Session, never>, "max" | "minIdle" | "acquireTimeout" | "validateAfterIdle">
+    >
+    & Pool.Settings<Session>
 }
 
-export class Pool {
-  readonly settings: Settings
-  readonly ledger: Ledger.Service | undefined
-  readonly semaphore: Semaphore.Semaphore
-  // The fields below are written by this class alone.
-  readonly idle: Array<Slot> = []
-  readonly active = new Set<Slot>()
-  readonly connecting = new Set<Session>()
-  readonly drained: Array<() => void> = []
-  isClosed = false
+/** How long a server without room is left alone. */
+const pause = Duration.millis(250)
 
-  constructor(settings: Settings, ledger: Ledger.Service | undefined) {
+const isFull = (cause: unknown): boolean => ["53300", "EAGAIN"].includes(codeOf(cause) ?? "")
+
+export class SessionPool {
+  readonly settings: Settings
+  /** All that are connected, or may still be on the server. */
+  readonly sessions = new Set<Session>()
+  /** Serves one at a time those whose opening the server refused for want of room. */
+  readonly retries = Semaphore.unsafeMake(1, { name: "postgres connections refused" })
+  refused = 0
+  /** Set once, by `make`. */
+  pool!: Pool.Pool<Session, SqlError | Pool.PoolError>
+  runtime!: Runtime.Runtime<never>
+
+  constructor(settings: Settings) {
     this.settings = settings
-    this.ledger = ledger
-    this.semaphore = Semaphore.unsafeMake(settings.max, { name: "postgres sessions" })
   }
 
   unsafeStats(): Stats {
-    const { free, permits, waiting } = Semaphore.unsafeStats(this.semaphore)
-    const idle = this.idle.filter((slot) => slot.session.lost === undefined).length
-    return { max: this.settings.max, active: permits - free, idle, waiting }
+    const { closing, creating, idle, max, pending, used } = Pool.unsafeStats(this.pool)
+    const opening = creating - this.refused
+    const waiting = Math.max(0, pending - opening)
+    const holders = Effect.runSync(Pool.holders(this.pool))
+    return { max, active: used + opening, idle, closing, waiting, holders }
   }
 
-  closed(): SqlError {
-    return failed(new PostgresClosed({ applicationName: this.settings.applicationName }))
-  }
-
-  permit(restore: Managed.Restore): Effect.Effect<void, SqlError> {
-    const { acquireTimeout } = this.settings
-    return Effect.mapError(
-      Semaphore.takeInMask(this.semaphore, 1, restore, { acquireTimeout }),
-      () => failed(new PostgresTimeout({ waited: acquireTimeout, stats: this.unsafeStats() }))
-    )
-  }
-
-  /** A session and its permit, which `giveBack` returns. Called inside a mask. */
-  take(restore: Managed.Restore): Effect.Effect<Slot, SqlError> {
-    return Effect.suspend(() =>
-      this.isClosed
-        ? Effect.fail(this.closed())
-        : Effect.zipRight(
-          this.permit(restore),
-          Effect.onError(this.fill(restore), () =>
-            Effect.sync(() => Semaphore.unsafeRelease(this.semaphore, 1)))
-        )
-    )
-  }
-
-  /** The session used last, if one is idle, else a new one. */
-  fill(restore: Managed.Restore): Effect.Effect<Slot, SqlError> {
-    return Effect.suspend(() => {
-      if (this.isClosed) return Effect.fail(this.closed())
-      const slot = this.idle.pop()
-      if (slot === undefined) return this.open(restore)
-      if (slot.session.lost !== undefined) {
-        return Effect.zipRight(Scope.close(slot.scope, Exit.void), this.fill(restore))
-      }
-      this.active.add(slot)
-      return Effect.succeed(slot)
-    })
-  }
-
-  open(restore: Managed.Restore): Effect.Effect<Slot, SqlError> {
-    const managed = Effect.provideService(
-      managedSession(this.settings, this.connecting),
-      Ledger.Ledger,
-      this.ledger
-    )
-    return Effect.flatMap(Scope.make(), (scope) =>
-      restore(Scope.extend(managed, scope)).pipe(
-        Effect.onError((cause) => Scope.close(scope, Exit.failCause(cause))),
-        Effect.mapError((cause) =>
-          this.isClosed
-            ? this.closed()
-            : new SqlError({ message: `Failed to connect: ${messageOf(cause)}`, cause })
-        ),
-        Effect.map((session) => {
-          const slot = { session, scope }
-          this.active.add(slot)
-          return slot
-        })
-      ))
-  }
-
-  giveBack(slot: Slot): Effect.Effect<void> {
-    return Effect.suspend(() => {
-      if (slot.session.isFit && !this.isClosed) return Effect.sync(() => this.unsafePutBack(slot))
-      const closeUnfit = Effect.suspend(() =>
-        slot.session.isFit && !this.isClosed ? Effect.void : Scope.close(slot.scope, Exit.void)
-      )
-      return Effect.ensuring(
-        Effect.zipRight(slot.session.clean, closeUnfit),
-        Effect.sync(() => this.unsafePutBack(slot))
-      )
-    })
-  }
-
-  unsafePutBack(slot: Slot): void {
-    this.active.delete(slot)
-    if (slot.session.isFit && !this.isClosed) this.idle.push(slot)
-    Semaphore.unsafeRelease(this.semaphore, 1)
-    if (this.active.size === 0) { for (const wake of this.drained) wake() }
-  }
-
-  /** Waits until all sessions are back, or until `duration` has passed. */
-  drainFor(duration: Duration.Duration): Effect.Effect<unknown> {
-    return Deadline.exit(
-      Effect.async<void>((resume) => {
-        if (this.active.size === 0) resume(Effect.void)
-        else this.drained.push(() => resume(Effect.void))
-      }),
-      duration
-    )
-  }
-
-  /** Refuses newcomers, drains, cancels statements, cuts sockets (Postgres-7). */
-  readonly close: Effect.Effect<void> = Effect.gen(this, function*() {
-    this.isClosed = true
-    // Each waiter of the queue gets a permit and finds the pool closed. A connection that is being opened is cut.
-    const { permits, waiting } = Semaphore.unsafeStats(this.semaphore)
-    yield* Semaphore.resize(this.semaphore, permits + waiting)
-    for (const session of this.connecting) session.cut("the pool was closed")
-    for (const { session } of this.idle) session.unsafeEnd()
-    yield* this.drainFor(this.settings.drain)
-    for (const { session } of this.active) yield* Effect.forkDaemon(session.stopRunning)
-    if (this.active.size > 0) yield* this.drainFor(this.settings.cancelTimeout)
-    for (const { session } of this.active) session.cut("the pool was closed")
-    const left = [...this.idle, ...this.active]
-    const ended = Effect.forEach(left, ({ session }) => Deferred.await(session.ended))
-    yield* Deadline.exit(ended, this.settings.cancelTimeout)
-    for (const { session } of left) session.cut("the server did not close it in time")
-    for (const { scope } of left) yield* Scope.close(scope, Exit.void)
-  })
-}
-
-export const managedPool = (
-  settings: Settings,
-  ledger: Ledger.Service | undefined
-): Managed.Managed<Pool> =>
-  Managed.make({
-    name: settings.applicationName,
-    kind: "postgres pool",
-    acquire: Effect.sync(() => new Pool(settings, ledger)),
-    release: (pool) => pool.close,
-    releaseDeadline: Duration.sum(settings.drain, Duration.times(settings.cancelTimeout, 5))
-  })
-
-type TransformRows = Parameters<Connection["execute"]>[2]
-
-type Config = Pg.QueryConfig | Pg.QueryArrayConfig
-
-/** `@effect/sql`'s `Connection` over `run` and `rows`. */
-abstract class Statements implements Connection {
-  abstract run(config: Config): Effect.Effect<Result | ReadonlyArray<Result>, SqlError>
-  abstract rows(sql: string, params: ReadonlyArray<unknown>): Stream.Stream<object, SqlError>
-
-  execute(sql: string, params: ReadonlyArray<unknown>, transformRows: TransformRows) {
-    return Effect.map(this.run({ text: sql, values: [...params] }), (result) => {
-      // A text of several statements gives several results.
-      const rows = Array.isArray(result)
-        ? result.map((one: Result) => one.rows ?? [])
-        : (result as Result).rows ?? []
-      return transformRows === undefined ? rows : transformRows(rows)
-    })
-  }
-
-  executeRaw(sql: string, params: ReadonlyArray<unknown>) {
-    return this.run({ text: sql, values: [...params] })
-  }
-
-  executeValues(sql: string, params: ReadonlyArray<unknown>) {
-    return Effect.map(
-      this.run({ text: sql, values: [...params], rowMode: "array" }),
-      (result) => (result as { readonly rows: ReadonlyArray<ReadonlyArray<unknown>> }).rows
-    )
-  }
-
-  executeUnprepared(sql: string, params: ReadonlyArray<unknown>, transformRows: TransformRows) {
-    return this.execute(sql, params, transformRows)
-  }
-
-  executeStream(sql: string, params: ReadonlyArray<unknown>, transformRows: TransformRows) {
-    const rows = this.rows(sql, params)
-    return transformRows === undefined ?
-      rows :
-      Stream.mapChunks(
-        rows,
-        (chunk) => Chunk.unsafeFromArray(transformRows(Chunk.toReadonlyArray(chunk)))
-      )
-  }
-}
-
-/** Statements outside transactions: each takes a session and returns it with its answer. */
-export class Single extends Statements {
-  readonly pool: Pool
-
-  constructor(pool: Pool) {
-    super()
-    this.pool = pool
-  }
-
-  override run(config: Config): Effect.Effect<Result | ReadonlyArray<Result>, SqlError> {
-    // MASK: between taking and returning the session; waiting, connecting and the statement are restored.
-    return Effect.uninterruptibleMask((restore) =>
-      Effect.flatMap(
-        this.pool.take(restore),
-        (slot) =>
-          Effect.matchCauseEffect(restore(slot.session.query(config)), {
-            onFailure: (cause) =>
-              Effect.zipRight(this.pool.giveBack(slot), Effect.failCause(cause)),
-            onSuccess: (result) => Effect.as(this.pool.giveBack(slot), result)
+  /** One attempt. Interruptible only where it waits. */
+  get managedSession(): Managed.Managed<Session, unknown> {
+    const { applicationName, cancelTimeout } = this.settings
+    return Managed.make({
+      name: applicationName,
+      kind: "postgres connection",
+      acquire: (restore) =>
+        Effect.suspend(() => {
+          const session = new Session({
+            ...this.settings,
+            fork: Runtime.runFork(this.runtime),
+            // INVARIANT PgPool-2.
+            onLost: () => void Effect.runSync(Pool.invalidate(this.pool, session))
           })
-      )
-    )
+          return Effect.map(connect(session, restore), () => {
+            this.sessions.add(session)
+            return session
+          })
+        }),
+      release: (session) =>
+        Effect.map(session.close("it was closed"), () => void this.sessions.delete(session)),
+      releaseDeadline: Duration.times(cancelTimeout, 3)
+    })
   }
 
-  override rows(sql: string, params: ReadonlyArray<unknown>): Stream.Stream<object, SqlError> {
-    return Stream.unwrapScoped(
-      Effect.map(borrow(this.pool, false), (loan) => loan.rows(sql, params))
-    )
+  /** INVARIANT PgPool-3: while others have sessions of this pool one of them comes back, or the server gets room. */
+  get open(): Effect.Effect<Session, unknown, Scope.Scope> {
+    const mayWait = (cause: unknown): boolean => isFull(cause) && this.sessions.size > 0
+    const wanted = Effect.repeat(Effect.sleep(pause), {
+      until: () => Pool.unsafeStats(this.pool).pending > 0
+    })
+    const again = Effect.retry(Effect.zipRight(wanted, this.managedSession), { while: mayWait })
+    return Effect.catchIf(this.managedSession, mayWait, () =>
+      Effect.suspend(() => {
+        this.refused++
+        return Effect.ensuring(
+          Semaphore.withPermit(this.retries)(again),
+          Effect.sync(() => this.refused--)
+        )
+      }))
   }
+
+  refusalOf(error: SqlError | Pool.PoolError): SqlError {
+    switch (error._tag) {
+      case "SqlError":
+        return error
+      case "PoolClosed":
+        return failed(new PostgresClosed({ applicationName: this.settings.applicationName }))
+      case "PoolExhausted":
+        return failed(
+          new PostgresExhausted({ stats: this.unsafeStats(), maxWaiters: error.maxWaiters })
+        )
+      case "PoolTimeout":
+        return failed(new PostgresTimeout({ waited: error.waited, stats: this.unsafeStats() }))
+    }
+  }
+
+  /** Lends a session to `use`, one that is ready. */
+  lend<A, R>(
+    use: (session: Session) => Effect.Effect<A, SqlError, R>,
+    attempts = this.settings.pool.max
+  ): Effect.Effect<A, SqlError, R> {
+    const lent = Pool.use(this.pool, (session): Effect.Effect<A, SqlError | Unready, R> => {
+      if (session.cleaning === undefined && session.lost === undefined) return use(session)
+      return Effect.flatMap(
+        session.ready,
+        (isReady): Effect.Effect<A, SqlError | Unready, R> =>
+          isReady ? use(session) : Effect.fail(new Unready(session))
+      )
+    })
+    return Effect.catchAll(lent, (error) => {
+      if (!(error instanceof Unready)) return Effect.fail(this.refusalOf(error))
+      return attempts > 0 ? this.lend(use, attempts - 1) : Effect.fail(unsent(error.session.lost!))
+    })
+  }
+
+  /** One statement. What was not sent to a session that is lost is sent to the next (PgPool-2). */
+  single<A>(
+    statement: (session: Session) => Effect.Effect<A, SqlError>,
+    attempts = this.settings.pool.max
+  ): Effect.Effect<A, SqlError> {
+    return Effect.catchAll(this.lend(statement), (error) =>
+      attempts > 0 && isUnsent(error)
+        ? this.single(statement, attempts - 1)
+        : Effect.fail(error))
+  }
+
+  /** A session for as long as the scope lives. */
+  get(attempts = this.settings.pool.max): Effect.Effect<Session, SqlError, Scope.Scope> {
+    const leased = Effect.mapError(Pool.lease(this.pool), (error) => this.refusalOf(error))
+    return Effect.flatMap(leased, ({ release, value }) =>
+      Effect.flatMap(value.ready, (isReady) => {
+        if (isReady) return Effect.succeed(value)
+        if (attempts === 0) return Effect.fail(unsent(value.lost!))
+        return Effect.zipRight(release, this.get(attempts - 1))
+      }))
+  }
+
+  /** Refuses newcomers, drains, cancels statements, interrupts holders, closes sessions (Postgres-7). */
+  readonly close: Effect.Effect<void> = Effect.gen(this, function*() {
+    const { cancelTimeout, drain } = this.settings
+    const isClosed = (within: Duration.Duration) =>
+      Effect.map(Deadline.exit(Pool.close(this.pool), within), Option.isSome)
+    if (yield* isClosed(drain)) return
+    for (const session of this.sessions) yield* Effect.forkDaemon(session.stopRunning)
+    // The pool interrupts its holders when half of this time has passed.
+    if (yield* isClosed(Duration.times(cancelTimeout, 2))) return
+    for (const session of this.sessions) session.unsafeEnd("the pool was closed")
+    const ended = Effect.forEach(this.sessions, (session) => Deferred.await(session.ended))
+    yield* Deadline.exit(ended, cancelTimeout)
+    for (const session of this.sessions) session.destroy()
+  })
 }
 
-/** A session on loan: one statement at a time, and none when the loan is over (Postgres-6). */
-export class Loan extends Statements {
-  readonly pool: Pool
+/** The session was lost before its borrower began. */
+class Unready {
+  readonly _tag = "Unready"
   readonly session: Session
-  readonly owner: "transaction" | "session"
-  readonly lock = Semaphore.unsafeMake(1, { name: "postgres statements" })
-  /** Set to false once, by the owner of the loan. */
-  isOpen = true
 
-  constructor(pool: Pool, session: Session, owner: "transaction" | "session") {
-    super()
-    this.pool = pool
+  constructor(session: Session) {
     this.session = session
-    this.owner = owner
-  }
-
-  get ifOpen(): Effect.Effect<void, SqlError> {
-    return Effect.suspend(() =>
-      this.isOpen ? Effect.void : Effect.fail(failed(new TransactionClosed({ owner: this.owner })))
-    )
-  }
-
-  override run(config: Config): Effect.Effect<Result | ReadonlyArray<Result>, SqlError> {
-    return Semaphore.withPermit(this.lock)(Effect.zipRight(this.ifOpen, this.session.query(config)))
-  }
-
-  override rows(sql: string, params: ReadonlyArray<unknown>): Stream.Stream<object, SqlError> {
-    // MASK: between the permit and its registration; the wait is restored.
-    const turn = Effect.uninterruptibleMask((restore) =>
-      Effect.zipRight(
-        Semaphore.takeInMask(this.lock, 1, restore),
-        Effect.addFinalizer(() => Effect.sync(() => Semaphore.unsafeRelease(this.lock, 1)))
-      )
-    )
-    return Stream.unwrapScoped(
-      Effect.as(Effect.zipRight(turn, this.ifOpen), this.session.stream(sql, params))
-    )
-  }
-
-  /** Refuses newcomers, and waits until the statement under way has ended. */
-  settle(restore: Managed.Restore): Effect.Effect<void> {
-    this.isOpen = false
-    return Effect.map(
-      Semaphore.takeInMask(this.lock, 1, restore),
-      // Released at once: the waiters of the queue find the loan closed.
-      () => Semaphore.unsafeRelease(this.lock, 1)
-    )
-  }
-
-  /** Refuses newcomers, and cancels the statement under way. */
-  get abort(): Effect.Effect<void> {
-    return Effect.suspend(() => {
-      this.isOpen = false
-      return this.session.stopRunning
-    })
   }
 }
 
-export const borrow = (
-  pool: Pool,
-  isExclusive: boolean
-): Effect.Effect<Loan, SqlError, Scope.Scope> =>
-  // MASK: taking and registering are one step; waiting and connecting are restored.
-  Effect.uninterruptibleMask((restore) =>
-    Effect.flatMap(pool.take(restore), (slot) => {
-      const loan = new Loan(pool, slot.session, "session")
-      // Locks, settings and temporary tables of the holder end with the loan.
-      if (isExclusive) slot.session.isDirty = true
-      return Effect.as(
-        Effect.addFinalizer(() => Effect.zipRight(loan.abort, pool.giveBack(slot))),
-        loan
+export const managedPool = (settings: Settings): Managed.Managed<SessionPool> => {
+  const { applicationName, cancelTimeout, drain } = settings
+  return Managed.make({
+    name: applicationName,
+    kind: "postgres pool",
+    acquire: Effect.gen(function*() {
+      const self = new SessionPool(settings)
+      self.runtime = yield* Effect.runtime<never>()
+      const acquire = Effect.mapError(
+        self.open,
+        (cause) => new SqlError({ message: `Failed to connect: ${messageOf(cause)}`, cause })
       )
-    })
-  )
+      const pool = Pool.make({
+        ...settings.pool,
+        name: applicationName,
+        acquire,
+        validate: (session) => Effect.zipRight(session.ready, session.promptly("")),
+        validateTimeout: Duration.times(cancelTimeout, 3),
+        releaseDeadline: Duration.times(cancelTimeout, 4),
+        shutdownTimeout: Duration.sum(drain, cancelTimeout)
+      })
+      // `close` closes the pool, so nothing closes this scope.
+      self.pool = yield* Scope.extend(pool, yield* Scope.make())
+      return self
+    }),
+    release: (pool) => pool.close,
+    releaseDeadline: Duration.sum(drain, Duration.times(cancelTimeout, 5))
+  })
+}

@@ -1,39 +1,29 @@
 /**
- * Postgres/session: one connection to the server, whose statements can be cancelled.
+ * Postgres/session: a connection whose statements can be cancelled, and that makes itself fit for its next user.
  *
- * DESIGN. A statement is cancelled by a CancelRequest on a socket of its own, so a cancel needs no session of the pool. Every wait for
- * the server is bounded: a session that does not answer in time is cut, and the server then rolls back and frees all it held.
+ * DESIGN. A statement is over when the server is ready for the next one; then pg knows the transaction's status. Every wait for
+ * the server is bounded: a session that does not answer in time is closed, and the server then rolls back and frees all it held.
+ * A session that is not fit after its use cleans itself in the background, and its next user waits for that.
  * ../Postgres.ts has the invariants.
  */
 import { SqlError } from "@effect/sql/SqlError"
 import * as Chunk from "effect/Chunk"
-import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
 import { createRequire } from "node:module"
-import * as net from "node:net"
-import * as Pg from "pg"
+import type * as Pg from "pg"
 import * as Deadline from "../Deadline.ts"
-import * as Managed from "../Managed.ts"
-import { codeOf, ConnectionLost, failed, isSqlState, messageOf } from "./errors.ts"
+import { Connection, type Settings as ConnectionSettings } from "./connection.ts"
+import { codeOf, type ConnectionLost, failed, isSqlState, messageOf, unsent } from "./errors.ts"
 
-export interface Settings {
-  readonly client: Pg.ClientConfig
-  readonly address: {
-    readonly host: string
-    readonly port: number
-    readonly user: string
-    readonly database: string
-  }
-  readonly applicationName: string
-  readonly max: number
-  readonly connectTimeout: Duration.Duration
-  readonly acquireTimeout: Duration.Duration
-  readonly cancelTimeout: Duration.Duration
-  readonly drain: Duration.Duration
+export interface Settings extends ConnectionSettings {
+  /** Runs work of a session in the background. */
+  readonly fork: (effect: Effect.Effect<void>) => void
+  /** Called once, when a session is lost or closed. */
+  readonly onLost: (session: Session) => void
 }
 
 /** `pg-cursor` comes with `@effect/sql-pg`; this is the part of it that we use. */
@@ -54,157 +44,201 @@ interface Portal {
   isOver: boolean
 }
 
-/** Fields that pg's typings leave out. */
-type Keys = { readonly processID: number; readonly secretKey: number }
-
 export interface Result {
   readonly command?: string
   readonly rows?: ReadonlyArray<object>
 }
 
+export type Results = Result | ReadonlyArray<Result>
+
 /** Commands whose effect stays with the session; it is wiped before the next user gets it. */
 const staying = new Set(["SET", "LISTEN", "PREPARE", "DECLARE", "LOAD"])
 
-export const resultsOf = (result: Result | ReadonlyArray<Result>): ReadonlyArray<Result> =>
+export const resultsOf = (result: Results): ReadonlyArray<Result> =>
   Array.isArray(result) ? result : [result as Result]
-
-/** Milliseconds in which a statement may end by itself before a cancel is sent. A cancel may cost the session. */
-const graceMillis = 10
 
 /** An answer that is awaited from the server. */
 class Pending {
-  settled = false
+  readonly resume: (answer: Effect.Effect<any, SqlError>) => void
+  waiting: Array<() => void> | undefined = undefined
+  /** The server has answered, and will soon be ready for the next statement. */
+  isAnswered = false
+  isSettled = false
   isCancelled = false
+  /** What the socket had been given before. */
+  readonly bytesBefore: number
   error: unknown = undefined
-  readonly waiting: Array<() => void> = []
+  value: unknown = undefined
 
-  settle(error: unknown): void {
-    this.settled = true
-    this.error = error
-    for (const wake of this.waiting) wake()
+  constructor(resume: Pending["resume"], bytesBefore: number) {
+    this.resume = resume
+    this.bytesBefore = bytesBefore
+  }
+
+  answer(error: unknown, value: unknown): void {
+    if (this.isAnswered) return
+    this.isAnswered = true
+    this.error = error ?? undefined
+    this.value = value
+  }
+
+  settle(answer: Effect.Effect<unknown, SqlError>): void {
+    this.isSettled = true
+    this.resume(answer)
+    if (this.waiting !== undefined) { for (const wake of this.waiting) wake() }
   }
 
   get awaited(): Effect.Effect<void> {
     return Effect.async((resume) => {
-      if (this.settled) resume(Effect.void)
-      else this.waiting.push(() => resume(Effect.void))
-    })
-  }
-
-  /** In real time, so that an interrupt is seen without a step of a `TestClock`. */
-  get awaitedBriefly(): Effect.Effect<void> {
-    return Effect.async((resume) => {
-      const timer = setTimeout(() => resume(Effect.void), graceMillis)
-      this.waiting.push(() => {
-        clearTimeout(timer)
-        resume(Effect.void)
-      })
+      if (this.isSettled) resume(Effect.void)
+      else (this.waiting ??= []).push(() => resume(Effect.void))
     })
   }
 }
 
-export class Session {
-  readonly client: Pg.Client
-  readonly settings: Settings
-  readonly ended: Deferred.Deferred<ConnectionLost>
-  // The fields below are written by this class and the pool alone.
-  lost: ConnectionLost | undefined = undefined
+type WhenInterrupted = "stop" | "finish"
+
+/** The kernel takes so many bytes in one piece, or none. */
+const onePiece = 4096
+
+export class Session extends Connection {
+  declare readonly settings: Settings
+  // The fields below are written by this class and by its borrower alone.
   pending: Pending | undefined = undefined
   portal: Portal | undefined = undefined
-  /** A cancel was sent and not confirmed: it may still hit the next statement. */
-  isTainted = false
+  /** A cancel was sent, and perhaps taken by the server, but no statement has felt it: it may hit the next one. */
+  stray: "sent" | "taken" | undefined = undefined
   isDirty = false
-  isEnding = false
+  /** A transaction or a reserved session has it, and cleans it at its end. */
+  isReserved = false
+  cleaning: Pending | undefined = undefined
 
-  constructor(client: Pg.Client, settings: Settings, ended: Deferred.Deferred<ConnectionLost>) {
-    this.client = client
-    this.settings = settings
-    this.ended = ended
-    client.on("error", (cause) => this.lose(messageOf(cause)))
-    client.on("end", () => Deferred.unsafeDone(ended, Exit.succeed(this.lose("it was closed"))))
+  constructor(settings: Settings) {
+    super(settings)
+    // pg tells a query of its failure before the server is ready for the next one.
+    this.client.once("connect", () => {
+      this.client.connection.on("readyForQuery", () => {
+        if (this.pending?.isAnswered) this.settle(this.pending)
+      })
+    })
   }
 
-  lose(reason: string): ConnectionLost {
-    return this.lost ??= new ConnectionLost({ reason })
-  }
-
-  /** Cuts the socket. The server rolls back and frees all that the session held. */
-  cut(reason: string): void {
-    this.lose(reason)
-    this.client.connection.stream.destroy()
-  }
-
-  get processId(): number {
-    return (this.client as unknown as Keys).processID
+  override lose(reason: string): ConnectionLost {
+    if (this.lost === undefined) {
+      super.lose(reason)
+      this.settings.onLost(this)
+    }
+    if (this.pending !== undefined) this.settle(this.pending)
+    return this.lost!
   }
 
   get status(): string | null {
     return this.client.getTransactionStatus()
   }
 
-  errorFrom(cause: unknown): SqlError {
-    const code = codeOf(cause)
-    const isAnswer = code !== undefined && isSqlState(code)
-    return isAnswer || this.lost === undefined
-      ? new SqlError({ message: `Failed to execute statement: ${messageOf(cause)}`, cause })
+  errorOf({ bytesBefore, error, isAnswered }: Pending): SqlError {
+    const code = codeOf(error)
+    if (this.lost === undefined || (code !== undefined && isSqlState(code))) {
+      return new SqlError({
+        message: `Failed to execute statement: ${messageOf(error)}`,
+        cause: error
+      })
+    }
+    const bytes = this.wire.stream.bytesWritten - bytesBefore
+    return !isAnswered && this.lostBy === "EPIPE" && bytes <= onePiece
+      ? unsent(this.lost)
       : failed(this.lost)
   }
 
-  /** The 16 bytes of a CancelRequest, on a socket of their own; the server closes it when it has sent the signal. */
-  readonly cancelRequest: Effect.Effect<void> = Effect.async((resume) => {
-    const { processID, secretKey } = this.client as unknown as Keys
-    const request = Buffer.alloc(16)
-    request.writeInt32BE(16, 0)
-    request.writeInt32BE(80877102, 4)
-    request.writeInt32BE(processID, 8)
-    request.writeInt32BE(secretKey, 12)
-    const { host, port } = this.settings.address
-    const socket = host.startsWith("/")
-      ? net.connect(`${host}/.s.PGSQL.${port}`)
-      : net.connect(port, host)
-    socket.once("connect", () => socket.write(request))
-    socket.on("error", () => {})
-    // An unread stream never ends.
-    socket.resume()
-    socket.once("close", () => resume(Effect.void))
-    return Effect.sync(() => socket.destroy())
-  })
-
-  /** Cancels what runs and waits until it has stopped, or cuts the socket (Postgres-1). */
-  stop(pending: Pending): Effect.Effect<void> {
-    return Effect.suspend(() =>
-      pending.settled
-        ? Effect.void
-        : Effect.zipRight(pending.awaitedBriefly, this.cancel(pending))
-    )
+  /** The end of an exchange, or of the session. */
+  settle(pending: Pending): void {
+    if (pending.isSettled) return
+    if (this.pending === pending) this.pending = undefined
+    const isOver = pending.isAnswered && pending.error === undefined
+    pending.settle(isOver ? Effect.succeed(pending.value) : Effect.fail(this.errorOf(pending)))
+    // `stop` does it at its own end.
+    if (!pending.isCancelled) this.cleanInBackground()
   }
 
-  cancel(pending: Pending): Effect.Effect<void> {
+  /** Sends something and waits for its answer; an interrupt ends it and waits until it has ended. */
+  exchange<A>(
+    start: (pending: Pending) => void,
+    whenInterrupted: WhenInterrupted = "stop"
+  ): Effect.Effect<A, SqlError> {
+    return Effect.async((resume) => {
+      if (this.lost !== undefined) return resume(Effect.fail(unsent(this.lost)))
+      const pending = new Pending(resume, this.wire.stream.bytesWritten)
+      this.pending = pending
+      try {
+        start(pending)
+      } catch (cause) {
+        pending.answer(cause, undefined)
+        this.settle(pending)
+      }
+      return whenInterrupted === "stop" ? this.stop(pending) : this.finish(pending)
+    })
+  }
+
+  query(
+    config: Pg.QueryConfig | Pg.QueryArrayConfig,
+    whenInterrupted?: WhenInterrupted
+  ): Effect.Effect<Results, SqlError> {
+    return this.exchange((pending) => {
+      this.client.query(config, (error: unknown, result: Results) => {
+        if (!error && resultsOf(result).some((one) => staying.has(one.command ?? ""))) {
+          this.isDirty = true
+        }
+        pending.answer(error, result)
+        // A client that has lost its server answers for it.
+        if (this.lost !== undefined) this.settle(pending)
+      })
+    }, whenInterrupted)
+  }
+
+  text(sql: string): Effect.Effect<void, SqlError> {
+    return Effect.asVoid(this.query({ text: sql }))
+  }
+
+  /** A statement of ours that must be answered in time, or the session is closed. True if it succeeded. */
+  promptly(sql: string): Effect.Effect<boolean> {
+    return Effect.map(Deadline.exit(this.text(sql), this.settings.cancelTimeout), (answer) => {
+      if (Option.isNone(answer)) this.unsafeEnd(`the server did not answer "${sql}" in time`)
+      return Option.isSome(answer) && Exit.isSuccess(answer.value)
+    })
+  }
+
+  // Ending what runs.
+
+  /** Cancels what runs and waits until it has stopped, or closes the session (Postgres-1). */
+  stop(pending: Pending): Effect.Effect<void> {
     return Effect.suspend(() => {
       const { cancelTimeout } = this.settings
-      if (pending.settled) return Effect.void
+      if (pending.isSettled) return Effect.void
       // One cancel a statement: a second one could arrive after the first was confirmed.
       if (pending.isCancelled) {
         return Effect.asVoid(Deadline.exit(pending.awaited, Duration.times(cancelTimeout, 2)))
       }
       pending.isCancelled = true
-      this.isTainted = true
-      return Deadline.exit(this.cancelRequest, cancelTimeout).pipe(
+      this.stray = "sent"
+      const taken = Effect.map(this.cancelRequest, (isTaken) => {
+        if (isTaken) this.stray = "taken"
+      })
+      return taken.pipe(
         Effect.zipRight(Deadline.exit(pending.awaited, cancelTimeout)),
         Effect.map(() => {
-          if (!pending.settled) this.cut("the server did not confirm a cancel")
-          // Only this answer confirms that the cancel took effect (Postgres-2).
-          else if (codeOf(pending.error) === "57014") this.isTainted = false
+          if (!pending.isSettled) this.unsafeEnd("the server did not confirm a cancel")
+          else if (codeOf(pending.error) === "57014") this.stray = undefined
+          this.cleanInBackground()
         })
       )
     })
   }
 
-  /** Waits for the answer to an interrupted COMMIT for twice `cancelTimeout`, then cuts the socket. */
+  /** Waits for the answer to an interrupted COMMIT for twice `cancelTimeout`, then closes the session. */
   finish(pending: Pending): Effect.Effect<void> {
     const twice = Duration.times(this.settings.cancelTimeout, 2)
     return Effect.map(Deadline.exit(pending.awaited, twice), () => {
-      if (!pending.settled) this.cut("the server did not answer a COMMIT in time")
+      if (!pending.isSettled) this.unsafeEnd("the server did not answer a COMMIT in time")
     })
   }
 
@@ -212,48 +246,13 @@ export class Session {
     return Effect.suspend(() => this.pending === undefined ? Effect.void : this.stop(this.pending))
   }
 
-  query(
-    config: Pg.QueryConfig | Pg.QueryArrayConfig,
-    whenInterrupted: "stop" | "finish" = "stop"
-  ): Effect.Effect<Result | ReadonlyArray<Result>, SqlError> {
-    return Effect.async((resume) => {
-      if (this.lost !== undefined) return resume(Effect.fail(failed(this.lost)))
-      const pending = new Pending()
-      this.pending = pending
-      const settle = (error: unknown, result: Result | ReadonlyArray<Result>): void => {
-        if (pending.settled) return
-        if (this.pending === pending) this.pending = undefined
-        pending.settle(error)
-        if (error !== undefined && error !== null) return resume(Effect.fail(this.errorFrom(error)))
-        if (resultsOf(result).some((one) => staying.has(one.command ?? ""))) this.isDirty = true
-        resume(Effect.succeed(result))
-      }
-      try {
-        this.client.query(config, settle)
-      } catch (cause) {
-        settle(cause, [])
-      }
-      return whenInterrupted === "stop" ? this.stop(pending) : this.finish(pending)
-    })
-  }
-
-  text(sql: string): Effect.Effect<void, SqlError> {
-    return Effect.asVoid(this.query({ text: sql }))
-  }
-
-  /** A statement of ours that must be answered in time, or the socket is cut. True if it succeeded. */
-  promptly(sql: string): Effect.Effect<boolean> {
-    return Effect.map(Deadline.exit(this.text(sql), this.settings.cancelTimeout), (answer) => {
-      if (Option.isNone(answer)) this.cut(`the server did not answer "${sql}" in time`)
-      return Option.isSome(answer) && Exit.isSuccess(answer.value)
-    })
-  }
+  // Streams.
 
   stream(sql: string, values: ReadonlyArray<unknown>): Stream.Stream<object, SqlError> {
     return Stream.unwrapScoped(Effect.map(
       Effect.acquireRelease(
         Effect.suspend(() => {
-          if (this.lost !== undefined) return Effect.fail(failed(this.lost))
+          if (this.lost !== undefined) return Effect.fail(unsent(this.lost))
           const cursor = this.client.query(new Cursor(sql, values))
           this.portal = { cursor, isOver: false }
           return Effect.succeed(this.portal)
@@ -265,19 +264,16 @@ export class Session {
   }
 
   read(portal: Portal): Effect.Effect<Chunk.Chunk<object>, Option.Option<SqlError>> {
-    return Effect.async((resume) => {
-      const pending = new Pending()
-      this.pending = pending
+    const rows = this.exchange<ReadonlyArray<object>>((pending) => {
       portal.cursor.read(128, (error, rows) => {
-        if (pending.settled) return
-        if (this.pending === pending) this.pending = undefined
-        pending.settle(error)
-        if (error) return resume(Effect.fail(Option.some(this.errorFrom(error))))
-        if (rows.length > 0) return resume(Effect.succeed(Chunk.unsafeFromArray(rows)))
-        portal.isOver = true
-        resume(Effect.fail(Option.none()))
+        pending.answer(error, rows)
+        this.settle(pending)
       })
-      return this.stop(pending)
+    })
+    return Effect.flatMap(Effect.mapError(rows, Option.some), (rows) => {
+      if (rows.length > 0) return Effect.succeed(Chunk.unsafeFromArray(rows))
+      portal.isOver = true
+      return Effect.fail(Option.none())
     })
   }
 
@@ -295,73 +291,58 @@ export class Session {
     })
   }
 
+  // Cleaning.
+
   get isFit(): boolean {
-    return this.lost === undefined && this.status === "I" && !this.isTainted && !this.isDirty
+    return this.lost === undefined && this.status === "I" && this.stray === undefined &&
+      !this.isDirty
       && this.pending === undefined && this.portal === undefined
   }
 
-  /** Makes it fit for the next user, or cuts it (Postgres-2). Bounded. */
+  /** Makes it fit for the next user, or closes it (Postgres-2). Bounded. */
   readonly clean: Effect.Effect<void> = Effect.gen(this, function*() {
     yield* this.stopRunning
     if (this.portal !== undefined) yield* this.closePortal(this.portal)
+    if (this.lost === undefined && this.stray === "taken") yield* this.outrunStray
     if (this.lost === undefined && this.status !== "I") yield* this.promptly("ROLLBACK")
     if (this.lost === undefined && this.isDirty) {
       this.isDirty = !(yield* this.promptly("DISCARD ALL"))
     }
-    if (!this.isFit) this.cut("it was not fit for another user")
+    if (!this.isFit) this.unsafeEnd("it was not fit for another user")
   })
 
-  unsafeEnd(): void {
-    if (this.isEnding) return
-    this.isEnding = true
-    if (this.lost === undefined) this.client.end(() => {})
-    else this.client.connection.stream.destroy()
+  /**
+   * A server closes the socket of a cancel after it has signalled its process, which drops a signal that finds no statement. So
+   * after that no statement can feel it, unless a pooler stands between: then the pid is not the one that was announced.
+   */
+  get outrunStray(): Effect.Effect<void> {
+    const asked = Deadline.exit(
+      this.query({ text: "SELECT pg_backend_pid() AS pid" }),
+      this.settings.cancelTimeout
+    )
+    return Effect.map(asked, (answer) => {
+      const isDirect = Option.isSome(answer) && Exit.isSuccess(answer.value)
+        && resultsOf(answer.value.value).some(({ rows }) =>
+          (rows?.[0] as { pid?: number } | undefined)?.pid === this.processId
+        )
+      if (isDirect) this.stray = undefined
+    })
   }
 
-  /** Says goodbye and waits until the socket has closed, or cuts it. */
-  readonly close: Effect.Effect<void> = Effect.suspend(() => {
-    this.unsafeEnd()
-    const ended = Deadline.exit(Deferred.await(this.ended), this.settings.cancelTimeout)
-    return Effect.map(ended, (answer) => {
-      if (Option.isNone(answer)) this.cut("the server did not close it in time")
-    })
-  })
-}
-
-/** Interruptible only where it waits. An interrupt cuts the connection under way. */
-const connect = (
-  settings: Settings,
-  connecting: Set<Session>,
-  restore: Managed.Restore
-): Effect.Effect<Session, unknown> =>
-  Effect.flatMap(Deferred.make<ConnectionLost>(), (ended) =>
-    Effect.suspend(() => {
-      const client = new Pg.Client(settings.client)
-      const session = new Session(client, settings, ended)
-      const ready = Effect.async<void, unknown>((resume) => {
-        client.connect((cause: Error | null | undefined) =>
-          resume(cause ? Effect.fail(cause) : Effect.void)
-        )
-      })
-      connecting.add(session)
-      const { connectTimeout: duration } = settings
-      const onTimeout = () => new Error(`no answer within ${Duration.format(duration)}`)
-      return restore(Effect.timeoutFail(ready, { duration, onTimeout })).pipe(
-        Effect.onError(() => Effect.sync(() => session.cut("its opening was abandoned"))),
-        Effect.ensuring(Effect.sync(() => connecting.delete(session))),
-        Effect.as(session)
-      )
+  /** After a statement of no transaction: its user does not wait. */
+  cleanInBackground(): void {
+    if (this.isReserved || this.cleaning !== undefined || this.lost !== undefined) return
+    if (this.isFit || this.pending !== undefined) return
+    const cleaning = new Pending(() => {}, 0)
+    this.cleaning = cleaning
+    this.settings.fork(Effect.map(this.clean, () => {
+      this.cleaning = undefined
+      cleaning.settle(Effect.void)
     }))
+  }
 
-/** A session; `connecting` holds it while it is being opened. */
-export const managedSession = (
-  settings: Settings,
-  connecting: Set<Session>
-): Managed.Managed<Session, unknown> =>
-  Managed.make({
-    name: settings.applicationName,
-    kind: "postgres connection",
-    acquire: (restore) => connect(settings, connecting, restore),
-    release: (session) => session.close,
-    releaseDeadline: Duration.times(settings.cancelTimeout, 3)
-  })
+  /** Waits until it is fit for a user. False if it is lost: then nothing was sent. */
+  get ready(): Effect.Effect<boolean> {
+    return Effect.map(this.cleaning?.awaited ?? Effect.void, () => this.lost === undefined)
+  }
+}

@@ -15,7 +15,8 @@ import {
   TransactionAborted,
   TransactionOutcomeUnknown
 } from "./errors.ts"
-import { Loan, type Pool } from "./pool.ts"
+import { ended, Loan, opened } from "./loan.ts"
+import type { SessionPool } from "./pool.ts"
 import { resultsOf, type Session } from "./session.ts"
 
 interface Step<A, E, R> {
@@ -80,24 +81,31 @@ const releaseSavepoint = (session: Session, name: string): Effect.Effect<void, S
 type Body<A, E, R> = (loan: Loan, depth: number) => Effect.Effect<A, E, R>
 
 const outermost = <A, E, R>(
-  pool: Pool,
+  pool: SessionPool,
   restore: Managed.Restore,
   body: Body<A, E, R>
-): Effect.Effect<A, E | SqlError, R> =>
-  Effect.flatMap(pool.take(restore), (slot) => {
-    const loan = new Loan(pool, slot.session, "transaction")
-    return Effect.ensuring(
-      runStep({
-        loan,
-        restore,
-        body: body(loan, 0),
-        begin: "BEGIN",
-        commit: commitTransaction(slot.session),
-        rollback: "ROLLBACK"
-      }),
-      pool.giveBack(slot)
-    )
-  })
+): Effect.Effect<A, E | SqlError, R> => {
+  const lent = pool.lend((session) =>
+    // MASK: from BEGIN to COMMIT or ROLLBACK. An exit, since an error of the body is none of the pool's.
+    Effect.exit(Effect.uninterruptibleMask((restore) =>
+      Effect.suspend(() => {
+        const loan = opened(pool, session, "transaction")
+        return Effect.ensuring(
+          runStep({
+            loan,
+            restore,
+            body: body(loan, 0),
+            begin: "BEGIN",
+            commit: commitTransaction(session),
+            rollback: "ROLLBACK"
+          }),
+          ended(loan)
+        )
+      })
+    ))
+  )
+  return Effect.flatten(restore(lent))
+}
 
 /** Holds the statement permit of its parent, so that siblings run one after the other. */
 const nested = <A, E, R>(
@@ -128,20 +136,21 @@ const nested = <A, E, R>(
     )
   )
 
-export const transactionOf = (pool: Pool): SqlClient.SqlClient["withTransaction"] => (effect) =>
-  // MASK: between begin and commit or rollback nothing may be cut but what is restored: waiting, begin, body, commit.
-  Effect.uninterruptibleMask((restore) =>
-    Effect.useSpan("sql.transaction", { kind: "client", captureStackTrace: false }, (span) =>
-      Effect.flatMap(Effect.serviceOption(SqlClient.TransactionConnection), (outer) => {
-        const body = (loan: Loan, depth: number) =>
-          // Under a tracker, a statement of a dying fiber comes before the commit or the rollback.
-          Nursery.contain(effect).pipe(
-            Effect.provideService(SqlClient.TransactionConnection, [loan, depth] as const),
-            Effect.provideService(Tracer.ParentSpan, span)
-          )
-        const around = Option.getOrUndefined(outer)
-        return around !== undefined && around[0] instanceof Loan && around[0].pool === pool
-          ? nested(around[0], around[1] + 1, restore, body)
-          : outermost(pool, restore, body)
-      }))
-  )
+export const transactionOf =
+  (pool: SessionPool): SqlClient.SqlClient["withTransaction"] => (effect) =>
+    // MASK: between begin and commit or rollback nothing may be cut but what is restored: waiting, begin, body, commit.
+    Effect.uninterruptibleMask((restore) =>
+      Effect.useSpan("sql.transaction", { kind: "client", captureStackTrace: false }, (span) =>
+        Effect.flatMap(Effect.serviceOption(SqlClient.TransactionConnection), (outer) => {
+          const body = (loan: Loan, depth: number) =>
+            // Under a tracker, a statement of a dying fiber comes before the commit or the rollback.
+            Nursery.contain(effect).pipe(
+              Effect.provideService(SqlClient.TransactionConnection, [loan, depth] as const),
+              Effect.provideService(Tracer.ParentSpan, span)
+            )
+          const around = Option.getOrUndefined(outer)
+          return around !== undefined && around[0] instanceof Loan && around[0].pool === pool
+            ? nested(around[0], around[1] + 1, restore, body)
+            : outermost(pool, restore, body)
+        }))
+    )
