@@ -1,6 +1,6 @@
 /**
- * `npm run explore`: every public primitive of ours, interrupted at every point, with each fault and in other orders, all
- * grades counted; ours on real files and servers; then effect's own, where the known defects must be seen. The last line is
+ * `npm run explore`: every public primitive of ours, interrupted at every point, twice, as its owner closes, with each fault and in
+ * other orders, all grades counted; ours on real files and servers; then effect's own, where the known defects must be seen. The last line is
  * `N passed, M failed`.
  *
  * `npm run explore -- hostile [times]`: instead, all programs of `seeds/hostile.ts`, each judged that often in a row (default
@@ -16,6 +16,9 @@ const everyGrade: ReadonlyArray<Explore.Grade> = ["R0", "R1", "R2", "R3", "R4"]
 
 const budget = { runs: 100_000, millis: 6_000 }
 
+/** Two interrupts of the use, and of the fiber that closes the owner. */
+const twice = { interrupts: 2, pairs: 400, uses: [1, "close"] } as const
+
 /** Not those that never return: what is masked then waits for ever by contract, or is abandoned by name (Managed-3). */
 const faults: Explore.Faults = [
   "acquire fails",
@@ -29,7 +32,7 @@ const faults: Explore.Faults = [
 const verdictsOn = async (
   { interleavings, interruptions }: Own
 ): Promise<ReadonlyArray<Explore.Verdict>> => [
-  await interruptions({ budget, fail: everyGrade }),
+  await interruptions({ budget, fail: everyGrade, ...twice }),
   await interruptions({ budget, fail: everyGrade, faults }),
   ...interleavings === undefined
     ? []

@@ -12,7 +12,7 @@
  * - Explore-6 A replay runs the same operations up to its point, or fails as stale.
  *
  * COST see the verdict: `runs` and `seconds`; 5,000 to 20,000 runs a second.
- * NOT DONE partial-order reduction, second interrupts, Bun and browsers.
+ * NOT DONE partial-order reduction, Bun and browsers.
  * SOURCES Monarch's `cancel_safe`, Lincheck, IOSimPOR, shuttle, SQLite's fault loops; research measured on effect 3.22.4.
  *
  * @since 0.1.0
@@ -23,11 +23,12 @@ import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import { type Certificate, certifyPlainly } from "./certificate.ts"
 import { asynchronous } from "./driver.ts"
-import { judge, type Program, type Violation } from "./experiment.ts"
+import { judge, type Program, type Use, type Violation } from "./experiment.ts"
 import { type Finding, type Grade, grades } from "./findings.ts"
 import { findingsOf, hashOf, type Look, lookAt } from "./inspection.ts"
 import { strategyOf } from "./interleavings.ts"
 import { htmlOf, svgOf } from "./picture.ts"
+import { pointAt } from "./points.ts"
 import type * as Probe from "./Probe.ts"
 import { formatVerdict, type Verdict } from "./report.ts"
 import { selfCheck } from "./runtime.ts"
@@ -46,9 +47,11 @@ import {
 } from "./session.ts"
 import {
   makeSwept,
+  planOf,
   sample,
   sweepDelayed,
   sweepFaults,
+  sweepPairs,
   sweepPlain,
   type Swept,
   unjudgedOf
@@ -118,11 +121,22 @@ export interface Options {
   readonly horizon?: Duration.DurationInput | undefined
   /** How many points of other fibers are tried at most: evenly spread ones, if there are more. Default 5,000. */
   readonly others?: number | undefined
-  /** Which uses are interrupted, each in runs of its own: `[1, 2]` also the second of two. Default the first. */
-  readonly uses?: ReadonlyArray<number> | undefined
+  /**
+   * What is interrupted, each in runs of its own: `[1, 2]` the first use and the second of two; "close" the fiber that closes the owner
+   * after the first use, and waits for its releases. Default the first use.
+   */
+  readonly uses?: ReadonlyArray<Use> | undefined
+  /**
+   * Default 1. 2: a second interrupt at each class of points behind each class of first ones, while the target cleans up. The pairs
+   * whose second interrupt reaches a fiber that the first did not come first; of the others, which should change nothing, a tenth
+   * as many are tried. The verdict says how many there are.
+   */
+  readonly interrupts?: 1 | 2 | undefined
+  /** How many pairs of two interrupts are tried at most: evenly spread ones, if there are more. Default 2,000. */
+  readonly pairs?: number | undefined
 }
 
-export type { Certificate, Check, Finding, Grade, Verdict, Violation }
+export type { Certificate, Check, Finding, Grade, Use, Verdict, Violation }
 
 const failing: ReadonlyArray<Grade> = ["R0", "R1", "R2"]
 
@@ -186,8 +200,8 @@ const mostRechecked = 200
 const isOnlySynchronous = async (session: Session, { strikes }: Swept): Promise<boolean> => {
   if (session.driver.mode === "asynchronous") return false
   const beside = { ...session, driver: asynchronous }
-  for (const { delays, fault, point } of sample(strikes, mostRechecked)) {
-    const again = await runPlan(beside, { plan: { place: point.place, delays }, fault })
+  for (const strike of sample(strikes, mostRechecked)) {
+    const again = await runPlan(beside, { plan: planOf(strike), fault: strike.fault })
     if (judge(again, session.plain).length === 0) return true
   }
   return false
@@ -197,6 +211,7 @@ const sweepAll = async (session: Session, options: Options, faults: Faults | und
   const swept = makeSwept()
   const mode = options.mode ?? "full"
   await sweepPlain(session, swept, mode, othersOf(options))
+  if (options.interrupts === 2) await sweepPairs(session, swept, options.pairs ?? 2_000)
   await sweepFaults(session, swept, faultsOf(options.faults ?? faults), mode)
   const depth = options.interleave ?? 0
   if (depth !== 0) await sweepDelayed(session, swept, depth)
@@ -224,14 +239,31 @@ const pointsIn = ({ points }: Session, swept: Swept, options: Options): string =
     : "every point"
 }
 
+/** Which pairs of interrupts were tried, in words. */
+const pairsIn = ({ pairs }: Swept, { interrupts }: Options): ReadonlyArray<string> => {
+  if (interrupts !== 2) return []
+  const { others, reaching } = pairs
+  const part = ({ all, tried }: typeof others, of: string) =>
+    `${count(tried, all, of)}${tried < all ? " (sampled)" : ""}`
+  return [
+    part(reaching, "pairs of interrupts whose second reaches another fiber"),
+    part(others, "other pairs")
+  ]
+}
+
 const coveredBy = (session: Session, swept: Swept, options: Options): string =>
   [
     pointsIn(session, swept, options),
+    ...pairsIn(swept, options),
     options.interleave === undefined || options.interleave === 0
       ? "FIFO order"
       : `FIFO order with up to ${options.interleave} delay(s) at one point of each class`,
     "this input",
-    session.use === 1 ? "first use" : `use ${session.use}`
+    session.use === 1
+      ? "first use"
+      : session.use === "close"
+      ? "the owner's close"
+      : `use ${session.use}`
   ].join(", ")
 
 /** What keeps a verdict from being clean, each in words. */
@@ -300,7 +332,7 @@ const inconclusive = (name: string, reason: string): Verdict => ({
 const exploreUse = async (
   program: ReturnType<typeof programOf>,
   options: Options,
-  use: number
+  use: Use
 ): Promise<Verdict> => {
   const limits = limitsOf(options)
   let session = await openSession(program, limits, { use })
@@ -500,13 +532,14 @@ const parsedFor = (token: string, name: string): Parsed => {
 
 /** The one run that a token names, after checking that it still is that run. */
 const rerun = async (token: string, parsed: Parsed, session: Session) => {
-  const { chosen, delays, fault, place } = parsed
+  const { again, chosen, delays, fault, place } = parsed
   const strategy = chosen === undefined ? undefined : strategyOf(chosen)
-  const plan = { place, delays, strategy }
+  const plan = { place, again, delays, strategy }
   const outcome = await runPlan(session, { plan, fault, isPatient: true })
   const unjudged = unjudgedOf(session, outcome)
   if (unjudged !== undefined) throw new Unexplorable(unjudged)
-  const point = { place, hash: 0, global: outcome.hitGlobal, leads: true }
+  const point = pointAt(again ?? place, outcome)
+  const first = again === undefined ? undefined : pointAt(place, outcome)
   if (place.kind !== "nowhere" && !outcome.hit) {
     throw new StaleToken({ token, reason: "its place is not reached any more" })
   }
@@ -515,7 +548,7 @@ const rerun = async (token: string, parsed: Parsed, session: Session) => {
   if (session.isExact && !isSame) {
     throw new StaleToken({ token, reason: "the code before its place has changed" })
   }
-  return { chosen, delays, fault, outcome, point }
+  return { chosen, delays, fault, first, outcome, point }
 }
 
 /**
@@ -557,9 +590,9 @@ export const replay = async <S = void>(
   try {
     const limits = limitsOf({ ...options, seed: parsed.seed })
     const session = await openSession(program, limits, { use: parsed.use })
-    const { chosen, delays, fault, outcome, point } = await rerun(token, parsed, session)
+    const { chosen, fault, outcome, point, ...rest } = await rerun(token, parsed, session)
     const strategy = chosen === undefined ? undefined : strategyOf(chosen)
-    const look = await lookAt(session, locator, { delays, fault, outcome, point, strategy })
+    const look = await lookAt(session, locator, { ...rest, fault, outcome, point, strategy })
     const violations = point.place.kind === "nowhere" && fault === undefined
       ? judgeSchedule(outcome, session.plain, options.check)
       : judge(outcome, session.plain)

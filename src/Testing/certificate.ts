@@ -26,8 +26,8 @@ import * as RuntimeFlagsPatch from "effect/RuntimeFlagsPatch"
 import * as Scope from "effect/Scope"
 import * as Supervisor from "effect/Supervisor"
 import { printable } from "../Ledger/words.ts"
-import type { Law } from "./experiment.ts"
-import type { Graded, Moment, Plain } from "./findings.ts"
+import type { Law, Use } from "./experiment.ts"
+import { type Graded, gradeOf, type Moment, type Plain } from "./findings.ts"
 import * as Probe from "./Probe.ts"
 import { defaultBudget, type Park, type Step, type Trace } from "./simulation.ts"
 
@@ -123,11 +123,30 @@ const momentsOf = (
   return [...yieldingAt(step.offset, false, false), ...countedAt(trace, step, false)]
 }
 
+const mostFirsts = 8
+
+/** The moments of the first interrupt, each with those after it at which the second may come. */
+const pairedMoments = (strike: Graded): ReadonlyArray<Moment> => {
+  const { first, trace } = strike
+  if (first === undefined) return momentsOf(strike)
+  const step = trace.steps[first.global - 1]
+  const grade = strike.grade > "R2" ? strike.grade : gradeOf(first.place, step, () => true)
+  const since = trace.parks.findLast(({ global }) => global <= first.global)?.now ?? 0
+  const later = [
+    ...middles(trace.parks).filter((at) => at > since).map((at) => ({ millis: at - since })),
+    ...range(mostTurns).map((turns) => ({ turns }))
+  ]
+  return momentsOf({ ...strike, first: undefined, point: first, grade, step })
+    .filter(({ op, stops }) => op === undefined && stops === undefined)
+    .slice(0, mostFirsts)
+    .flatMap((moment) => later.map((again): Moment => Object.assign({ again }, moment)))
+}
+
 /** What the plain program of a group of strikes needs: moments of the one that stands for them, and of the latest in its slice. */
 export const plainOf = (
   group: ReadonlyArray<Graded>,
   chosen: Graded,
-  use: number
+  use: Use
 ): Plain | undefined => {
   const { fault, grade, trace: { parks }, violations } = chosen
   const laws = violations.map(({ law }) => law)
@@ -136,7 +155,7 @@ export const plainOf = (
   const offset = ({ step }: Graded) => step?.offset ?? 0
   const latest = group.filter((one) => one.grade === grade)
     .reduce((last, one) => offset(one) > offset(last) ? one : last, chosen)
-  const moments = [...momentsOf(chosen), ...(grade === "R2" ? momentsOf(latest) : [])]
+  const moments = [...pairedMoments(chosen), ...(grade === "R2" ? pairedMoments(latest) : [])]
   if (moments.length === 0) return undefined
   const lasts = parks.at(-1)?.now ?? 0
   const speed = Math.max(1, Math.ceil(lasts / mostMillis))
@@ -214,6 +233,13 @@ const invariantText = `const invariant = (state) => {
   }
 }`
 
+const againText = `    const { again } = moment
+    if (again) {
+      for (let turn = 0; turn < (again.turns ?? 0); turn++) yield* Effect.yieldNow()
+      if (again.millis) yield* Effect.sleep(again.millis)
+      yield* Fiber.interruptAsFork(target, FiberId.none)
+    }`
+
 /** The program without its imports and its end: defines `find`, which gives the first moment at which a law breaks. */
 const coreOf = ({ cap, fault, laws, moments, speed, use }: Plain): string => {
   const stage = Math.max(...laws.map((law) => shows[law][0]))
@@ -222,6 +248,9 @@ const coreOf = ({ cap, fault, laws, moments, speed, use }: Plain): string => {
   const counts = moments.some(({ op }) => op !== undefined)
   const stops = counts || moments.some((moment) => moment.stops !== undefined)
   const watches = stops || laws.includes("no fiber is left") || laws.includes("no defect")
+  const isClose = use === "close"
+  const uses = isClose ? 2 : use
+  const cut = isClose ? "closing" : "use"
   const hasInvariant = laws.includes("the invariant holds")
   const flagged = counts ? "Effect.withRuntimeFlagsPatch(use, supervise)" : "use"
   const within = speed > 1 ? `Effect.withClock(${flagged}, clock)` : flagged
@@ -255,9 +284,14 @@ const coreOf = ({ cap, fault, laws, moments, speed, use }: Plain): string => {
     "  const state = yield* Scope.extend(setup(probe), owner)",
     `  yield* Effect.sleep(${speed})`,
     "  const use = Effect.scoped(Effect.suspend(() => subject.body(state, probe)))",
-    ...when(use > 1, `  for (let nth = 1; nth < ${use}; nth++) yield* ending(use)`),
+    ...when(uses > 1, `  for (let nth = 1; nth < ${uses}; nth++) yield* ending(use)`),
     ...when(hasFault, `  arm("all")`),
-    "  const call = moment.before ? Effect.zipRight(Probe.pad(moment.before), use) : use",
+    // MASK: of the printed program, which closes as `Effect.scoped` does.
+    ...when(
+      isClose,
+      "  const closing = Effect.uninterruptible(Scope.close(owner, Exit.void)) // As Effect.scoped closes."
+    ),
+    `  const call = moment.before ? Effect.zipRight(Probe.pad(moment.before), ${cut}) : ${cut}`,
     "  const target = yield* Effect.withMaxOpsBeforeYield(Effect.forkDaemon(call), moment.budget ?? 2048)",
     ...when(
       stops,
@@ -268,13 +302,14 @@ const coreOf = ({ cap, fault, laws, moments, speed, use }: Plain): string => {
     "    for (let turn = 0; turn < (moment.turns ?? 0); turn++) yield* Effect.yieldNow()",
     "    if (moment.millis) yield* Effect.sleep(moment.millis)",
     "    yield* Fiber.interruptAsFork(target, FiberId.none)",
+    ...when(moments.some(({ again }) => again !== undefined), againText),
     "  }",
     "  const first = yield* ended(target)",
     ...when(stage >= 1, `  yield* Effect.sleep(${speed})`),
     ...when(hasInvariant, "  let said = invariant(state)"),
     ...when(stage >= 1 && hasFault, `  arm("none")`),
     ...when(
-      stage >= 1,
+      stage >= 1 && !isClose,
       "  const second = yield* ending(",
       "    subject.after === undefined ? use : Effect.scoped(Effect.suspend(() => subject.after(state)))",
       "  )"

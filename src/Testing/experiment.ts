@@ -68,6 +68,9 @@ export interface Unreleased {
   readonly at: string | undefined
 }
 
+/** The part of a run that is the target: the nth use, after those before it, or the owner's close after the first use. */
+export type Use = number | "close"
+
 /** Settings of one run. */
 export interface RunOptions {
   readonly plan: Plan
@@ -80,8 +83,7 @@ export interface RunOptions {
   readonly opLimit: number
   /** How many virtual milliseconds each part of a run may take. */
   readonly horizon: number
-  /** Which use is the target; those before it are not watched. */
-  readonly use: number
+  readonly use: Use
   /** Waits much longer for real I/O: to find out whether a suspicion was only impatience. */
   readonly isPatient?: boolean | undefined
   /** What is open natively, in words. */
@@ -112,6 +114,7 @@ export interface Outcome {
   /** What it still waited on natively when it was given up, so that the run cannot be judged. */
   readonly waiting: string | undefined
   readonly leftOpen: ReadonlyArray<string>
+  /** Whether every planned interrupt has come. */
   readonly hit: boolean
   readonly struck: boolean
   /** Operations of the watched phase: all, and the target's own. */
@@ -227,9 +230,11 @@ const outcomeOf = (parts: {
   readonly first: AnyFiber | undefined
   readonly seen: Seen
   readonly leftOpen: ReadonlyArray<string>
+  /** Two interrupts were planned. */
+  readonly isPair: boolean
 }): Outcome => {
   const { first, leftOpen, program, recorder, scopes, seen, simulation } = parts
-  const { fibers, hit } = simulation
+  const { fibers } = simulation
   let survivors = 0
   let left = 0
   for (const fiber of fibers.keys()) {
@@ -261,8 +266,8 @@ const outcomeOf = (parts: {
     ],
     disorders: scopes.disorders,
     // The plain run says which pairs there are, any other run which of them it reversed.
-    nested: hit ? [] : pairsOf(scopes, "nested"),
-    reversed: hit ? pairsOf(scopes, "reversed") : [],
+    nested: simulation.hit ? [] : pairsOf(scopes, "nested"),
+    reversed: simulation.hit ? pairsOf(scopes, "reversed") : [],
     swallowed: simulation.swallowed,
     escapes: simulation.escapes + left,
     survivors,
@@ -270,7 +275,7 @@ const outcomeOf = (parts: {
     struck: recorder.struck(),
     log: recorder.log,
     watched: scopes.registrations.length + recorder.count(),
-    hit,
+    hit: parts.isPair ? simulation.hitAgain : simulation.hit,
     global: simulation.global,
     own: simulation.own,
     ops: simulation.ops,
@@ -346,30 +351,35 @@ function* steps(
     overtime: undefined,
     waiting: undefined
   }
+  // MASK: a scope is closed masked, as `Effect.scoped` does it; an interrupt is only noted, and reaches what the release restores.
+  const close = Effect.uninterruptible(Scope.close(owner, Exit.void))
+  const isClose = options.use === "close"
   let first: AnyFiber | undefined
   try {
-    for (let nth = 1; nth < options.use; nth++) {
+    for (let nth = 1; isClose ? nth === 1 : nth < options.use; nth++) {
       yield* awaited(simulation, seen, `use ${nth}`, simulation.fork(use))
       yield settled
     }
     recorder.arm("all")
-    first = simulation.forkTarget(use)
+    first = simulation.forkTarget(isClose ? close : use)
     yield* awaited(simulation, seen, "the target", first)
     // Checked before the second use, which may wake a fiber that had hung until then.
     seen.exit = first.unsafePoll()
     simulation.unwatch()
     yield settled
-    seen.invariant = check(program, state)
+    if (!isClose) {
+      seen.invariant = check(program, state)
 
-    // The second use shows what the first has left behind, not what a fault does.
-    recorder.arm("none")
-    const { after } = program
-    const again = simulation.fork(
-      after === undefined ? use : Effect.scoped(Effect.suspend(() => after(state)))
-    )
-    seen.second = yield* awaited(simulation, seen, "the next use", again)
-    yield settled
-    seen.invariant ??= check(program, state)
+      // The second use shows what the first has left behind, not what a fault does.
+      recorder.arm("none")
+      const { after } = program
+      const again = simulation.fork(
+        after === undefined ? use : Effect.scoped(Effect.suspend(() => after(state)))
+      )
+      seen.second = yield* awaited(simulation, seen, "the next use", again)
+      yield settled
+      seen.invariant ??= check(program, state)
+    }
 
     recorder.arm("release")
     const closing = simulation.fork(Scope.close(owner, Exit.void))
@@ -380,7 +390,17 @@ function* steps(
     seen.endless = error.message
   }
   const leftOpen = options.leftOpen?.() ?? []
-  const outcome = outcomeOf({ program, simulation, scopes, recorder, first, seen, leftOpen })
+  const isPair = options.plan.again !== undefined
+  const outcome = outcomeOf({
+    program,
+    simulation,
+    scopes,
+    recorder,
+    first,
+    seen,
+    leftOpen,
+    isPair
+  })
   simulation.dispose()
   return outcome
 }

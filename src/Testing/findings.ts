@@ -10,7 +10,7 @@
  *
  * @since 0.1.0
  */
-import type { Law, Outcome, Unreleased, Violation } from "./experiment.ts"
+import type { Law, Outcome, Unreleased, Use, Violation } from "./experiment.ts"
 import type { Point } from "./points.ts"
 import type * as Recording from "./recorder.ts"
 import type { Place, Step, Trace } from "./simulation.ts"
@@ -44,6 +44,8 @@ export interface Strike {
   readonly violations: ReadonlyArray<Violation>
   readonly fault: Recording.PlannedFault | undefined
   readonly delays: ReadonlyArray<number>
+  /** With two interrupts: the point of the first one; `point` is the second. */
+  readonly first: Point | undefined
   /** The random schedule it ran under, if it did. */
   readonly chosen: Chosen | undefined
   /** Where the point stands in the run it was taken from. */
@@ -76,6 +78,8 @@ export interface Moment {
   readonly inside?: number
   /** The operations between two yields. */
   readonly budget?: number
+  /** Turns and real time after the first interrupt, at which a second one is sent. */
+  readonly again?: { readonly turns?: number; readonly millis?: number }
 }
 
 /**
@@ -87,8 +91,8 @@ export interface Moment {
 export interface Plain {
   readonly laws: ReadonlyArray<Law>
   readonly fault: Recording.PlannedFault | undefined
-  /** Which use is interrupted. */
-  readonly use: number
+  /** What is interrupted. */
+  readonly use: Use
   /** Tried one after the other, likeliest first. */
   readonly moments: ReadonlyArray<Moment>
   /** How many times faster than real time its clock runs, for subjects that wait for long. */
@@ -192,7 +196,9 @@ const ranges = (numbers: ReadonlyArray<number>): string => {
 /** The points of a group as ranges, each of one grade. */
 export const rangesOf = (group: ReadonlyArray<Graded>): ReadonlyArray<Range> => {
   const all = group.flatMap(
-    ({ grade, point: { global, place }, step, trace }): ReadonlyArray<Range> => {
+    ({ first, grade, point, step, trace }): ReadonlyArray<Range> => {
+      // The first of two is a point of the plain run, which a picture shows.
+      const { global, place } = first ?? point
       if (place.kind === "nowhere") return []
       if (place.kind === "op") return [{ kind: "op", grade, from: place.index, to: place.index }]
       if (place.kind === "global") return [{ kind: "other", grade, from: global, to: global }]
@@ -234,13 +240,22 @@ const kinds: ReadonlyArray<Place["kind"]> = [
   "global"
 ]
 
-/** `ops 79–97, as it waits 1`. */
-export const windowOf = (places: ReadonlyArray<Place>): string =>
+/** `ops 79–97; as it waits 1`. */
+const placesOf = (places: ReadonlyArray<Place>): string =>
   kinds.flatMap((kind) => {
     const indices = places.filter((place) => place.kind === kind).map(({ index }) => index)
     if (indices.length === 0) return []
     return [kind === "nowhere" ? words[kind] : `${words[kind]} ${ranges(indices)}`]
   }).join("; ")
+
+/** The points of a group: `ops 79–97`, or `ops 12, again ops 30–31` for two interrupts. */
+export const windowOf = (
+  group: ReadonlyArray<Pick<Strike, "first" | "point">>
+): string => {
+  const seconds = placesOf(group.map(({ point }) => point.place))
+  const firsts = group.flatMap(({ first }) => first === undefined ? [] : [first.place])
+  return firsts.length === 0 ? seconds : `${placesOf(firsts)}, again ${seconds}`
+}
 
 export const faultText = (fault: Recording.PlannedFault | undefined): string =>
   fault === undefined
@@ -254,7 +269,8 @@ export const gather = <S extends Strike>(
   const groups = new Map<string, Array<S>>()
   for (const strike of strikes) {
     const laws = strike.violations.map(({ law }) => law).join("+")
-    const key = `${laws}|${faultText(strike.fault)}`
+    const twice = strike.first === undefined ? "" : "|twice"
+    const key = `${laws}|${faultText(strike.fault)}${twice}`
     const known = groups.get(key)
     if (known === undefined) groups.set(key, [strike])
     else known.push(strike)

@@ -5,7 +5,7 @@
  * the user; one per finding shows where the target stood and what it left behind.
  */
 import { plainOf, programText } from "./certificate.ts"
-import { judge, type Unreleased } from "./experiment.ts"
+import { judge, type RunOptions, type Unreleased } from "./experiment.ts"
 import {
   countGrades,
   differenceTo,
@@ -21,12 +21,12 @@ import {
   windowOf
 } from "./findings.ts"
 import { mistakeOf } from "./mistakes.ts"
-import type * as Recording from "./recorder.ts"
+import type { Point } from "./points.ts"
 import { type AnyFiber, type Instruction, stackOf } from "./runtime.ts"
 import { runPlan, type Session } from "./session.ts"
 import { makeTrace, type Strategy, type Trace } from "./simulation.ts"
 import { type Row, tableOf } from "./steps.ts"
-import type { Swept, Ungraded } from "./sweep.ts"
+import { planOf, type Swept, type Ungraded } from "./sweep.ts"
 import { toToken } from "./token.ts"
 import { getLocator, isShown, isUserCode, lineWithin, type Locator } from "./where.ts"
 
@@ -38,14 +38,13 @@ type Executed = readonly [next: Instruction, returnsTo: Instruction | undefined]
 /** The code that each step of a run executed, from one more run of it. */
 const executedBy = async (
   session: Session,
-  fault: Recording.PlannedFault | undefined,
-  delays: ReadonlyArray<number>
+  run: Pick<RunOptions, "plan" | "fault">
 ): Promise<ReadonlyArray<Executed>> => {
   const executed: Array<Executed> = []
   const trace = makeTrace({
     onStep: (fiber, next) => executed.push([next, stackOf(fiber).at(-1)])
   })
-  await runPlan(session, { plan: { delays }, trace, fault })
+  await runPlan(session, { ...run, trace })
   return executed
 }
 
@@ -56,11 +55,15 @@ const userCodeOf = async (
   strikes: ReadonlyArray<Ungraded>
 ): Promise<UserCode> => {
   const known = new Map<Trace, ReadonlyArray<Executed>>()
-  for (const { delays, fault, point, trace } of strikes) {
+  if (strikes.some(({ first }) => first !== undefined)) {
+    known.set(session.trace, await executedBy(session, { plan: {} }))
+  }
+  for (const { delays, fault, first, point, trace } of strikes) {
     if (known.has(trace)) continue
     // The trace of a second delay is that of the run with the first.
     const before = point.place.kind === "nowhere" ? delays.slice(0, -1) : []
-    known.set(trace, await executedBy(session, fault, before))
+    const plan = { delays: before, place: first?.place }
+    known.set(trace, await executedBy(session, { plan, fault }))
   }
   const isUser = (executed: Executed | undefined): boolean =>
     executed !== undefined
@@ -102,12 +105,12 @@ const bodyOf = ({ program }: Session, locator: Locator): string | undefined => {
 export const lookAt = async (
   session: Session,
   locator: Locator,
-  strike: Pick<Strike, "delays" | "fault" | "outcome" | "point"> & {
+  strike: Pick<Strike, "delays" | "fault" | "first" | "outcome" | "point"> & {
     readonly strategy?: Strategy | undefined
   }
 ): Promise<Look & { readonly isAfter: boolean }> => {
   const lines = new Map<number, string>()
-  const { delays, fault, outcome, point } = strike
+  const { delays, fault, outcome } = strike
   // Without an interrupt the table is about the last delay.
   const center = outcome.hit ? outcome.hitGlobal : delays.at(-1) ?? outcome.global
   const near = (global: number) => Math.abs(global - center) <= shownAround
@@ -139,7 +142,7 @@ export const lookAt = async (
     }
   })
   const seen = await runPlan(session, {
-    plan: { place: point.place, delays, strategy: strike.strategy },
+    plan: planOf(strike),
     fault,
     trace,
     locate: (acquired) => {
@@ -179,11 +182,13 @@ const delaysText = ({ chosen, delays }: Strike): string => {
   return delays.length === 0 ? "" : `, delayed at op ${delays.join(" and ")}`
 }
 
-const grade = (strike: Ungraded, userCode: UserCode): Graded => {
-  const { point, trace } = strike
-  const reach = (global: number): Grade =>
-    gradeOf(point.place, trace.steps[global - 1], () => userCode(trace, global))
-  const interrupt = point.place.kind === "nowhere" ? "R0" : reach(point.global)
+const grade = (strike: Ungraded, plain: Trace, userCode: UserCode): Graded => {
+  const { first, point, trace } = strike
+  const reach = ({ global, place }: Point, of: Trace): Grade =>
+    gradeOf(place, of.steps[global - 1], () => userCode(of, global))
+  const interrupts = point.place.kind === "nowhere"
+    ? []
+    : [reach(point, trace), ...(first === undefined ? [] : [reach(first, plain)])]
   // A strike is as far from production as the farthest thing that it needs.
   const delays = strike.delays.map((global): Grade =>
     gradeOf(
@@ -192,8 +197,8 @@ const grade = (strike: Ungraded, userCode: UserCode): Graded => {
       () => userCode(trace, global)
     )
   )
-  const all = [interrupt, ...delays, ...(strike.chosen === undefined ? [] : ["R4" as const])]
-  const farthest = all.reduce((far, one) => one > far ? one : far)
+  const all = [...interrupts, ...delays, ...(strike.chosen === undefined ? [] : ["R4" as const])]
+  const farthest = all.reduce<Grade>((far, one) => one > far ? one : far, "R0")
   return { ...strike, grade: farthest, step: trace.steps[point.global - 1] }
 }
 
@@ -204,18 +209,18 @@ const findingOf = async (
   swept: Swept
 ): Promise<Omit<Finding, "rate">> => {
   const chosen = representative(group)
-  const { delays, fault, point, violations } = chosen
+  const { delays, fault, first, point, violations } = chosen
   const look = await lookAt(session, locator, chosen)
   const pass = await nearestPass(session, chosen, swept)
   const { seed } = session.limits
   const plain = plainOf(group, chosen, session.use)
   const mistake = mistakeOf(chosen, {
     isAfter: look.isAfter,
+    isClose: session.use === "close",
     isHarmlessLater: isHarmlessLater(session, group)
   })
   return {
-    window: windowOf(group.map((strike) => strike.point.place)) + faultText(fault)
-      + delaysText(chosen),
+    window: windowOf(group) + faultText(fault) + delaysText(chosen),
     grade: chosen.grade,
     grades: countGrades(group),
     violations,
@@ -229,7 +234,8 @@ const findingOf = async (
     nearestPass: pass,
     token: toToken({
       name: session.program.name,
-      place: point.place,
+      place: (first ?? point).place,
+      again: first === undefined ? undefined : point.place,
       use: session.use,
       delays,
       chosen: chosen.chosen,
@@ -253,9 +259,12 @@ const isHarmlessLater = ({ points }: Session, group: ReadonlyArray<Strike>): boo
 /** The nearest own operation before the strike that keeps the laws, and what was different there. */
 const nearestPass = async (
   session: Session,
-  { fault, outcome, point }: Strike,
+  { fault, first, outcome, point }: Strike,
   swept: Swept
 ): Promise<string | undefined> => {
+  if (first !== undefined) {
+    return differenceTo(first, await runPlan(session, { plan: { place: first.place } }), outcome)
+  }
   if (point.place.kind !== "op") return undefined
   const struck = new Set(
     swept.strikes.filter((strike) => strike.point.place.kind === "op")
@@ -275,11 +284,10 @@ const repeats = 5
 /** How often a finding shows again with real I/O, where each run is another one. */
 const rateOf = async (session: Session, strike: Strike): Promise<Finding["rate"]> => {
   if (session.driver.mode === "synchronous") return undefined
-  const { delays, fault, point } = strike
   let seen = 0
   for (let nth = 0; nth < repeats; nth++) {
-    const plan = { place: point.place, delays }
-    const again = await runPlan(session, { plan, fault, isPatient: true })
+    const run = { plan: planOf(strike), fault: strike.fault, isPatient: true }
+    const again = await runPlan(session, run)
     if (judge(again, session.plain).length > 0) seen++
   }
   return { seen, of: repeats }
@@ -293,15 +301,13 @@ export const findingsOf = async (
   if (swept.strikes.length === 0) return []
   const locator = await getLocator()
   const userCode = await userCodeOf(session, locator, swept.strikes)
-  const groups = gather(swept.strikes.map((strike) => grade(strike, userCode)))
+  const groups = gather(swept.strikes.map((strike) => grade(strike, session.trace, userCode)))
   const findings: Array<Finding> = []
   for (const group of groups) {
     const rate = await rateOf(session, representative(group))
     if (rate?.seen === 0) {
       session.notes.push(
-        `a suspicion did not show again in ${rate.of} runs: ${
-          windowOf(group.map(({ point }) => point.place))
-        }`
+        `a suspicion did not show again in ${rate.of} runs: ${windowOf(group)}`
       )
     } else findings.push({ ...await findingOf(session, locator, group, swept), rate })
   }

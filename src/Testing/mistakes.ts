@@ -31,6 +31,12 @@ const mistakes = {
     why: "The release had begun, and the interrupt reached it before its end.",
     fix: "Run it masked, as the release of Effect.acquireRelease or Managed.make is."
   },
+  again: {
+    kind: "a clean-up that a second interrupt cuts",
+    why: "The clean-up runs in a child fiber, and a second interrupt goes down to the children.",
+    fix:
+      "Clean up in the fiber itself, or mask the child: Effect.uninterruptible around what is forked."
+  },
   openScope: {
     kind: "a scope that nobody closes",
     why: "A scope has finalizers, and the code that closes it is skipped.",
@@ -126,13 +132,19 @@ const mistakes = {
 export interface Facts {
   /** The resource was acquired after the interrupt had come. */
   readonly isAfter: boolean
+  /** The fiber that closes the owner was interrupted. */
+  readonly isClose: boolean
   /** At least one later operation of the target may be interrupted without harm. */
   readonly isHarmlessLater: boolean
 }
 
-const ofUnreleased = ({ fault, outcome }: Strike, { isAfter, isHarmlessLater }: Facts): Mistake => {
+const ofUnreleased = (
+  { fault, outcome }: Strike,
+  { isAfter, isClose, isHarmlessLater }: Facts
+): Mistake => {
   if (fault?.fault.startsWith("acquire") === true) return mistakes.earlierStay
   if (fault !== undefined) return mistakes.oneReleaseForAll
+  if (isClose) return mistakes.cut
   if (outcome.unreleased.length === 0) return mistakes.openScope
   if (outcome.unreleased.some(({ name }) => name.includes("cut half-way"))) return mistakes.cut
   if (isAfter) return mistakes.orphan
@@ -144,6 +156,8 @@ export const mistakeOf = (strike: Strike, facts: Facts): Mistake | undefined => 
   const { fault, outcome, violations } = strike
   const broke = (law: string) => violations.some((violation) => violation.law === law)
   if (fault?.fault === "release never returns") return mistakes.endlessRelease
+  // The first interrupt alone was harmless.
+  if (strike.first !== undefined) return mistakes.again
   if (broke("the run ends")) return mistakes.spin
   if (broke("every schedule ends alike")) return mistakes.race
   if (broke("the target exits")) return mistakes.endlessWait

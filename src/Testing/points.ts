@@ -6,6 +6,9 @@
  * operation of any other fiber while the target lives. Two neighbours are of one class if an interrupt between them
  * changes nothing that the program could observe: then one of them stands for both.
  *
+ * A second interrupt adds to the first only where it reaches a fiber that the first did not: a child that the clean-up has
+ * started. The target itself is interrupted already, so each interruptible region ends at its first step anyway.
+ *
  * COST linear in the operations of the subject. SOURCES research on effect 3.22.4: 4,330 points, 2,187 classes, none wrong.
  */
 import { pushes, silent } from "./runtime.ts"
@@ -20,6 +23,8 @@ export interface Point {
   readonly global: number
   /** First of its class. */
   readonly leads: boolean
+  /** In a run that is interrupted: a second interrupt here would reach a fiber that the first did not. */
+  readonly spreads: boolean
 }
 
 /** The points of a subject. */
@@ -51,21 +56,28 @@ const leaders = (steps: ReadonlyArray<Step>): ReadonlySet<Step> => {
   return leading
 }
 
+/** The point of a run that is not interrupted, or whose interrupt is only known by its place. */
+export const pointAt = (
+  place: Place,
+  { hash, hitGlobal }: { readonly hash: number; readonly hitGlobal: number }
+): Point => ({ place, hash, global: hitGlobal, leads: true, spreads: false })
+
 export const pointsOf = (trace: Trace): Points => {
   const leading = leaders(trace.steps)
   const own: Array<Point> = []
   const others: Array<Point> = []
   for (const [index, step] of trace.steps.entries()) {
     const global = index + 1
-    const shared = { hash: step.hash, global, leads: leading.has(step) }
+    const shared = { hash: step.hash, global, leads: leading.has(step), spreads: step.spreads }
     if (step.own > 0) own.push({ place: { kind: "op", index: step.own }, ...shared })
     else others.push({ place: { kind: "global", index: global }, ...shared })
   }
-  const waits = trace.parks.map(({ global, hash, index, kind }): Point => ({
+  const waits = trace.parks.map(({ global, hash, index, kind, spreads }): Point => ({
     place: { kind, index },
     hash,
     global,
-    leads: true
+    leads: true,
+    spreads
   }))
   return { own, waits, others, classes: own.filter(({ leads }) => leads).length }
 }

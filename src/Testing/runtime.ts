@@ -40,7 +40,8 @@ interface PrivateFiber {
   readonly currentScheduler: Scheduler.Scheduler
   readonly run: () => void
   readonly _stack: ReadonlyArray<Instruction>
-  readonly _children: ReadonlySet<unknown> | null
+  readonly _children: ReadonlySet<AnyFiber> | null
+  readonly _queue: ReadonlyArray<{ readonly _tag: string }>
   readonly currentOpCount: number
   readonly currentRuntimeFlags: number
 }
@@ -63,6 +64,20 @@ export const loopOf = (fiber: AnyFiber): Instruction | undefined =>
   stackOf(fiber).findLast(({ _op }) => _op === "Iterator" || _op === "While")
 
 export const hasChildren = (fiber: AnyFiber): boolean => (inside(fiber)._children?.size ?? 0) > 0
+
+/**
+ * Whether a fiber below this one has had no interrupt. An interrupt goes down to all of them; a fiber that has had one already is
+ * not changed by another.
+ */
+export const hasUninterrupted = (fiber: AnyFiber): boolean => {
+  for (const child of inside(fiber)._children ?? []) {
+    // One that is still in its mailbox goes down to its children as well.
+    if (inside(child)._queue.some(({ _tag }) => _tag === "InterruptSignal")) continue
+    const isInterrupted = !Cause.isEmpty(child.getFiberRef(FiberRef.interruptedCause))
+    if (!isInterrupted || hasUninterrupted(child)) return true
+  }
+  return false
+}
 
 export const isInterruptible = (fiber: AnyFiber): boolean =>
   (inside(fiber).currentRuntimeFlags & RuntimeFlags.Interruption) !== 0

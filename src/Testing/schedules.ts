@@ -56,7 +56,8 @@ const trySchedule = async (
   const violations = judgeSchedule(outcome, session.plain, check)
   if (violations.length === 0) return false
   const point = nowhere(outcome)
-  swept.strikes.push({ point, outcome, violations, fault: undefined, delays, chosen, trace })
+  const alone = { fault: undefined, first: undefined }
+  swept.strikes.push({ point, outcome, violations, delays, chosen, trace, ...alone })
   return true
 }
 

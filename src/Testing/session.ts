@@ -18,7 +18,8 @@ import {
   type Outcome,
   type Program,
   type RunOptions,
-  signatureOf
+  signatureOf,
+  type Use
 } from "./experiment.ts"
 import { type Points, pointsOf } from "./points.ts"
 import { watchScopes } from "./scopes.ts"
@@ -38,8 +39,8 @@ export interface Limits {
 export interface Session {
   readonly program: Program
   readonly driver: Driver
-  /** The use that is interrupted. */
-  readonly use: number
+  /** What is interrupted. */
+  readonly use: Use
   readonly limits: Limits
   readonly plain: Outcome
   readonly trace: Trace
@@ -118,7 +119,7 @@ const plainRun = async (opening: Opening): Promise<Plain> => {
 }
 
 /** The reason why a plain run cannot be explored. */
-const troubleOf = ({ limits, program }: Opening, { outcome }: Plain): string | undefined => {
+const troubleOf = ({ limits, program, use }: Opening, { outcome }: Plain): string | undefined => {
   const { fails, staysOpen } = program
   if (outcome.waiting !== undefined) return outcome.waiting
   if (outcome.overtime !== undefined) {
@@ -134,7 +135,11 @@ const troubleOf = ({ limits, program }: Opening, { outcome }: Plain): string | u
   }
   const clean: Outcome = {
     ...outcome,
-    second: program.after === undefined ? outcome.first : "success",
+    second: use === "close"
+      ? outcome.second
+      : program.after === undefined
+      ? outcome.first
+      : "success",
     close: "success",
     invariant: undefined,
     doubles: [],
@@ -248,8 +253,7 @@ const isBeginning = (abandoned: Plain, whole: Trace): boolean => {
 export const openSession = async (
   program: Program,
   limits: Limits,
-  { driver, use = 1 }: { readonly driver?: Driver | undefined; readonly use?: number | undefined } =
-    {}
+  { driver, use = 1 }: { readonly driver?: Driver | undefined; readonly use?: Use | undefined } = {}
 ): Promise<Session> => {
   const opening = { program, limits, use }
   let abandoned: Plain | undefined

@@ -24,6 +24,7 @@ import {
   type AnyFiber,
   forget,
   hasChildren,
+  hasUninterrupted,
   type Instruction,
   interceptDefaultScheduler,
   interceptInterrupts,
@@ -49,6 +50,8 @@ export interface Place {
 /** The differences of one run to the plain one. */
 export interface Plan {
   readonly place?: Place | undefined
+  /** Where the target is interrupted a second time. Only after `place`. */
+  readonly again?: Place | undefined
   /** Operations, counted over all fibers, before which a yield is forced. Ascending. */
   readonly delays?: ReadonlyArray<number> | undefined
   /** Chooses among the ready fibers and yields at will; for random schedules. */
@@ -78,6 +81,8 @@ export interface Step {
   readonly op: string
   /** Whether another fiber could run instead: a delay here makes a difference. */
   readonly contended: boolean
+  /** Whether a second interrupt of the target here would reach a fiber that the first did not. */
+  readonly spreads: boolean
 }
 
 /** One moment of the plain run at which the target waits. */
@@ -89,6 +94,8 @@ export interface Park {
   readonly own: number
   readonly hash: number
   readonly now: number
+  /** As of a step. */
+  readonly spreads: boolean
 }
 
 /** A trace: filled by a run that was given one. */
@@ -157,7 +164,9 @@ export class Simulation implements Active {
   own = 0
   hash = 0
   hit = false
-  /** The hash at the moment of the interrupt. */
+  /** Whether the second interrupt has come as well. */
+  hitAgain = false
+  /** The hash at the moment of the last interrupt. */
   hitHash = 0
   hitGlobal = 0
   /** The hash at the last delay. */
@@ -198,8 +207,9 @@ export class Simulation implements Active {
   swallowed = 0
   #nextDelay = 0
   #delayAt: number
-  readonly #ownAt: number
-  readonly #globalAt: number
+  #place: Place | undefined
+  #ownAt = -1
+  #globalAt = -1
   #yielding: AnyFiber | undefined = undefined
   #adopting = false
   #watched: AnyFiber | undefined = undefined
@@ -229,13 +239,19 @@ export class Simulation implements Active {
     this.#random = makeRandom(options.seed)
     const { delays, place } = options.plan
     this.#delayAt = delays?.[0] ?? -1
-    this.#ownAt = place?.kind === "op" ? place.index : -1
-    this.#globalAt = place?.kind === "global" ? place.index : -1
+    this.#aim(place)
     this.scheduler = {
       shouldYield: (fiber) => this.#shouldYield(fiber as AnyFiber),
       scheduleTask: (task, priority, fiber) =>
         this.#scheduleTask(task, priority, fiber as AnyFiber | undefined)
     }
+  }
+
+  /** The place of the next interrupt. */
+  #aim(place: Place | undefined): void {
+    this.#place = place
+    this.#ownAt = place?.kind === "op" ? place.index : -1
+    this.#globalAt = place?.kind === "global" ? place.index : -1
   }
 
   #shouldYield(fiber: AnyFiber): number | false {
@@ -259,7 +275,7 @@ export class Simulation implements Active {
       this.#trace?.onDelay?.(fiber, this.#instruction)
       return true
     }
-    if (!this.hit && (global === this.#globalAt || (own > 0 && own === this.#ownAt))) {
+    if (global === this.#globalAt || (own > 0 && own === this.#ownAt)) {
       this.#markHit(fiber, this.#instruction)
       this.#yielding = fiber
       return true
@@ -271,7 +287,9 @@ export class Simulation implements Active {
 
   /** `next`: the instruction that the fiber executes next; a wait has none. */
   #markHit(fiber: AnyFiber, next: Instruction | undefined): void {
+    this.hitAgain = this.hit
     this.hit = true
+    this.#aim(this.hitAgain ? undefined : this.#plan.again)
     this.hitHash = this.hash
     this.hitGlobal = this.global
     if (this.#watched !== undefined) this.#trace?.onHit?.(fiber, next, this.#watched)
@@ -298,7 +316,8 @@ export class Simulation implements Active {
       interruptible: isInterruptible(fiber),
       children: hasChildren(fiber),
       op: this.#instruction?._op ?? "",
-      contended: this.#waiting() > 0
+      contended: this.#waiting() > 0,
+      spreads: this.#spreads()
     })
     this.#fresh = undefined
     if (this.#instruction !== undefined) trace.onStep?.(fiber, this.#instruction, this.global)
@@ -355,8 +374,15 @@ export class Simulation implements Active {
     if (this.#watched !== undefined) runOf(this.#watched)()
   }
 
+  /** Whether the first interrupt has come, and a second one would reach a fiber that the first did not. */
+  #spreads(): boolean {
+    return this.hit && this.#watched !== undefined && hasUninterrupted(this.#watched)
+  }
+
   #interrupt(): void {
-    if (this.#watched !== undefined) this.#stackAtHit = [...stackOf(this.#watched)]
+    if (this.#watched !== undefined && !this.hitAgain) {
+      this.#stackAtHit = [...stackOf(this.#watched)]
+    }
     this.#watched?.unsafeInterruptAsFork(FiberId.none)
   }
 
@@ -367,10 +393,10 @@ export class Simulation implements Active {
       global: this.global,
       own: this.own,
       hash: this.hash,
-      now: this.now
+      now: this.now,
+      spreads: this.#spreads()
     })
-    const { place } = this.#plan
-    if (this.hit || place === undefined || place.kind !== kind || place.index !== index) return
+    if (this.#place?.kind !== kind || this.#place.index !== index) return
     this.#markHit(fiber, undefined)
     this.#interrupt()
   }

@@ -3,13 +3,21 @@
  *
  * DESIGN. Every run must be the plain run up to its point: the hash says so. Faults are swept as SQLite does, the nth call
  * until there is no nth call; under a fault the points are those of the faulted run.
+ *
+ * Two interrupts. An interrupt is noted in the fiber and goes down to its children. A second one changes something only where it
+ * reaches a fiber that the first did not: a child that the clean-up has started. So those pairs are tried first. An interrupt of
+ * the target's parent while the target cleans up is this second interrupt. An interrupt of the fiber that sent the first one and
+ * waits in `Fiber.interrupt` only takes its observer away, which the target cannot see: it is not tried.
+ *
+ * INVARIANTS
+ * - Explore-14 A second interrupt during the clean-up of a first, and an interrupt of the fiber that closes the owner, are found, graded, replayed and proved as any other.
  */
 import { judge, longerThan, type Outcome } from "./experiment.ts"
 import type { Strike } from "./findings.ts"
-import { type Point, pointsOf } from "./points.ts"
+import { type Point, pointAt, pointsOf } from "./points.ts"
 import type * as Recording from "./recorder.ts"
 import { isSpent, runPlan, type Session } from "./session.ts"
-import { makeTrace, type Trace } from "./simulation.ts"
+import { makeTrace, type Plan, type Strategy, type Trace } from "./simulation.ts"
 
 /** A strike whose grade is not known yet. */
 export type Ungraded = Omit<Strike, "grade" | "step"> & { readonly trace: Trace }
@@ -22,6 +30,14 @@ export interface Swept {
   unstable: number
   /** Runs that could not be judged, by reason. */
   readonly unjudged: Map<string, number>
+  /** Pairs of interrupts: whose second reaches a fiber that the first did not, and the others. */
+  readonly pairs: { readonly reaching: Tried; readonly others: Tried }
+}
+
+/** How many there are, and how many of them were tried. */
+interface Tried {
+  all: number
+  tried: number
 }
 
 export const makeSwept = (): Swept => ({
@@ -29,7 +45,8 @@ export const makeSwept = (): Swept => ({
   tried: 0,
   planned: 0,
   unstable: 0,
-  unjudged: new Map()
+  unjudged: new Map(),
+  pairs: { reaching: { all: 0, tried: 0 }, others: { all: 0, tried: 0 } }
 })
 
 /** Why a run cannot be judged, if it cannot. */
@@ -50,7 +67,19 @@ export const countUnjudged = (session: Session, { unjudged }: Swept, outcome: Ou
 /** How often a place is looked for again that real I/O has made the run miss. */
 const retries = 3
 
-/** Interrupts at one point; remembers what broke. */
+/** The plan of a strike. */
+export const planOf = (
+  { delays, first, point, strategy }: Pick<Strike, "delays" | "first" | "point"> & {
+    readonly strategy?: Strategy | undefined
+  }
+): Plan => ({
+  place: (first ?? point).place,
+  again: first === undefined ? undefined : point.place,
+  delays,
+  strategy
+})
+
+/** Interrupts at one point, or at two; remembers what broke. */
 const tryPoint = async (
   session: Session,
   swept: Swept,
@@ -59,11 +88,13 @@ const tryPoint = async (
     readonly trace: Trace
     readonly fault?: Recording.PlannedFault | undefined
     readonly delays?: ReadonlyArray<number> | undefined
+    /** The point of the first of two interrupts. */
+    readonly first?: Point | undefined
   }
 ): Promise<void> => {
-  const { fault, trace } = options
+  const { fault, first, trace } = options
   const delays = options.delays ?? []
-  const run = { plan: { place: point.place, delays }, fault }
+  const run = { plan: planOf({ point, delays, first }), fault }
   const isBeside = session.driver.mode === "asynchronous"
   const isAsPlain = ({ hit, hitHash }: Outcome) =>
     hit && (delays.length > 0 || hitHash === point.hash)
@@ -87,7 +118,7 @@ const tryPoint = async (
   countUnjudged(session, swept, outcome)
   const violations = judge(outcome, session.plain)
   if (violations.length === 0) return
-  swept.strikes.push({ point, outcome, violations, fault, delays, chosen: undefined, trace })
+  swept.strikes.push({ point, outcome, violations, fault, delays, first, chosen: undefined, trace })
 }
 
 export const sweepPoints = async (
@@ -125,12 +156,8 @@ export const sweepPlain = async (
 }
 
 /** The point of a run that is not interrupted. */
-export const nowhere = (outcome: Outcome): Point => ({
-  place: { kind: "nowhere", index: 0 },
-  hash: outcome.hash,
-  global: 0,
-  leads: true
-})
+export const nowhere = ({ hash }: Outcome): Point =>
+  pointAt({ kind: "nowhere", index: 0 }, { hash, hitGlobal: 0 })
 
 const mostFaults = 100
 
@@ -154,7 +181,7 @@ export const sweepFaults = async (
       const violations = fault === "acquire never returns" ? [] : judge(outcome, session.plain)
       if (violations.length > 0) {
         const strike = { point: nowhere(outcome), outcome, violations, fault: planned, trace }
-        swept.strikes.push({ ...strike, delays: [], chosen: undefined })
+        swept.strikes.push({ ...strike, delays: [], first: undefined, chosen: undefined })
       }
       const points = pointsOf(trace)
       const own = mode === "full" ? points.own.filter(({ leads }) => leads) : []
@@ -185,6 +212,68 @@ export const sweepDelayed = async (
     for (const point of leading) {
       if (isSpent(session)) return
       await tryPoint(session, swept, point, { trace, delays })
+    }
+  }
+}
+
+interface Pair {
+  readonly first: Point
+  readonly point: Point
+  readonly trace: Trace
+}
+
+/** A first interrupt and each class of points behind it. */
+const pairsBehind = async (session: Session, first: Point): Promise<ReadonlyArray<Pair>> => {
+  const trace = makeTrace()
+  const { hitGlobal } = await runPlan(session, { plan: { place: first.place }, trace })
+  const { others, own, waits } = pointsOf(trace)
+  // Where it reaches nobody, an interrupt at an operation of another fiber is only a delay of that fiber.
+  return [...waits, ...own, ...others.filter(({ spreads }) => spreads)]
+    .filter(({ global, leads }) => leads && global > hitGlobal)
+    .map((point) => ({ first, point, trace }))
+}
+
+/** How many pairs that break a law are looked at. */
+const mostPairs = 20
+
+/**
+ * Two interrupts: one at each class of points and each wait, and another while the target still cleans up behind it. First the
+ * pairs whose second interrupt reaches a fiber that the first did not. The others should change nothing, so fewer do.
+ */
+export const sweepPairs = async (
+  session: Session,
+  swept: Swept,
+  most: number
+): Promise<void> => {
+  const { own, waits } = session.points
+  const pairs: Array<Pair> = []
+  // A point that fails by itself needs no second interrupt.
+  const struck = new Set(swept.strikes.map(({ point }) => point))
+  for (const first of [...waits, ...own.filter(({ leads }) => leads)]) {
+    if (struck.has(first)) continue
+    if (isSpent(session)) break
+    pairs.push(...await pairsBehind(session, first))
+  }
+  const reaching = pairs.filter(({ point }) => point.spreads)
+  const others = pairs.filter(({ point }) => !point.spreads)
+  const before = swept.strikes.length
+  const trying = [
+    [swept.pairs.reaching, reaching, most],
+    [swept.pairs.others, others, most / 10]
+  ] as const
+  for (const [counted, all, atMost] of trying) {
+    const chosen = sample(all, atMost)
+    counted.all = all.length
+    swept.planned += chosen.length
+    for (const { first, point, trace } of chosen) {
+      if (isSpent(session)) return
+      // One behind each first interrupt is enough: the nearest second comes first. All of them mostly show the same.
+      if (swept.strikes.at(-1)?.first === first || swept.strikes.length - before >= mostPairs) {
+        swept.planned--
+        continue
+      }
+      counted.tried++
+      await tryPoint(session, swept, point, { trace, first })
     }
   }
 }

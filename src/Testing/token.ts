@@ -1,12 +1,13 @@
 /**
  * token: a run in one short line, to be replayed later, and refused loudly when the code has changed before its place.
  *
- * DESIGN. `X1.<subject>.<place>[.u<use>][.y<delays>][.f<fault>].s<seed>.<hash>`. The hash is over every operation up to the interrupt,
+ * DESIGN. `X1.<subject>.<place>[.i<place>][.u<use>][.y<delays>][.f<fault>].s<seed>.<hash>`. The hash is over every operation up to the interrupt,
  * so a token of yesterday's code is stale, never silently green.
  *
  * SOURCES shuttle's rotting schedules (a removed switch point "breaks schedules"), SQLite's loops.
  */
 import * as Data from "effect/Data"
+import type { Use } from "./experiment.ts"
 import type * as Recording from "./recorder.ts"
 import type { Place } from "./simulation.ts"
 
@@ -22,8 +23,10 @@ export interface Chosen {
 export interface Recipe {
   readonly name: string
   readonly place: Place
-  /** The use that is interrupted. */
-  readonly use: number
+  /** The place of a second interrupt. */
+  readonly again: Place | undefined
+  /** What is interrupted. */
+  readonly use: Use
   readonly delays: ReadonlyArray<number>
   readonly chosen: Chosen | undefined
   readonly fault: Recording.PlannedFault | undefined
@@ -74,12 +77,13 @@ export const nameHash = (name: string): string => {
 const hashText = (hash: number): string => (hash >>> 0).toString(36)
 
 export const toToken = (recipe: Recipe): string => {
-  const { chosen, delays, fault, hash, name, place, seed, use } = recipe
+  const { again, chosen, delays, fault, hash, name, place, seed, use } = recipe
   return [
     "X1",
     nameHash(name),
     `${letters[place.kind]}${place.index}`,
-    ...(use === 1 ? [] : [`u${use}`]),
+    ...(again === undefined ? [] : [`i${letters[again.kind]}${again.index}`]),
+    ...(use === 1 ? [] : [`u${use === "close" ? "c" : use}`]),
     ...(delays.length === 0 ? [] : [`y${delays.join("-")}`]),
     ...(chosen === undefined
       ? []
@@ -91,7 +95,7 @@ export const toToken = (recipe: Recipe): string => {
 }
 
 const shape = new RegExp(
-  "^X1\\.(\\w+)\\.([kgpbqrn])(\\d+)(?:\\.u(\\d+))?(?:\\.y([\\d-]+))?(?:\\.([wc])(\\d+)-(\\d+)-(\\d+))?"
+  "^X1\\.(\\w+)\\.([kgpbqrn])(\\d+)(?:\\.i([kgpbqr])(\\d+))?(?:\\.u(\\d+|c))?(?:\\.y([\\d-]+))?(?:\\.([wc])(\\d+)-(\\d+)-(\\d+))?"
     + "(?:\\.f(\\d)-(\\d+))?\\.s(\\d+)\\.(\\w+)$"
 )
 
@@ -99,6 +103,11 @@ const shape = new RegExp(
 export type Parsed = Omit<Recipe, "name" | "hash"> & {
   readonly nameHash: string
   readonly hashText: string
+}
+
+const placeOf = (letter: string | undefined, index: string | undefined): Place => {
+  const kind = (Object.keys(letters) as Array<Place["kind"]>).find((one) => letters[one] === letter)
+  return { kind: kind ?? "nowhere", index: Number(index) }
 }
 
 export const fromToken = (token: string): Parsed => {
@@ -111,6 +120,8 @@ export const fromToken = (token: string): Parsed => {
     name = "",
     letter,
     index,
+    letterAgain,
+    indexAgain,
     use,
     delays,
     strategy,
@@ -122,12 +133,12 @@ export const fromToken = (token: string): Parsed => {
     seed,
     hash = ""
   ] = found
-  const kind = (Object.keys(letters) as Array<Place["kind"]>).find((one) => letters[one] === letter)
   const planned = fault === undefined ? undefined : allFaults[Number(fault)]
   return {
     nameHash: name,
-    place: { kind: kind ?? "nowhere", index: Number(index) },
-    use: use === undefined ? 1 : Number(use),
+    place: placeOf(letter, index),
+    again: letterAgain === undefined ? undefined : placeOf(letterAgain, indexAgain),
+    use: use === undefined ? 1 : use === "c" ? "close" : Number(use),
     delays: delays === undefined ? [] : delays.split("-").map(Number),
     chosen: strategy === undefined
       ? undefined
