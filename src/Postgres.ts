@@ -3,7 +3,7 @@
  *
  * DESIGN. `SqlClient.make` keeps the statement builder, schemas, resolvers and models of `@effect/sql`; beneath it stand bare `pg`
  * clients in a `Pool`. A session is judged by the protocol's own transaction status. This file has the options, the service and
- * the layers; Postgres/{connection, session, pool, loan, transaction, errors}.ts have the rest.
+ * the layers; Postgres/{connection, session, pool, loan, stream, client, transaction, errors}.ts have the rest.
  *
  * INVARIANTS
  * - Postgres-1 Interrupting a statement returns within twice `cancelTimeout`, whatever the load of the pool.
@@ -15,14 +15,13 @@
  * - Postgres-5 A transaction commits only if its body succeeded and the server said COMMIT. All its errors are typed; an
  *   interrupt lets a COMMIT under way finish within its grace.
  * - Postgres-6 Statements of a transaction run one at a time, nested transactions too; a fiber that outlives its
- *   transaction gets `TransactionClosed`, never another's session.
+ *   transaction gets `TransactionClosed`, never another's session. A statement runs in a transaction of its own pool or in none.
  * - Postgres-7 Closing ends by `drain` and three times `cancelTimeout`, and leaves no session on the server.
  *
  * COST measured November 2026, two loaded cores, Unix socket, `select 1`: 136 µs a statement (sql-pg 141, bare pg 86), 71 µs
  * with 4 fibers on 4 sessions (105); with 32 fibers on 4 sessions 180 µs (98: there waiting costs more than the query).
  * One round trip more after `reserve` and after a statement whose effect stays with the session (DISCARD ALL).
- * NOT DONE LISTEN; retry of 40001.
- * A transaction of one database does not keep apart the statements of another: `@effect/sql` has one tag for both.
+ * NOT DONE LISTEN.
  * SOURCES pgx (status check, own socket for cancel), asyncpg (deadlines for release and close), sqlx 4385, effect 8068.
  *
  * @since 0.1.0
@@ -36,12 +35,14 @@ import * as Context from "effect/Context"
 import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import { dual } from "effect/Function"
 import * as Layer from "effect/Layer"
 import * as Redacted from "effect/Redacted"
 import type * as Scope from "effect/Scope"
 import type { ConnectionOptions } from "node:tls"
 import * as Pg from "pg"
 import * as Ledger from "./Ledger.ts"
+import { makeClient } from "./Postgres/client.ts"
 import * as Embedded from "./Postgres/Embedded.ts"
 import {
   codeOf,
@@ -51,26 +52,30 @@ import {
   PostgresUnavailable,
   type Stats
 } from "./Postgres/errors.ts"
-import { borrow, Single } from "./Postgres/loan.ts"
+import { borrow, type TransactionOptions } from "./Postgres/loan.ts"
 import { managedPool, type SessionPool, type Settings } from "./Postgres/pool.ts"
-import { transactionOf } from "./Postgres/transaction.ts"
+import { addHook, withTransaction } from "./Postgres/transaction.ts"
 
 export {
   type Cause,
   causeOf,
   ConnectionLost,
+  ForeignStatement,
   InvalidUrl,
   isConnectionLost,
   PostgresClosed,
   PostgresExhausted,
   PostgresTimeout,
   PostgresUnavailable,
+  SessionBusy,
   sqlState,
   type Stats,
   TransactionAborted,
   TransactionClosed,
-  TransactionOutcomeUnknown
+  TransactionOutcomeUnknown,
+  TransactionStuck
 } from "./Postgres/errors.ts"
+export type { TransactionOptions } from "./Postgres/loan.ts"
 
 /**
  * How the pool behaves. All of it is optional.
@@ -149,6 +154,15 @@ export interface ReservedSession extends Connection {
  */
 export interface Service {
   readonly sql: SqlClient.SqlClient
+  /** As `Postgres.transaction`. */
+  readonly transaction: <A, E, R>(
+    effect: Effect.Effect<A, E, R>,
+    options?: TransactionOptions | undefined
+  ) => Effect.Effect<A, E | SqlError, R>
+  /** As `Postgres.onCommit`. */
+  readonly onCommit: <R>(effect: Effect.Effect<void, never, R>) => Effect.Effect<void, never, R>
+  /** As `Postgres.onRollback`. */
+  readonly onRollback: <R>(effect: Effect.Effect<void, never, R>) => Effect.Effect<void, never, R>
   /** A session with one user, until the scope ends. */
   readonly reserve: Effect.Effect<ReservedSession, SqlError, Scope.Scope>
   /** Exact at this instant. */
@@ -247,19 +261,23 @@ const makeService = (
     const pool = yield* managedPool(settings)
     yield* Effect.mapError(firstSession(pool), (error) => unavailable(settings, error))
     const reserve = borrow(pool, true)
-    const client = yield* SqlClient.make({
-      acquirer: Effect.succeed(new Single(pool)),
-      transactionAcquirer: reserve,
+    const spanAttributes = [
+      ["db.system.name", "postgresql"],
+      ["db.namespace", settings.address.database],
+      ["server.address", settings.address.host],
+      ["server.port", settings.address.port]
+    ] as const
+    const sql = yield* makeClient({
+      pool,
+      reserve,
       compiler: PgClient.makeCompiler(),
-      spanAttributes: [
-        ["db.system.name", "postgresql"],
-        ["db.namespace", settings.address.database],
-        ["server.address", settings.address.host],
-        ["server.port", settings.address.port]
-      ]
+      spanAttributes
     })
     return {
-      sql: Object.assign(client, { withTransaction: transactionOf(pool) }),
+      sql,
+      transaction: withTransaction(pool, spanAttributes),
+      onCommit: (effect) => addHook(pool, "commit", effect),
+      onRollback: (effect) => addHook(pool, "rollback", effect),
       stats: Effect.sync(() => pool.unsafeStats()),
       reserve: Effect.map(reserve, (loan): ReservedSession =>
         Object.assign(loan, {
@@ -290,6 +308,79 @@ export const make = (
     Reactivity.Reactivity,
     Reactivity.make
   )
+
+/**
+ * Runs an effect in a transaction: COMMIT if it succeeds, ROLLBACK otherwise. In a transaction of the same pool it is nested: a
+ * savepoint. Nested ones that run side by side take turns, in the order of arrival. `sql.withTransaction` is the same.
+ *
+ * **Details** — Statements find the transaction of their own pool, also inside one of another pool. An option of a nested
+ *   transaction that the outermost does not have is a defect; its `retry` does nothing.
+ * **Interruption** — Waiting, BEGIN and the body: rolled back, within twice `cancelTimeout`. A COMMIT under way gets that time to
+ *   end; the exit is an interruption, and `onCommit` tells whether it took effect.
+ * **Errors** — `SqlError`, read with `sqlState` and `causeOf`: `TransactionAborted`, `TransactionOutcomeUnknown`, `TransactionClosed`,
+ *   `TransactionStuck`, and those of waiting for a session.
+ * **Cost** — Two round trips; two for a nested one.
+ *
+ * **Example** (again after a serialization failure)
+ * ```ts run
+ * import { Effect } from "effect"
+ * import * as Postgres from "holdfast/Postgres"
+ *
+ * const count = Effect.gen(function*() {
+ *   const { sql } = yield* Postgres.Postgres
+ *   return yield* sql`select 1 as one`
+ * })
+ * const program = Postgres.transaction(count, { isolation: "serializable", readOnly: true, retry: 5 })
+ * const rows = await Effect.runPromise(Effect.provide(program, Postgres.layerEmbedded()))
+ * rows // => [{ one: 1 }]
+ * ```
+ *
+ * @category transactions
+ * @since 0.1.0
+ */
+export const transaction: {
+  (
+    options?: TransactionOptions
+  ): <A, E, R>(self: Effect.Effect<A, E, R>) => Effect.Effect<A, E | SqlError, R | Postgres>
+  <A, E, R>(
+    self: Effect.Effect<A, E, R>,
+    options?: TransactionOptions
+  ): Effect.Effect<A, E | SqlError, R | Postgres>
+} = dual(
+  (args) => Effect.isEffect(args[0]),
+  <A, E, R>(self: Effect.Effect<A, E, R>, options?: TransactionOptions) =>
+    Effect.flatMap(Postgres, (postgres) => postgres.transaction(self, options))
+)
+
+/**
+ * Runs an effect after the COMMIT of the transaction around this fiber, and only if it took effect; at once outside of a
+ * transaction. In a nested transaction it waits for the outermost, and is dropped if the nested one is rolled back.
+ *
+ * **Details** — Hooks run in the order in which they were added, when the session has been given back, and before the transaction
+ *   returns. With `retry`, those of the last attempt run.
+ * **Interruption** — A hook is not interrupted, so keep it short. **Errors** — What it dies with is logged.
+ *
+ * @category transactions
+ * @since 0.1.0
+ */
+export const onCommit = <R>(
+  effect: Effect.Effect<void, never, R>
+): Effect.Effect<void, never, R | Postgres> =>
+  Effect.flatMap(Postgres, (postgres) => postgres.onCommit(effect))
+
+/**
+ * Runs an effect after the transaction around this fiber, or a nested one of it, was rolled back. Neither this nor `onCommit` runs if
+ * the outcome is unknown. As `onCommit` otherwise.
+ *
+ * **Interruption**, **Errors** — as `onCommit`.
+ *
+ * @category transactions
+ * @since 0.1.0
+ */
+export const onRollback = <R>(
+  effect: Effect.Effect<void, never, R>
+): Effect.Effect<void, never, R | Postgres> =>
+  Effect.flatMap(Postgres, (postgres) => postgres.onRollback(effect))
 
 const contextOf = (service: Service): Context.Context<Postgres | SqlClient.SqlClient> =>
   Context.make(Postgres, service).pipe(Context.add(SqlClient.SqlClient, service.sql))

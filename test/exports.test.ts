@@ -130,8 +130,8 @@ describe("exports", () => {
         TypeId awaitIdle close get holders invalidate invalidateKey layer lease make size stats statsKey tryUse use
         type KeyedPool Options TypeId
       holdfast/Postgres
-        ConnectionLost InvalidUrl Postgres PostgresClosed PostgresExhausted PostgresTimeout PostgresUnavailable TransactionAborted TransactionClosed TransactionOutcomeUnknown causeOf isConnectionLost layer layerEmbedded make sqlState
-        type Cause Options PoolOptions ReservedSession Service Stats
+        ConnectionLost ForeignStatement InvalidUrl Postgres PostgresClosed PostgresExhausted PostgresTimeout PostgresUnavailable SessionBusy TransactionAborted TransactionClosed TransactionOutcomeUnknown TransactionStuck causeOf isConnectionLost layer layerEmbedded make onCommit onRollback sqlState transaction
+        type Cause Options PoolOptions ReservedSession Service Stats TransactionOptions
       holdfast/Postgres/Embedded
         Embedded EmbeddedFailed EmbeddedUnavailable layer make
         type Exited Options Server

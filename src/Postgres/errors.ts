@@ -178,6 +178,53 @@ export class TransactionOutcomeUnknown extends Data.TaggedError("TransactionOutc
 }
 
 /**
+ * A statement had to wait for a nested transaction, and nothing ran on the session meanwhile.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class TransactionStuck extends Data.TaggedError("TransactionStuck")<{
+  readonly waited: Duration.Duration
+}> {
+  override get message(): string {
+    const waited = Duration.format(this.waited)
+    return `A nested transaction kept the session for ${waited} without running a statement, and this statement waited for it. `
+      + "Probably it waits for this fiber. Do not wait inside a nested transaction for a fiber of the outer one."
+  }
+}
+
+/**
+ * The session serves a stream or a COPY alone. To wait for its end could be to wait for itself.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class SessionBusy extends Data.TaggedError("SessionBusy")<{
+  readonly keeper: "stream" | "copy"
+}> {
+  override get message(): string {
+    return this.keeper === "stream"
+      ? "A stream of this reserved session is being read, so it can run no other statement. "
+        + "Read the stream in a transaction: there other statements run between two fetches."
+      : "The source of a COPY sent a statement to the session that the COPY uses. "
+        + "Run it before the COPY, or outside of the transaction."
+  }
+}
+
+/**
+ * A client of another database was used inside a transaction, where `@effect/sql` gives it the session of the transaction.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class ForeignStatement extends Data.TaggedError("ForeignStatement") {
+  override get message(): string {
+    return "A client of another database was used inside a transaction of this one, so the statement was not sent. "
+      + "Use it outside of the transaction, or make it with `holdfast/Postgres` too."
+  }
+}
+
+/**
  * The `cause` of a `SqlError` that is not the server's own `pg.DatabaseError`.
  *
  * @category errors
@@ -192,7 +239,10 @@ const causeClasses = [
   ConnectionLost,
   TransactionClosed,
   TransactionAborted,
-  TransactionOutcomeUnknown
+  TransactionOutcomeUnknown,
+  TransactionStuck,
+  SessionBusy,
+  ForeignStatement
 ] as const
 
 const hints: Readonly<Record<string, string>> = {
@@ -220,6 +270,9 @@ export const isSqlState = (code: string): boolean => /^[0-9A-Z]{5}$/.test(code) 
 
 /** Whether the server ends the session with this SQLSTATE. */
 const endsSession = (state: string): boolean => state.startsWith("08") || state.startsWith("57P")
+
+/** Whether a concurrent transaction is the reason: serialization failure, deadlock. The whole transaction may be tried again. */
+export const isConflict = (state: string): boolean => state === "40001" || state === "40P01"
 
 export const messageOf = (cause: unknown): string => {
   if (cause instanceof AggregateError && cause.errors.length > 0) return messageOf(cause.errors[0])

@@ -1,21 +1,32 @@
 /**
- * Postgres/loan: what a borrower may do with a session: `@effect/sql`'s `Connection`.
+ * Postgres/loan: what runs on a session. `Single` takes one for each statement; `Loan` is a session that somebody keeps.
  *
- * DESIGN. A statement of no transaction has a session for itself. Any other borrower gets a `Loan`, which runs one statement at a
- * time and refuses statements once it has ended. ../Postgres.ts has the invariants.
+ * DESIGN. A session runs one exchange at a time. A `Loan` has a fair lock for them, and each nested transaction is a `Loan` of its own,
+ * which keeps the lock of its parent to its end. ../Postgres.ts has the invariants.
  */
+import * as SqlClient from "@effect/sql/SqlClient"
 import type { Connection } from "@effect/sql/SqlConnection"
 import type { SqlError } from "@effect/sql/SqlError"
 import * as Chunk from "effect/Chunk"
+import * as Context from "effect/Context"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import type * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import type * as Pg from "pg"
 import type * as Managed from "../Managed.ts"
 import * as Semaphore from "../Semaphore.ts"
-import { failed, TransactionClosed } from "./errors.ts"
+import {
+  failed,
+  ForeignStatement,
+  SessionBusy,
+  TransactionClosed,
+  TransactionStuck
+} from "./errors.ts"
 import type { SessionPool } from "./pool.ts"
 import type { Result, Results, Session } from "./session.ts"
+import { rowsOf } from "./stream.ts"
 
 type TransformRows = Parameters<Connection["execute"]>[2]
 
@@ -82,20 +93,112 @@ export class Single extends Statements {
   }
 }
 
-/** A session on loan: one statement at a time, and none when the loan is over (Postgres-6). */
+/**
+ * What `TransactionConnection` of `@effect/sql` holds inside a transaction. A client of this module finds its own transaction in it; a
+ * client of another database, which would run its statements here, is refused.
+ */
+export class Inside implements Connection {
+  readonly loan: Loan
+  readonly outer: Inside | undefined
+
+  constructor(loan: Loan, outer: Inside | undefined) {
+    this.loan = loan
+    this.outer = outer
+  }
+
+  readonly execute = (): Effect.Effect<never, SqlError> =>
+    Effect.fail(failed(new ForeignStatement()))
+  readonly executeRaw = this.execute
+  readonly executeValues = this.execute
+  readonly executeUnprepared = this.execute
+  readonly executeStream = (): Stream.Stream<never, SqlError> => Stream.fromEffect(this.execute())
+}
+
+/**
+ * How a transaction runs. The server's defaults hold for what is not given.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface TransactionOptions {
+  readonly isolation?: "read committed" | "repeatable read" | "serializable" | undefined
+  readonly readOnly?: boolean | undefined
+  /** With `readOnly` and `"serializable"`: waits until it can neither fail nor disturb others. */
+  readonly deferrable?: boolean | undefined
+  /**
+   * Runs the whole body again, in a new transaction, after a serialization failure (40001) or a deadlock (40P01): so many times at
+   * most, after short random pauses, or as the schedule says. Never when the outcome is unknown. Default: not at all.
+   */
+  readonly retry?: number | Schedule.Schedule<unknown, unknown> | undefined
+}
+
+/** What runs when a transaction has ended. `around` is the transaction that it runs in. */
+export interface Hook {
+  readonly on: "commit" | "rollback"
+  readonly run: (around: Inside | undefined) => Effect.Effect<void>
+}
+
+/** The innermost of our transactions around a fiber, whichever its database is. */
+export const insideOf = (context: Context.Context<never>): Inside | undefined => {
+  const [connection] = Context.getOrElse(
+    context as Context.Context<SqlClient.TransactionConnection>,
+    SqlClient.TransactionConnection,
+    () => []
+  )
+  return connection instanceof Inside ? connection : undefined
+}
+
+/** The innermost transaction of a pool around a fiber. */
+export const loanOf = (context: Context.Context<never>, pool: SessionPool): Loan | undefined => {
+  let inside = insideOf(context)
+  while (inside !== undefined && inside.loan.pool !== pool) inside = inside.outer
+  return inside?.loan
+}
+
+/** The nested transaction of this fiber that keeps the lock of `loan`, or `loan` itself. */
+const innermost = (context: Context.Context<never>, loan: Loan): Loan => {
+  const inner = loanOf(context, loan.pool)
+  for (let one = inner; one !== undefined && one.isOpen; one = one.parent) {
+    if (one === loan) return inner ?? loan
+  }
+  return loan
+}
+
+/** `acquireTimeout`, or 30 seconds if the pool has no bound: there waiting may end, here it would not. */
+const patienceOf = ({ settings }: SessionPool): Duration.Duration => {
+  const bound = Duration.decode(settings.pool.acquireTimeout ?? 0)
+  return Duration.toMillis(bound) === 0 ? Duration.seconds(30) : bound
+}
+
+/** A session that somebody keeps: one exchange at a time, and none when the loan is over (Postgres-6). */
 export class Loan extends Statements {
   readonly pool: SessionPool
   readonly session: Session
   readonly owner: "transaction" | "session"
+  /** The transaction around a nested one. */
+  readonly parent: Loan | undefined
+  readonly depth: number
   readonly lock = Semaphore.unsafeMake(1, { name: "postgres statements" })
   /** Set to false once, by the owner of the loan. */
   isOpen = true
+  /** Refuses what would wait for itself. Written by this class and copy.ts. */
+  keeper: "stream" | "copy" | undefined = undefined
+  // The fields below are written by transaction.ts.
+  options: TransactionOptions = {}
+  readonly hooks: Array<Hook> = []
 
-  constructor(pool: SessionPool, session: Session, owner: "transaction" | "session") {
+  constructor(
+    pool: SessionPool,
+    session: Session,
+    owner: "transaction" | "session",
+    parent: Loan | undefined
+  ) {
     super()
     this.pool = pool
     this.session = session
     this.owner = owner
+    this.parent = parent
+    this.depth = parent === undefined ? 0 : parent.depth + 1
   }
 
   get ifOpen(): Effect.Effect<void, SqlError> {
@@ -104,20 +207,74 @@ export class Loan extends Statements {
     )
   }
 
+  /** Waits for the lock, which `unsafeRelease` returns. Called inside a mask. */
+  take(restore: Managed.Restore): Effect.Effect<void, SqlError> {
+    return Effect.suspend(() => {
+      const { keeper, session } = this
+      if (keeper !== undefined) return Effect.fail(failed(new SessionBusy({ keeper })))
+      const waited = patienceOf(this.pool)
+      const { exchanges } = session
+      const isIdle = () => session.pending === undefined && session.exchanges === exchanges
+      return Effect.catchAll(
+        Semaphore.takeInMask(this.lock, 1, restore, { acquireTimeout: waited }),
+        // Only a nested transaction keeps the lock while nothing runs.
+        () =>
+          isIdle()
+            ? Effect.fail(failed(new TransactionStuck({ waited })))
+            : this.take(restore)
+      )
+    })
+  }
+
+  unsafeRelease(): void {
+    Semaphore.unsafeRelease(this.lock, 1)
+  }
+
+  /** One exchange with the server, when its turn has come. */
+  turn<A>(exchange: Effect.Effect<A, SqlError>): Effect.Effect<A, SqlError> {
+    // MASK: between the lock and its release; the wait and the exchange are restored.
+    return Effect.uninterruptibleMask((restore) =>
+      Effect.zipRight(
+        this.take(restore),
+        Effect.ensuring(
+          restore(Effect.zipRight(this.ifOpen, exchange)),
+          Effect.sync(() => this.unsafeRelease())
+        )
+      )
+    )
+  }
+
   override run(config: Config): Effect.Effect<Results, SqlError> {
-    return Semaphore.withPermit(this.lock)(Effect.zipRight(this.ifOpen, this.session.query(config)))
+    return this.turn(this.session.query(config))
   }
 
   override rows(sql: string, params: ReadonlyArray<unknown>): Stream.Stream<object, SqlError> {
-    // MASK: between the permit and its registration; the wait is restored.
-    const turn = Effect.uninterruptibleMask((restore) =>
-      Effect.zipRight(
-        Semaphore.takeInMask(this.lock, 1, restore),
-        Effect.addFinalizer(() => Effect.sync(() => Semaphore.unsafeRelease(this.lock, 1)))
+    const turn = <A>(exchange: Effect.Effect<A, SqlError>) =>
+      Effect.contextWithEffect((context: Context.Context<never>) =>
+        innermost(context, this).turn(exchange)
+      )
+    return Stream.unwrapScoped(
+      Effect.suspend(() =>
+        this.owner === "transaction" || this.session.status !== "I"
+          ? Effect.succeed(rowsOf(this, turn, sql, params))
+          : Effect.as(this.keepForStream, rowsOf(this, undefined, sql, params))
       )
     )
-    return Stream.unwrapScoped(
-      Effect.as(Effect.zipRight(turn, this.ifOpen), this.session.stream(sql, params))
+  }
+
+  /** The lock until the scope ends; meanwhile a statement would wait for itself if the reader of the stream sent it. */
+  get keepForStream(): Effect.Effect<void, SqlError, Scope.Scope> {
+    // MASK: between the lock and its registration; the wait is restored.
+    return Effect.uninterruptibleMask((restore) =>
+      Effect.flatMap(this.take(restore), () => {
+        this.keeper = "stream"
+        return Effect.addFinalizer(() =>
+          Effect.sync(() => {
+            this.keeper = undefined
+            this.unsafeRelease()
+          })
+        )
+      })
     )
   }
 
@@ -127,7 +284,7 @@ export class Loan extends Statements {
     return Effect.map(
       Semaphore.takeInMask(this.lock, 1, restore),
       // Released at once: the waiters of the queue find the loan closed.
-      () => Semaphore.unsafeRelease(this.lock, 1)
+      () => this.unsafeRelease()
     )
   }
 
@@ -147,7 +304,7 @@ export const opened = (
   owner: "transaction" | "session"
 ): Loan => {
   session.isReserved = true
-  return new Loan(pool, session, owner)
+  return new Loan(pool, session, owner, undefined)
 }
 
 /** Ends a loan: what runs is cancelled, and the session made fit for its next user. */

@@ -7,17 +7,22 @@
  * ../Postgres.ts has the invariants.
  */
 import { SqlError } from "@effect/sql/SqlError"
-import * as Chunk from "effect/Chunk"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
-import * as Stream from "effect/Stream"
-import { createRequire } from "node:module"
 import type * as Pg from "pg"
 import * as Deadline from "../Deadline.ts"
 import { Connection, type Settings as ConnectionSettings } from "./connection.ts"
-import { codeOf, type ConnectionLost, failed, isSqlState, messageOf, unsent } from "./errors.ts"
+import {
+  codeOf,
+  type ConnectionLost,
+  failed,
+  isConflict,
+  isSqlState,
+  messageOf,
+  unsent
+} from "./errors.ts"
 
 export interface Settings extends ConnectionSettings {
   /** Runs work of a session in the background. */
@@ -26,22 +31,9 @@ export interface Settings extends ConnectionSettings {
   readonly onLost: (session: Session) => void
 }
 
-/** `pg-cursor` comes with `@effect/sql-pg`; this is the part of it that we use. */
-interface Cursor extends Pg.Submittable {
-  readonly read: (
-    rows: number,
-    callback: (error: Error | undefined | null, rows: ReadonlyArray<object>) => void
-  ) => void
-  readonly close: (callback: () => void) => void
-}
-
-const Cursor: new(sql: string, values: ReadonlyArray<unknown>) => Cursor = createRequire(
-  createRequire(import.meta.url).resolve("@effect/sql-pg")
-)("pg-cursor")
-
+/** A portal that keeps the session from everything else until it has ended. */
 interface Portal {
-  readonly cursor: Cursor
-  isOver: boolean
+  readonly end: Effect.Effect<unknown>
 }
 
 export interface Result {
@@ -58,13 +50,15 @@ export const resultsOf = (result: Results): ReadonlyArray<Result> =>
   Array.isArray(result) ? result : [result as Result]
 
 /** An answer that is awaited from the server. */
-class Pending {
+export class Pending {
   readonly resume: (answer: Effect.Effect<any, SqlError>) => void
   waiting: Array<() => void> | undefined = undefined
   /** The server has answered, and will soon be ready for the next statement. */
   isAnswered = false
   isSettled = false
   isCancelled = false
+  /** Asks the server to end it, where a cancel does not reach: a COPY that waits for data. */
+  abort: (() => void) | undefined = undefined
   /** What the socket had been given before. */
   readonly bytesBefore: number
   error: unknown = undefined
@@ -111,6 +105,10 @@ export class Session extends Connection {
   isDirty = false
   /** A transaction or a reserved session has it, and cleans it at its end. */
   isReserved = false
+  /** The exchanges so far. */
+  exchanges = 0
+  /** A concurrent transaction was the reason of a failure. Written by this class and by transaction.ts. */
+  hadConflict = false
   cleaning: Pending | undefined = undefined
 
   constructor(settings: Settings) {
@@ -138,6 +136,7 @@ export class Session extends Connection {
 
   errorOf({ bytesBefore, error, isAnswered }: Pending): SqlError {
     const code = codeOf(error)
+    if (code !== undefined && isConflict(code)) this.hadConflict = true
     if (this.lost === undefined || (code !== undefined && isSqlState(code))) {
       return new SqlError({
         message: `Failed to execute statement: ${messageOf(error)}`,
@@ -169,6 +168,7 @@ export class Session extends Connection {
       if (this.lost !== undefined) return resume(Effect.fail(unsent(this.lost)))
       const pending = new Pending(resume, this.wire.stream.bytesWritten)
       this.pending = pending
+      this.exchanges++
       try {
         start(pending)
       } catch (cause) {
@@ -219,6 +219,7 @@ export class Session extends Connection {
         return Effect.asVoid(Deadline.exit(pending.awaited, Duration.times(cancelTimeout, 2)))
       }
       pending.isCancelled = true
+      if (pending.abort !== undefined) return this.abort(pending, pending.abort)
       this.stray = "sent"
       const taken = Effect.map(this.cancelRequest, (isTaken) => {
         if (isTaken) this.stray = "taken"
@@ -234,6 +235,14 @@ export class Session extends Connection {
     })
   }
 
+  abort(pending: Pending, ask: () => void): Effect.Effect<void> {
+    ask()
+    return Effect.map(Deadline.exit(pending.awaited, this.settings.cancelTimeout), () => {
+      if (!pending.isSettled) this.unsafeEnd("the server did not end a COPY in time")
+      this.cleanInBackground()
+    })
+  }
+
   /** Waits for the answer to an interrupted COMMIT for twice `cancelTimeout`, then closes the session. */
   finish(pending: Pending): Effect.Effect<void> {
     const twice = Duration.times(this.settings.cancelTimeout, 2)
@@ -244,51 +253,6 @@ export class Session extends Connection {
 
   get stopRunning(): Effect.Effect<void> {
     return Effect.suspend(() => this.pending === undefined ? Effect.void : this.stop(this.pending))
-  }
-
-  // Streams.
-
-  stream(sql: string, values: ReadonlyArray<unknown>): Stream.Stream<object, SqlError> {
-    return Stream.unwrapScoped(Effect.map(
-      Effect.acquireRelease(
-        Effect.suspend(() => {
-          if (this.lost !== undefined) return Effect.fail(unsent(this.lost))
-          const cursor = this.client.query(new Cursor(sql, values))
-          this.portal = { cursor, isOver: false }
-          return Effect.succeed(this.portal)
-        }),
-        (portal) => this.closePortal(portal)
-      ),
-      (portal) => Stream.repeatEffectChunkOption(this.read(portal))
-    ))
-  }
-
-  read(portal: Portal): Effect.Effect<Chunk.Chunk<object>, Option.Option<SqlError>> {
-    const rows = this.exchange<ReadonlyArray<object>>((pending) => {
-      portal.cursor.read(128, (error, rows) => {
-        pending.answer(error, rows)
-        this.settle(pending)
-      })
-    })
-    return Effect.flatMap(Effect.mapError(rows, Option.some), (rows) => {
-      if (rows.length > 0) return Effect.succeed(Chunk.unsafeFromArray(rows))
-      portal.isOver = true
-      return Effect.fail(Option.none())
-    })
-  }
-
-  /**
-   * Closes the portal once: when the stream ends, or when the session is cleaned. A portal that was read to its end has closed
-   * itself. For any other, the answer to an empty statement shows that the session is free again.
-   */
-  closePortal(portal: Portal): Effect.Effect<void> {
-    return Effect.suspend(() => {
-      if (this.portal !== portal) return Effect.void
-      this.portal = undefined
-      if (portal.isOver || this.lost !== undefined) return Effect.void
-      portal.cursor.close(() => {})
-      return this.promptly("")
-    })
   }
 
   // Cleaning.
@@ -302,7 +266,7 @@ export class Session extends Connection {
   /** Makes it fit for the next user, or closes it (Postgres-2). Bounded. */
   readonly clean: Effect.Effect<void> = Effect.gen(this, function*() {
     yield* this.stopRunning
-    if (this.portal !== undefined) yield* this.closePortal(this.portal)
+    if (this.portal !== undefined) yield* this.portal.end
     if (this.lost === undefined && this.stray === "taken") yield* this.outrunStray
     if (this.lost === undefined && this.status !== "I") yield* this.promptly("ROLLBACK")
     if (this.lost === undefined && this.isDirty) {

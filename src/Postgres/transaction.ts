@@ -1,156 +1,344 @@
-/** Postgres/transaction: `withTransaction`, with savepoints for the nested ones. ../Postgres.ts has the invariants. */
+/**
+ * Postgres/transaction: `withTransaction`, with savepoints for the nested ones.
+ *
+ * DESIGN. `outermost` takes a session and runs BEGIN, the body, and COMMIT or ROLLBACK; `nested` does it with a savepoint, under the
+ * lock of its parent, so siblings run one after the other in the order of arrival. A loan knows its `outcome`, which is "unknown" from
+ * the moment COMMIT is sent until it is answered. The hooks run when the session has been given back. ../Postgres.ts has the
+ * invariants.
+ */
 import * as SqlClient from "@effect/sql/SqlClient"
 import type { SqlError } from "@effect/sql/SqlError"
+import type * as Clock from "effect/Clock"
+import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
-import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
+import * as Schedule from "effect/Schedule"
 import * as Tracer from "effect/Tracer"
 import type * as Managed from "../Managed.ts"
 import * as Nursery from "../Nursery.ts"
-import * as Semaphore from "../Semaphore.ts"
 import {
   failed,
   isConnectionLost,
+  isUnsent,
   sqlState,
   TransactionAborted,
   TransactionOutcomeUnknown
 } from "./errors.ts"
-import { ended, Loan, opened } from "./loan.ts"
+import {
+  ended,
+  type Hook,
+  Inside,
+  insideOf,
+  Loan,
+  loanOf,
+  opened,
+  type TransactionOptions
+} from "./loan.ts"
 import type { SessionPool } from "./pool.ts"
-import { resultsOf, type Session } from "./session.ts"
+import { type Results, resultsOf } from "./session.ts"
 
-interface Step<A, E, R> {
+/** "unknown": COMMIT was sent and has not been answered. */
+type Outcome = "open" | "committed" | "rolled back" | "unknown"
+
+/** One transaction, or one nested transaction, on its way. */
+class Attempt {
   readonly loan: Loan
   readonly restore: Managed.Restore
-  readonly body: Effect.Effect<A, E, R>
-  readonly begin: string
-  readonly commit: Effect.Effect<void, SqlError>
-  readonly rollback: string
-}
+  readonly span: Tracer.Span
+  readonly clock: Clock.Clock
+  /** Written by the methods below. */
+  outcome: Outcome = "open"
 
-/** Begin, body, commit or rollback. Runs inside a mask; begin, body and commit are restored. */
-const runStep = <A, E, R>(step: Step<A, E, R>): Effect.Effect<A, E | SqlError, R> =>
-  Effect.gen(function*() {
-    const { loan, restore } = step
-    const undo = Effect.zipRight(
-      loan.abort,
-      Effect.suspend(() =>
-        loan.session.lost === undefined ? loan.session.promptly(step.rollback) : Effect.void
-      )
+  constructor(loan: Loan, restore: Managed.Restore, span: Tracer.Span, clock: Clock.Clock) {
+    this.loan = loan
+    this.restore = restore
+    this.span = span
+    this.clock = clock
+  }
+
+  /** An outcome, and its event of the span. */
+  end(outcome: Outcome, event: string): void {
+    this.outcome = outcome
+    this.span.event(`db.transaction.${event}`, this.clock.unsafeCurrentTimeNanos())
+  }
+
+  begin(sql: string, event: string): Effect.Effect<void, SqlError> {
+    return Effect.zipRight(
+      this.restore(this.loan.session.text(sql)),
+      Effect.sync(() => this.end("open", event))
     )
-    yield* restore(loan.session.text(step.begin))
-    const exit = yield* Effect.exit(restore(step.body))
-    if (Exit.isFailure(exit)) {
-      yield* undo
-      return yield* exit
-    }
-    yield* Effect.onError(loan.settle(restore), () => undo)
-    yield* restore(step.commit)
-    return exit.value
-  })
+  }
 
-const commitTransaction = (session: Session): Effect.Effect<void, SqlError> =>
-  Effect.suspend(() => {
-    // Nothing was sent yet, so nothing can have been committed.
-    if (session.lost !== undefined) return failed(session.lost)
-    return session.query({ text: "COMMIT" }, "finish").pipe(
-      Effect.catchAll((error) =>
-        isConnectionLost(error)
+  /** Cancels what runs, then rolls back; both are bounded. If the connection is lost, the server has rolled back. */
+  undo(rollback: string): Effect.Effect<void> {
+    const { loan } = this
+    return Effect.map(
+      Effect.zipRight(
+        loan.abort,
+        Effect.suspend(() =>
+          loan.session.lost === undefined ? loan.session.promptly(rollback) : Effect.void
+        )
+      ),
+      () => this.end("rolled back", "rollback")
+    )
+  }
+
+  /** Sends COMMIT. An interrupt leaves it its grace, and the outcome is known then as well. */
+  get commit(): Effect.Effect<void, SqlError> {
+    const { session } = this.loan
+    const answered = (error: unknown, results: Results): void => {
+      const isRefused = Option.isSome(sqlState(error)) && !isConnectionLost(error)
+      // COMMIT of a failed transaction is answered "ROLLBACK", without an error.
+      if (isRefused || (!error && resultsOf(results)[0]?.command === "ROLLBACK")) {
+        this.end("rolled back", "rollback")
+      } else if (!error) this.end("committed", "commit")
+    }
+    const exchange = session.exchange((pending) => {
+      this.outcome = "unknown"
+      session.client.query({ text: "COMMIT" }, (error: unknown, results: Results) => {
+        answered(error, results)
+        pending.answer(error, results)
+        if (session.lost !== undefined) session.settle(pending)
+      })
+    }, "finish")
+    return Effect.matchEffect(this.restore(exchange), {
+      onFailure: (error) => {
+        if (this.outcome === "unknown" && isUnsent(error)) this.end("rolled back", "rollback")
+        return this.outcome === "unknown"
           ? Effect.fail(failed(new TransactionOutcomeUnknown({ reason: error.message })))
           : Effect.fail(error)
-      ),
-      // COMMIT of a failed transaction is answered "ROLLBACK", without an error.
-      Effect.flatMap((result) =>
-        resultsOf(result).some((one) => one.command === "ROLLBACK")
-          ? Effect.fail(failed(new TransactionAborted()))
-          : Effect.void
-      )
+      },
+      onSuccess: () =>
+        this.outcome === "committed" ? Effect.void : Effect.fail(failed(new TransactionAborted()))
+    })
+  }
+
+  release(name: string): Effect.Effect<void, SqlError> {
+    const released = Effect.zipRight(
+      this.restore(this.loan.session.text(`RELEASE SAVEPOINT ${name}`)),
+      Effect.sync(() => this.end("committed", "savepoint"))
     )
+    // 25P02: a statement of the body had failed.
+    return Effect.mapError(
+      released,
+      (error) =>
+        Option.contains(sqlState(error), "25P02") ? failed(new TransactionAborted()) : error
+    )
+  }
+
+  /** The body, then `commit` if it succeeded, else `rollback`. */
+  run<A, E, R>(
+    body: Effect.Effect<A, E, R>,
+    commit: Effect.Effect<void, SqlError>,
+    rollback: string
+  ): Effect.Effect<A, E | SqlError, R> {
+    return Effect.onError(
+      Effect.flatMap(
+        this.restore(body),
+        (value) => Effect.as(Effect.zipRight(this.loan.settle(this.restore), commit), value)
+      ),
+      () => this.outcome === "open" ? this.undo(rollback) : Effect.void
+    )
+  }
+}
+
+type Body<A, E, R> = (loan: Loan) => Effect.Effect<A, E, R>
+
+interface Step {
+  readonly pool: SessionPool
+  readonly options: TransactionOptions
+  /** The transaction that the caller is in, whichever its database is. */
+  readonly around: Inside | undefined
+  readonly restore: Managed.Restore
+  readonly span: Tracer.Span
+  readonly clock: Clock.Clock
+}
+
+const beginOf = ({ deferrable, isolation, readOnly }: TransactionOptions): string =>
+  "BEGIN" + (isolation === undefined ? "" : ` ISOLATION LEVEL ${isolation.toUpperCase()}`)
+  + (readOnly === undefined ? "" : readOnly ? " READ ONLY" : " READ WRITE")
+  + (deferrable === true ? " DEFERRABLE" : "")
+
+const runHooks = (step: Step, loan: Loan, on: Hook["on"]): Effect.Effect<void> =>
+  Effect.forEach(loan.hooks, (hook) => hook.on === on ? hook.run(step.around) : Effect.void, {
+    discard: true
   })
 
-const releaseSavepoint = (session: Session, name: string): Effect.Effect<void, SqlError> =>
-  Effect.catchAll(session.text(`RELEASE SAVEPOINT ${name}`), (error) =>
-    // 25P02: a statement of the body had failed. Undone here, so that the outer transaction can go on.
-    Option.contains(sqlState(error), "25P02")
-      ? Effect.zipRight(
-        session.promptly(`ROLLBACK TO SAVEPOINT ${name}; RELEASE SAVEPOINT ${name}`),
-        Effect.fail(failed(new TransactionAborted()))
-      )
-      : Effect.fail(error))
-
-type Body<A, E, R> = (loan: Loan, depth: number) => Effect.Effect<A, E, R>
-
+/** `again` is set to true if the transaction was rolled back because of a concurrent one. */
 const outermost = <A, E, R>(
-  pool: SessionPool,
-  restore: Managed.Restore,
-  body: Body<A, E, R>
+  step: Step,
+  body: Body<A, E, R>,
+  again: { isDue: boolean }
 ): Effect.Effect<A, E | SqlError, R> => {
-  const lent = pool.lend((session) =>
+  let attempt: Attempt | undefined
+  const lent = step.pool.lend((session) =>
     // MASK: from BEGIN to COMMIT or ROLLBACK. An exit, since an error of the body is none of the pool's.
     Effect.exit(Effect.uninterruptibleMask((restore) =>
       Effect.suspend(() => {
-        const loan = opened(pool, session, "transaction")
+        const loan = opened(step.pool, session, "transaction")
+        loan.options = step.options
+        session.hadConflict = false
+        const one = attempt = new Attempt(loan, restore, step.span, step.clock)
         return Effect.ensuring(
-          runStep({
-            loan,
-            restore,
-            body: body(loan, 0),
-            begin: "BEGIN",
-            commit: commitTransaction(session),
-            rollback: "ROLLBACK"
-          }),
-          ended(loan)
+          Effect.zipRight(
+            one.begin(beginOf(step.options), "begin"),
+            one.run(body(loan), one.commit, "ROLLBACK")
+          ),
+          Effect.suspend(() => {
+            again.isDue = one.outcome === "rolled back" && session.hadConflict
+            return ended(loan)
+          })
         )
       })
     ))
   )
-  return Effect.flatten(restore(lent))
+  // The hooks run when the session has been given back.
+  const hooks = Effect.suspend(() => {
+    if (attempt === undefined || attempt.outcome === "unknown") return Effect.void
+    return runHooks(step, attempt.loan, attempt.outcome === "committed" ? "commit" : "rollback")
+  })
+  return Effect.ensuring(Effect.flatten(step.restore(lent)), hooks)
 }
 
-/** Holds the statement permit of its parent, so that siblings run one after the other. */
 const nested = <A, E, R>(
+  step: Step,
   parent: Loan,
-  depth: number,
-  restore: Managed.Restore,
   body: Body<A, E, R>
 ): Effect.Effect<A, E | SqlError, R> =>
-  Effect.zipRight(
-    Semaphore.takeInMask(parent.lock, 1, restore),
-    Effect.ensuring(
-      Effect.zipRight(
-        parent.ifOpen,
-        Effect.suspend(() => {
-          const loan = new Loan(parent.pool, parent.session, "transaction")
-          const name = `hf_${depth}`
-          return runStep({
-            loan,
-            restore,
-            body: body(loan, depth),
-            begin: `SAVEPOINT ${name}`,
-            commit: releaseSavepoint(parent.session, name),
-            rollback: `ROLLBACK TO SAVEPOINT ${name}; RELEASE SAVEPOINT ${name}`
-          })
-        })
-      ),
-      Effect.sync(() => Semaphore.unsafeRelease(parent.lock, 1))
+  Effect.suspend(() => {
+    const { session } = parent
+    const loan = new Loan(step.pool, session, "transaction", parent)
+    loan.options = parent.options
+    const attempt = new Attempt(loan, step.restore, step.span, step.clock)
+    const name = `hf_${loan.depth}`
+    const rollback = `ROLLBACK TO SAVEPOINT ${name}; RELEASE SAVEPOINT ${name}`
+    const all = Effect.zipRight(
+      Effect.zipRight(parent.ifOpen, attempt.begin(`SAVEPOINT ${name}`, "begin")),
+      attempt.run(body(loan), attempt.release(name), rollback)
     )
-  )
+    const release = Effect.sync(() => {
+      loan.isOpen = false
+      parent.unsafeRelease()
+      // What was rolled back here does not end the whole transaction any more.
+      if (attempt.outcome === "committed") parent.hooks.push(...loan.hooks)
+    })
+    const hooks = Effect.suspend(() =>
+      attempt.outcome === "committed" ? Effect.void : runHooks(step, loan, "rollback")
+    )
+    return Effect.zipRight(
+      parent.take(step.restore),
+      Effect.ensuring(Effect.ensuring(all, release), hooks)
+    )
+  })
 
-export const transactionOf =
-  (pool: SessionPool): SqlClient.SqlClient["withTransaction"] => (effect) =>
-    // MASK: between begin and commit or rollback nothing may be cut but what is restored: waiting, begin, body, commit.
-    Effect.uninterruptibleMask((restore) =>
-      Effect.useSpan("sql.transaction", { kind: "client", captureStackTrace: false }, (span) =>
-        Effect.flatMap(Effect.serviceOption(SqlClient.TransactionConnection), (outer) => {
-          const body = (loan: Loan, depth: number) =>
-            // Under a tracker, a statement of a dying fiber comes before the commit or the rollback.
-            Nursery.contain(effect).pipe(
-              Effect.provideService(SqlClient.TransactionConnection, [loan, depth] as const),
-              Effect.provideService(Tracer.ParentSpan, span)
-            )
-          const around = Option.getOrUndefined(outer)
-          return around !== undefined && around[0] instanceof Loan && around[0].pool === pool
-            ? nested(around[0], around[1] + 1, restore, body)
-            : outermost(pool, restore, body)
-        }))
+/** The options of a nested transaction are those of the outermost one, which has begun. */
+const mismatch = (options: TransactionOptions, loan: Loan): string | undefined => {
+  const { isolation, readOnly = false } = loan.options
+  if (options.isolation !== undefined && options.isolation !== isolation) {
+    return `isolation "${options.isolation}"`
+  }
+  return options.readOnly === true && !readOnly ? "readOnly" : undefined
+}
+
+const runStep = <A, E, R>(
+  step: Step,
+  outer: Loan | undefined,
+  effect: Effect.Effect<A, E, R>,
+  again: { isDue: boolean }
+): Effect.Effect<A, E | SqlError, R> => {
+  // Under a tracker, a statement of a dying fiber comes before the commit or the rollback.
+  const body = (loan: Loan) =>
+    Nursery.contain(effect).pipe(
+      Effect.provideService(SqlClient.TransactionConnection, [
+        new Inside(loan, step.around),
+        loan.depth
+      ]),
+      Effect.provideService(Tracer.ParentSpan, step.span)
     )
+  if (outer === undefined) return outermost(step, body, again)
+  const wrong = mismatch(step.options, outer)
+  return wrong === undefined
+    ? nested(step, outer, body)
+    : Effect.dieMessage(
+      `A nested transaction asks for ${wrong}, which its outermost transaction does not have. Ask for it there.`
+    )
+}
+
+const attemptOf =
+  (pool: SessionPool, spanAttributes: ReadonlyArray<readonly [string, unknown]>) =>
+  <A, E, R>(
+    effect: Effect.Effect<A, E, R>,
+    options: TransactionOptions,
+    again: { isDue: boolean }
+  ): Effect.Effect<A, E | SqlError, R> =>
+    // MASK: between begin and commit or rollback only waiting, begin, body and commit are restored. The hooks are not.
+    Effect.uninterruptibleMask((restore) =>
+      Effect.useSpan("sql.transaction", { kind: "client", captureStackTrace: false }, (span) => {
+        for (const [key, value] of spanAttributes) span.attribute(key, value)
+        return Effect.flatMap(Effect.context<never>(), (context) =>
+          Effect.flatMap(Effect.clock, (clock) => {
+            const step = { pool, options, around: insideOf(context), restore, span, clock }
+            return runStep(step, loanOf(context, pool), effect, again)
+          }))
+      })
+    )
+
+const scheduleOf = (retry: NonNullable<TransactionOptions["retry"]>) =>
+  typeof retry === "number"
+    ? Schedule.exponential("2 millis").pipe(
+      Schedule.either(Schedule.spaced("100 millis")),
+      Schedule.jittered,
+      Schedule.intersect(Schedule.recurs(retry))
+    )
+    : retry
+
+/** A transaction of a pool; a nested one if the fiber is in a transaction of the same pool. */
+export type WithTransaction = <A, E, R>(
+  effect: Effect.Effect<A, E, R>,
+  options?: TransactionOptions | undefined
+) => Effect.Effect<A, E | SqlError, R>
+
+export const withTransaction = (
+  pool: SessionPool,
+  spanAttributes: ReadonlyArray<readonly [string, unknown]>
+): WithTransaction => {
+  const attempt = attemptOf(pool, spanAttributes)
+  return (effect, options = {}) => {
+    const { retry } = options
+    if (retry === undefined) return attempt(effect, options, { isDue: false })
+    return Effect.suspend(() => {
+      const again = { isDue: false }
+      const once = Effect.suspend(() => {
+        again.isDue = false
+        return attempt(effect, options, again)
+      })
+      return Effect.retry(once, { schedule: scheduleOf(retry), while: () => again.isDue })
+    })
+  }
+}
+
+/** Runs `effect` when the transaction around this fiber has ended so; at once if there is none and `on` is "commit". */
+export const addHook = <R>(
+  pool: SessionPool,
+  on: Hook["on"],
+  effect: Effect.Effect<void, never, R>
+): Effect.Effect<void, never, R> =>
+  Effect.flatMap(Effect.context<R>(), (context) => {
+    const loan = loanOf(context as Context.Context<never>, pool)
+    if (loan === undefined || !loan.isOpen) return on === "commit" ? effect : Effect.void
+    const outside = Context.omit(SqlClient.TransactionConnection)(context as never)
+    loan.hooks.push({
+      on,
+      run: (around) =>
+        Effect.catchAllCause(
+          Effect.provide(
+            effect,
+            around === undefined
+              ? outside
+              : Context.add(outside, SqlClient.TransactionConnection, [around, around.loan.depth])
+          ) as Effect.Effect<void>,
+          (cause) => Effect.logError(`A hook of a Postgres transaction (${on}) failed.`, cause)
+        )
+    })
+    return Effect.void
+  })
