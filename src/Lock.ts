@@ -1,10 +1,11 @@
 /**
  * Lock: one holder per key. A lease with a fence, a loss signal that stops the body, and the in-process layer.
  *
- * DESIGN. This file decides all that a caller sees. A backend (`Lock/Postgres.ts`, `Lock/File.ts`) only takes, tries, inspects and
+ * DESIGN. This file is the door; Lock/service.ts decides all that a caller sees. A backend (`Lock/Postgres.ts`, `Lock/File.ts`) only takes, tries, inspects and
  * verifies one key, and calls `lose` when its grant is gone. Each key has one fair queue in front of the backend
  * (internal/waitQueue.ts), so a process has at most one remote waiter per key. The in-process layer is that queue and a counter.
  * `Managed` bounds and records the release; Lock/lease.ts has the lease, Lock/errors.ts the errors.
+ * Two backends in one program are two tags (the example of `Lock`).
  *
  * INVARIANTS
  * - Lock-1 (G1) At most one holder per key; `fence` strictly increases in the order of the grants of a key.
@@ -17,10 +18,11 @@
  * - Lock-7 (G7) `withLock` of a key that the same fiber tree holds by `withLock` dies with `LockReentry` instead of waiting for
  *   itself.
  * - Lock-8 (L9) With a ledger in force, a fiber that waits for a key is `acquiring` there, blocked by the holder in this process.
+ * - Lock-9 `withLocks` takes its keys in one order, each once, and holds all of them or none; it loses all with one.
  *
  * COST (2026-11, 2 small cores) in process, uncontended: 13 µs a bracket; a remote lease runs its body in a child fiber.
  * `acquireTimeout` costs a timer in the queue, and two fibers while a backend waits. A key occupies memory while it is held.
- * NOT DONE shared mode, several keys at once, leases with a time to live. The ledger reports deadlocks between keys within this
+ * NOT DONE shared mode. The ledger reports deadlocks between keys within this
  * process, and breaks none: take nested keys in one order everywhere, or give `acquireTimeout`.
  * NOT PROMISED that a paused process, or a body which ignores interruption, stops in time: pass `fence` to what you write to,
  * and let it refuse.
@@ -30,34 +32,27 @@
  *
  * @since 0.1.0
  */
-import * as Cause from "effect/Cause"
-import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
-import * as Data from "effect/Data"
-import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Exit from "effect/Exit"
-import * as FiberId from "effect/FiberId"
-import * as FiberRef from "effect/FiberRef"
 import { dual } from "effect/Function"
 import * as Layer from "effect/Layer"
-import * as Option from "effect/Option"
+import type * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
-import * as Rules from "./internal/options.ts"
-import * as WaitQueue from "./internal/waitQueue.ts"
 import * as Ledger from "./Ledger.ts"
-import { printable } from "./Ledger/words.ts"
+import type { Holder, LockBackendError, LockLost, LockTimeout } from "./Lock/errors.ts"
+import type { Lease } from "./Lock/lease.ts"
 import {
-  type Holder,
-  type LockBackendError,
-  type LockLost,
-  LockReentry,
-  LockTimeout,
-  type LockUnsupported,
-  type LossReason
-} from "./Lock/errors.ts"
-import { end, type Grant, Hold, type Lease, leaseOf } from "./Lock/lease.ts"
-import * as Managed from "./Managed.ts"
+  type Bodies,
+  type Body,
+  type Get,
+  type LockError,
+  makeMemory,
+  type Options,
+  type Service,
+  type TryOptions,
+  type WithLock,
+  type WithLocks
+} from "./Lock/service.ts"
 import type { TimeoutOf } from "./Semaphore.ts"
 
 export {
@@ -70,496 +65,44 @@ export {
   type LossReason
 } from "./Lock/errors.ts"
 export type { Grant, Lease } from "./Lock/lease.ts"
-
-/**
- * The errors of each acquire. With an `acquireTimeout` there is also `LockTimeout`.
- *
- * @category errors
- * @since 0.1.0
- */
-export type LockError = LockUnsupported | LockBackendError
-
-/**
- * How to try for a lock. `label` is shown to those who wait for it.
- *
- * @category models
- * @since 0.1.0
- */
-export interface TryOptions {
-  readonly label?: string | undefined
-  /** @internal The user's line, if it is not the one that calls the service. */
-  readonly site?: Ledger.Site | undefined
-}
-
-/**
- * How to wait for a lock. `acquireTimeout` bounds the wait, by the `Clock`. Default: no bound.
- *
- * @category models
- * @since 0.1.0
- */
-export interface Options extends TryOptions {
-  readonly acquireTimeout?: Duration.DurationInput | undefined
-}
-
-/**
- * Options without an `acquireTimeout`: the operation does not fail with `LockTimeout`.
- *
- * @category models
- * @since 0.1.0
- */
-export interface UnboundedOptions extends TryOptions {
-  readonly acquireTimeout?: undefined
-}
-
-/**
- * The body under a lock: an effect, or a function of the lease.
- *
- * @category models
- * @since 0.1.0
- */
-export type Body<A, E, R> = Effect.Effect<A, E, R> | ((lease: Lease) => Effect.Effect<A, E, R>)
-
-/**
- * Acquires the key into the scope. `R` is the rest of the context that the operation needs.
- *
- * @category models
- * @since 0.1.0
- */
-export interface Get<R = never> {
-  <O extends Options = {}>(
-    key: string,
-    options?: O
-  ): Effect.Effect<Lease, LockError | TimeoutOf<O, LockTimeout>, Scope.Scope | R>
-}
-
-/**
- * Runs the body while holding the key. `R0` is the rest of the context that the operation needs.
- *
- * @category models
- * @since 0.1.0
- */
-export interface WithLock<R0 = never> {
-  <O extends Options = {}>(key: string, options?: O): <A, E, R>(
-    body: Body<A, E, R>
-  ) => Effect.Effect<A, E | LockError | LockLost | TimeoutOf<O, LockTimeout>, R | R0>
-}
-
-/**
- * A lock service, the same for every backend. Its operations are those of this module, data-last.
- *
- * @category models
- * @since 0.1.0
- */
-export interface Service {
-  readonly get: Get
-  readonly tryGet: (
-    key: string,
-    options?: TryOptions
-  ) => Effect.Effect<Option.Option<Lease>, LockError, Scope.Scope>
-  readonly withLock: WithLock
-  readonly tryWithLock: (key: string, options?: TryOptions) => <A, E, R>(
-    body: Body<A, E, R>
-  ) => Effect.Effect<Option.Option<A>, E | LockError | LockLost, R>
-  readonly inspect: (key: string) => Effect.Effect<Option.Option<Holder>, LockBackendError>
-}
+export {
+  type Backend,
+  type Bodies,
+  type Body,
+  type Get,
+  type LockError,
+  make,
+  makeMemory,
+  type MakeOptions,
+  type Options,
+  type Request,
+  type Service,
+  type TryOptions,
+  type UnboundedOptions,
+  type WithLock,
+  type WithLocks
+} from "./Lock/service.ts"
 
 /**
  * The lock service in the context.
+ *
+ * **Example** (two backends side by side: a tag of your own for the second)
+ * ```ts run
+ * import { Context, Effect, Layer } from "effect"
+ * import { Lock } from "holdfast"
+ *
+ * class Local extends Context.Tag("Local")<Local, Lock.Service>() {}
+ * const both = Layer.merge(Lock.layerMemory, Layer.effect(Local, Lock.makeMemory)) // or LockRedis.make(…)
+ * const program = Effect.flatMap(Local, (local) =>
+ *   Lock.withLock("report")(local.withLock("report")(Effect.succeed("held twice")))
+ * )
+ * await Effect.runPromise(Effect.provide(program, both)) // => "held twice"
+ * ```
  *
  * @category tags
  * @since 0.1.0
  */
 export class Lock extends Context.Tag("holdfast/Lock")<Lock, Service>() {}
-
-/**
- * A request to a backend. It may call `lose` at any time, from any callback, any number of times.
- *
- * @category backends
- * @since 0.1.0
- */
-export interface Request {
-  readonly key: string
-  readonly owner: string
-  readonly label: string | undefined
-  readonly lose: (reason: LossReason) => void
-}
-
-/**
- * A backend. Both takes run uninterruptibly, and pass to `restore` the steps that may be interrupted. A take that fails or is
- * interrupted holds nothing. The takes of one key never overlap within one service.
- *
- * @category backends
- * @since 0.1.0
- */
-export interface Backend {
-  /** The name that others see, usually `host:pid`. */
-  readonly self: string
-  /** Whether a grant can be lost. The body then runs in a child fiber, which the loss interrupts. */
-  readonly remote: boolean
-  readonly take: (request: Request, restore: Managed.Restore) => Effect.Effect<Grant, LockError>
-  readonly tryTake: (
-    request: Request,
-    restore: Managed.Restore
-  ) => Effect.Effect<Option.Option<Grant>, LockError>
-  /** Ends within a bound of its own. Called for keys that this service does not hold. */
-  readonly inspect: (key: string) => Effect.Effect<Option.Option<Holder>, LockBackendError>
-}
-
-/**
- * The options of `make`.
- *
- * @category models
- * @since 0.1.0
- */
-export interface MakeOptions {
-  /** How long a release may delay the end of a body. Default 2 seconds. */
-  readonly releaseDeadline?: Duration.DurationInput | undefined
-}
-
-/** One key of one service, while it is held or asked for. */
-interface Slot {
-  readonly queue: WaitQueue.WaitQueue
-  hold: Hold | undefined
-  /** The ledger's entry of the fiber that has the slot: the holder, or one that waits for the backend. */
-  first: Ledger.Entry | undefined
-}
-
-interface Asking {
-  readonly key: string
-  readonly label: string | undefined
-  readonly acquireTimeout: Duration.Duration
-  /** The ledger's entry; set once, before the first wait. */
-  entry: Ledger.Entry | undefined
-  /** The `acquireTimeout` ended the wait, as an interruption would. */
-  isLate: boolean
-}
-
-interface Taken {
-  readonly hold: Hold
-  readonly slot: Slot
-  readonly grant: Grant
-  readonly lease: Lease
-}
-
-/** A key that a fiber holds by `withLock`. */
-interface Held {
-  readonly slots: ReadonlyMap<string, Slot>
-  readonly hold: Hold
-}
-
-/** Of this fiber, or one that forked it (Lock-7). */
-const heldHere: FiberRef.FiberRef<ReadonlyArray<Held>> = /* @__PURE__ */ FiberRef.unsafeMake<
-  ReadonlyArray<Held>
->([])
-
-/** The key is held: a try that fails with it gives `None`. */
-class NotFree extends Data.TaggedError("NotFree") {}
-
-/** Not `catchAll`, which would keep only the first failure of any other cause. */
-const noneIfHeld = <A, E, R>(
-  effect: Effect.Effect<A, E | NotFree, R>
-): Effect.Effect<Option.Option<A>, E, R> =>
-  Effect.catchAllCause(Effect.asSome(effect), (cause) => {
-    const first = Cause.failureOption(cause)
-    return Option.isSome(first) && first.value instanceof NotFree
-      ? Effect.succeedNone
-      : Effect.failCause(cause as Cause.Cause<E>)
-  })
-
-const span = (key: string): Ledger.SpanOptions => ({
-  attributes: () => ({ "holdfast.lock.key": key })
-})
-
-const siteOf = (options: TryOptions | undefined): Ledger.Site | undefined =>
-  options?.site ?? Ledger.unsafeSite()
-
-/** As `restore`, but interrupts an effect that has not ended by `until`, in milliseconds of the `Clock`. */
-const restoreUntil =
-  (asking: Asking, restore: Managed.Restore, until: number): Managed.Restore => (effect) =>
-    restore(
-      Effect.flatMap(Clock.currentTimeMillis, (now) =>
-        Effect.flatMap(Effect.timeoutOption(effect, Math.max(until - now, 0)), (ended) => {
-          if (Option.isSome(ended)) {
-            return Effect.succeed(ended.value)
-          }
-          asking.isLate = true
-          return Effect.interrupt
-        }))
-    )
-
-/**
- * A lock service over a backend. The layers are built by this, and so is one over a backend of your own.
- *
- * **Interruption** — Waiting: leaves the queue, and passes on what it was just granted. Opening: as the backend says. Holding: the
- *   body is interrupted and the lock released before the interrupt is seen.
- * **Errors** — `LockTimeout` after `acquireTimeout`; `LockLost` from the brackets; what the backend fails with. `LockReentry` is a
- *   defect, and so is a wrong option.
- * **Cost** — one map; see the head of this file for the operations.
- *
- * @category constructors
- * @since 0.1.0
- */
-export const make = (backend: Backend, options?: MakeOptions): Service => {
-  Rules.check("Lock.make", options, { releaseDeadline: Rules.duration })
-  const releaseDeadline = options?.releaseDeadline ?? "2 seconds"
-  // A key is here while its slot is taken; the waiters are in its queue.
-  const slots = new Map<string, Slot>()
-  let nextOwner = 1
-
-  const unsafeTryTake = (key: string): Slot | undefined => {
-    if (slots.has(key)) return undefined
-    const slot: Slot = { queue: WaitQueue.make(), hold: undefined, first: undefined }
-    slots.set(key, slot)
-    return slot
-  }
-  /** The next waiter has the slot, in this step. */
-  const passOn = (key: string, slot: Slot): void => {
-    slot.hold = undefined
-    slot.first = undefined
-    if (slot.queue.size > 0) WaitQueue.grantHead(slot.queue)
-    else slots.delete(key)
-  }
-
-  const waitForSlot = (asking: Asking, restore: Managed.Restore): Effect.Effect<Slot> => {
-    const { acquireTimeout: atMost, key } = asking
-    const free = unsafeTryTake(key)
-    if (free !== undefined) return Effect.succeed(free)
-    const slot = slots.get(key)!
-    const onLeave = (wasGranted: boolean): void => {
-      if (wasGranted) passOn(key, slot)
-    }
-    const late = (): Cause.Cause<never> => {
-      asking.isLate = true
-      return Cause.interrupt(FiberId.none)
-    }
-    const options = { bound: { atMost, late } }
-    const waited = WaitQueue.waitInMask(slot.queue, 1, restore, onLeave, undefined, options)
-    return Effect.as(waited, slot)
-  }
-
-  /** From the slot to the backend's grant; on any failure the next waiter has the slot. */
-  const takeGrant = <E>(
-    { entry, key, label }: Asking,
-    slot: Slot,
-    ask: (request: Request) => Effect.Effect<Grant, E>
-  ): Effect.Effect<Taken, E> => {
-    slot.first = entry
-    const shown = label === undefined ? "" : `:${label}`
-    const hold = new Hold(key, `${backend.self}${shown}#${nextOwner++}`)
-    const lose = (reason: LossReason): void => end(hold, reason)
-    return Effect.matchCauseEffect(ask({ key, label, owner: hold.owner, lose }), {
-      onFailure: (cause) => {
-        passOn(key, slot)
-        return Effect.failCause(cause)
-      },
-      onSuccess: (grant) =>
-        Effect.map(Clock.currentTimeMillis, (now) => {
-          hold.grant = grant
-          hold.since = now
-          slot.hold = hold
-          return { hold, slot, grant, lease: leaseOf(hold, grant) }
-        })
-    })
-  }
-
-  const take = (
-    asking: Asking,
-    restore: Managed.Restore,
-    within: Managed.Restore
-  ): Effect.Effect<Taken, LockError> =>
-    Effect.flatMap(
-      Effect.suspend(() => waitForSlot(asking, restore)),
-      (slot) => takeGrant(asking, slot, (request) => backend.take(request, within))
-    )
-
-  const takeInTime = (
-    asking: Asking,
-    restore: Managed.Restore
-  ): Effect.Effect<Taken, LockError | LockTimeout> =>
-    Effect.flatMap(Clock.currentTimeMillis, (now) => {
-      const { acquireTimeout: waited } = asking
-      const within = restoreUntil(asking, restore, now + Duration.toMillis(waited))
-      return Effect.catchAllCause(
-        take(asking, restore, within),
-        (cause): Effect.Effect<never, LockError | LockTimeout> => {
-          const { isLate, key } = asking
-          if (!isLate || !Cause.isInterruptedOnly(cause)) return Effect.failCause(cause)
-          const seen = restore(Effect.orElseSucceed(inspect(key), Option.none<Holder>))
-          return Effect.flatMap(seen, (seen) => {
-            const holder = Option.getOrUndefined(seen)
-            return new LockTimeout({ key, waited, holder })
-          })
-        }
-      )
-    })
-
-  const tryTake = (
-    asking: Asking,
-    restore: Managed.Restore
-  ): Effect.Effect<Taken, LockError | NotFree> =>
-    Effect.suspend((): Effect.Effect<Taken, LockError | NotFree> => {
-      const slot = unsafeTryTake(asking.key)
-      if (slot === undefined) return new NotFree()
-      return takeGrant(asking, slot, (request) =>
-        Effect.flatMap(
-          backend.tryTake(request, restore),
-          Option.match({ onNone: () => new NotFree(), onSome: Effect.succeed })
-        ))
-    })
-
-  const free = ({ hold, slot }: Taken): void => {
-    // A release that was abandoned may end later, when the slot is another's.
-    if (slot.hold === hold) passOn(hold.key, slot)
-  }
-
-  /** For one run, which has one entry in the ledger. */
-  const managed = <E>(
-    key: string,
-    { acquireTimeout = Infinity, label }: Options,
-    site: Ledger.Site | undefined,
-    acquire: (asking: Asking, restore: Managed.Restore) => Effect.Effect<Taken, E>
-  ): Managed.Managed<Taken, E> => {
-    const asking: Asking = {
-      key,
-      label,
-      acquireTimeout: Duration.decode(acquireTimeout),
-      entry: undefined,
-      isLate: false
-    }
-    return Managed.make({
-      name: key,
-      kind: "lock",
-      acquire: (restore) => Ledger.withSpan(acquire(asking, restore), "lock.acquire", span(key)),
-      release: (taken) => {
-        end(taken.hold, "released")
-        const { release } = taken.grant
-        if (!Exit.isExit(release)) return Effect.ensuring(release, Effect.sync(() => free(taken)))
-        free(taken)
-        return release
-      },
-      releaseDeadline,
-      onOverrun: (taken) => Effect.sync(() => free(taken)),
-      onReleaseFailure: "report",
-      recording: {
-        site,
-        onEntry: (entry) => {
-          asking.entry = entry
-        },
-        blockedBy: () => {
-          const first = slots.get(key)?.first
-          return first === undefined || first === asking.entry ? [] : [first]
-        }
-      }
-    })
-  }
-
-  const refuseReentry = (key: string): Effect.Effect<void> =>
-    Effect.flatMap(FiberRef.get(heldHere), (held) => {
-      const isHeld = ({ hold, slots: home }: Held): boolean =>
-        home === slots && hold.key === key && slots.get(key)?.hold === hold
-      return held.some(isHeld) ? Effect.die(new LockReentry({ key })) : Effect.void
-    })
-
-  const inspect = (key: string): Effect.Effect<Option.Option<Holder>, LockBackendError> =>
-    Effect.suspend(() => {
-      const hold = slots.get(key)?.hold
-      return hold?.grant === undefined || hold.ended !== undefined
-        ? Effect.map(
-          backend.inspect(key),
-          Option.map(({ fence, holder, since }) => ({ holder: printable(holder), fence, since }))
-        )
-        : Effect.succeedSome({ holder: hold.owner, fence: hold.grant.fence, since: hold.since })
-    })
-
-  const waiting = (
-    key: string,
-    options: Options = {},
-    site: Ledger.Site | undefined
-  ): Managed.Managed<Taken, LockError | LockTimeout> => {
-    Rules.check("Lock", options, rules)
-    return managed(key, options, site, (asking, restore) =>
-      Effect.zipRight(
-        refuseReentry(key),
-        Duration.isFinite(asking.acquireTimeout)
-          ? takeInTime(asking, restore)
-          : take(asking, restore, restore)
-      ))
-  }
-
-  const trying = (
-    key: string,
-    options: TryOptions,
-    site: Ledger.Site | undefined
-  ): Managed.Managed<Taken, LockError | NotFree> => {
-    Rules.check("Lock", options, tryRules)
-    return managed(key, options, site, tryTake)
-  }
-
-  const holding = <A, E, R>(body: Body<A, E, R>) =>
-  (
-    { hold, lease }: Taken
-  ): Effect.Effect<A, E | LockLost, R> => {
-    const user = Effect.suspend(() => Effect.isEffect(body) ? body : body(lease))
-    const run = Ledger.withSpan(user, "lock.hold", span(hold.key))
-    return Effect.locallyWith(
-      // A grant of this process cannot be lost, so no fiber is forked to watch over it.
-      backend.remote ? lease.protect(run) : run,
-      heldHere,
-      (held) => [...held, { hold, slots }]
-    )
-  }
-
-  return {
-    // `any`: with no `acquireTimeout` there is no `LockTimeout`, and the types of `Service` say so.
-    get: (key, options): Effect.Effect<Lease, any, Scope.Scope> => {
-      const site = siteOf(options)
-      return Effect.map(Effect.suspend(() => waiting(key, options, site)), ({ lease }) => lease)
-    },
-    tryGet: (key, options = {}) => {
-      const site = siteOf(options)
-      const tried = Effect.suspend(() => trying(key, options, site))
-      return noneIfHeld(Effect.map(tried, ({ lease }) => lease))
-    },
-    withLock: (key, options) => <A, E, R>(body: Body<A, E, R>): Effect.Effect<A, any, R> => {
-      const site = siteOf(options)
-      return Effect.suspend(() => Managed.use(waiting(key, options, site), holding(body)))
-    },
-    tryWithLock: (key, options = {}) => (body) => {
-      const site = siteOf(options)
-      return noneIfHeld(
-        Effect.suspend(() => Managed.use(trying(key, options, site), holding(body)))
-      )
-    },
-    inspect
-  }
-}
-
-const tryRules: Rules.Rules = { label: Rules.text, site: Rules.anything }
-const rules: Rules.Rules = { ...tryRules, acquireTimeout: Rules.duration }
-
-/**
- * A lock service within this process: the fair queue of each key, and a counter for the fences.
- *
- * **Interruption** — as `make`. **Errors** — `LockTimeout`; a lease is never lost. **Cost** — as `make`.
- *
- * @category constructors
- * @since 0.1.0
- */
-export const makeMemory: Effect.Effect<Service> = Effect.sync(() => {
-  let lastFence = 0n
-  const grant: Effect.Effect<Grant> = Effect.sync(() => ({
-    fence: ++lastFence,
-    verify: Effect.succeed(true),
-    release: Effect.void
-  }))
-  return make({
-    self: "this process",
-    remote: false,
-    take: () => grant,
-    tryTake: () => Effect.asSome(grant),
-    inspect: () => Effect.succeedNone
-  })
-})
 
 /**
  * The in-process lock, for tests and for programs of one process.
@@ -586,6 +129,15 @@ const fromHere = <O extends TryOptions>(options: O | undefined): O => {
   return (site === undefined ? options : { ...options, site }) as O
 }
 
+/** `any`: the types are those of the operations below. */
+const scoped = (operation: "get" | "tryGet"): any => (key: string, options?: Options) => {
+  const asked = fromHere(options)
+  return Effect.flatMap(
+    Lock,
+    (lock): Effect.Effect<unknown, any, any> => lock[operation](key, asked)
+  )
+}
+
 /**
  * Waits for the key and holds it until the scope closes.
  *
@@ -597,10 +149,7 @@ const fromHere = <O extends TryOptions>(options: O | undefined): O => {
  * @category operations
  * @since 0.1.0
  */
-export const get: Get<Lock> = (key, options) => {
-  const asked = fromHere(options)
-  return Effect.flatMap(Lock, (lock) => lock.get(key, asked))
-}
+export const get: Get<Lock> = /* @__PURE__ */ scoped("get")
 
 /**
  * As `get`, but does not wait for a holder: none if the key is held.
@@ -610,15 +159,23 @@ export const get: Get<Lock> = (key, options) => {
  * @category operations
  * @since 0.1.0
  */
-export const tryGet = (
+export const tryGet: (
   key: string,
   options?: TryOptions
-): Effect.Effect<Option.Option<Lease>, LockError, Lock | Scope.Scope> => {
-  const asked = fromHere(options)
-  return Effect.flatMap(Lock, (lock) => lock.tryGet(key, asked))
-}
+) => Effect.Effect<Option.Option<Lease>, LockError, Lock | Scope.Scope> = /* @__PURE__ */ scoped(
+  "tryGet"
+)
 
-const isDataFirst = ([first]: IArguments): boolean => typeof first !== "string"
+/** Keys are texts or iterables of them. */
+const isBodyFirst = ([first]: IArguments): boolean =>
+  typeof first === "function" || Effect.isEffect(first)
+
+/** `any`: as above. */
+const bracket = (operation: "withLock" | "tryWithLock" | "withLocks"): any =>
+  dual(isBodyFirst, (body: any, key: any, options?: Options) => {
+    const asked = fromHere(options)
+    return Effect.flatMap(Lock, (lock) => lock[operation](key, asked)(body))
+  })
 
 /**
  * Runs the body while holding the key.
@@ -637,10 +194,7 @@ export const withLock: WithLock<Lock> & {
     key: string,
     options?: O
   ): Effect.Effect<A, E | LockError | LockLost | TimeoutOf<O, LockTimeout>, R | Lock>
-} = dual(isDataFirst, <A, E, R>(body: Body<A, E, R>, key: string, options?: Options) => {
-  const asked = fromHere(options)
-  return Effect.flatMap(Lock, (lock) => lock.withLock(key, asked)(body))
-})
+} = /* @__PURE__ */ bracket("withLock")
 
 /**
  * As `withLock`, but does not wait for a holder: none, and the body does not run, if the key is held.
@@ -659,10 +213,7 @@ export const tryWithLock: {
     key: string,
     options?: TryOptions
   ): Effect.Effect<Option.Option<A>, E | LockError | LockLost, R | Lock>
-} = dual(isDataFirst, <A, E, R>(body: Body<A, E, R>, key: string, options?: TryOptions) => {
-  const asked = fromHere(options)
-  return Effect.flatMap(Lock, (lock) => lock.tryWithLock(key, asked)(body))
-})
+} = /* @__PURE__ */ bracket("tryWithLock")
 
 /**
  * The present holder of the key, as far as the backend knows.
@@ -676,3 +227,33 @@ export const inspect = (
   key: string
 ): Effect.Effect<Option.Option<Holder>, LockBackendError, Lock> =>
   Effect.flatMap(Lock, (lock) => lock.inspect(key))
+
+/**
+ * Runs the body while holding all the keys. They are sorted, and each is taken once: two such callers never wait for each other.
+ *
+ * **Interruption** — as `withLock`: what was acquired is released, the last key first.
+ * **Errors** — as `withLock`. `acquireTimeout` bounds the wait for all of them; the loss of one ends the body. A key that the same fiber
+ *   tree holds already is a `LockReentry`, a defect.
+ * **Cost** — as `make`, for each key.
+ *
+ * **Example** (a transfer between two accounts)
+ * ```ts run
+ * import { Effect } from "effect"
+ * import { Lock } from "holdfast"
+ *
+ * const transfer = Lock.withLocks(["bob", "alice", "bob"])((leases) =>
+ *   Effect.succeed(leases.map(({ key }) => key))
+ * )
+ * await Effect.runPromise(Effect.provide(transfer, Lock.layerMemory)) // => ["alice", "bob"]
+ * ```
+ *
+ * @category operations
+ * @since 0.1.0
+ */
+export const withLocks: WithLocks<Lock> & {
+  <A, E, R, O extends Options = {}>(
+    body: Bodies<A, E, R>,
+    keys: Iterable<string>,
+    options?: O
+  ): Effect.Effect<A, E | LockError | LockLost | TimeoutOf<O, LockTimeout>, R | Lock>
+} = /* @__PURE__ */ bracket("withLocks")

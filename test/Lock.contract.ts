@@ -5,7 +5,8 @@
 import { expect, it } from "@effect/vitest"
 import { Cause, Chunk, Effect, Exit, Fiber, FiberId, Option, Scope } from "effect"
 import { Ledger } from "holdfast"
-import type * as Lock from "holdfast/Lock"
+import * as Lock from "holdfast/Lock"
+import * as Singleton from "holdfast/Lock/Singleton"
 import * as fs from "node:fs"
 
 export interface Subject {
@@ -256,6 +257,54 @@ export const lockContract = (name: string, subject: Subject): void => {
         }))
         expect(yield* one.inspect(key)).toEqual(Option.none())
         expect(yield* two.inspect(key)).toEqual(Option.none())
+      })
+  )
+
+  test(
+    "Lock-9: bodies with several keys in opposite orders never wait for each other",
+    (one, two) =>
+      Effect.gen(function*() {
+        const [a, b] = [freshKey(), freshKey()]
+        let inside = 0
+        const body = (leases: ReadonlyArray<Lock.Lease>) =>
+          Effect.gen(function*() {
+            expect(leases.map(({ key }) => key)).toEqual([a, b].toSorted())
+            expect(++inside).toBe(1)
+            yield* turns(1)
+            inside--
+          })
+        const fibers = yield* Effect.forEach(
+          [0, 1, 2, 3, 4, 5],
+          (i) => {
+            const keys = i % 2 === 0 ? [a, b, a] : [b, a]
+            return Effect.fork((i % 4 < 2 ? one : two).withLocks(keys)(body))
+          }
+        )
+        for (const fiber of fibers) yield* Fiber.join(fiber)
+        for (const key of [a, b]) expect(yield* one.inspect(key)).toEqual(Option.none())
+      })
+  )
+
+  test(
+    "Singleton-1: a singleton runs in one service, and in the other when the first has ended",
+    (one, two) =>
+      Effect.gen(function*() {
+        const key = freshKey()
+        const log: Array<string> = []
+        const lead = (lock: Lock.Service, name: string) =>
+          Singleton.run(key)(Effect.zipRight(Effect.sync(() => log.push(name)), Effect.never)).pipe(
+            Effect.provideService(Lock.Lock, lock)
+          )
+        const first = yield* Effect.fork(lead(one, "one"))
+        yield* eventually(() => log.length === 1)
+        const second = yield* Effect.fork(lead(two, "two"))
+        yield* queued
+        expect(log).toEqual(["one"])
+        yield* Fiber.interrupt(first)
+        yield* eventually(() => log.length === 2)
+        yield* Fiber.interrupt(second)
+        expect(log).toEqual(["one", "two"])
+        expect(yield* one.inspect(key)).toEqual(Option.none())
       })
   )
 }

@@ -7,12 +7,14 @@ import {
   Exit,
   Fiber,
   Layer,
+  Logger,
   Option,
   TestClock,
   Tracer
 } from "effect"
 import { Ledger, type Managed } from "holdfast"
 import * as Lock from "holdfast/Lock"
+import * as Singleton from "holdfast/Lock/Singleton"
 import { eventually, failuresOf, lockContract } from "./Lock.contract.ts"
 
 lockContract("memory", { one: Lock.makeMemory, fibers: 200, offsets: 160 })
@@ -75,6 +77,9 @@ const slow = (rest: Effect.Effect<unknown>) => {
   })
   return { service, held: () => held }
 }
+
+const leading = <A, E>(lock: Lock.Service, body: Lock.Body<A, E, never>) =>
+  Effect.provideService(Singleton.run(body, "k"), Lock.Lock, lock)
 
 describe("Lock", () => {
   it.effect("Lock-3: acquireTimeout is on the Clock, and does not disturb the next waiter", () =>
@@ -384,6 +389,97 @@ describe("Lock", () => {
       expect(Exit.isInterrupted(yield* Fiber.join(ending))).toBe(true)
       expect(log).toEqual(["body ended", "released"])
     }))
+
+  it.effect("Lock-9: the second key fails or is late: the first is free again; one bound for both", () =>
+    Effect.gen(function*() {
+      const lock = yield* Lock.makeMemory
+      const held = yield* Effect.fork(lock.withLock("b")(Effect.sleep("1 hour")))
+      const other = yield* Effect.fork(lock.withLock("a")(Effect.sleep("40 seconds")))
+      yield* Effect.yieldNow()
+      const both = yield* Effect.fork(
+        Effect.flip(
+          Lock.withLocks(Effect.void, new Set(["b", "a"]), { acquireTimeout: "1 minute" })
+        )
+          .pipe(Effect.provideService(Lock.Lock, lock))
+      )
+      yield* TestClock.adjust("40 seconds")
+      yield* Fiber.join(other)
+      expect(Option.isSome(yield* lock.inspect("a"))).toBe(true)
+      yield* TestClock.adjust("20 seconds")
+      expect(yield* Fiber.join(both)).toMatchObject({ _tag: "LockTimeout", key: "b" })
+      expect(yield* lock.inspect("a")).toEqual(Option.none())
+      yield* Fiber.interrupt(held)
+    }))
+
+  it.effect("Lock-9: the loss of one lease ends the body under several", () =>
+    Effect.gen(function*() {
+      const { lose, releases, service } = fragile()
+      const exit = yield* Effect.exit(
+        service.withLocks(["a", "b"])(([first]) =>
+          Effect.zipRight(Effect.sync(lose), Effect.as(Effect.never, first))
+        )
+      )
+      expect(failuresOf(exit)).toMatchObject([{ _tag: "LockLost", key: "b" }])
+      expect(releases()).toBe(2)
+    }))
+
+  it.effect("Singleton-1, Singleton-2: a singleton that loses its lease, or cannot reach the backend, runs again; its own failure ends it", () =>
+    Effect.gen(function*() {
+      const { lose, service } = fragile()
+      const runs: Array<bigint> = []
+      const lost = new Lock.LockLost({ key: "other", fence: 1n, reason: "deadline" })
+      const ended = yield* Effect.exit(
+        leading(service, (lease) =>
+          Effect.suspend(() => {
+            runs.push(lease.fence)
+            if (runs.length === 3) return Effect.fail(lost)
+            lose()
+            return Effect.never
+          }))
+      )
+      expect(runs).toEqual([1n, 2n, 3n])
+      // The loss of another lock is a failure like any other.
+      expect(failuresOf(ended)).toEqual([lost])
+      const died = yield* Effect.exit(
+        leading(
+          service,
+          Effect.ensuring(Effect.zipRight(Effect.sync(lose), Effect.never), Effect.die("cleanup"))
+        )
+      )
+      expect(Exit.isFailure(died) && Array.from(Cause.defects(died.cause))).toEqual(["cleanup"])
+
+      let tries = 0
+      const grant = { fence: 1n, verify: Effect.succeed(true), release: Effect.void }
+      const flaky = Lock.make({
+        self: "test",
+        remote: true,
+        take: () =>
+          ++tries < 3
+            ? new Lock.LockBackendError({ op: "take", cause: "down" })
+            : Effect.succeed(grant),
+        tryTake: () => Effect.succeedNone,
+        inspect: () => Effect.succeedNone
+      })
+      const elected = yield* Effect.fork(leading(flaky, Effect.succeed("leads")))
+      yield* TestClock.adjust("2 seconds")
+      expect(yield* Fiber.join(elected)).toBe("leads")
+      expect(tries).toBe(3)
+    }).pipe(Effect.provide(Logger.remove(Logger.defaultLogger))))
+
+  it.effect("Lock-3: a timeout names the line of the holder, if the ledger records lines", () =>
+    Effect.gen(function*() {
+      const lock = yield* Lock.makeMemory
+      const holder = yield* Effect.fork(lock.withLock("k")(Effect.never))
+      yield* Effect.yieldNow()
+      const late = yield* Effect.fork(
+        Effect.flip(lock.withLock("k", { acquireTimeout: "1 second" })(Effect.void))
+      )
+      yield* TestClock.adjust("1 second")
+      expect((yield* Fiber.join(late)).message).toMatch(
+        /held by this process#1 at .*Lock\.test\.ts:\d+/
+      )
+      yield* Fiber.interrupt(holder)
+    }).pipe(Effect.provide(Ledger.layer({ sites: "first" }))))
 
   it.effect("a body under a remote lease fails with its own errors", () =>
     Effect.gen(function*() {

@@ -97,8 +97,8 @@ describe("exports", () => {
         LedgerFormatError html json parse svg text
         type SvgOptions TextOptions
       holdfast/Lock
-        Lock LockBackendError LockLost LockReentry LockTimeout LockUnsupported get inspect layerMemory make makeMemory tryGet tryWithLock withLock
-        type Backend Body Get Grant Holder Lease LockError LossReason MakeOptions Options Request Service TryOptions UnboundedOptions WithLock
+        Lock LockBackendError LockLost LockReentry LockTimeout LockUnsupported get inspect layerMemory make makeMemory tryGet tryWithLock withLock withLocks
+        type Backend Bodies Body Get Grant Holder Lease LockError LossReason MakeOptions Options Request Service TryOptions UnboundedOptions WithLock WithLocks
       holdfast/Lock/File
         layer layerConfig make
         type Options
@@ -108,6 +108,8 @@ describe("exports", () => {
       holdfast/Lock/Redis
         layer layerConfig make
         type Options
+      holdfast/Lock/Singleton
+        run
       holdfast/Main
         run
         type Options

@@ -12,6 +12,7 @@ import * as Fiber from "effect/Fiber"
 import * as FiberId from "effect/FiberId"
 import * as Condition from "../internal/condition.ts"
 import * as Interrupt from "../internal/interrupt.ts"
+import type { Site } from "../Ledger.ts"
 import { type LockBackendError, LockLost, type LossReason } from "./errors.ts"
 
 /**
@@ -22,7 +23,7 @@ import { type LockBackendError, LockLost, type LossReason } from "./errors.ts"
  */
 export interface Lease {
   readonly key: string
-  /** Unique to this hold: the service, the label, and a number. */
+  /** Unique to this hold: the service, the label, a number, and the line that acquires, if the ledger records lines. */
   readonly owner: string
   /** Strictly increasing per key. Send it with each write; the target must refuse a smaller one than it has seen. */
   readonly fence: bigint
@@ -64,15 +65,22 @@ export interface Grant {
 /** A grant, or the request for it. Written only by this file and Lock.ts. */
 export class Hold {
   readonly key: string
-  readonly owner: string
+  readonly #name: string
+  readonly #site: Site | undefined
   readonly ending = Condition.make()
   grant: Grant | undefined = undefined
   since = 0
   ended: LossReason | undefined = undefined
 
-  constructor(key: string, owner: string) {
+  constructor(key: string, name: string, site: Site | undefined) {
     this.key = key
-    this.owner = owner
+    this.#name = name
+    this.#site = site
+  }
+
+  get owner(): string {
+    const line = this.#site?.text
+    return line === undefined ? this.#name : `${this.#name} at ${line}`
   }
 }
 
@@ -156,7 +164,9 @@ const protect = <A, E, R>(
 
 export const leaseOf = (hold: Hold, grant: Grant): Lease => ({
   key: hold.key,
-  owner: hold.owner,
+  get owner() {
+    return hold.owner
+  },
   fence: grant.fence,
   lost: Effect.async((resume) => {
     const forget = Condition.observe(hold.ending, () => {

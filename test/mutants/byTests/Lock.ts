@@ -13,42 +13,42 @@ const mutant = (what: string, file: string, from: string, to: string, title: str
 export const mutants: ReadonlyArray<Mutant> = [
   mutant(
     "two grants get one fence",
-    "Lock.ts",
+    "Lock/service.ts",
     "    fence: ++lastFence,",
     "    fence: lastFence,",
     "memory: Lock-1: one at a time"
   ),
   mutant(
     "a release that hangs delays the body by an hour",
-    "Lock.ts",
+    "Lock/service.ts",
     "      releaseDeadline,\n      onOverrun",
     "      releaseDeadline: \"1 hour\",\n      onOverrun",
     "Lock-2: a failed or hung release"
   ),
   mutant(
     "a key whose release was abandoned is never free",
-    "Lock.ts",
+    "Lock/service.ts",
     "      onOverrun: (taken) => Effect.sync(() => free(taken)),\n",
     "",
     "Lock-2: a failed or hung release"
   ),
   mutant(
     "a failed release changes the exit of the body",
-    "Lock.ts",
+    "Lock/service.ts",
     "onReleaseFailure: \"report\"",
     "onReleaseFailure: \"cause\"",
     "Lock-2: a failed or hung release"
   ),
   mutant(
     "a key is not free after its release",
-    "Lock.ts",
+    "Lock/service.ts",
     "Effect.ensuring(release, Effect.sync(() => free(taken)))",
     "release",
     "Lock-2: a failed or hung release"
   ),
   mutant(
     "a key is free before its release has ended",
-    "Lock.ts",
+    "Lock/service.ts",
     "Effect.ensuring(release, Effect.sync(() => free(taken)))",
     "Effect.zipRight(Effect.sync(() => free(taken)), release)",
     "Lock-2: the next waiter gets the key after the release"
@@ -62,49 +62,49 @@ export const mutants: ReadonlyArray<Mutant> = [
   ),
   mutant(
     "a take that fails keeps the key from the next waiter",
-    "Lock.ts",
+    "Lock/service.ts",
     "        passOn(key, slot)\n        return Effect.failCause(cause)",
     "        return Effect.failCause(cause)",
     "Lock-3: interrupted at any step of a slow backend"
   ),
   mutant(
     "a granted waiter that is interrupted keeps the key",
-    "Lock.ts",
+    "Lock/service.ts",
     "      if (wasGranted) passOn(key, slot)",
     "",
     "memory: Lock-3: a waiter interrupted anywhere"
   ),
   mutant(
     "a late wait in the queue is an interruption",
-    "Lock.ts",
+    "Lock/service.ts",
     "      asking.isLate = true\n      return Cause.interrupt",
     "      return Cause.interrupt",
     "Lock-3: acquireTimeout is on the Clock"
   ),
   mutant(
     "a wait for the backend has no bound",
-    "Lock.ts",
+    "Lock/service.ts",
     "Math.max(until - now, 0)",
     "Infinity",
     "Lock-3: acquireTimeout counts in the queue and at the backend together"
   ),
   mutant(
     "the time in the queue does not count at the backend",
-    "Lock.ts",
+    "Lock/service.ts",
     "Math.max(until - now, 0)",
     "asking.acquireTimeout",
     "Lock-3: acquireTimeout counts in the queue and at the backend together"
   ),
   mutant(
     "a timeout names no holder",
-    "Lock.ts",
+    "Lock/service.ts",
     "const holder = Option.getOrUndefined(seen)",
     "const holder = undefined",
     "Lock-3: acquireTimeout is on the Clock"
   ),
   mutant(
     "the loss of a lease is ignored",
-    "Lock.ts",
+    "Lock/service.ts",
     "const lose = (reason: LossReason): void => end(hold, reason)",
     "const lose = (_: LossReason): void => {}",
     "Lock-4: loss interrupts the body"
@@ -118,35 +118,35 @@ export const mutants: ReadonlyArray<Mutant> = [
   ),
   mutant(
     "a lease lives on after its scope",
-    "Lock.ts",
+    "Lock/service.ts",
     "        end(taken.hold, \"released\")\n",
     "",
     "Lock-4: a scoped lease protects"
   ),
   mutant(
     "a fiber may wait for itself",
-    "Lock.ts",
+    "Lock/service.ts",
     "? Effect.die(new LockReentry({ key }))",
     "? Effect.void",
     "memory: Lock-7: the same fiber tree"
   ),
   mutant(
     "a fiber that was forked under a lock is refused for ever",
-    "Lock.ts",
+    "Lock/service.ts",
     "home === slots && hold.key === key && slots.get(key)?.hold === hold",
     "home === slots && hold.key === key",
     "memory: Lock-7: the same fiber tree"
   ),
   mutant(
     "a try takes a held key",
-    "Lock.ts",
+    "Lock/service.ts",
     "const slot = unsafeTryTake(asking.key)",
     "const slot = unsafeTryTake(asking.key) ?? slots.get(asking.key)",
     "memory: a try never waits"
   ),
   mutant(
     "the ledger does not know who is in the way",
-    "Lock.ts",
+    "Lock/service.ts",
     "first === undefined || first === asking.entry ? [] : [first]",
     "[]",
     "Lock-8: a waiter is acquiring"
