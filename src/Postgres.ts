@@ -31,29 +31,29 @@ import { PgClient } from "@effect/sql-pg"
 import * as SqlClient from "@effect/sql/SqlClient"
 import type { Connection } from "@effect/sql/SqlConnection"
 import type { SqlError } from "@effect/sql/SqlError"
+import * as Statement from "@effect/sql/Statement"
+import * as Config from "effect/Config"
+import type * as ConfigError from "effect/ConfigError"
 import * as Context from "effect/Context"
 import * as Deferred from "effect/Deferred"
-import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import { dual } from "effect/Function"
 import * as Layer from "effect/Layer"
-import * as Redacted from "effect/Redacted"
 import type * as Scope from "effect/Scope"
-import type { ConnectionOptions } from "node:tls"
-import * as Pg from "pg"
 import * as Ledger from "./Ledger.ts"
 import { makeClient } from "./Postgres/client.ts"
 import * as Embedded from "./Postgres/Embedded.ts"
 import {
   codeOf,
   type ConnectionLost,
-  InvalidUrl,
+  type InvalidUrl,
   messageOf,
   PostgresUnavailable,
   type Stats
 } from "./Postgres/errors.ts"
 import { borrow, type TransactionOptions } from "./Postgres/loan.ts"
-import { managedPool, type SessionPool, type Settings } from "./Postgres/pool.ts"
+import { type Options, type PoolOptions, resolve, type Resolved } from "./Postgres/options.ts"
+import { managedPool, type SessionPool } from "./Postgres/pool.ts"
 import { addHook, withTransaction } from "./Postgres/transaction.ts"
 
 export {
@@ -77,61 +77,7 @@ export {
 } from "./Postgres/errors.ts"
 export type { TransactionOptions } from "./Postgres/loan.ts"
 
-/**
- * How the pool behaves. All of it is optional.
- *
- * @category models
- * @since 0.1.0
- */
-export interface PoolOptions {
-  /** Sessions at most. Default 10. */
-  readonly max?: number | undefined
-  /** Sessions that are kept open. Default 0. */
-  readonly min?: number | undefined
-  /** For a connection to be ready for statements. Default 5 seconds. */
-  readonly connectTimeout?: Duration.DurationInput | undefined
-  /** For the wait for a session. Default 30 seconds. */
-  readonly acquireTimeout?: Duration.DurationInput | undefined
-  /** How many may wait for a session; the next is refused at once. Default no bound. */
-  readonly maxWaiters?: number | undefined
-  /** A session older than this is replaced once it is back, up to a tenth earlier. Default 30 minutes; 0 never. */
-  readonly maxLifetime?: Duration.DurationInput | undefined
-  /** Idle sessions beyond `min` are closed after this. Default 10 minutes; 0 never. */
-  readonly idleTimeout?: Duration.DurationInput | undefined
-  /** A session that was idle this long has to answer within `cancelTimeout` before it is lent. Default 1 second. */
-  readonly validateAfterIdle?: Duration.DurationInput | undefined
-  /** An idle session is asked for an answer this often, and replaced without one. Default never. */
-  readonly keepAlive?: Duration.DurationInput | undefined
-  /** Warn once, with fiber, span and line, when a session has been held this long. Default never. */
-  readonly leakAfter?: Duration.DurationInput | undefined
-  /** OpenTelemetry's `db.client.connection.*`. Default false: they cost about 2 µs a statement. */
-  readonly metrics?: boolean | undefined
-  /** For the server to confirm a cancel, a ROLLBACK or a goodbye before the socket is cut. Default 1 second. */
-  readonly cancelTimeout?: Duration.DurationInput | undefined
-  /** How long closing waits for borrowers before it cancels what they run. Default 500 milliseconds. */
-  readonly drain?: Duration.DurationInput | undefined
-  /** Shown in `pg_stat_activity`. Default `"holdfast"`. */
-  readonly applicationName?: string | undefined
-}
-
-/**
- * The address of the server, and how the pool behaves. Values in `url` win over the fields; values in neither come from the usual
- * environment variables (`PGHOST`, `PGUSER`, …).
- *
- * @category models
- * @since 0.1.0
- */
-export interface Options extends PoolOptions {
-  /** `postgres://user:password@host:port/database?sslmode=require`, or `postgres:///database?host=/socket/directory`. */
-  readonly url?: string | Redacted.Redacted | undefined
-  /** A name, an address, or the directory of a Unix socket. */
-  readonly host?: string | undefined
-  readonly port?: number | undefined
-  readonly user?: string | undefined
-  readonly password?: string | Redacted.Redacted | undefined
-  readonly database?: string | undefined
-  readonly ssl?: boolean | ConnectionOptions | undefined
-}
+export type { Options, PoolOptions } from "./Postgres/options.ts"
 
 /**
  * A session with one user, for advisory locks, temporary tables and settings. It is wiped when its scope ends.
@@ -177,70 +123,7 @@ export interface Service {
  */
 export class Postgres extends Context.Tag("holdfast/Postgres")<Postgres, Service>() {}
 
-const revealed = (secret: string | Redacted.Redacted | undefined): string | undefined =>
-  Redacted.isRedacted(secret) ? Redacted.value(secret) : secret
-
-const clientConfig = (options: Options, applicationName: string): Pg.ClientConfig => ({
-  connectionString: revealed(options.url),
-  host: options.host,
-  port: options.port,
-  user: options.user,
-  password: revealed(options.password),
-  database: options.database,
-  ssl: options.ssl,
-  application_name: applicationName,
-  keepAlive: true
-})
-
-const readSettings = (options: Options): Effect.Effect<Checked, InvalidUrl> =>
-  Effect.suspend(() => {
-    const applicationName = options.applicationName ?? "holdfast"
-    const max = options.max ?? 10
-    if (!Number.isSafeInteger(max) || max < 1) {
-      throw new RangeError(
-        `Postgres.make: \`max\` has to be a whole number, 1 or more; got ${max}.`
-      )
-    }
-    const client = clientConfig(options, applicationName)
-    const url = client.connectionString
-    if (url !== undefined && !/^(postgres|postgresql):\/\//.test(url)) {
-      return new InvalidUrl({ reason: "it does not begin with postgres:// or postgresql://" })
-    }
-    let parsed: Pg.Client
-    try {
-      parsed = new Pg.Client(client)
-    } catch {
-      // The parser's own message may quote the URL, password and all.
-      return new InvalidUrl({ reason: "its host, port or escapes are malformed" })
-    }
-    const { database, host, port, user } = parsed
-    return Effect.succeed({
-      client,
-      address: { host, port, user: user ?? "", database: database ?? user ?? "" },
-      applicationName,
-      connectTimeout: Duration.decode(options.connectTimeout ?? "5 seconds"),
-      cancelTimeout: Duration.decode(options.cancelTimeout ?? "1 second"),
-      drain: Duration.decode(options.drain ?? "500 millis"),
-      pool: {
-        max,
-        minIdle: options.min ?? 0,
-        acquireTimeout: options.acquireTimeout ?? "30 seconds",
-        maxWaiters: options.maxWaiters,
-        idleTimeout: options.idleTimeout ?? "10 minutes",
-        maxLifetime: options.maxLifetime ?? "30 minutes",
-        validateAfterIdle: options.validateAfterIdle ?? "1 second",
-        keepAlive: options.keepAlive,
-        leakDetection: options.leakAfter,
-        metrics: options.metrics === true ? "db.client.connection" : false
-      }
-    })
-  })
-
-type Checked = Settings & {
-  readonly address: Pick<PostgresUnavailable, "host" | "port" | "user" | "database">
-}
-
-const unavailable = (settings: Checked, error: SqlError): PostgresUnavailable => {
+const unavailable = (settings: Resolved, error: SqlError): PostgresUnavailable => {
   const cause = error.cause instanceof AggregateError ? error.cause.errors[0] : error.cause
   return new PostgresUnavailable({
     ...settings.address,
@@ -254,23 +137,28 @@ const firstSession = (pool: SessionPool): Effect.Effect<void, SqlError> =>
   pool.lend(() => Effect.void)
 
 const makeService = (
-  options: Options
+  given: Options
 ): Effect.Effect<Service, PostgresUnavailable | InvalidUrl, Scope.Scope | Reactivity.Reactivity> =>
   Effect.gen(function*() {
-    const settings = yield* readSettings(options)
+    const settings = yield* resolve(given)
+    const { address, options } = settings
     const pool = yield* managedPool(settings)
     yield* Effect.mapError(firstSession(pool), (error) => unavailable(settings, error))
+    const { transformJson, transformQueryNames, transformResultNames } = options
     const reserve = borrow(pool, true)
     const spanAttributes = [
+      ...Object.entries(options.spanAttributes ?? {}),
       ["db.system.name", "postgresql"],
-      ["db.namespace", settings.address.database],
-      ["server.address", settings.address.host],
-      ["server.port", settings.address.port]
+      ["db.namespace", address.database],
+      ["server.address", address.host],
+      ["server.port", address.port]
     ] as const
     const sql = yield* makeClient({
       pool,
       reserve,
-      compiler: PgClient.makeCompiler(),
+      compiler: PgClient.makeCompiler(transformQueryNames, transformJson),
+      transformRows: transformResultNames
+        && Statement.defaultTransforms(transformResultNames, transformJson).array,
       spanAttributes
     })
     return {
@@ -294,7 +182,7 @@ const makeService = (
  *   on the server, or its session is closed (Postgres-1). A transaction: rolled back; a COMMIT under way gets its grace.
  *   Holding: closing drains, cancels and cuts (Postgres-7).
  * **Errors** — `InvalidUrl` before anything is opened; `PostgresUnavailable` if the first session fails. Statements fail with
- *   `SqlError`, which `sqlState`, `causeOf` and `isConnectionLost` read. A `max` that is no positive whole number is a defect.
+ *   `SqlError`, which `sqlState`, `causeOf` and `isConnectionLost` read. An option that cannot be is a `RangeError` defect.
  * **Cost** — see the head of this file.
  *
  * @category constructors
@@ -390,14 +278,13 @@ const contextOf = (service: Service): Context.Context<Postgres | SqlClient.SqlCl
  *
  * **Interruption** — as `make`. **Errors** — as `make`. **Cost** — as `make`.
  *
- * **Example** (the URL from the environment)
+ * **Example** (a token for each connection, in the place of a password)
  * ```ts
- * import { Config, Effect, Layer } from "effect"
+ * import { Effect } from "effect"
  * import * as Postgres from "holdfast/Postgres"
  *
- * export const live = Layer.unwrapEffect(
- *   Effect.map(Config.redacted("DATABASE_URL"), (url) => Postgres.layer({ url }))
- * )
+ * const token = Effect.promise(() => fetch("http://169.254.169.254/token").then((answer) => answer.text()))
+ * export const live = Postgres.layer({ host: "db.internal", user: "shop", password: token, ssl: true })
  * ```
  *
  * @category layers
@@ -412,6 +299,38 @@ export const layer = (
     ),
     Reactivity.layer
   )
+
+/**
+ * `layer`, with options from the configuration.
+ *
+ * **Errors** — those of `layer`, and `ConfigError`.
+ *
+ * **Example** (the URL from the environment)
+ * ```ts
+ * import { Config } from "effect"
+ * import * as Postgres from "holdfast/Postgres"
+ *
+ * export const live = Postgres.layerConfig({
+ *   url: Config.redacted("DATABASE_URL"),
+ *   max: Config.withDefault(Config.integer("DATABASE_SESSIONS"), 10)
+ * })
+ * ```
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerConfig = (
+  config: Config.Config.Wrap<Options>
+): Layer.Layer<
+  Postgres | SqlClient.SqlClient,
+  PostgresUnavailable | InvalidUrl | ConfigError.ConfigError
+> => {
+  const made = Effect.flatMap(Config.unwrap(config), makeService)
+  return Layer.provide(
+    Layer.scopedContext(Effect.map(Ledger.withSite(made, Ledger.unsafeSite()), contextOf)),
+    Reactivity.layer
+  )
+}
 
 /**
  * A pool on an embedded server that lives exactly as long; `server` is what `Embedded.make` takes.

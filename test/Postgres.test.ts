@@ -1,6 +1,20 @@
 import { SqlClient } from "@effect/sql"
+import type { PgClient } from "@effect/sql-pg"
 import { describe, expect, it } from "@effect/vitest"
-import { Cause, Chunk, Deferred, Effect, Exit, Fiber, Option, Redacted, Stream } from "effect"
+import {
+  Cause,
+  Chunk,
+  Config,
+  ConfigProvider,
+  Deferred,
+  Effect,
+  Exit,
+  Fiber,
+  Option,
+  Redacted,
+  Stream,
+  String
+} from "effect"
 import { Ledger } from "holdfast"
 import * as Postgres from "holdfast/Postgres"
 import * as Embedded from "holdfast/Postgres/Embedded"
@@ -34,7 +48,7 @@ const statesOf = (applicationName: string) =>
       "select state from pg_stat_activity where application_name = $1 order by 1",
       applicationName
     ),
-    (rows) => rows.map((row) => String(row["state"]))
+    (rows) => rows.map((row) => `${row["state"]}`)
   )
 
 const until = <E, R>(
@@ -230,6 +244,53 @@ describe("Postgres: statements", () => {
       }))
       expect(yield* sql`select 1 as one`).toEqual([{ one: 1 }])
       expect((yield* stats).active).toBe(0)
+    }))
+})
+
+describe("Postgres: the options of PgClient.layer", () => {
+  it.scopedLive("its names, transforms, types and span attributes work", () =>
+    Effect.gen(function*() {
+      const { database, host, port, user } = server.get()
+      const options: PgClient.PgClientConfig = {
+        host,
+        port,
+        database,
+        username: user,
+        maxConnections: 2,
+        minConnections: 1,
+        idleTimeout: "1 minute",
+        connectionTTL: "1 hour",
+        connectTimeout: "5 seconds",
+        applicationName: "drop-in",
+        transformResultNames: String.snakeToCamel,
+        transformQueryNames: String.camelToSnake,
+        spanAttributes: { shard: 7 },
+        types: { getTypeParser: () => (text: string) => `<${text}>` }
+      }
+      const { sql, stats } = yield* Postgres.make(options)
+      expect(yield* sql`select 1 as ${sql("oneOfMany")}`).toEqual([{ oneOfMany: "<1>" }])
+      expect(yield* sql`select 1 as one_of_many`.withoutTransform).toEqual([{ one_of_many: "<1>" }])
+      expect((yield* stats).max).toBe(2)
+    }))
+
+  it.live("layerConfig reads them from a configuration", () =>
+    Effect.gen(function*() {
+      const { host, port } = server.get()
+      const live = Postgres.layerConfig({
+        url: Config.redacted("DATABASE_URL"),
+        max: Config.withDefault(Config.integer("DATABASE_SESSIONS"), 3)
+      })
+      const max = Effect.flatMap(Postgres.Postgres, ({ stats }) =>
+        Effect.map(stats, ({ max }) => max))
+      const from = (entries: ReadonlyArray<readonly [string, string]>) =>
+        Effect.withConfigProvider(
+          Effect.provide(max, live),
+          ConfigProvider.fromMap(new Map(entries))
+        )
+      const url = `postgres://postgres@localhost:${port}/postgres?host=${encodeURIComponent(host)}`
+      expect(yield* from([["DATABASE_URL", url]])).toBe(3)
+      expect(yield* from([["DATABASE_URL", url], ["DATABASE_SESSIONS", "5"]])).toBe(5)
+      expect(yield* failureOf(from([]))).toMatchObject({ _op: "MissingData" })
     }))
 })
 
@@ -779,6 +840,29 @@ describe("Postgres: opening and closing", () => {
       }
     }))
 
+  it.effect("PgOptions-1: an option that cannot be is a defect that says what to write", () =>
+    Effect.gen(function*() {
+      const wrong: ReadonlyArray<readonly [Record<string, unknown>, string]> = [
+        [{ maxConnection: 3 }, "there is no option `maxConnection`. There are: max, min, "],
+        [{ min: -1 }, "`min` has to be a whole number, 0 or more; got -1."],
+        [{ min: 3, max: 2 }, "`min` 3 is more than `max` 2."],
+        [
+          { drain: "-1 second" },
+          "`drain` has to be a duration, 0 or more, such as \"5 seconds\"; got -1 second."
+        ],
+        [{ connectTimeout: 0 }, "`connectTimeout` has to be a duration above 0"],
+        [{ max: 2, maxConnections: 3 }, "`maxConnections` and `max` are one option; write `max`."],
+        [{ port: "x" }, "`port` has to be a port; got x."],
+        [{ password: 1234 }, "`password` has to be a string, a Redacted, or an effect of one."]
+      ]
+      for (const [options, message] of wrong) {
+        const exit = yield* Effect.exit(Effect.scoped(Postgres.make(options)))
+        const error = Exit.isFailure(exit) ? Cause.squash(exit.cause) : undefined
+        expect(error).toBeInstanceOf(RangeError)
+        expect(`${error}`).toContain(`Postgres.make: ${message}`)
+      }
+    }))
+
   it.live("a server that accepts and never answers is typed by connectTimeout", () =>
     Effect.gen(function*() {
       const proxy = yield* door
@@ -806,7 +890,7 @@ describe("Postgres: opening and closing", () => {
         database: "no_such_database"
       })
       const [where] = yield* ask("select current_setting('hba_file') as hba")
-      const hba = String(where?.["hba"])
+      const hba = `${where?.["hba"]}`
       fs.writeFileSync(hba, `local all locked scram-sha-256\n${fs.readFileSync(hba, "utf8")}`)
       yield* ask("create role locked login password 'open sesame'")
       yield* ask("select pg_reload_conf()")
@@ -819,8 +903,18 @@ describe("Postgres: opening and closing", () => {
       const wrong = yield* opening({ ...as, password: Redacted.make("knock knock") })
       expect(wrong).toMatchObject({ code: "28P01" })
       expect(wrong.message).not.toContain("knock")
-      const { sql } = yield* Postgres.make({ ...as, password: Redacted.make("open sesame") })
-      expect(yield* sql`select current_user as me`).toEqual([{ me: "locked" }])
+      let tokens = 0
+      const passwords = [
+        Redacted.make("open sesame"),
+        Effect.sync(() => Redacted.make(++tokens > 0 ? "open sesame" : ""))
+      ]
+      for (const password of passwords) {
+        const { sql } = yield* Postgres.make({ ...as, password })
+        expect(yield* sql`select current_user as me`).toEqual([{ me: "locked" }])
+      }
+      expect(tokens).toBe(1)
+      const noToken = yield* opening({ ...as, password: Effect.fail("no token") })
+      expect(noToken.message).toContain("no token")
     }).pipe(Effect.scoped))
 
   for (

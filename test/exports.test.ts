@@ -132,7 +132,7 @@ describe("exports", () => {
         TypeId awaitIdle close get holders invalidate invalidateKey layer lease make size stats statsKey tryUse use
         type KeyedPool Options TypeId
       holdfast/Postgres
-        ConnectionLost ForeignStatement InvalidUrl Postgres PostgresClosed PostgresExhausted PostgresTimeout PostgresUnavailable SessionBusy TransactionAborted TransactionClosed TransactionOutcomeUnknown TransactionStuck causeOf isConnectionLost layer layerEmbedded make onCommit onRollback sqlState transaction
+        ConnectionLost ForeignStatement InvalidUrl Postgres PostgresClosed PostgresExhausted PostgresTimeout PostgresUnavailable SessionBusy TransactionAborted TransactionClosed TransactionOutcomeUnknown TransactionStuck causeOf isConnectionLost layer layerConfig layerEmbedded make onCommit onRollback sqlState transaction
         type Cause Options PoolOptions ReservedSession Service Stats TransactionOptions
       holdfast/Postgres/Embedded
         Embedded EmbeddedFailed EmbeddedUnavailable layer make
