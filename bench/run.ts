@@ -1,6 +1,7 @@
 /**
- * `npm run bench` runs every suite, `npm run bench -- Managed Parallel` those two. A suite is a file `X.bench.ts` whose default
- * export says what is ours and what it is compared with; this file does the measuring and the printing.
+ * `npm run bench` runs every suite, `npm run bench -- Managed Parallel` those two; `goals`, `postgres-faults` and
+ * `postgres-interruptions` are no suites. A suite is a file `X.bench.ts` whose default export says what is ours and what it is
+ * compared with; this file does the measuring and the printing.
  *
  * Each contender does `operations` operations a call. Printed: the median time of one operation, and the ratio to ours
  * (2.00 means: takes twice as long as ours). Numbers of one run compare with each other, not with another day's.
@@ -36,9 +37,14 @@ const measure = async ({ contenders, operations, title }: Suite): Promise<void> 
   }
 }
 
+// Each ends the process.
 if (process.argv.includes("goals")) {
   const { run } = await import("./measure.ts")
   await run(process.argv.includes("--json"))
+}
+if (process.argv.includes("postgres-faults")) await (await import("./postgresFaults.ts")).faults()
+if (process.argv.includes("postgres-interruptions")) {
+  await (await import("./postgresFaults.ts")).manyInterruptions()
 }
 
 const wanted = process.argv.slice(2).filter((argument) => !argument.includes("/"))

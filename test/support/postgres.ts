@@ -1,10 +1,11 @@
 /**
- * One embedded server per test file, and plain `pg` clients that owe nothing to the code under test.
+ * One embedded server per test file, and the clients of pgClient.ts.
  */
 import { Effect, Exit, Scope } from "effect"
 import * as Embedded from "holdfast/Postgres/Embedded"
-import { Client } from "pg"
 import { afterAll, beforeAll } from "vitest"
+
+export * from "./pgClient.ts"
 
 export interface TestServer {
   /** The server; only inside tests and hooks, after it has started. */
@@ -30,31 +31,3 @@ export const embeddedServer = (options: Embedded.Options = {}): TestServer => {
     }
   }
 }
-
-export const urlOf = (server: Embedded.Server, database = "postgres"): string =>
-  `postgres://postgres@localhost:${server.port}/${database}?host=${encodeURIComponent(server.host)}`
-
-/** Runs `f` with a connected client, which is closed afterwards. */
-export const withClient = async <A>(
-  server: Pick<Embedded.Server, "host" | "port">,
-  f: (client: Client) => Promise<A>,
-  database = "postgres"
-): Promise<A> => {
-  const client = new Client({ host: server.host, port: server.port, user: "postgres", database })
-  client.on("error", () => {})
-  await client.connect()
-  try {
-    return await f(client)
-  } finally {
-    await client.end()
-  }
-}
-
-/** One statement on a connection of its own. */
-export const query = (
-  server: Pick<Embedded.Server, "host" | "port">,
-  sql: string,
-  values: Array<unknown> = [],
-  database = "postgres"
-): Promise<Array<Record<string, any>>> =>
-  withClient(server, async (client) => (await client.query(sql, values)).rows, database)

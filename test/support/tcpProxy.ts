@@ -137,6 +137,9 @@ class Lane {
         else faults.swallowing.splice(at, 1)[0]!.done()
       }
     })
+    from.on("end", () => {
+      if (!faults.isFrozen) this.post(() => to.end())
+    })
     from.on("close", () => {
       if (!faults.isFrozen) this.post(() => to.destroy())
     })
@@ -166,8 +169,9 @@ class Lane {
 }
 
 const connectTo = (host: string, port: number, protocol: string): net.Socket => {
-  if (!host.startsWith("/")) return net.connect(port, host)
-  return net.connect(protocol === "raw" ? host : `${host}/.s.PGSQL.${port}`)
+  const path = protocol === "raw" ? host : `${host}/.s.PGSQL.${port}`
+  const address = host.startsWith("/") ? { path } : { host, port }
+  return net.connect({ ...address, allowHalfOpen: true })
 }
 
 /** `protocol: "raw"` for servers that speak no Postgres: `swallow` is not for them, and a path is that of their socket. */
@@ -188,7 +192,8 @@ export const tcpProxy = async (
       if (direction === undefined || direction === one) change(faults[one])
     }
   }
-  const server = net.createServer((client) => {
+  // Half open: the FIN of a client is passed on, or lost, but not answered here.
+  const server = net.createServer({ allowHalfOpen: true }, (client) => {
     accepted++
     client.on("error", () => {})
     if (forNew === "refuse") return void client.resetAndDestroy()
