@@ -442,7 +442,8 @@ const isNeverAnswered = (rig: Rig) =>
     const connecting = Effect.scoped(open(rig, 1, {
       host: "127.0.0.1",
       port: proxy.port,
-      connectTimeout: rig.blackHoleTimeout
+      connectTimeout: rig.blackHoleTimeout,
+      cancelTimeout: rig.blackHoleTimeout
     }))
     const { millis, value } = yield* timed(
       Effect.timeoutOption(Effect.disconnect(Effect.exit(connecting)), 15_000)
