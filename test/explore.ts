@@ -6,6 +6,9 @@
  * `npm run explore -- hostile [times]`: instead, all programs of `seeds/hostile.ts`, each judged that often in a row (default
  * 20). A program passes if every verdict is its rightful one.
  */
+import { Effect } from "effect"
+import { Managed } from "holdfast"
+import * as Embedded from "holdfast/Postgres/Embedded"
 import { Explore } from "holdfast/Testing"
 import { hostiles, saidOf, tidyUp } from "./seeds/hostile.ts"
 import { ours, type Own } from "./seeds/ours.ts"
@@ -79,10 +82,10 @@ const exploreOurs = async (): Promise<ReadonlyArray<boolean>> => {
 }
 
 /** One point of each class: real I/O takes its time. */
-const exploreReal = async (): Promise<ReadonlyArray<boolean>> => {
+const exploreReal = async (server: Embedded.Server): Promise<ReadonlyArray<boolean>> => {
   console.log(head("Ours on real files, sockets and servers", "verdict"))
   const passed: Array<boolean> = []
-  for (const own of real) {
+  for (const own of real(server)) {
     const settings = { mode: "quick", fail: everyGrade, budget: { millis: 120_000 } } as const
     const verdict = await own.interruptions(settings)
     console.log(row(own.name, [verdict], verdict.status))
@@ -135,10 +138,13 @@ const exploreHostile = async (times: number): Promise<ReadonlyArray<boolean>> =>
   return passed
 }
 
+const onServer = <A>(use: (server: Embedded.Server) => Promise<A>): Promise<A> =>
+  Effect.runPromise(Managed.use(Embedded.make(), (server) => Effect.promise(() => use(server))))
+
 const [what, times = "20"] = process.argv.slice(2).filter((word) => word !== "--")
 const passed = what === "hostile"
   ? await exploreHostile(Number(times))
-  : [...await exploreOurs(), ...await exploreReal(), ...await exploreUpstream()]
+  : [...await exploreOurs(), ...await onServer(exploreReal), ...await exploreUpstream()]
 const failed = passed.filter((one) => !one).length
 console.log(`\n${passed.length - failed} passed, ${failed} failed`)
 process.exit(failed === 0 ? 0 : 1)

@@ -35,7 +35,7 @@ import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
 import * as Cause from "effect/Cause"
 import * as Config from "effect/Config"
 import type * as ConfigError from "effect/ConfigError"
-import type * as Context from "effect/Context"
+import * as Context from "effect/Context"
 import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -43,6 +43,7 @@ import * as Exit from "effect/Exit"
 import * as FiberId from "effect/FiberId"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
+import type * as Scope from "effect/Scope"
 import type * as Http from "node:http"
 import type * as Net from "node:net"
 import * as Deadline from "../Deadline.ts"
@@ -222,6 +223,21 @@ const make = <Ready extends Checks, Live extends Checks>(
     })
   })
 
+// MASK: stock `Layer.merge`, of which this layer is made, never ends if it is interrupted at an unlucky yield. It does not wait.
+const platform = Effect.uninterruptible(Layer.build(NodeHttpServer.layerContext))
+
+/** The server and the services of the platform, one after the other. */
+const withPlatform = <E, R>(
+  made: Effect.Effect<HttpServer.HttpServer, E, R>
+): Layer.Layer<Provided, E, Exclude<R, Scope.Scope>> =>
+  Layer.scopedContext(
+    Effect.zipWith(
+      platform,
+      made,
+      (services, server) => Context.add(services, HttpServer.HttpServer, server)
+    )
+  )
+
 /**
  * The HTTP server of a service: the services of `NodeHttpServer.layer`, whose place it takes, with the same arguments.
  *
@@ -274,8 +290,7 @@ export const layer = <Ready extends Checks = {}, Live extends Checks = {}>(
   listen: Net.ListenOptions,
   options: Options<Ready, Live> = {}
 ): Layer.Layer<Provided, ServeError, Needs<Live | Ready>> => {
-  const made = make(evaluate, listen, options, Ledger.unsafeSite())
-  return Layer.merge(Layer.effect(HttpServer.HttpServer, made), NodeHttpServer.layerContext)
+  return withPlatform(make(evaluate, listen, options, Ledger.unsafeSite()))
 }
 
 /**
@@ -292,9 +307,7 @@ export const layerConfig = <Ready extends Checks = {}, Live extends Checks = {}>
   options: Options<Ready, Live> = {}
 ): Layer.Layer<Provided, ConfigError.ConfigError | ServeError, Needs<Live | Ready>> => {
   const site = Ledger.unsafeSite()
-  const made = Effect.flatMap(
-    Config.unwrap(listen),
-    (listen) => make(evaluate, listen, options, site)
+  return withPlatform(
+    Effect.flatMap(Config.unwrap(listen), (listen) => make(evaluate, listen, options, site))
   )
-  return Layer.merge(Layer.effect(HttpServer.HttpServer, made), NodeHttpServer.layerContext)
 }

@@ -8,6 +8,8 @@
  * INVARIANTS
  * - Explore-4 A program that still waits on a real handle is never reported as hung: the verdict is inconclusive and names it.
  * - Explore-13 With real I/O a suspected finding is repeated with more patience; it is reported with how often it shows again, or not at all.
+ * - Explore-14 A first run without the event loop that turns out to need it goes on to its end, so that it leaves nothing open.
+ * - Explore-15 A run waits for the answer on a connection that its setup has opened.
  *
  * SOURCES Coyote (partly controlled programs), Trio's autojump clock.
  */
@@ -22,6 +24,8 @@ const patience = {
   usual: { now: 10, settled: 10, ended: 40 },
   patient: { now: 50, settled: 50, ended: 400 }
 }
+/** As above, for the next part of an answer of which a part has come on a connection of the setup. */
+const nextPart = { now: 3, settled: 3, ended: 40 }
 /** As above, while something is open that is sure to end. */
 const sureTurns = { now: 100, settled: 100, ended: 1_000 }
 
@@ -66,7 +70,7 @@ const idle =
     let { events } = natives
     let since = 0
     for (let turn = 0;; turn++) {
-      const { isSure, names } = natives.pending()
+      const { isSure, names } = natives.pending(nextPart[as])
       simulation.waitingOn = names
       const most = isSure ? sureTurns[as] : silent
       // An interval has events for ever.
@@ -81,17 +85,24 @@ const idle =
     return simulation.isIdle
   }
 
-const runBeside = (program: Program, options: RunOptions) =>
+/** `isBeside`: whether to go beside the event loop from the beginning, or only as soon as a part of the run cannot end without it. */
+const runWatched = (program: Program, options: RunOptions, isBeside: boolean) =>
   watching(async (natives, within) => {
     const { run, simulation } = makeWorld(program, {
       ...options,
       leftOpen: () => natives.leftOpen()
     })
+    let waited = isBeside
     let step: Step = run.next()
     while (step.done !== true) {
-      const { as } = step.value
+      const until = step.value
+      const { as } = until
       try {
-        await simulation.settleAsync(step.value, idle(natives, options), within)
+        if (!waited) {
+          within(() => simulation.settle(until))
+          waited = as === "ended" && !until.done() && !simulation.isOvertime
+        }
+        if (waited) await simulation.settleAsync(until, idle(natives, options), within)
       } catch (error) {
         if (!(error instanceof Endless)) throw error
         step = run.throw(error)
@@ -100,7 +111,20 @@ const runBeside = (program: Program, options: RunOptions) =>
       if (as === "now") natives.markBackground()
       step = run.next()
     }
-    return step.value
+    return { outcome: step.value, waited }
   })
 
-export const asynchronous: Driver = { mode: "asynchronous", run: runBeside }
+/**
+ * A first run without the event loop, and whether it had to wait for it. Then it has gone on beside it, to its end, so that nothing
+ * that it opened stays open behind it; but in that run time has passed that should not have, so it shows nothing more.
+ */
+export const attempt = (
+  program: Program,
+  options: RunOptions
+): Promise<{ readonly outcome: Outcome; readonly waited: boolean }> =>
+  runWatched(program, options, false)
+
+export const asynchronous: Driver = {
+  mode: "asynchronous",
+  run: async (program, options) => (await runWatched(program, options, true)).outcome
+}

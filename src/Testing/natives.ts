@@ -11,11 +11,41 @@ import { AsyncLocalStorage, createHook } from "node:async_hooks"
 
 interface Native {
   readonly type: string
+  /** It was not opened here but came in through a server of the run: it answers, and owes no answer. */
+  readonly isAccepted: boolean
   readonly resource: {
     readonly hasRef?: () => boolean
     readonly fd?: number
     readonly _repeat?: number | null
     readonly ondone?: unknown
+    /** Of a stream. */
+    readonly bytesWritten?: number
+  }
+}
+
+/** A connection that the setup has opened. */
+class Background {
+  readonly native: Native
+  // Written by `brings` alone: how much had been written when the last part of an answer came, and the looks at it since.
+  #written: number
+  #looks = Infinity
+
+  constructor(native: Native) {
+    this.native = native
+    this.#written = native.resource.bytesWritten ?? 0
+  }
+
+  /** To be called before what it brings is handled, which may write again. */
+  brings(): void {
+    this.#written = this.native.resource.bytesWritten ?? 0
+    this.#looks = 0
+  }
+
+  /** Whether bytes were written to it that it has not answered. An answer may come in parts: so many looks are due after each. */
+  owesAnswer(looksAfterPart: number): boolean {
+    const { isAccepted, resource } = this.native
+    if (isAccepted) return false
+    return (resource.bytesWritten ?? 0) > this.#written || this.#looks++ < looksAfterPart
   }
 }
 
@@ -47,13 +77,19 @@ const isAsync = ({ resource, type }: Native): boolean =>
 /** What one run has opened. */
 export class Natives {
   readonly #open = new Map<number, Native>()
-  readonly #background = new Set<number>()
+  readonly #background = new Map<number, Background>()
   /** Grows with each callback of something that the run has opened. */
   events = 0
 
-  begin(id: number, type: string, resource: Native["resource"]): void {
+  begin(id: number, type: string, resource: Native["resource"], trigger = 0): void {
     if (type === "HTTPCLIENTREQUEST" || !(isRequest(type) || watched.test(type))) return
-    this.#open.set(id, { type, resource })
+    const isAccepted = this.#open.get(trigger)?.type.endsWith("SERVERWRAP") === true
+    this.#open.set(id, { type, isAccepted, resource })
+  }
+
+  before(id: number): void {
+    this.events++
+    this.#background.get(id)?.brings()
   }
 
   after(id: number): void {
@@ -63,11 +99,12 @@ export class Natives {
 
   end(id: number): void {
     this.#open.delete(id)
+    this.#background.delete(id)
   }
 
-  /** The setup is over: what it keeps open is not waited for. */
+  /** The setup is over: what it keeps open is waited for only while it owes an answer. */
   markBackground(): void {
-    for (const id of this.#open.keys()) this.#background.add(id)
+    for (const [id, native] of this.#open) this.#background.set(id, new Background(native))
   }
 
   #living(): ReadonlyArray<Native> {
@@ -76,9 +113,13 @@ export class Natives {
     ).map(([, native]) => native)
   }
 
-  /** What may still bring something, and whether it is sure to. */
-  pending(): { readonly names: ReadonlyArray<string>; readonly isSure: boolean } {
-    const living = this.#living().filter(({ type }) => type !== "FILEHANDLE")
+  /** What may still bring something, and whether it is sure to. `looksAfterPart`: see `Background`. */
+  pending(
+    looksAfterPart: number
+  ): { readonly names: ReadonlyArray<string>; readonly isSure: boolean } {
+    const asked = Array.from(this.#background.values())
+      .filter((one) => one.owesAnswer(looksAfterPart)).map(({ native }) => native)
+    const living = [...this.#living().filter(({ type }) => type !== "FILEHANDLE"), ...asked]
     const isSure = living.some(({ resource, type }) =>
       isRequest(type) || type === "PROCESSWRAP"
       || (type === "Timeout" && typeof resource._repeat !== "number")
@@ -101,16 +142,16 @@ const owners = new Map<number, Natives>()
 let files: Array<readonly [id: number, resource: Native["resource"]]> = []
 
 const hook = createHook({
-  init: (id, type, _, resource) => {
+  init: (id, type, trigger, resource) => {
     const natives = context.getStore()
     if (natives === undefined && type === "FILEHANDLE") files.push([id, resource])
     if (natives === undefined || type === "PROMISE" || type === "TickObject") return
     owners.set(id, natives)
-    natives.begin(id, type, resource)
+    natives.begin(id, type, resource, trigger)
   },
   before: (id) => {
     const natives = owners.get(id) ?? context.getStore()
-    if (natives !== undefined) natives.events++
+    natives?.before(id)
     if (files.length === 0) return
     for (const [file, resource] of files) natives?.begin(file, "FILEHANDLE", resource)
     files = []

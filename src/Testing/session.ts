@@ -8,8 +8,9 @@
  * - Explore-10 A plain run that fails, dies or leaves something open is inconclusive, unless the subject says that it is expected; a note shows it then.
  * - Explore-11 State that survives from run to run makes the verdict inconclusive; it is a defect of the subject's setup, no finding.
  */
+import * as Predicate from "effect/Predicate"
 import { performance } from "node:perf_hooks"
-import { asynchronous, type Driver, synchronous } from "./driver.ts"
+import { asynchronous, attempt, type Driver, synchronous } from "./driver.ts"
 import {
   BrokenSetup,
   judge,
@@ -107,7 +108,14 @@ export const runPlan = (
   options: Partial<RunOptions>
 ): Outcome | Promise<Outcome> => {
   session.runs++
-  return session.driver.run(session.program, { ...settingsOf(session), ...options })
+  const settings = { ...settingsOf(session), ...options }
+  const outcome = session.driver.run(session.program, settings)
+  if (settings.isPatient || !Predicate.isPromise(outcome)) return outcome
+  // A setup on a busy machine: it has worked before, so it is given more time.
+  return outcome.catch((error: unknown) => {
+    if (!(error instanceof BrokenSetup)) throw error
+    return runPlan(session, { ...options, isPatient: true })
+  })
 }
 
 type Opening = Pick<Session, "program" | "driver" | "limits" | "use">
@@ -116,6 +124,16 @@ const plainRun = async (opening: Opening): Promise<Plain> => {
   const trace = makeTrace()
   const settings = { ...settingsOf(opening), trace, isPatient: true }
   return { outcome: await opening.driver.run(opening.program, settings), trace }
+}
+
+/** The very first run: without the event loop, if the program lets it. */
+const firstRun = async (opening: Opening): Promise<Plain> => {
+  if (opening.driver.mode === "asynchronous") return plainRun(opening)
+  const trace = makeTrace()
+  const settings = { ...settingsOf(opening), trace, isPatient: true }
+  const { outcome, waited } = await attempt(opening.program, settings)
+  if (!waited) return { outcome, trace }
+  throw new Unexplorable("it waits for something native", { outcome, trace })
 }
 
 /** The reason why a plain run cannot be explored. */
@@ -211,7 +229,7 @@ const compare = async (opening: Opening, first: Plain) => {
 
 const open = async (opening: Opening): Promise<Session> => {
   const startedAt = performance.now()
-  const first = await plainRun(opening)
+  const first = await firstRun(opening)
   const trouble = troubleOf(opening, first)
   if (trouble !== undefined) throw new Unexplorable(trouble, first)
   const { count, isExact, plain, shortest } = await compare(opening, first)

@@ -15,6 +15,7 @@
 import * as FileSystem from "@effect/platform/FileSystem"
 import * as SqlError from "@effect/sql/SqlError"
 import * as Cause from "effect/Cause"
+import * as Context from "effect/Context"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -282,19 +283,19 @@ const inFolder = (options: Options, list: UrlList.UrlList, run: Run, voice: Voic
     const folder = yield* MirrorFolder.open(options.to)
     yield* take(yield* LockFile.make({ namespace: "holdfast" }), folder)
     const connection = yield* connectionOf(folder, options.databaseUrl)
-    const services = yield* Layer.build(Layer.merge(
-      Postgres.layer({
-        ...connection,
-        max: Math.min(10, options.concurrency),
-        applicationName: "holdfast"
-      }),
-      Http.session({
-        perHost: options.perHost,
-        headersTimeout: options.timeout,
-        idleTimeout: options.timeout,
-        userAgent: "holdfast-mirror"
-      })
-    ))
+    // One after the other: stock `Layer.merge` would build and release them at once.
+    const database = yield* Layer.build(Postgres.layer({
+      ...connection,
+      max: Math.min(10, options.concurrency),
+      applicationName: "holdfast"
+    }))
+    const session = yield* Layer.build(Http.session({
+      perHost: options.perHost,
+      headersTimeout: options.timeout,
+      idleTimeout: options.timeout,
+      userAgent: "holdfast-mirror"
+    }))
+    const services = Context.merge(database, session)
     const locks = yield* LockPostgres.make({ ...connection, namespace: "holdfast" })
     const lease = yield* take(locks, folder)
     yield* lease.protect(Effect.provide(download(options, folder, list, run, voice), services))

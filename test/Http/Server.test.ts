@@ -21,6 +21,7 @@ import {
 } from "effect"
 import { Ledger, Shutdown } from "holdfast"
 import * as Server from "holdfast/Http/Server"
+import { Explore } from "holdfast/Testing"
 import { type ChildProcess, spawn } from "node:child_process"
 import * as fs from "node:fs"
 import * as http from "node:http"
@@ -361,6 +362,17 @@ describe("a server", () => {
     const answer = Effect.promise(async () => first)
     expect(await Effect.runPromise(Effect.scoped(Effect.zipRight(serving, answer))))
       .toMatchObject({ status: 200, body: "hello" })
+  })
+
+  it("its layer ends wherever it is interrupted", async () => {
+    const verdict = await Explore.interruptions(
+      {
+        name: "layer",
+        body: () => Layer.build(Server.layer(() => http.createServer(), { port: 0 }))
+      },
+      { mode: "quick", fail: ["R0", "R1", "R2", "R3", "R4"] }
+    )
+    expect(verdict.passed, Explore.format(verdict)).toBe(true)
   })
 
   it("fails with ServeError where it cannot listen", async () => {

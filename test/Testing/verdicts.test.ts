@@ -283,6 +283,66 @@ describe("with real I/O", () => {
     expect(Explore.format(verdict)).toContain("5 of 5 times")
   })
 
+  it("Explore-14: the first run, which does without the event loop, leaves nothing open", async () => {
+    let open = 0
+    const verdict = await explore({
+      setup: Effect.acquireRelease(
+        Effect.promise(() => Promise.resolve(++open)),
+        () => Effect.sync(() => open--)
+      ),
+      body: () => Effect.promise(() => Promise.resolve())
+    })
+    expect(verdict, Explore.format(verdict)).toMatchObject({ status: "safe", mode: "asynchronous" })
+    expect(open).toBe(0)
+  })
+
+  it("Explore-15: a question on a connection of the setup is answered", async () => {
+    // It answers in two parts, the second of them some turns later.
+    const server = Effect.acquireRelease(
+      Effect.promise(async () => {
+        const listening = Net.createServer(
+          { noDelay: true },
+          (socket) =>
+            socket.on("error", () => {}).on("data", () => {
+              socket.write("a")
+              setTimeout(() => socket.write("b"), 5)
+            })
+        )
+        listening.listen(0, "127.0.0.1")
+        await once(listening, "listening")
+        return listening
+      }),
+      (listening) => Effect.promise(() => new Promise((done) => listening.close(done)))
+    )
+    const connection = (listening: Net.Server) =>
+      Effect.acquireRelease(
+        Effect.promise(async () => {
+          const { port } = listening.address() as Net.AddressInfo
+          const socket = Net.connect(port, "127.0.0.1")
+          await once(socket, "connect")
+          return socket
+        }),
+        (socket) => Effect.sync(() => socket.destroy())
+      )
+    const ask = (socket: Net.Socket) =>
+      Effect.async<void>((resume) => {
+        let text = ""
+        socket.on("data", (part: Buffer) => {
+          text += part.toString()
+          if (text !== "ab") return
+          socket.removeAllListeners("data")
+          resume(Effect.void)
+        })
+        socket.write("question")
+      })
+    const verdict = await explore<Net.Socket>({
+      setup: Effect.flatMap(server, connection),
+      // Two questions: the second is written as the answer to the first arrives.
+      body: (socket) => Effect.uninterruptible(Effect.zipRight(ask(socket), ask(socket)))
+    }, { mode: "quick" })
+    expect(verdict, Explore.format(verdict)).toMatchObject({ status: "safe", mode: "asynchronous" })
+  })
+
   it("a socket, a file and a server that stay open are leaks, without any probe", async () => {
     // The setup's own server is not: it is open before the body begins.
     const server = Effect.acquireRelease(

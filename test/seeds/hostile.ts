@@ -470,7 +470,8 @@ const silent = serving(() => {})
 const connect = (at: number | string) =>
   Effect.promise(async () => {
     const socket = typeof at === "string" ? Net.connect(at) : Net.connect(at, "127.0.0.1")
-    socket.on("error", () => {})
+    sockets.add(socket)
+    socket.on("error", () => {}).on("close", () => sockets.delete(socket))
     await once(socket, "connect")
     return socket
   })
@@ -734,7 +735,6 @@ const natively: ReadonlyArray<Hostile> = [
     body: ({ port }) =>
       Effect.gen(function*() {
         const socket = yield* connect(port)
-        sockets.add(socket)
         yield* ask(socket)
         yield* destroy(socket)
       })
