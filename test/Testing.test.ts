@@ -411,11 +411,13 @@ describe("faults", () => {
 describe("certificates", () => {
   for (const seed of known) {
     if (seed.grade === undefined || seed.grade === "R4" || seed.certify === undefined) continue
-    it(`${seed.name} fails on the plain runtime`, async () => {
+    it(`${seed.name} fails on the plain runtime, and passes in a mask`, async () => {
       const verdict = await explored(seed)
       const certificate = await seed.certify!(verdict.findings[0]!)
       expect(certificate.certified).toBe(true)
       expect(certificate.program).toContain("Fiber.interruptAsFork(target, FiberId.none)")
+      const mended = await seed.certify!(verdict.findings[0]!, true)
+      expect(mended.certified).toBe(false)
     })
   }
 })

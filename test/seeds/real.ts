@@ -76,9 +76,8 @@ const onFilesAndSockets: ReadonlyArray<Own> = [
     setup: Effect.all({ dir: folder, origin }),
     body: ({ dir, origin }) =>
       Http.download(origin.url("/file"), path.join(dir, "file")).pipe(
-        Effect.provide(Http.session()),
-        // Not merged: stock `Layer.merge`, interrupted at an unlucky yield, never ends.
-        Effect.provide(NodeFileSystem.layer)
+        // Not `Layer.merge`, which, interrupted at an unlucky yield, never ends.
+        Effect.provide(Layer.provideMerge(Http.session(), NodeFileSystem.layer))
       ),
     invariant: ({ dir }) => holdsOnly(dir, "file")
   }),

@@ -22,10 +22,24 @@ import {
 import { Nursery } from "holdfast"
 import { Explore, type Probe } from "holdfast/Testing"
 
+// No export of the package: what its `Entity` and `Sharding` hold clients in.
+const resourceMap = "../../node_modules/@effect/cluster/dist/esm/internal/resourceMap.js"
+interface Cluster {
+  readonly ResourceMap: {
+    readonly make: <A, E>(
+      lookup: (key: string) => Effect.Effect<A, E, Scope.Scope>
+    ) => Effect.Effect<{ readonly get: (key: string) => Effect.Effect<A, E> }, never, Scope.Scope>
+  }
+}
+const { ResourceMap }: Cluster = await import(new URL(resourceMap, import.meta.url).href)
+
 export interface Seed {
   readonly name: string
   readonly explore: (options?: Explore.Options) => Promise<Explore.Verdict>
-  readonly certify?: ((finding: Explore.Finding) => Promise<Explore.Certificate>) | undefined
+  /** Runs the finding's plain program on the subject; or on the subject mended by a mask, in which nothing can be cut. */
+  readonly certify?:
+    | ((finding: Explore.Finding, isMasked?: boolean) => Promise<Explore.Certificate>)
+    | undefined
   readonly grade: Explore.Grade | undefined
   readonly law?: Explore.Violation["law"] | undefined
   /** The same body inside `Nursery.run`, which is interrupted where it waits. */
@@ -45,6 +59,15 @@ class Two extends Context.Tag("Two")<Two, unknown>() {}
 
 type Run = typeof Explore.interruptions
 
+const certifyOn =
+  <S>(subject: Explore.Subject<S>) => (finding: Explore.Finding, isMasked = false) =>
+    Explore.certify(
+      finding,
+      isMasked
+        ? { ...subject, body: (state, probe) => Effect.uninterruptible(subject.body(state, probe)) }
+        : subject
+    )
+
 const slow: Probe.Options = { acquireTakes: "10 millis" }
 
 export const upstream = (run: Run): ReadonlyArray<Seed> => {
@@ -59,7 +82,7 @@ export const upstream = (run: Run): ReadonlyArray<Seed> => {
     explore: (options) => run(subject, options),
     inNursery: (options) =>
       run({ ...subject, body: (state, probe) => Nursery.run(subject.body(state, probe)) }, options),
-    certify: (finding) => Explore.certify(finding, subject)
+    certify: certifyOn(subject)
   })
   return [
     seed("R1", exits, {
@@ -174,7 +197,8 @@ export const upstreamMore = (run: Run): ReadonlyArray<Seed> => {
     name: subject.name,
     grade,
     law,
-    explore: (options) => run(subject, options)
+    explore: (options) => run(subject, options),
+    certify: certifyOn(subject)
   })
   const minute = { idleTimeToLive: "1 minute" } as const
   return [
@@ -243,6 +267,11 @@ export const upstreamMore = (run: Run): ReadonlyArray<Seed> => {
         ),
       body: (context) =>
         Effect.provide(Effect.zipRight(Reloadable.reload(One), Reloadable.get(One)), context)
+    }),
+    seed("R0", released, {
+      name: "cluster's ResourceMap.get",
+      setup: (probe) => ResourceMap.make((name) => probe.resource(name, slow)),
+      body: (map) => map.get("a")
     }),
     seed("R3", released, {
       name: "Stream.share",
