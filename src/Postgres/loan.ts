@@ -307,12 +307,20 @@ export const opened = (
   return new Loan(pool, session, owner, undefined)
 }
 
-/** Ends a loan: what runs is cancelled, and the session made fit for its next user. */
-export const ended = ({ abort, session }: Loan): Effect.Effect<void> =>
+/** Ends a loan: what runs is cancelled, and the session made fit for its next user. What a holder of a session holds is free then. */
+export const ended = ({ abort, owner, session }: Loan): Effect.Effect<void> =>
   Effect.zipRight(
-    Effect.zipRight(abort, Effect.suspend(() => session.isFit ? Effect.void : session.clean)),
+    Effect.zipRight(
+      abort,
+      Effect.suspend(() =>
+        session.isFit || (owner === "transaction" && session.status === "I")
+          ? Effect.void
+          : session.clean
+      )
+    ),
     Effect.sync(() => {
       session.isReserved = false
+      session.cleanInBackground()
     })
   )
 
@@ -325,7 +333,7 @@ export const borrow = (
     Effect.flatMap(restore(pool.get()), (session) => {
       const loan = opened(pool, session, "session")
       // Locks, settings and temporary tables of the holder end with the loan.
-      if (isExclusive) session.isDirty = true
+      if (isExclusive) session.soil()
       return Effect.as(Effect.addFinalizer(() => ended(loan)), loan)
     })
   )

@@ -50,6 +50,12 @@ export interface PoolOptions {
   readonly cancelTimeout?: Duration.DurationInput | undefined
   /** How long closing waits for borrowers before it cancels what they run. Default 500 milliseconds. */
   readonly drain?: Duration.DurationInput | undefined
+  /**
+   * When the session of a statement or transaction is wiped (DISCARD ALL) for its next user: `"dirty"`, after a text that may leave
+   * something in it; `"always"`, for functions behind triggers, views and defaults that do; `"transaction"`, never, for a pooler
+   * that gives each transaction another session. Default `"dirty"`.
+   */
+  readonly reset?: "dirty" | "always" | "transaction" | undefined
   /** Shown in `pg_stat_activity`. Default `"holdfast"`. */
   readonly applicationName?: string | undefined
   /** Attributes of the span of each statement. */
@@ -151,6 +157,10 @@ const rules: { readonly [K in keyof Options]-?: Rule } = {
   metrics: flag,
   cancelTimeout: bound,
   drain: duration,
+  reset: {
+    expected: `"dirty", "always" or "transaction"`,
+    accepts: (value) => ["dirty", "always", "transaction"].includes(value)
+  },
   applicationName: text,
   spanAttributes: object,
   transformResultNames: callback,
@@ -280,6 +290,7 @@ export const resolve = (given: Options): Effect.Effect<Resolved, InvalidUrl> =>
       connectTimeout: Duration.decode(options.connectTimeout ?? "5 seconds"),
       cancelTimeout: Duration.decode(options.cancelTimeout ?? "1 second"),
       drain: Duration.decode(options.drain ?? "500 millis"),
+      reset: options.reset ?? "dirty",
       pool: {
         max: options.max ?? 10,
         minIdle: options.min ?? 0,

@@ -34,11 +34,12 @@ import {
   type Stats,
   unsent
 } from "./errors.ts"
-import { Session } from "./session.ts"
+import { type Reset, Session } from "./session.ts"
 
 export interface Settings extends ConnectionSettings {
   readonly applicationName: string
   readonly drain: Duration.Duration
+  readonly reset: Reset
   readonly pool:
     & Required<
       Pick<Pool.Options<Session, never>, "max" | "minIdle" | "acquireTimeout" | "validateAfterIdle">

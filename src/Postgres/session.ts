@@ -23,13 +23,18 @@ import {
   messageOf,
   unsent
 } from "./errors.ts"
+import { verdictOf } from "./state.ts"
 
 export interface Settings extends ConnectionSettings {
   /** Runs work of a session in the background. */
   readonly fork: (effect: Effect.Effect<void>) => void
   /** Called once, when a session is lost or closed. */
   readonly onLost: (session: Session) => void
+  readonly reset: Reset
 }
+
+/** When a session is wiped for its next user: after what may have left something in it, after all, or never. */
+export type Reset = "dirty" | "always" | "transaction"
 
 /** A portal that keeps the session from everything else until it has ended. */
 interface Portal {
@@ -42,9 +47,6 @@ export interface Result {
 }
 
 export type Results = Result | ReadonlyArray<Result>
-
-/** Commands whose effect stays with the session; it is wiped before the next user gets it. */
-const staying = new Set(["SET", "LISTEN", "PREPARE", "DECLARE", "LOAD"])
 
 export const resultsOf = (result: Results): ReadonlyArray<Result> =>
   Array.isArray(result) ? result : [result as Result]
@@ -90,6 +92,8 @@ export class Pending {
   }
 }
 
+type Config = Pg.QueryConfig | Pg.QueryArrayConfig
+
 type WhenInterrupted = "stop" | "finish"
 
 /** The kernel takes so many bytes in one piece, or none. */
@@ -102,7 +106,10 @@ export class Session extends Connection {
   portal: Portal | undefined = undefined
   /** A cancel was sent, and perhaps taken by the server, but no statement has felt it: it may hit the next one. */
   stray: "sent" | "taken" | undefined = undefined
+  /** Something of its user may be left in it. */
   isDirty = false
+  /** Something is left in it that no statement undoes. */
+  isSpoilt = false
   /** A transaction or a reserved session has it, and cleans it at its end. */
   isReserved = false
   /** The exchanges so far. */
@@ -117,6 +124,10 @@ export class Session extends Connection {
     this.client.once("connect", () => {
       this.client.connection.on("readyForQuery", () => {
         if (this.pending?.isAnswered) this.settle(this.pending)
+      })
+      // A hint more: the server reports the change of some settings, whichever way they were changed.
+      this.client.connection.on("parameterStatus", () => {
+        if (this.pending !== undefined) this.soil()
       })
     })
   }
@@ -179,24 +190,35 @@ export class Session extends Connection {
     })
   }
 
-  query(
-    config: Pg.QueryConfig | Pg.QueryArrayConfig,
-    whenInterrupted?: WhenInterrupted
-  ): Effect.Effect<Results, SqlError> {
+  soil(): void {
+    if (this.settings.reset !== "transaction") this.isDirty = true
+  }
+
+  /** To be called with the text of each user's statement before it is sent. */
+  note(sql: string): void {
+    const verdict = verdictOf(sql)
+    if (verdict !== "clean" || this.settings.reset === "always") this.soil()
+    if (verdict === "spoilt") this.isSpoilt = this.isDirty
+  }
+
+  /** A statement of a user. */
+  query(config: Config): Effect.Effect<Results, SqlError> {
+    return this.send(config, true)
+  }
+
+  send(config: Config, isUsers = false): Effect.Effect<Results, SqlError> {
     return this.exchange((pending) => {
+      if (isUsers) this.note(config.text)
       this.client.query(config, (error: unknown, result: Results) => {
-        if (!error && resultsOf(result).some((one) => staying.has(one.command ?? ""))) {
-          this.isDirty = true
-        }
         pending.answer(error, result)
         // A client that has lost its server answers for it.
         if (this.lost !== undefined) this.settle(pending)
       })
-    }, whenInterrupted)
+    })
   }
 
   text(sql: string): Effect.Effect<void, SqlError> {
-    return Effect.asVoid(this.query({ text: sql }))
+    return Effect.asVoid(this.send({ text: sql }))
   }
 
   /** A statement of ours that must be answered in time, or the session is closed. True if it succeeded. */
@@ -269,7 +291,8 @@ export class Session extends Connection {
     if (this.portal !== undefined) yield* this.portal.end
     if (this.lost === undefined && this.stray === "taken") yield* this.outrunStray
     if (this.lost === undefined && this.status !== "I") yield* this.promptly("ROLLBACK")
-    if (this.lost === undefined && this.isDirty) {
+    // INVARIANT PgState-1.
+    if (this.lost === undefined && this.isDirty && !this.isSpoilt) {
       this.isDirty = !(yield* this.promptly("DISCARD ALL"))
     }
     if (!this.isFit) this.unsafeEnd("it was not fit for another user")
@@ -281,7 +304,7 @@ export class Session extends Connection {
    */
   get outrunStray(): Effect.Effect<void> {
     const asked = Deadline.exit(
-      this.query({ text: "SELECT pg_backend_pid() AS pid" }),
+      this.send({ text: "SELECT pg_backend_pid() AS pid" }),
       this.settings.cancelTimeout
     )
     return Effect.map(asked, (answer) => {
@@ -293,7 +316,7 @@ export class Session extends Connection {
     })
   }
 
-  /** After a statement of no transaction: its user does not wait. */
+  /** Its user does not wait; the next one does. */
   cleanInBackground(): void {
     if (this.isReserved || this.cleaning !== undefined || this.lost !== undefined) return
     if (this.isFit || this.pending !== undefined) return

@@ -199,6 +199,7 @@ export const rowsOf = (
 ): Stream.Stream<object, SqlError> => {
   const { session } = loan
   const open = Effect.sync(() => {
+    session.note(sql)
     const portal = new Portal(session, sql, values, turn !== undefined)
     if (!portal.isShared) session.portal = { end: end(portal) }
     return portal
