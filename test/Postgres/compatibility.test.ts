@@ -214,7 +214,7 @@ const rows: ReadonlyArray<Row> = [
         const cats = yield* Model.makeRepository(Cat, options)
         const loaders = yield* Model.makeDataLoaders(Cat, { ...options, window: 5 })
         const tom = yield* cats.insert(Cat.insert.make({ name: "Tom" }))
-        yield* cats.update(Cat.update.make({ ...tom, name: "Thomas" }))
+        yield* cats.update(Cat.update.make({ id: tom.id, name: "Thomas" }))
         const found = Option.getOrThrow(yield* cats.findById(tom.id))
         const kit = yield* loaders.insert(Cat.insert.make({ name: "Kit" }))
         const both = yield* Effect.forEach([tom.id, kit.id], loaders.findById, {
@@ -483,6 +483,16 @@ const rows: ReadonlyArray<Row> = [
   }
 ]
 
+const configured = (side: Name): Layer.Layer<SqlClient.SqlClient, unknown> => {
+  const config = {
+    host: Config.string("HOST"),
+    database: Config.string("DATABASE"),
+    username: Config.succeed("postgres"),
+    maxConnections: Config.integer("MAX")
+  }
+  return side === "holdfast" ? Postgres.layerConfig(config) : PgClient.layerConfig(config)
+}
+
 for (const side of Object.keys(sides) as Array<Name>) {
   describe(`Postgres: what runs on sql-pg, on ${side}`, () => {
     for (const { gives, needsPgClient, options, run, sqlPg, what } of rows) {
@@ -502,14 +512,7 @@ for (const side of Object.keys(sides) as Array<Name>) {
         const sql = yield* SqlClient.SqlClient
         expect(yield* sql`select current_database() as name`).toEqual([{ name: databaseOf(side) }])
       }).pipe(
-        Effect.provide(
-          (side === "holdfast" ? Postgres : PgClient).layerConfig({
-            host: Config.string("HOST"),
-            database: Config.string("DATABASE"),
-            username: Config.succeed("postgres"),
-            maxConnections: Config.integer("MAX")
-          })
-        ),
+        Effect.provide(configured(side)),
         Effect.withConfigProvider(ConfigProvider.fromMap(
           new Map([
             ["HOST", server.get().host],
