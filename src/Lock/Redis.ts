@@ -69,8 +69,8 @@ export interface Options {
 
 /** The part of a time to live in which the body stops before the server forgets the grant. */
 const margin = 1 / 5
-/** An unanswered question is asked no longer than this, and never longer than a sixth of the time to live. */
-const longestAnswerMillis = 2000
+/** Shorter than the 2 seconds after which a release is abandoned. */
+const longestAnswerMillis = 1800
 /** The error of `uptime_in_seconds`, and of the two machines' clocks within a time to live. */
 const guardMillis = 1000
 
@@ -88,7 +88,8 @@ const settingsOf = (options: Options) => {
     client: options.client ?? {},
     ttl: Math.ceil(ttl),
     pollMillis: Duration.toMillis(options.pollInterval ?? "1 second"),
-    answerMillis: Math.min(longestAnswerMillis, ttl / 6),
+    answerMillis: Math.min(longestAnswerMillis, ttl / 3),
+    patienceMillis: Math.min(longestAnswerMillis, ttl),
     guard: options.restartGuard ?? true,
     quorum: Math.floor(urls.length / 2) + 1
   }
@@ -131,9 +132,9 @@ class Client {
   readonly leases = new Set<Renewal>()
 
   constructor(settings: Settings) {
-    const { answerMillis, client, namespace, urls } = settings
+    const { answerMillis, client, namespace, patienceMillis, urls } = settings
     this.settings = settings
-    this.servers = urls.map((url) => new Server({ url, client, answerMillis }))
+    this.servers = urls.map((url) => new Server({ url, client, answerMillis, patienceMillis }))
     // The braces keep the keys of one namespace on one node of a cluster.
     this.prefix = `holdfast:{${namespace}}:`
   }
@@ -350,8 +351,8 @@ const grantOf = (
       client.leases.delete(renewal)
       const freed = client.leave(key, owner)
       // A lost lease ends by itself: its server need not answer.
-      if (!isLive) return freed.catch(() => false)
-      if (!(await freed)) throw new Error("the server does not know this lease any more")
+      if (!isLive) freed.catch(() => {})
+      else if (!(await freed)) throw new Error("the server does not know this lease any more")
     })
   }
 }

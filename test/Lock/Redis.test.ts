@@ -369,11 +369,12 @@ describe.skipIf(redisServer === undefined)("Lock/Redis", () => {
   it.scopedLive("LockRedis-6: a server that cannot be reached is a LockBackendError", () =>
     Effect.gen(function*() {
       const lock = yield* make({ url: "redis://127.0.0.1:1", ttl: "600 millis" })
-      const failures = [
-        yield* Effect.flip(lock.withLock("k")(Effect.void)),
-        yield* Effect.flip(lock.tryWithLock("k")(Effect.void)),
-        yield* Effect.flip(lock.inspect("k"))
+      const asking = [
+        yield* Effect.fork(Effect.flip(lock.withLock("a")(Effect.void))),
+        yield* Effect.fork(Effect.flip(lock.tryWithLock("b")(Effect.void))),
+        yield* Effect.fork(Effect.flip(lock.inspect("c")))
       ]
+      const failures = yield* Effect.forEach(asking, (fiber) => Fiber.join(fiber))
       expect(failures.map((error) => error._tag)).toEqual(Array(3).fill("LockBackendError"))
       expect(failures[0]!.message).toContain("ECONNREFUSED")
     }))
@@ -448,14 +449,14 @@ await Effect.runPromise(Effect.repeatN(increment, 199))`
   Effect.zipRight(Effect.sync(() => console.log(String(fence))), Effect.sleep("1 minute"))
 ))
 console.log(exit.cause.error._tag)`
-      const killed = yield* spawned(holding, { ttl: "500 millis" })
+      const killed = yield* spawned(holding, { ttl: "900 millis" })
       const first = BigInt(yield* says(killed))
       expect(Option.getOrThrow(yield* lock.inspect(key)).holder)
         .toContain(`${os.hostname()}:${killed.pid}:child`)
       killed.kill("SIGKILL")
       expect(yield* lock.withLock(key)(({ fence }) => Effect.succeed(fence > first))).toBe(true)
 
-      const stopped = yield* spawned(holding, { ttl: "500 millis" })
+      const stopped = yield* spawned(holding, { ttl: "900 millis" })
       const second = BigInt(yield* says(stopped))
       stopped.kill("SIGSTOP")
       expect(yield* lock.withLock(key)(({ fence }) => Effect.succeed(fence > second))).toBe(true)

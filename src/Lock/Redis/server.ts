@@ -10,8 +10,10 @@ import { Redis, type RedisOptions } from "ioredis"
 export interface Settings {
   readonly url: string
   readonly client: RedisOptions
-  /** How long an answer may take, with its connection. */
+  /** How long an answer may take on a connection that works. */
   readonly answerMillis: number
+  /** After how long a question fails; a connection may take as long. */
+  readonly patienceMillis: number
 }
 
 /** A connection whose server has said how old it is. */
@@ -34,14 +36,14 @@ const within = <A>(work: Promise<A>, millis: number): Promise<A> =>
     void work.then(resolve, reject).finally(() => clearTimeout(timer))
   })
 
-const connect = async ({ answerMillis, client: options, url }: Settings): Promise<Redis> => {
+const connect = async ({ client: options, patienceMillis, url }: Settings): Promise<Redis> => {
   const client = new Redis(url, {
     ...options,
     lazyConnect: true,
     enableOfflineQueue: false,
     autoResubscribe: false,
     retryStrategy: () => null,
-    connectTimeout: answerMillis,
+    connectTimeout: patienceMillis,
     // After this time the socket of a silent server is destroyed.
     disconnectTimeout: 100,
     keepAlive: 5000
@@ -52,7 +54,7 @@ const connect = async ({ answerMillis, client: options, url }: Settings): Promis
     reason = error
   })
   try {
-    await within(client.connect(), answerMillis)
+    await within(client.connect(), patienceMillis)
     return client
   } catch (error) {
     client.disconnect()
@@ -92,7 +94,7 @@ export class Server {
 
   async openLink(): Promise<Link> {
     const client = await this.open()
-    const info = await within(client.info("server"), this.settings.answerMillis)
+    const info = await within(client.info("server"), this.settings.patienceMillis)
     return { client, startedAt: performance.now() - uptimeOf(info) * 1000 }
   }
 
@@ -114,12 +116,13 @@ export class Server {
 
   /** What `question` gives on a connection that works. It is asked again when its connection ends. */
   async ask<A>(question: (link: Link) => Promise<A>): Promise<A> {
-    const until = performance.now() + this.settings.answerMillis
+    const until = performance.now() + this.settings.patienceMillis
     for (;;) {
       const linking = this.link()
       try {
         const link = await within(linking, until - performance.now())
-        return await within(question(link), until - performance.now())
+        const left = until - performance.now()
+        return await within(question(link), Math.min(left, this.settings.answerMillis))
       } catch (error) {
         // An answer, though a refusal.
         if (error instanceof Error && error.name === "ReplyError") throw error
@@ -151,7 +154,7 @@ export class Server {
         this.hearing = undefined
       })
       client.on("message", (_, text) => onMessage(text))
-      await within(client.subscribe(channel), this.settings.answerMillis)
+      await within(client.subscribe(channel), this.settings.patienceMillis)
       return client
     })
     await this.hearing.catch(() => {
