@@ -22,7 +22,7 @@
  *
  * COST (2026-11, 2 small cores) in process, uncontended: 13 µs a bracket; a remote lease runs its body in a child fiber.
  * `acquireTimeout` costs a timer in the queue, and two fibers while a backend waits. A key occupies memory while it is held.
- * NOT DONE shared mode. The ledger reports deadlocks between keys within this
+ * NOT DONE several holders of one key: that is Lock/Permits. The ledger reports deadlocks between keys within this
  * process, and breaks none: take nested keys in one order everywhere, or give `acquireTimeout`.
  * NOT PROMISED that a paused process, or a body which ignores interruption, stops in time: pass `fence` to what you write to,
  * and let it refuse.

@@ -102,11 +102,14 @@ describe("exports", () => {
       holdfast/Lock/File
         layer layerConfig make
         type Options
+      holdfast/Lock/Permits
+        DistributedSemaphore SharedLock layer layerMemory make
+        type Backend Bracket Get Options Request SemaphoreService Services SharedService TryBracket
       holdfast/Lock/Postgres
         layer layerConfig make
         type Options
       holdfast/Lock/Redis
-        layer layerConfig make
+        layer layerConfig layerPermits make
         type Options
       holdfast/Lock/Singleton
         run

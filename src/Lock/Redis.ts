@@ -1,7 +1,7 @@
 /**
  * Lock/Redis: a lock among all that reach one Redis server, or most of several; a lease with a time to live.
  *
- * DESIGN. A grant is a hash that expires; its holder renews it at each third of the time to live. Lock/Redis/scripts.ts has the steps
+ * DESIGN. A grant is a field of a hash, with its end; its holder renews it at each third of the time to live. Lock/Redis/scripts.ts has the steps
  * that run on the server, server.ts the connections, renewal.ts the deadline that stops the body without the server's help. A
  * waiter stands in a queue on the server. A release gives the lock to the first waiter and wakes it by a message; a waiter also asks
  * again at each `pollInterval`, so a lost message is a delay only.
@@ -19,7 +19,7 @@
  *
  * COST (2026-11) one round trip to acquire, one to release, one per renewal; a hand-over between processes takes both. One
  * connection per service and server, a second one from the first wait on.
- * NOT DONE Redis Cluster and Sentinel; shared mode.
+ * NOT DONE Redis Cluster and Sentinel.
  * NOT PROMISED safety across a failover to a replica that had not seen the grant, FLUSHALL, or a server whose clock jumps ahead; a
  * body that is paused past its time to live, or ignores interruption, still runs while the next holder does. Let the target refuse
  * an old `fence`. All services of a namespace need the same `ttl`.
@@ -42,6 +42,7 @@ import * as os from "node:os"
 import * as Ledger from "../Ledger.ts"
 import * as Lock from "../Lock.ts"
 import * as Managed from "../Managed.ts"
+import * as Permits from "./Permits.ts"
 import { type Answer, type Moment, now, Renewal, since } from "./Redis/renewal.ts"
 import * as Scripts from "./Redis/scripts.ts"
 import { Server } from "./Redis/server.ts"
@@ -120,6 +121,23 @@ interface Waiter {
 const fencesOf = (replies: ReadonlyArray<Reply>): ReadonlyArray<bigint> =>
   replies.flatMap((reply) => "fence" in reply ? [reply.fence] : [])
 
+/** From owner and `fence end beginning` in turns. */
+const holdersOf = (grants: ReadonlyArray<string>) =>
+  grants.flatMap((owner, index) => {
+    if (index % 2 === 1) return []
+    const [fence = "0", , began = "0"] = grants[index + 1]!.split(" ")
+    const holder = owner.split("|").slice(2).join("|")
+    return [{ holder, fence: BigInt(fence), since: Math.floor(Number(began) / 1000) }]
+  })
+
+/** What is asked for, by whom. An exclusive lock is one permit of one. */
+interface Claim {
+  readonly kind: "lock" | Permits.Request["kind"]
+  readonly key: string
+  readonly owner: string
+  readonly limit: number
+}
+
 /** The connections, waiters and leases of one service. */
 class Client {
   readonly settings: Settings
@@ -139,12 +157,37 @@ class Client {
     this.prefix = `holdfast:{${namespace}}:`
   }
 
+  /** A service and a number make it unique, even among processes with one name and one id. */
+  ownerOf(owner: string, permits: number): string {
+    return `${this.id}|${permits}|${owner}`
+  }
+
   get isAlone(): boolean {
     return this.servers.length === 1
   }
 
-  keys(key: string): ReadonlyArray<string> {
-    return [`${this.prefix}lock:${key}`, `${this.prefix}fence`, `${this.prefix}queue:${key}`]
+  keys({ key, kind }: Pick<Claim, "kind" | "key">): ReadonlyArray<string> {
+    return [
+      `${this.prefix}${kind}:${key}`,
+      `${this.prefix}fence`,
+      `${this.prefix}queue:${kind}:${key}`
+    ]
+  }
+
+  run(
+    server: Server,
+    script: string,
+    claim: Claim,
+    ...args: ReadonlyArray<string | number>
+  ): Promise<unknown> {
+    return server.run(script, this.keys(claim), [claim.owner, claim.limit, ...args])
+  }
+
+  /** How long a waiter has to ask for the grant that it was given; 0: there is no queue. And where its service listens. */
+  get handover(): readonly [number, string] {
+    // It asks at each `pollInterval`, so it finds its grant even if it missed the message.
+    const millis = this.isAlone ? Math.ceil(this.settings.pollMillis * 1.5) : 0
+    return [millis, `${this.prefix}wake:`]
   }
 
   /** Asks all servers. Ends when `isDecided`, or when all have answered. */
@@ -182,46 +225,39 @@ class Client {
       : new AggregateError(errors, `no answer of most servers: ${errors.join("; ")}`)
   }
 
-  acquireFrom(server: Server, key: string, owner: string, joins: boolean): Promise<Reply> {
+  acquireFrom(server: Server, claim: Claim, joins: boolean): Promise<Reply> {
     const { guard, pollMillis, ttl } = this.settings
     return server.ask(async ({ client, startedAt }) => {
       const oldEnoughIn = startedAt + ttl + guardMillis - performance.now()
       // INVARIANT LockRedis-5: a restart ends the connection, and each new one asks its server's age first.
       if (guard && oldEnoughIn > 0) return { waitMillis: oldEnoughIn }
-      const keys = this.keys(key)
+      const keys = this.keys(claim)
       // A queue that nobody asks about is forgotten.
-      const args = [owner, ttl, joins ? Math.ceil(ttl + 10 * pollMillis) : 0]
-      const [isOurs, number] = await client.eval(
-        Scripts.acquire,
-        keys.length,
-        ...keys,
-        ...args
-      ) as [number, string]
+      const stay = joins ? Math.ceil(ttl + 10 * pollMillis) : 0
+      const args = [claim.owner, claim.limit, ttl, stay, ...this.handover]
+      const reply = await client.eval(Scripts.acquire, keys.length, ...keys, ...args)
+      const [isOurs, number] = reply as [number, string]
       return isOurs === 1 ? { fence: BigInt(number) } : { waitMillis: Number(number) }
     })
   }
 
   /** One try. If it rejects, nothing is held, or will be given back as soon as most servers answer. */
-  async attempt(
-    key: string,
-    owner: string,
-    joins: boolean
-  ): Promise<Reply & { readonly sent: Moment }> {
+  async attempt(claim: Claim, joins: boolean): Promise<Reply & { readonly sent: Moment }> {
     const sent = now()
     try {
       const answers = await this.all(
-        (server) => this.acquireFrom(server, key, owner, joins),
+        (server) => this.acquireFrom(server, claim, joins),
         (replies) => this.isMost(fencesOf(replies).length)
       )
       const replies = this.requireMost(answers)
       const fences = fencesOf(replies)
       if (this.isMost(fences.length)) {
         const fence = fences.reduce((a, b) => a > b ? a : b)
-        const counts = this.isAlone || await this.raise(key, owner, fence)
+        const counts = this.isAlone || await this.raise(claim, fence)
         if (counts && since(sent) < this.settings.ttl * (1 - margin)) return { fence, sent }
       }
       if (fences.length > 0) {
-        await this.leave(key, owner)
+        await this.leave(claim)
         // Contenders that got a part each must not try again at the same time.
         return { waitMillis: Math.random() * 50, sent }
       }
@@ -229,36 +265,33 @@ class Client {
       return { waitMillis: Math.min(...waits), sent }
     } catch (error) {
       // It may have been granted, and the reply lost.
-      this.leave(key, owner).catch(() => {})
+      this.leave(claim).catch(() => {})
       throw error
     }
   }
 
   /** Writes the fence of a grant to most servers: those of any later grant meet one that draws a higher one. */
-  async raise(key: string, owner: string, fence: bigint): Promise<boolean> {
+  async raise(claim: Claim, fence: bigint): Promise<boolean> {
     const answers = await this.all(
-      (server) => server.run(Scripts.raise, this.keys(key), [owner, `${fence}`]),
+      (server) => this.run(server, Scripts.raise, claim, `${fence}`),
       (values) => this.isMost(values.filter((value) => value === 1).length)
     )
     return this.isMost(valuesOf(answers).filter((value) => value === 1).length)
   }
 
   /** Leaves the queue, and frees the lock if it is the owner's. Whether it was. */
-  async leave(key: string, owner: string): Promise<boolean> {
-    // The next waiter asks at each `pollInterval`, so it finds its grant even if it missed the message.
-    const handover = this.isAlone ? Math.ceil(this.settings.pollMillis * 1.5) : 0
+  async leave(claim: Claim): Promise<boolean> {
     const answers = await this.all(
-      (server) =>
-        server.run(Scripts.release, this.keys(key), [owner, handover, `${this.prefix}wake:`]),
+      (server) => this.run(server, Scripts.release, claim, ...this.handover),
       (values) => this.isMost(values.length)
     )
     return this.isMost(this.requireMost(answers).filter((value) => value === 1).length)
   }
 
   /** `ttl` 0 only looks. */
-  async renew(key: string, owner: string, fence: bigint, ttl: number): Promise<Answer> {
+  async renew(claim: Claim, fence: bigint, ttl: number): Promise<Answer> {
     const answers = await this.all(
-      (server) => server.run(Scripts.renew, this.keys(key), [owner, `${fence}`, Math.ceil(ttl)]),
+      (server) => this.run(server, Scripts.renew, claim, `${fence}`, Math.ceil(ttl)),
       (values) => this.isMost(values.filter((value) => value === 1).length)
     )
     const values = this.requireMost(answers)
@@ -271,20 +304,16 @@ class Client {
     return others.includes(-1) ? "superseded" : "vanished"
   }
 
-  /** The holder on most servers that hold it at all. */
-  async inspect(key: string): Promise<Option.Option<Lock.Holder>> {
+  /** The oldest grant that any of most servers knows. */
+  async inspect(what: Pick<Claim, "kind" | "key">): Promise<Option.Option<Lock.Holder>> {
     const answers = await this.all(
-      (server) => server.run(Scripts.inspect, this.keys(key).slice(0, 1), []),
+      (server) => server.run(Scripts.inspect, this.keys(what).slice(0, 1), []),
       (values) => this.isMost(values.length)
     )
-    const seen = this.requireMost(answers) as ReadonlyArray<ReadonlyArray<string | null>>
-    const [owner, fence, since] = seen.find(([owner]) => owner !== null) ?? []
-    if (owner == null) return Option.none()
-    return Option.some({
-      holder: owner.slice(owner.indexOf("|") + 1),
-      fence: BigInt(fence ?? 0),
-      since: Number(since)
-    })
+    const holders = (this.requireMost(answers) as ReadonlyArray<ReadonlyArray<string>>).flatMap(
+      holdersOf
+    )
+    return Option.fromNullable(holders.toSorted((a, b) => a.since - b.since)[0])
   }
 
   get isHearing(): boolean {
@@ -300,6 +329,8 @@ class Client {
   /** Waits for a message for this owner, at most so long; a message that came before counts. */
   woken(waiter: Waiter, millis: number): Effect.Effect<void> {
     return Effect.async((resume) => {
+      // Again, if the connection has ended since.
+      void this.hear()
       const done = (): void => {
         clearTimeout(timer)
         waiter.isWoken = false
@@ -326,14 +357,14 @@ const ask = <A>(op: string, run: () => Promise<A>): Effect.Effect<A, Lock.LockBa
 
 const grantOf = (
   client: Client,
-  { key, lose }: Lock.Request,
-  owner: string,
+  claim: Claim,
+  lose: Lock.Request["lose"],
   { fence, sent }: { readonly fence: bigint; readonly sent: Moment }
 ): Lock.Grant => {
   const renewal: Renewal = new Renewal(
     { ttl: client.settings.ttl, margin },
     sent,
-    (ttl) => client.renew(key, owner, fence, ttl),
+    (ttl) => client.renew(claim, fence, ttl),
     (reason) => {
       client.leases.delete(renewal)
       lose(reason)
@@ -349,7 +380,7 @@ const grantOf = (
       const isLive = renewal.isLive()
       renewal.stop()
       client.leases.delete(renewal)
-      const freed = client.leave(key, owner)
+      const freed = client.leave(claim)
       // A lost lease ends by itself: its server need not answer.
       if (!isLive) freed.catch(() => {})
       else if (!(await freed)) throw new Error("the server does not know this lease any more")
@@ -357,62 +388,95 @@ const grantOf = (
   }
 }
 
-const backend = (client: Client): Lock.Backend => {
-  const { pollMillis } = client.settings
-  // A service and a number make it unique, even among processes with one name and one id.
-  const ownerOf = (request: Lock.Request): string => `${client.id}|${request.owner}`
+type Failure = Lock.LockBackendError
 
-  const take = (
-    request: Lock.Request,
-    restore: Managed.Restore
-  ): Effect.Effect<Lock.Grant, Lock.LockBackendError> => {
-    const { key } = request
-    const owner = ownerOf(request)
-    const waiter: Waiter = {
-      isWoken: false,
-      wake: () => {
-        waiter.isWoken = true
-      }
+const take = (
+  client: Client,
+  claim: Claim,
+  lose: Lock.Request["lose"],
+  restore: Managed.Restore
+): Effect.Effect<Lock.Grant, Failure> => {
+  const waiter: Waiter = {
+    isWoken: false,
+    wake: () => {
+      waiter.isWoken = true
     }
-    const tryAgain = (joins: boolean): Effect.Effect<Lock.Grant, Lock.LockBackendError> =>
-      Effect.flatMap(ask("acquire", () => client.attempt(key, owner, joins)), (reply) => {
-        if ("fence" in reply) return Effect.succeed(grantOf(client, request, owner, reply))
-        // At different times, so that the waiters of a dead holder do not all ask at once.
-        const atMost = pollMillis * (0.9 + 0.2 * Math.random())
-        const wait = joins
-          ? client.woken(waiter, Math.max(1, Math.min(reply.waitMillis + 1, atMost)))
-          : Effect.promise(() => client.hear())
-        return Effect.matchCauseEffect(restore(wait), {
-          onSuccess: () => tryAgain(true),
-          onFailure: (cause) =>
-            Effect.zipRight(
-              Effect.ignore(ask("leave", () => client.leave(key, owner))),
-              Effect.failCause(cause)
-            )
-        })
-      })
-    return Effect.suspend(() => {
-      client.waiters.set(owner, waiter)
-      const forget = Effect.sync(() => client.waiters.delete(owner))
-      return Effect.ensuring(tryAgain(client.isHearing), forget)
-    })
   }
+  const tryAgain = (joins: boolean): Effect.Effect<Lock.Grant, Failure> =>
+    Effect.flatMap(ask("acquire", () => client.attempt(claim, joins)), (reply) => {
+      if ("fence" in reply) return Effect.succeed(grantOf(client, claim, lose, reply))
+      // At different times, so that the waiters of a dead holder do not all ask at once.
+      const atMost = client.settings.pollMillis * (0.9 + 0.2 * Math.random())
+      const wait = joins
+        ? client.woken(waiter, Math.max(1, Math.min(reply.waitMillis + 1, atMost)))
+        : Effect.promise(() => client.hear())
+      return Effect.matchCauseEffect(restore(wait), {
+        onSuccess: () => tryAgain(true),
+        onFailure: (cause) =>
+          Effect.zipRight(
+            Effect.ignore(ask("leave", () => client.leave(claim))),
+            Effect.failCause(cause)
+          )
+      })
+    })
+  return Effect.suspend(() => {
+    client.waiters.set(claim.owner, waiter)
+    const forget = Effect.sync(() => client.waiters.delete(claim.owner))
+    return Effect.ensuring(tryAgain(client.isHearing), forget)
+  })
+}
 
+const tryTake = (
+  client: Client,
+  claim: Claim,
+  lose: Lock.Request["lose"]
+): Effect.Effect<Option.Option<Lock.Grant>, Failure> =>
+  Effect.map(
+    ask("acquire", () => client.attempt(claim, false)),
+    (reply) => "fence" in reply ? Option.some(grantOf(client, claim, lose, reply)) : Option.none()
+  )
+
+const lockBackend = (client: Client): Lock.Backend => {
+  const claimOf = ({ key, owner }: Lock.Request): Claim => ({
+    kind: "lock",
+    key,
+    owner: client.ownerOf(owner, 1),
+    limit: 1
+  })
   return {
     self,
     remote: true,
-    take,
-    tryTake: (request) => {
-      const owner = ownerOf(request)
-      return Effect.map(
-        ask("acquire", () => client.attempt(request.key, owner, false)),
-        (reply) =>
-          "fence" in reply ? Option.some(grantOf(client, request, owner, reply)) : Option.none()
-      )
-    },
-    inspect: (key) => ask("inspect", () => client.inspect(key))
+    take: (request, restore) => take(client, claimOf(request), request.lose, restore),
+    tryTake: (request) => tryTake(client, claimOf(request), request.lose),
+    inspect: (key) => ask("inspect", () => client.inspect({ kind: "lock", key }))
   }
 }
+
+const permitsBackend = (client: Client): Permits.Backend => {
+  const claimOf = ({ key, kind, limit, owner, permits }: Permits.Request): Claim => {
+    // Of three servers, two grants of one permit each may stand on different pairs.
+    if (kind === "permits" && !client.isAlone) {
+      throw new RangeError("Lock/Redis: a semaphore needs one server, not several")
+    }
+    return { kind, key, owner: client.ownerOf(owner, permits), limit }
+  }
+  return {
+    self,
+    remote: true,
+    take: (request, restore) =>
+      Effect.suspend(() => take(client, claimOf(request), request.lose, restore)),
+    tryTake: (request) => Effect.suspend(() => tryTake(client, claimOf(request), request.lose)),
+    inspect: (what) => ask("inspect", () => client.inspect(what))
+  }
+}
+
+const makeClient = (options: Options): Managed.Managed<Client> =>
+  Managed.make({
+    name: options.namespace,
+    kind: "lock connections",
+    acquire: Effect.sync(() => new Client(settingsOf(options))),
+    release: (client) => Effect.promise(() => client.close())
+  })
 
 /**
  * A lock service among all that reach the server, or most of the servers, until the scope closes; leases still held then are lost.
@@ -427,15 +491,7 @@ const backend = (client: Client): Lock.Backend => {
  * @since 0.1.0
  */
 export const make = (options: Options): Effect.Effect<Lock.Service, never, Scope.Scope> =>
-  Effect.map(
-    Managed.make({
-      name: options.namespace,
-      kind: "lock connections",
-      acquire: Effect.sync(() => new Client(settingsOf(options))),
-      release: (client) => Effect.promise(() => client.close())
-    }),
-    (client) => Lock.make(backend(client))
-  )
+  Effect.map(makeClient(options), (client) => Lock.make(lockBackend(client)))
 
 /**
  * The lock of one server, or of most of several, as a layer.
@@ -486,4 +542,32 @@ export const layerConfig = (
   Layer.scoped(
     Lock.Lock,
     Ledger.withSite(Effect.flatMap(Config.unwrap(config), make), Ledger.unsafeSite())
+  )
+
+/**
+ * `SharedLock` and `DistributedSemaphore` (Lock/Permits.ts) through Redis. The semaphore needs one server: with several it is a defect.
+ *
+ * **Interruption**, **Errors**, **Cost** — as `make`; a step on the server costs more with more holders of one key.
+ *
+ * **Example** (at most ten uploads, wherever they run)
+ * ```ts
+ * import { Effect } from "effect"
+ * import * as Permits from "holdfast/Lock/Permits"
+ * import * as LockRedis from "holdfast/Lock/Redis"
+ *
+ * const upload = Effect.flatMap(Permits.DistributedSemaphore, (semaphore) =>
+ *   semaphore.withPermits("uploads", { limit: 10 })(Effect.log("uploading"))
+ * )
+ * const redis = LockRedis.layerPermits({ namespace: "billing", url: "redis://localhost" })
+ * Effect.runPromise(Effect.provide(upload, redis))
+ * ```
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerPermits = (
+  options: Options
+): Layer.Layer<Permits.SharedLock | Permits.DistributedSemaphore> =>
+  Permits.layer(
+    Ledger.withSite(Effect.map(makeClient(options), permitsBackend), Ledger.unsafeSite())
   )

@@ -226,10 +226,10 @@ const heldHere: FiberRef.FiberRef<ReadonlyArray<Held>> = /* @__PURE__ */ FiberRe
 >([])
 
 /** The key is held: a try that fails with it gives `None`. */
-class NotFree extends Data.TaggedError("NotFree") {}
+export class NotFree extends Data.TaggedError("NotFree") {}
 
 /** Not `catchAll`, which would keep only the first failure of any other cause. */
-const noneIfHeld = <A, E, R>(
+export const noneIfHeld = <A, E, R>(
   effect: Effect.Effect<A, E | NotFree, R>
 ): Effect.Effect<Option.Option<A>, E, R> =>
   Effect.catchAllCause(Effect.asSome(effect), (cause) => {
@@ -243,12 +243,13 @@ const span = (key: string): Ledger.SpanOptions => ({
   attributes: () => ({ "holdfast.lock.key": key })
 })
 
-const siteOf = (options: TryOptions | undefined): Ledger.Site | undefined =>
+export const siteOf = (options: TryOptions | undefined): Ledger.Site | undefined =>
   options?.site ?? Ledger.unsafeSite()
 
 /** As `restore`, but interrupts an effect that has not ended by `until`, in milliseconds of the `Clock`. */
-const restoreUntil =
-  (asking: Asking, restore: Managed.Restore, until: number): Managed.Restore => (effect) =>
+export const restoreUntil =
+  (asking: { isLate: boolean }, restore: Managed.Restore, until: number): Managed.Restore =>
+  (effect) =>
     restore(
       Effect.flatMap(Clock.currentTimeMillis, (now) =>
         Effect.flatMap(Effect.timeoutOption(effect, Math.max(until - now, 0)), (ended) => {
@@ -544,8 +545,8 @@ export const make = (backend: Backend, options?: MakeOptions): Service => {
   }
 }
 
-const tryRules: Rules.Rules = { label: Rules.text, site: Rules.anything }
-const rules: Rules.Rules = { ...tryRules, acquireTimeout: Rules.duration }
+export const tryRules: Rules.Rules = { label: Rules.text, site: Rules.anything }
+export const rules: Rules.Rules = { ...tryRules, acquireTimeout: Rules.duration }
 
 /**
  * A lock service within this process: the fair queue of each key, and a counter for the fences.
