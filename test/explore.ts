@@ -5,6 +5,9 @@
  *
  * `npm run explore -- hostile [times]`: instead, all programs of `seeds/hostile.ts`, each judged that often in a row (default
  * 20). A program passes if every verdict is its rightful one.
+ *
+ * `npm run explore -- orders`: instead, the programs of three fibers of `seeds/trios.ts`: how many schedules the plain enumeration of
+ * their orders takes, and the reduced one. A program passes if the reduced one shows the same wrong ends with a tenth of them.
  */
 import { Effect } from "effect"
 import { Managed } from "holdfast"
@@ -13,6 +16,7 @@ import { Explore } from "holdfast/Testing"
 import { hostiles, saidOf, tidyUp } from "./seeds/hostile.ts"
 import { ours, type Own } from "./seeds/ours.ts"
 import { real } from "./seeds/real.ts"
+import { ordersOf, trios } from "./seeds/trios.ts"
 import { gradeInNursery, type Seed, upstream, upstreamMore } from "./seeds/upstream.ts"
 
 const everyGrade: ReadonlyArray<Explore.Grade> = ["R0", "R1", "R2", "R3", "R4"]
@@ -21,6 +25,9 @@ const budget = { runs: 100_000, millis: 6_000 }
 
 /** Two interrupts of the use, and of the fiber that closes the owner. */
 const twice = { interrupts: 2, pairs: 400, uses: [1, "close"] } as const
+
+/** With up to two delays, reduced. */
+const orders = { budget, random: 50, pct: { runs: 50 } }
 
 /** Not those that never return: what is masked then waits for ever by contract, or is abandoned by name (Managed-3). */
 const faults: Explore.Faults = [
@@ -33,13 +40,12 @@ const faults: Explore.Faults = [
 
 /** Every verdict on one of ours: interrupted; with each fault; in other orders, where it contends. */
 const verdictsOn = async (
-  { interleavings, interruptions }: Own
+  { interleavings, interruptions, trio }: Own
 ): Promise<ReadonlyArray<Explore.Verdict>> => [
   await interruptions({ budget, fail: everyGrade, ...twice }),
   await interruptions({ budget, fail: everyGrade, faults }),
-  ...interleavings === undefined
-    ? []
-    : [await interleavings({ budget, delays: 1, random: 50, pct: { runs: 50 } })]
+  ...interleavings === undefined ? [] : [await interleavings(orders)],
+  ...trio === undefined ? [] : [await trio(orders)]
 ]
 
 const cell = (value: string | number, width: number): string => String(value).padStart(width)
@@ -154,9 +160,40 @@ const exploreHostile = async (times: number): Promise<ReadonlyArray<boolean>> =>
 const onServer = <A>(use: (server: Embedded.Server) => Promise<A>): Promise<A> =>
   Effect.runPromise(Managed.use(Embedded.make(), (server) => Effect.promise(() => use(server))))
 
+const exploreOrders = async (): Promise<ReadonlyArray<boolean>> => {
+  console.log(
+    `\n${
+      "Three fibers, up to two delays".padEnd(46)
+    }   plain reduced  share  wrong ends, plain    reduced`
+  )
+  const passed: Array<boolean> = []
+  let plains = 0
+  let reduceds = 0
+  for (const trio of trios) {
+    const plain = await ordersOf(trio, false)
+    const reduced = await ordersOf(trio, true)
+    const [all, some] = [plain, reduced].map(({ wrong }) => wrong.join(" ") || "none")
+    const share = reduced.runs / plain.runs
+    console.log(
+      trio.name.padEnd(46) + cell(plain.runs, 8) + cell(reduced.runs, 8)
+        + cell((100 * share).toFixed(1), 6) + `%  ${all?.padEnd(20)} ${some}`
+    )
+    plains += plain.runs
+    reduceds += reduced.runs
+    passed.push(all === some && share <= 0.1 && trio.isBroken === (all !== "none"))
+  }
+  console.log(
+    "all".padEnd(46) + cell(plains, 8) + cell(reduceds, 8)
+      + cell((100 * reduceds / plains).toFixed(1), 6) + "%"
+  )
+  return passed
+}
+
 const [what, times = "20"] = process.argv.slice(2).filter((word) => word !== "--")
 const passed = what === "hostile"
   ? await exploreHostile(Number(times))
+  : what === "orders"
+  ? await exploreOrders()
   : [...await exploreOurs(), ...await onServer(exploreReal), ...await exploreUpstream()]
 const failed = passed.filter((one) => !one).length
 console.log(`\n${passed.length - failed} passed, ${failed} failed`)

@@ -34,6 +34,8 @@ export interface Instruction {
   readonly _op: string
   readonly effect_instruction_i0?: unknown
   readonly effect_instruction_i1?: unknown
+  readonly effect_instruction_i2?: unknown
+  readonly commit?: unknown
 }
 
 interface PrivateFiber {
@@ -97,6 +99,56 @@ export const pushes: ReadonlySet<string> = new Set([
   "OnSuccessAndFailure",
   "OnStep"
 ])
+
+/** What a success goes on with: a function, a generator or a loop; nothing at the end of the fiber. */
+const continuationOf = (fiber: AnyFiber): ReadonlyArray<unknown> => {
+  const frame = stackOf(fiber).findLast(({ _op }) => _op !== "OnFailure")
+  if (frame?._op === "OnSuccess") return [frame.effect_instruction_i1]
+  if (frame?._op === "OnSuccessAndFailure") return [frame.effect_instruction_i2]
+  return frame?._op === "Iterator" || frame?._op === "While" ? [frame] : []
+}
+
+/** What is behind a mask and an asynchronous wait: effect's own code, which calls what the instruction holds. */
+const isWrapper = (called: unknown): boolean =>
+  typeof called === "function"
+  && /^function \(\) \{\s+(const effect = new EffectPrimitive\(OpCodes\.OP_UPDATE|let backingResume)/
+    .test(String(called))
+
+/**
+ * The functions, generators and loops that an operation calls; code that cannot be told stands as its instruction. `before`: the
+ * fiber's last operation.
+ */
+export const calledBy = (
+  fiber: AnyFiber,
+  next: Instruction,
+  before: Instruction | undefined
+): ReadonlyArray<unknown> => {
+  const { _op, commit, effect_instruction_i0: i0, effect_instruction_i1: i1 } = next
+  if (pushes.has(_op) || _op === "Yield" || _op === "RevertFlags" || _op === "Tag") return []
+  switch (_op) {
+    case "Success":
+    case "Some":
+    case "Right":
+      return continuationOf(fiber)
+    case "Sync":
+      return [i0, ...continuationOf(fiber)]
+    case "WithRuntime":
+    case "Async":
+      return [i0]
+    case "UpdateRuntimeFlags":
+      // A mask calls what its own first step holds.
+      if (i1 === undefined) return []
+      return before?._op === "Commit" && isWrapper(before.commit)
+        ? [before.effect_instruction_i0]
+        : [i1]
+    case "Commit":
+      if (!isWrapper(commit)) return [commit]
+      // The first step of a mask only makes the second one; that of a wait registers.
+      return String(commit).includes("backingResume") ? [i0] : []
+    default:
+      return [next]
+  }
+}
 
 /** Operations that, in a masked region without children, change nothing that an interrupt could see. */
 export const silent: ReadonlySet<string> = new Set([...pushes, "Success", "UpdateRuntimeFlags"])

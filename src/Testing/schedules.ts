@@ -2,10 +2,11 @@
  * schedules: tries orders of one subject, fewest delays first, and keeps those that end otherwise than the plain run.
  */
 import type * as Exit from "effect/Exit"
+import { makeObserved, type Observed } from "./conflicts.ts"
 import { judge, type Outcome, type Violation } from "./experiment.ts"
-import { delaysIn, strategyOf } from "./interleavings.ts"
+import { delaysIn, matters, orderAfter, orderOf, strategyOf } from "./interleavings.ts"
 import { isSpent, runPlan, type Session } from "./session.ts"
-import { makeTrace, type Trace } from "./simulation.ts"
+import type { Trace } from "./simulation.ts"
 import { countUnjudged, nowhere, type Swept } from "./sweep.ts"
 import type { Chosen } from "./token.ts"
 
@@ -36,7 +37,7 @@ export const judgeSchedule = (
     : found
 }
 
-/** One schedule. `trace`: of the run whose operations the delays are counted in. */
+/** One schedule: its outcome, and whether it is right. `trace`: of the run whose operations the delays are counted in. */
 const trySchedule = async (
   session: Session,
   swept: Swept,
@@ -45,11 +46,13 @@ const trySchedule = async (
     readonly delays: ReadonlyArray<number>
     readonly chosen?: Chosen | undefined
     readonly trace: Trace
+    /** Records this run. */
+    readonly own?: Trace | undefined
   }
 ): Promise<boolean> => {
-  const { chosen, delays, trace } = schedule
+  const { chosen, delays, own, trace } = schedule
   const strategy = chosen === undefined ? undefined : strategyOf(chosen)
-  const outcome = await runPlan(session, { plan: { delays, strategy } })
+  const outcome = await runPlan(session, { plan: { delays, strategy }, trace: own })
   swept.tried++
   swept.planned++
   countUnjudged(session, swept, outcome)
@@ -61,27 +64,53 @@ const trySchedule = async (
   return true
 }
 
-/** Every set of up to `most` delays, smallest sets first. A set that fails is not made larger. */
+/**
+ * Every set of up to `most` delays, smallest sets first; if `isReduced`, one of each order. A set that fails is not made larger.
+ */
 export const sweepDelays = async (
   session: Session,
   swept: Swept,
   most: 0 | 1 | 2,
-  check: Check | undefined
+  options: { readonly check: Check | undefined; readonly isReduced: boolean }
 ): Promise<void> => {
-  const { trace } = session
-  if (await trySchedule(session, swept, check, { delays: [], trace }) || most === 0) return
-  const firsts: Array<number> = []
-  for (const one of delaysIn(trace, 0)) {
-    if (isSpent(session)) return
-    if (!(await trySchedule(session, swept, check, { delays: [one], trace }))) firsts.push(one)
+  const { check, isReduced } = options
+  const plain = makeObserved()
+  const fails = await trySchedule(session, swept, check, {
+    delays: [],
+    trace: session.trace,
+    own: plain.trace
+  })
+  if (fails || most === 0) return
+  // Orders that runs have shown, and those that they were expected to have as well.
+  const seen = new Set([orderOf(plain, [])])
+  const known = new Set(seen)
+  /** The delays that make a new order. */
+  const news = (run: Observed, delays: ReadonlyArray<number>): ReadonlyArray<number> => {
+    const all = delaysIn(run, delays[0] ?? 0)
+    if (!isReduced) return all
+    return all.filter((delay) => {
+      if (!matters(run, delay - 1)) return false
+      const order = orderAfter(run, delays, delay)
+      const isNew = !known.has(order)
+      known.add(order)
+      return isNew
+    })
   }
-  if (most === 1) return
-  for (const one of firsts) {
-    const delayed = makeTrace()
-    await runPlan(session, { plan: { delays: [one] }, trace: delayed })
-    for (const two of delaysIn(delayed, one)) {
+  const firsts: Array<readonly [delay: number, run: Observed]> = []
+  for (const one of news(plain, [])) {
+    if (isSpent(session)) return
+    const run = makeObserved()
+    const schedule = { delays: [one], trace: plain.trace, own: most === 1 ? undefined : run.trace }
+    if (await trySchedule(session, swept, check, schedule) || most === 1) continue
+    const order = orderOf(run, [one])
+    if (!isReduced || !seen.has(order)) firsts.push([one, run])
+    seen.add(order)
+    known.add(order)
+  }
+  for (const [one, run] of firsts) {
+    for (const two of news(run, [one])) {
       if (isSpent(session)) return
-      await trySchedule(session, swept, check, { delays: [one, two], trace: delayed })
+      await trySchedule(session, swept, check, { delays: [one, two], trace: run.trace })
     }
   }
 }

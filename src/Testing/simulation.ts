@@ -79,8 +79,8 @@ export interface Step {
   readonly interruptible: boolean
   readonly children: boolean
   readonly op: string
-  /** Whether another fiber could run instead: a delay here makes a difference. */
-  readonly contended: boolean
+  /** How many fibers could run instead: with one or more, a delay here makes a difference. */
+  readonly ready: number
   /** Whether a second interrupt of the target here would reach a fiber that the first did not. */
   readonly spreads: boolean
 }
@@ -316,7 +316,7 @@ export class Simulation implements Active {
       interruptible: isInterruptible(fiber),
       children: hasChildren(fiber),
       op: this.#instruction?._op ?? "",
-      contended: this.#waiting() > 0,
+      ready: this.#waiting(),
       spreads: this.#spreads()
     })
     this.#fresh = undefined

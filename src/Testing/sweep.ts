@@ -12,8 +12,10 @@
  * INVARIANTS
  * - Explore-14 A second interrupt during the clean-up of a first, and an interrupt of the fiber that closes the owner, are found, graded, replayed and proved as any other.
  */
+import { makeObserved } from "./conflicts.ts"
 import { judge, longerThan, type Outcome } from "./experiment.ts"
 import type { Strike } from "./findings.ts"
+import { matters } from "./interleavings.ts"
 import { type Point, pointAt, pointsOf } from "./points.ts"
 import type * as Recording from "./recorder.ts"
 import { isSpent, runPlan, type Session } from "./session.ts"
@@ -190,9 +192,14 @@ export const sweepFaults = async (
   }
 }
 
-/** The steps at which another fiber could run instead of the one that does, other than the target. */
-const delaysOf = ({ trace }: Session): ReadonlyArray<number> =>
-  trace.steps.flatMap(({ contended, own }, index) => contended && own === 0 ? [index + 1] : [])
+/** The steps of other fibers than the target before which a delay may make a difference. */
+const delaysOf = async (session: Session): Promise<ReadonlyArray<number>> => {
+  const run = makeObserved()
+  await runPlan(session, { trace: run.trace })
+  return run.trace.steps.flatMap(({ own, ready }, index) =>
+    ready > 0 && own === 0 && matters(run, index) ? [index + 1] : []
+  )
+}
 
 /** An interrupt at each class of points, while other fibers are delayed at one or two of their operations. */
 export const sweepDelayed = async (
@@ -202,7 +209,7 @@ export const sweepDelayed = async (
 ): Promise<void> => {
   const { points, trace } = session
   const leading = [...points.own.filter(({ leads }) => leads), ...points.waits]
-  const at = delaysOf(session)
+  const at = await delaysOf(session)
   const pairs = depth === 1
     ? []
     : at.flatMap((one, index) => at.slice(index + 1).map((two) => [one, two]))

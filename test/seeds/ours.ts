@@ -92,6 +92,12 @@ const contended = <S>(
     setup,
     body: (state) => both(use(state, turn), use(state, turn))
   }
+  const trio: Explore.Subject<S> = {
+    ...settings,
+    name: `${name}, three at once`,
+    setup,
+    body: (state) => both(use(state, turn), both(use(state, turn), use(state, turn)))
+  }
   const undisturbed: Explore.Subject<S> = {
     ...settings,
     name,
@@ -103,7 +109,11 @@ const contended = <S>(
     alone(unrecorded(undisturbed)),
     alone(waiting),
     alone(unrecorded(waiting)),
-    { ...alone(beside), interleavings: (options) => Explore.interleavings(beside, options) }
+    {
+      ...alone(beside),
+      interleavings: (options) => Explore.interleavings(beside, options),
+      trio: (options) => Explore.interleavings(trio, options)
+    }
   ]
 }
 

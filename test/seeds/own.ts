@@ -7,6 +7,8 @@ export interface Own {
   readonly interruptions: (options?: Explore.Options) => Promise<Explore.Verdict>
   /** Where somebody is in the way. */
   readonly interleavings: ((options?: Explore.Schedules) => Promise<Explore.Verdict>) | undefined
+  /** Three users at once; only `npm run explore` tries their orders. */
+  readonly trio?: ((options?: Explore.Schedules) => Promise<Explore.Verdict>) | undefined
   readonly replay: (token: string) => Promise<Explore.Replay>
 }
 
