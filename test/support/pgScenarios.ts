@@ -399,6 +399,37 @@ const door = (rig: Rig): Effect.Effect<TcpProxy, never, Scope.Scope> =>
     (proxy) => Effect.promise(() => proxy.close())
   )
 
+/** A closed session is gone for the server only when the goodbye has arrived there. */
+const interruptsOverASlowNetwork = (rig: Rig) =>
+  Effect.gen(function*() {
+    const proxy = yield* door(rig)
+    proxy.delay(8)
+    const { applicationName, sql } = yield* open(rig, 4, { host: "127.0.0.1", port: proxy.port })
+    let most = 0
+    const watcher = yield* Effect.fork(Effect.forever(
+      Effect.map(sessions(rig, applicationName), (now) => {
+        most = Math.max(most, now)
+      })
+    ))
+    const random = randomFrom(11)
+    let left = rig.rounds * 8
+    const worker = Effect.gen(function*() {
+      while (left-- > 0) {
+        // The cancel comes when the statement has ended by itself: the session cannot be kept.
+        const fiber = yield* Effect.fork(sql`select pg_sleep(0.01)`)
+        yield* Effect.sleep(random(3) === 0 ? random(80) : 24)
+        yield* interrupt(fiber)
+      }
+    })
+    yield* Effect.forEach(Array.from({ length: 8 }), () => worker, {
+      concurrency: 8,
+      discard: true
+    })
+    yield* Fiber.interrupt(watcher)
+    yield* until(Effect.map(sessions(rig, applicationName), (now) => now <= 4))
+    return { facts: { atMostFour: most <= 4, next: (yield* works(sql)).next } }
+  })
+
 /** The network becomes a black hole while `work` runs. */
 const blackHole =
   (work: (sql: SqlClient.SqlClient) => Effect.Effect<unknown, unknown>, state: string) =>
@@ -590,6 +621,11 @@ export const scenarios: ReadonlyArray<Scenario> = [
       (sql) => sql.withTransaction(Effect.zipRight(sql`select 1`, Effect.never)),
       "idle in transaction"
     )
+  },
+  {
+    row: "interrupts over a slow network, pool of 4",
+    facts: { atMostFour: true, next: "success" },
+    run: interruptsOverASlowNetwork
   },
   { row: "black hole: close", facts: {}, within: 2_000, run: closesInABlackHole },
   {
