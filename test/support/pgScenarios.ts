@@ -430,6 +430,65 @@ const interruptsOverASlowNetwork = (rig: Rig) =>
     return { facts: { atMostFour: most <= 4, next: (yield* works(sql)).next } }
   })
 
+/** One message of the server is lost, the rest arrives; whatever the client makes of it, the next answers are its own. */
+const losesReplies = (rig: Rig) =>
+  Effect.gen(function*() {
+    const proxy = yield* door(rig)
+    const { sql } = yield* open(rig, 1, {
+      host: "127.0.0.1",
+      port: proxy.port,
+      cancelTimeout: rig.blackHoleTimeout
+    })
+    const wrong: Array<string> = []
+    // ParseComplete, BindComplete, RowDescription, DataRow, CommandComplete, ReadyForQuery
+    for (const type of ["1", "2", "T", "D", "C", "Z"]) {
+      const lost = proxy.swallow(type)
+      const fiber = yield* Effect.fork(sql`select ${type}::text as lost`)
+      yield* Effect.promise(() => lost)
+      yield* Effect.sleep(20)
+      if ((yield* interrupt(fiber)).exit === "hangs") wrong.push(`${type}: hangs`)
+      for (const n of [1, 2]) {
+        const answer = yield* Effect.timeoutOption(
+          Effect.disconnect(Effect.exit(sql<{ n: number }>`select ${n}::int as n`)),
+          "3 seconds"
+        )
+        const got = Option.match(answer, {
+          onNone: () => "hangs",
+          onSome: Exit.match({ onFailure: () => "failed", onSuccess: ([row]) => String(row?.n) })
+        })
+        if (got !== String(n)) wrong.push(`${type}: ${got}`)
+      }
+    }
+    return { facts: { wrong } }
+  })
+
+/** The answer to COMMIT is lost, and then the connection. */
+const losesTheCommit = (rig: Rig) =>
+  Effect.gen(function*() {
+    const proxy = yield* door(rig)
+    const { sql } = yield* open(rig, 1, { host: "127.0.0.1", port: proxy.port })
+    const name = yield* table(rig, "id int")
+    const fiber = yield* Effect.fork(Effect.exit(sql.withTransaction(Effect.gen(function*() {
+      yield* sql`insert into ${sql(name)} values (1)`
+      proxy.hold("toClient")
+    }))))
+    const committed = yield* until(Effect.map(count(rig, `from ${name}`), (n) => n === 1))
+    proxy.cut()
+    const exit = yield* Effect.flatten(Fiber.join(fiber)).pipe(Effect.exit)
+    const cause = Exit.isFailure(exit)
+      ? String(Option.getOrUndefined(Cause.failureOption(exit.cause)))
+      : ""
+    proxy.resume()
+    return {
+      facts: {
+        committed,
+        exit: howOf(exit),
+        isNamed: /during COMMIT/.test(cause),
+        next: (yield* works(sql)).next
+      }
+    }
+  })
+
 /** The network becomes a black hole while `work` runs. */
 const blackHole =
   (work: (sql: SqlClient.SqlClient) => Effect.Effect<unknown, unknown>, state: string) =>
@@ -626,6 +685,12 @@ export const scenarios: ReadonlyArray<Scenario> = [
     row: "interrupts over a slow network, pool of 4",
     facts: { atMostFour: true, next: "success" },
     run: interruptsOverASlowNetwork
+  },
+  { row: "a single reply lost", facts: { wrong: [] }, run: losesReplies },
+  {
+    row: "the answer to COMMIT lost with the connection",
+    facts: { committed: true, exit: "typed", isNamed: true, next: "success" },
+    run: losesTheCommit
   },
   { row: "black hole: close", facts: {}, within: 2_000, run: closesInABlackHole },
   {
