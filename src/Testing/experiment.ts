@@ -86,6 +86,8 @@ export interface RunOptions {
   readonly use: Use
   /** Waits much longer for real I/O: to find out whether a suspicion was only impatience. */
   readonly isPatient?: boolean | undefined
+  /** Waits less long for what the setup's fibers may still do. Then a run that breaks a law shows nothing if it is cut. */
+  readonly isHasty?: boolean | undefined
   /** What is open natively, in words. */
   readonly leftOpen?: (() => ReadonlyArray<string>) | undefined
 }
@@ -109,6 +111,8 @@ export interface Outcome {
   /** The first line of each defect of any fiber. */
   readonly defects: ReadonlyArray<string>
   readonly endless: string | undefined
+  /** Whether a hasty run was cut. */
+  readonly isCut: boolean
   /** Which part was still going on at the horizon, so that the run cannot be judged. */
   readonly overtime: string | undefined
   /** What it still waited on natively when it was given up, so that the run cannot be judged. */
@@ -186,8 +190,8 @@ export interface World {
 }
 
 export const makeWorld = (program: Program, options: RunOptions): World => {
-  const { horizon, opLimit, plan, seed, trace } = options
-  const simulation = new Simulation({ plan, trace, opLimit, seed, horizon })
+  const { horizon, isHasty = false, opLimit, plan, seed, trace } = options
+  const simulation = new Simulation({ plan, trace, opLimit, seed, horizon, isHasty })
   return { simulation, run: steps(program, simulation, options) }
 }
 
@@ -268,6 +272,7 @@ const outcomeOf = (parts: {
     // The plain run says which pairs there are, any other run which of them it reversed.
     nested: simulation.hit ? [] : pairsOf(scopes, "nested"),
     reversed: simulation.hit ? pairsOf(scopes, "reversed") : [],
+    isCut: simulation.isCut,
     swallowed: simulation.swallowed,
     escapes: simulation.escapes + left,
     survivors,
@@ -309,9 +314,11 @@ function* prepare(
   probe: Recording.Probe,
   horizon: number
 ): Generator<Until, { readonly owner: Scope.CloseableScope; readonly state: never }, void> {
-  const owner = Effect.runSync(Scope.make())
   const setup = simulation.fork(
-    Scope.extend(Effect.suspend(() => program.setup(probe)), owner)
+    Effect.flatMap(Scope.make(), (owner) => {
+      const made = Effect.suspend(() => program.setup(probe))
+      return Effect.map(Scope.extend(made, owner), (state) => ({ owner, state: state as never }))
+    })
   )
   const ends = (how: string) => new BrokenSetup(`the setup of "${program.name}" ${how}`)
   try {
@@ -324,7 +331,7 @@ function* prepare(
     }
     if (Exit.isFailure(prepared)) throw ends(`ends as: ${show(prepared)}`)
     yield now
-    return { owner, state: prepared.value as never }
+    return prepared.value
   } catch (error) {
     throw error instanceof Endless ? ends(error.message) : error
   }

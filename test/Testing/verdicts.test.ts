@@ -224,6 +224,43 @@ describe("no violation of what is right", () => {
     })
   })
 
+  it("Explore-12: a run waits for few beats of a heartbeat", async () => {
+    let beats = 0
+    const beat = Effect.zipRight(Effect.sleep(1), Effect.sync(() => beats++))
+    const { runs } = await safe({
+      setup: Effect.forkScoped(Effect.forever(beat)),
+      body: (_, probe) => probe.resource("r")
+    })
+    expect(beats / runs).toBeLessThan(12)
+  })
+
+  it("Explore-12: what a heartbeat puts right after many beats is no finding", async () => {
+    interface State {
+      open: number
+      left: number
+      age: number
+    }
+    const collect = (state: State) =>
+      Effect.sync(() => {
+        if (state.left > 0 && ++state.age === 10) Object.assign(state, { open: 0, left: 0, age: 0 })
+      })
+    const verdict = await safe<State>({
+      setup: Effect.tap(
+        Effect.sync(() => ({ open: 0, left: 0, age: 0 })),
+        (state) =>
+          Effect.forkScoped(Effect.forever(Effect.zipRight(Effect.sleep(1), collect(state))))
+      ),
+      body: (state) =>
+        Effect.acquireUseRelease(
+          Effect.sync(() => state.open++),
+          () => Effect.yieldNow(),
+          (_, exit) => Effect.sync(() => Exit.isSuccess(exit) ? state.open-- : state.left++)
+        ),
+      invariant: ({ open }) => open === 0
+    })
+    expect(verdict.mode).toBe("synchronous")
+  })
+
   it("Explore-12: a setup that spins has a verdict", async () => {
     const setup = Effect.forever(Effect.void)
     const verdict = await explore({ setup, body: () => Effect.void }, { opLimit: 1_000 })
