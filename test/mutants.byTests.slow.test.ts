@@ -23,9 +23,10 @@ import { type Mutant } from "./mutants/byTests/mutant.ts"
 import { mutants as Nursery } from "./mutants/byTests/Nursery.ts"
 import { mutants as Server } from "./mutants/byTests/Server.ts"
 import { mutants as Shutdown } from "./mutants/byTests/Shutdown.ts"
+import { mutants as Tcp } from "./mutants/byTests/Tcp.ts"
 import { mutants as Waits } from "./mutants/byTests/Waits.ts"
 
-const rows = { Batch, Lock, Main, Nursery, Server, Shutdown, Waits }
+const rows = { Batch, Lock, Main, Nursery, Server, Shutdown, Tcp, Waits }
 
 const root = path.join(import.meta.dirname, "..")
 const exec = promisify(execFile)
