@@ -310,9 +310,9 @@ export const connect = (
  * @category constructors
  * @since 0.1.0
  */
-export const serve = <R = never>(
+export const serve = <A, E, R>(
   options: ServeOptions,
-  handler: (connection: Connection) => Effect.Effect<unknown, unknown, R>
+  handler: (connection: Connection) => Effect.Effect<A, E, R>
 ): Managed.Managed<Server, TcpListenFailed, R> => {
   const name = addressOf("Tcp.serve", options)
   const { backlog, host = "localhost", maxConnections, path, port, tls } = options
@@ -349,9 +349,9 @@ export const serve = <R = never>(
  * @category layers
  * @since 0.1.0
  */
-export const layer = <R = never>(
+export const layer = <A, E, R>(
   options: ServeOptions,
-  handler: (connection: Connection) => Effect.Effect<unknown, unknown, R>
+  handler: (connection: Connection) => Effect.Effect<A, E, R>
 ): Layer.Layer<never, TcpListenFailed, R> =>
   // The scope that a Managed asks for is the layer's own.
   Layer.scopedDiscard(serve(options, handler)) as Layer.Layer<never, TcpListenFailed, R>
@@ -364,9 +364,9 @@ export const layer = <R = never>(
  * @category layers
  * @since 0.1.0
  */
-export const layerConfig = <R = never>(
+export const layerConfig = <A, E, R>(
   options: Config.Config.Wrap<ServeOptions>,
-  handler: (connection: Connection) => Effect.Effect<unknown, unknown, R>
+  handler: (connection: Connection) => Effect.Effect<A, E, R>
 ): Layer.Layer<never, ConfigError.ConfigError | TcpListenFailed, R> =>
   Layer.unwrapEffect(Effect.map(Config.unwrap(options), (options) => layer(options, handler)))
 

@@ -427,10 +427,12 @@ describe("Tcp, serving", () => {
       const server = yield* Tcp.serve(
         { port: 0, host, maxConnections: 2, drain: "20 millis", linger: "20 millis" },
         (connection) =>
-          Effect.flatMap(Tcp.readUntil(connection, "\n"), (line) =>
-            text(line) === "fail\n"
-              ? Effect.fail("asked to")
-              : Effect.zipRight(Tcp.write(connection, line), Effect.never))
+          Effect.gen(function*() {
+            const line = yield* Tcp.readUntil(connection, "\n")
+            if (text(line) === "fail\n") return yield* Effect.fail("asked to")
+            yield* Tcp.write(connection, line)
+            return yield* Effect.never
+          })
       )
       const to = { port: portOf(server) }
       const one = yield* connect(to)

@@ -155,6 +155,9 @@ describe("exports", () => {
       holdfast/Shutdown
         Shutdown ShutdownTimeout drains inFlight isReady onDrain onStop phase reason report request requested run shortfall unsafeMake unsafeOfProcess
         type Budgets Ended FiberReport HookReport Options Phase PhaseReport Reason Report ResourceReport Service Unfinished
+      holdfast/Tcp
+        TcpClosed TcpConnectFailed TcpConnectionLost TcpListenFailed TcpTimeout TcpTooLong TcpTruncated TypeId abort connect end isConnection layer layerConfig read readExactly readUntil serve stream write
+        type ConnectOptions Connection ConnectionOptions ServeOptions Server ServerStats TcpError
       holdfast/Testing
         Explore Probe
       holdfast/Testing/Explore

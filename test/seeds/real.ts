@@ -5,8 +5,8 @@
 import { HttpClient, HttpServer, HttpServerResponse } from "@effect/platform"
 import { NodeFileSystem } from "@effect/platform-node"
 import { SqlClient } from "@effect/sql"
-import { Effect, Layer } from "effect"
-import { Batch, Lock } from "holdfast"
+import { Effect, Layer, Stream } from "effect"
+import { Batch, Lock, Managed } from "holdfast"
 import * as BatchPostgres from "holdfast/Batch/Postgres"
 import * as Files from "holdfast/Files"
 import * as Http from "holdfast/Http"
@@ -15,6 +15,7 @@ import * as LockFile from "holdfast/Lock/File"
 import * as LockPostgres from "holdfast/Lock/Postgres"
 import * as Postgres from "holdfast/Postgres"
 import type * as Embedded from "holdfast/Postgres/Embedded"
+import * as Tcp from "holdfast/Tcp"
 import * as fs from "node:fs"
 import * as http from "node:http"
 import type { AddressInfo } from "node:net"
@@ -99,6 +100,20 @@ const onFilesAndSockets: ReadonlyArray<Own> = [
     setup: Effect.flatMap(folder, (directory) => LockFile.make({ directory, namespace: "real" })),
     body: (service: Lock.Service) =>
       Lock.withLock(Effect.yieldNow(), "key").pipe(Effect.provideService(Lock.Lock, service))
+  }),
+  alone({
+    name: "Tcp.connect, an echo",
+    setup: Tcp.serve(
+      { port: 0, host: "127.0.0.1" },
+      (connection) =>
+        Stream.runForEach(Tcp.stream(connection), (bytes) => Tcp.write(connection, bytes))
+    ),
+    body: ({ address }: Tcp.Server) =>
+      Managed.use(
+        Tcp.connect({ host: "127.0.0.1", port: (address as AddressInfo).port }),
+        (connection) =>
+          Effect.zipRight(Tcp.write(connection, "ping"), Tcp.readExactly(connection, 4))
+      )
   })
 ]
 
