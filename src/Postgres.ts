@@ -21,7 +21,6 @@
  * COST measured November 2026, two loaded cores, Unix socket, `select 1`: 136 µs a statement (sql-pg 141, bare pg 86), 71 µs
  * with 4 fibers on 4 sessions (105); with 32 fibers on 4 sessions 180 µs (98: there waiting costs more than the query).
  * One round trip more after `reserve` and after a statement whose effect stays with the session (DISCARD ALL).
- * NOT DONE LISTEN.
  * SOURCES pgx (status check, own socket for cancel), asyncpg (deadlines for release and close), sqlx 4385, effect 8068.
  *
  * @since 0.1.0
@@ -40,8 +39,10 @@ import * as Effect from "effect/Effect"
 import { dual } from "effect/Function"
 import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
+import type * as Stream from "effect/Stream"
 import * as Ledger from "./Ledger.ts"
 import { makeClient } from "./Postgres/client.ts"
+import { copyFrom, type CopyInput, type CopyStatement, copyTo } from "./Postgres/copy.ts"
 import * as Embedded from "./Postgres/Embedded.ts"
 import {
   codeOf,
@@ -51,11 +52,13 @@ import {
   PostgresUnavailable,
   type Stats
 } from "./Postgres/errors.ts"
+import { type Gap, managedHub, type Notification } from "./Postgres/listen.ts"
 import { borrow, type TransactionOptions } from "./Postgres/loan.ts"
 import { type Options, type PoolOptions, resolve, type Resolved } from "./Postgres/options.ts"
 import { managedPool, type SessionPool } from "./Postgres/pool.ts"
 import { addHook, withTransaction } from "./Postgres/transaction.ts"
 
+export type { CopyInput, CopyStatement } from "./Postgres/copy.ts"
 export {
   type Cause,
   causeOf,
@@ -75,6 +78,7 @@ export {
   TransactionOutcomeUnknown,
   TransactionStuck
 } from "./Postgres/errors.ts"
+export type { Gap, Notification } from "./Postgres/listen.ts"
 export type { TransactionOptions } from "./Postgres/loan.ts"
 
 export type { Options, PoolOptions } from "./Postgres/options.ts"
@@ -111,6 +115,34 @@ export interface Service {
   readonly onRollback: <R>(effect: Effect.Effect<void, never, R>) => Effect.Effect<void, never, R>
   /** A session with one user, until the scope ends. */
   readonly reserve: Effect.Effect<ReservedSession, SqlError, Scope.Scope>
+  /**
+   * Notifications of a channel, as a stream that is ready when the server has acknowledged it. A `Gap` says that some may be
+   * missing: read again what they tell about. All channels share one connection, which does not count for `max`; when it is lost,
+   * it is made anew. Fails at once if it cannot be made, and at the close of the pool.
+   */
+  readonly listen: (
+    channel: string
+  ) => Effect.Effect<Stream.Stream<Notification | Gap, SqlError>, SqlError, Scope.Scope>
+  /** Sends to a channel; in a transaction, when it commits. A payload has at most 7,999 bytes. */
+  readonly notify: (channel: string, payload: string) => Effect.Effect<void, SqlError>
+  /**
+   * Sends a stream to `copy … from stdin`, in the transaction around it or alone, and gives the number of rows. If the stream fails or
+   * is interrupted, nothing is copied. A statement of the source itself to the same transaction fails with `SessionBusy`.
+   */
+  readonly copyFrom: <E, R>(
+    statement: CopyStatement,
+    source: Stream.Stream<CopyInput, E, R>
+  ) => Effect.Effect<number, E | SqlError, R>
+  /**
+   * What `copy … to stdout` sends, in pieces that are cut anywhere. The server waits for a slow reader. In a transaction no other
+   * statement can run meanwhile: it fails with `SessionBusy`.
+   */
+  readonly copyTo: (statement: CopyStatement) => Stream.Stream<Uint8Array, SqlError>
+  /**
+   * An exclusive lock on a name among all sessions of the database, until the scope ends. It takes a session of the pool. Run
+   * migrations under it: two concurrent `Migrator`s may both create their table, and then one fails. `Lock/Postgres` has leases.
+   */
+  readonly advisoryLock: (key: string) => Effect.Effect<void, SqlError, Scope.Scope>
   /** Exact at this instant. */
   readonly stats: Effect.Effect<Stats>
 }
@@ -144,6 +176,7 @@ const makeService = (
     const { address, options } = settings
     const pool = yield* managedPool(settings)
     yield* Effect.mapError(firstSession(pool), (error) => unavailable(settings, error))
+    const hub = yield* managedHub(settings, settings.applicationName)
     const { transformJson, transformQueryNames, transformResultNames } = options
     const reserve = borrow(pool, true)
     const spanAttributes = [
@@ -166,6 +199,15 @@ const makeService = (
       transaction: withTransaction(pool, spanAttributes),
       onCommit: (effect) => addHook(pool, "commit", effect),
       onRollback: (effect) => addHook(pool, "rollback", effect),
+      listen: (channel) => hub.listen(channel),
+      notify: (channel, payload) => Effect.asVoid(sql`select pg_notify(${channel}, ${payload})`),
+      copyFrom: (statement, source) => copyFrom(pool, statement, source),
+      copyTo: (statement) => copyTo(pool, statement),
+      advisoryLock: (key) =>
+        Effect.flatMap(reserve, (loan) =>
+          Effect.asVoid(
+            loan.execute("select pg_advisory_lock(hashtextextended($1, 0))", [key], undefined)
+          )),
       stats: Effect.sync(() => pool.unsafeStats()),
       reserve: Effect.map(reserve, (loan): ReservedSession =>
         Object.assign(loan, {

@@ -136,7 +136,7 @@ describe("exports", () => {
         type KeyedPool Options TypeId
       holdfast/Postgres
         ConnectionLost ForeignStatement InvalidUrl Postgres PostgresClosed PostgresExhausted PostgresTimeout PostgresUnavailable SessionBusy TransactionAborted TransactionClosed TransactionOutcomeUnknown TransactionStuck causeOf isConnectionLost layer layerConfig layerEmbedded make onCommit onRollback sqlState transaction
-        type Cause Options PoolOptions ReservedSession Service Stats TransactionOptions
+        type Cause CopyInput CopyStatement Gap Notification Options PoolOptions ReservedSession Service Stats TransactionOptions
       holdfast/Postgres/Embedded
         Embedded EmbeddedFailed EmbeddedUnavailable layer make
         type Exited Options Server

@@ -206,8 +206,8 @@ export class SessionBusy extends Data.TaggedError("SessionBusy")<{
     return this.keeper === "stream"
       ? "A stream of this reserved session is being read, so it can run no other statement. "
         + "Read the stream in a transaction: there other statements run between two fetches."
-      : "The source of a COPY sent a statement to the session that the COPY uses. "
-        + "Run it before the COPY, or outside of the transaction."
+      : "A COPY is under way on this session, and the statement would wait for its end. "
+        + "Run it before or after the COPY, or outside of the transaction."
   }
 }
 

@@ -231,7 +231,7 @@ export class Loan extends Statements {
   }
 
   /** One exchange with the server, when its turn has come. */
-  turn<A>(exchange: Effect.Effect<A, SqlError>): Effect.Effect<A, SqlError> {
+  turn<A, E, R>(exchange: Effect.Effect<A, E, R>): Effect.Effect<A, E | SqlError, R> {
     // MASK: between the lock and its release; the wait and the exchange are restored.
     return Effect.uninterruptibleMask((restore) =>
       Effect.zipRight(
@@ -257,23 +257,22 @@ export class Loan extends Statements {
       Effect.suspend(() =>
         this.owner === "transaction" || this.session.status !== "I"
           ? Effect.succeed(rowsOf(this, turn, sql, params))
-          : Effect.as(this.keepForStream, rowsOf(this, undefined, sql, params))
+          : Effect.as(this.keepFor("stream"), rowsOf(this, undefined, sql, params))
       )
     )
   }
 
   /** The lock until the scope ends; meanwhile a statement would wait for itself if the reader of the stream sent it. */
-  get keepForStream(): Effect.Effect<void, SqlError, Scope.Scope> {
+  keepFor(keeper: "stream" | "copy"): Effect.Effect<void, SqlError, Scope.Scope> {
     // MASK: between the lock and its registration; the wait is restored.
     return Effect.uninterruptibleMask((restore) =>
       Effect.flatMap(this.take(restore), () => {
-        this.keeper = "stream"
-        return Effect.addFinalizer(() =>
-          Effect.sync(() => {
-            this.keeper = undefined
-            this.unsafeRelease()
-          })
-        )
+        this.keeper = keeper
+        const release = Effect.sync(() => {
+          this.keeper = undefined
+          this.unsafeRelease()
+        })
+        return Effect.zipRight(Effect.addFinalizer(() => release), this.ifOpen)
       })
     )
   }

@@ -22,7 +22,10 @@ const mostRows = 1024
 
 type PrepareValue = (value: unknown) => unknown
 
-const { prepareValue }: { readonly prepareValue: PrepareValue } = createRequire(import.meta.url)(
+/** A value as text or bytes of the protocol, as `pg` does it. */
+export const { prepareValue }: { readonly prepareValue: PrepareValue } = createRequire(
+  import.meta.url
+)(
   "pg/lib/utils.js"
 )
 

@@ -7,11 +7,13 @@
  * INVARIANTS
  * - MirrorStore-1 One row per URL (the primary key), and no two rows share a path.
  * - MirrorStore-2 A row says `done` only when the file it names has been published.
+ * - MirrorStore-3 Rows are reserved in the order of their URLs, so two mirrors on one database cannot deadlock.
  */
 import * as SqlClient from "@effect/sql/SqlClient"
 import type * as SqlError from "@effect/sql/SqlError"
 import * as Arr from "effect/Array"
 import * as Effect from "effect/Effect"
+import * as Order from "effect/Order"
 import { type Refusal, refuse } from "./refusal.ts"
 
 /** The row of one URL; `bytes` in bytes, `sha256` in hex. */
@@ -83,9 +85,12 @@ export const open = Effect.gen(function*() {
     /** As they were when the table was opened. */
     rows: new Map(rows.map((row) => [row.url, row])),
     reserve: (plan: ReadonlyMap<string, string>) =>
-      Effect.forEach(Arr.chunksOf(plan, rowsPerInsert), reserveSome, { discard: true }).pipe(
-        Effect.mapError(named)
-      ),
+      Effect.forEach(
+        // INVARIANT MirrorStore-3.
+        Arr.chunksOf(Arr.sortWith(plan, ([url]) => url, Order.string), rowsPerInsert),
+        reserveSome,
+        { discard: true }
+      ).pipe(Effect.mapError(named)),
     done: (
       { attempts, bytes, sha256, url }: Ended & { readonly bytes: number; readonly sha256: string }
     ) =>
