@@ -133,6 +133,29 @@ it("each uninterruptible region says why, in the six lines before it", () => {
   expect(silent).toEqual([])
 })
 
+/** Whether a call of `Effect.async` on this line returns a canceler, by the indentation of its body. */
+const returnsCanceler = (lines: ReadonlyArray<string>, at: number): boolean => {
+  const indent = /^ */.exec(lines[at]!)![0]
+  const end = lines.findIndex((line, index) =>
+    index > at && line.startsWith(`${indent}}`) && line.trim() !== ""
+  )
+  return lines.slice(at + 1, end).some((line) =>
+    line.startsWith(`${indent}  return `) && !line.startsWith(`${indent}  return resume(`)
+  )
+}
+
+it("each canceler that `Effect.async` installs two operations late says why that does no harm, or Registration.wait is used", () => {
+  const silent = modules.flatMap(({ file, lines }) =>
+    lines.flatMap((line, at) =>
+      !isComment(line) && /\bEffect\.async\b/.test(line) && returnsCanceler(lines, at)
+        && !lines.slice(Math.max(0, at - 6), at).some((before) => before.includes("// WINDOW:"))
+        ? [`${file}:${at + 1}`]
+        : []
+    )
+  )
+  expect(silent).toEqual([])
+})
+
 it("a file is named after its concept", () => {
   const vague = /\b(utils?|common|helpers?|core|manager|inner|misc)\b/i
   const files = ["src", "test", "bench"].flatMap(filesUnder)

@@ -77,6 +77,7 @@ const tryPromise = <A>(op: string, run: () => Promise<A>) =>
 
 const pause = (millis: number): Effect.Effect<void> =>
   // Not `Effect.sleep`: a TestClock does not move the kernel.
+  // WINDOW: a timer of milliseconds fires for nobody.
   Effect.async((resume) => {
     const timer = setTimeout(() => resume(Effect.void), millis)
     return Effect.sync(() => clearTimeout(timer))
@@ -134,43 +135,47 @@ const visit = (
   name: string,
   until: "connected" | "line" | "closed"
 ): Effect.Effect<Visit, Lock.LockBackendError> =>
-  Effect.async((resume) => {
-    const socket = net.connect({ path: name }).setEncoding("utf8")
-    let text = ""
-    let connected = false
-    const silent = () => finish(Effect.succeed({ ended: "silent" }))
-    const timer = until === "line" ? setTimeout(silent, answerWithin) : undefined
-    const leave = (): void => {
-      clearTimeout(timer)
-      socket.destroy()
-    }
-    const finish = (visited: Effect.Effect<Visit, Lock.LockBackendError>): void => {
-      leave()
-      resume(visited)
-    }
-    socket.on("connect", () => {
-      connected = true
-      if (until === "connected") finish(Effect.succeed({ ended: "connected" }))
+  Effect.suspend(() => {
+    let leave = (): void => {}
+    const visited = Effect.async<Visit, Lock.LockBackendError>((resume) => {
+      const socket = net.connect({ path: name }).setEncoding("utf8")
+      let text = ""
+      let connected = false
+      const silent = () => finish(Effect.succeed({ ended: "silent" }))
+      const timer = until === "line" ? setTimeout(silent, answerWithin) : undefined
+      leave = () => {
+        clearTimeout(timer)
+        socket.destroy()
+      }
+      const finish = (visited: Effect.Effect<Visit, Lock.LockBackendError>): void => {
+        leave()
+        resume(visited)
+      }
+      socket.on("connect", () => {
+        connected = true
+        if (until === "connected") finish(Effect.succeed({ ended: "connected" }))
+      })
+      socket.on("data", (chunk: string) => {
+        if (until !== "line") return
+        text += chunk
+        const newline = text.indexOf("\n")
+        if (newline >= 0) {
+          finish(Effect.succeed({ ended: "line", line: text.slice(0, newline) }))
+        } else if (text.length > 4096) silent()
+      })
+      socket.on("error", (error) => {
+        const code = codeOf(error)
+        if (code === "ECONNREFUSED" || code === "ENOENT") {
+          finish(Effect.succeed({ ended: "refused" }))
+        } else if (connected || code === "ECONNRESET" || code === "EPIPE") {
+          finish(Effect.succeed({ ended: "closed" }))
+        } else if (code === "EAGAIN") finish(Effect.succeed({ ended: "busy" }))
+        else finish(Effect.fail(failed("connect")(error)))
+      })
+      socket.on("close", () => finish(Effect.succeed({ ended: "closed" })))
     })
-    socket.on("data", (chunk: string) => {
-      if (until !== "line") return
-      text += chunk
-      const newline = text.indexOf("\n")
-      if (newline >= 0) {
-        finish(Effect.succeed({ ended: "line", line: text.slice(0, newline) }))
-      } else if (text.length > 4096) silent()
-    })
-    socket.on("error", (error) => {
-      const code = codeOf(error)
-      if (code === "ECONNREFUSED" || code === "ENOENT") {
-        finish(Effect.succeed({ ended: "refused" }))
-      } else if (connected || code === "ECONNRESET" || code === "EPIPE") {
-        finish(Effect.succeed({ ended: "closed" }))
-      } else if (code === "EAGAIN") finish(Effect.succeed({ ended: "busy" }))
-      else finish(Effect.fail(failed("connect")(error)))
-    })
-    socket.on("close", () => finish(Effect.succeed({ ended: "closed" })))
-    return Effect.sync(leave)
+    // A canceler that `Effect.async` is given comes two operations late: an interrupt in between would leave the socket open.
+    return Effect.onInterrupt(visited, () => Effect.sync(() => leave()))
   })
 
 /** The listener of a key that is ours now, or else the socket of its holder. */

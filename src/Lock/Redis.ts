@@ -328,6 +328,7 @@ class Client {
 
   /** Waits for a message for this owner, at most so long; a message that came before counts. */
   woken(waiter: Waiter, millis: number): Effect.Effect<void> {
+    // WINDOW: the timer is left, fires for nobody, and takes away its wake.
     return Effect.async((resume) => {
       // Again, if the connection has ended since.
       void this.hear()

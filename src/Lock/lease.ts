@@ -12,6 +12,7 @@ import * as Fiber from "effect/Fiber"
 import * as FiberId from "effect/FiberId"
 import * as Condition from "../internal/condition.ts"
 import * as Interrupt from "../internal/interrupt.ts"
+import * as Registration from "../internal/registration.ts"
 import type { Site } from "../Ledger.ts"
 import { type LockBackendError, LockLost, type LossReason } from "./errors.ts"
 
@@ -168,15 +169,14 @@ export const leaseOf = (hold: Hold, grant: Grant): Lease => ({
     return hold.owner
   },
   fence: grant.fence,
-  lost: Effect.async((resume) => {
-    const forget = Condition.observe(hold.ending, () => {
+  lost: Registration.wait((resume) =>
+    Condition.observe(hold.ending, () => {
       // INVARIANT Lock-5: our own release is no loss.
       if (hold.ended !== undefined && hold.ended !== "released") {
         resume(Effect.fail(lostBy(hold, hold.ended)))
       }
     }, () => hold.ended !== undefined)
-    return Effect.sync(forget)
-  }),
+  ),
   ensureLive: ensureLive(hold),
   verify: confirmed(hold, grant.verify),
   extend: (duration) =>

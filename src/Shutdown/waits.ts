@@ -5,6 +5,7 @@ import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Condition from "../internal/condition.ts"
 import { millisOf } from "../internal/deadline.ts"
+import * as Registration from "../internal/registration.ts"
 import * as Timers from "../internal/timers.ts"
 
 export class Waits {
@@ -25,10 +26,13 @@ export class Waits {
   /** Waits until `isMet` holds, or until the instant `by`. Gives whether it holds. */
   until(isMet: () => boolean, by: number): Effect.Effect<boolean> {
     return Effect.withFiberRuntime((caller) =>
-      Effect.async((resume) => {
+      Registration.wait((resume) => {
         const left = by - this.now()
-        if (isMet()) return resume(Effect.succeed(true))
-        if (left <= 0) return resume(Effect.succeed(false))
+        const met = isMet()
+        if (met || left <= 0) {
+          resume(Effect.succeed(met))
+          return () => {}
+        }
         const timers = this.#timers = Timers.on(this.#timers, this.clock)
         const forget = Condition.observe(this.#changed, () => {
           if (timer !== undefined) Timers.stop(timer)
@@ -38,10 +42,10 @@ export class Waits {
           forget()
           resume(Effect.succeed(false))
         })
-        return Effect.sync(() => {
+        return () => {
           forget()
           if (timer !== undefined) Timers.stop(timer)
-        })
+        }
       })
     )
   }

@@ -8,8 +8,8 @@
  * INVARIANTS
  * - Explore-4 A program that still waits on a real handle is never reported as hung: the verdict is inconclusive and names it.
  * - Explore-13 With real I/O a suspected finding is repeated with more patience; it is reported with how often it shows again, or not at all.
- * - Explore-14 A first run without the event loop that turns out to need it goes on to its end, so that it leaves nothing open.
- * - Explore-15 A run waits for the answer on a connection that its setup has opened.
+ * - Explore-16 A first run without the event loop that turns out to need it goes on to its end, so that it leaves nothing open.
+ * - Explore-17 A run waits for the answer on a connection that its setup has opened.
  *
  * SOURCES Coyote (partly controlled programs), Trio's autojump clock.
  */

@@ -13,6 +13,7 @@
  */
 import * as Effect from "effect/Effect"
 import * as FiberId from "effect/FiberId"
+import * as Registration from "./registration.ts"
 
 export interface Observer {
   readonly isMet: () => boolean
@@ -58,7 +59,4 @@ export const wait = (
   isMet: () => boolean,
   blockingOn: FiberId.FiberId = FiberId.none
 ): Effect.Effect<void> =>
-  Effect.async((resume) => {
-    const leave = observe(self, () => resume(Effect.void), isMet)
-    return Effect.sync(leave)
-  }, blockingOn)
+  Registration.wait((resume) => observe(self, () => resume(Effect.void), isMet), blockingOn)

@@ -35,6 +35,7 @@ import * as Supervisor from "effect/Supervisor"
 import { isBounded, outcomeWithin, releaseDeadlineOf } from "./deadline.ts"
 import * as Interrupt from "./interrupt.ts"
 import { install, type Installed, type Lent, type Subject } from "./lent.ts"
+import * as Registration from "./registration.ts"
 import {
   type AnyFiber,
   childrenOf,
@@ -296,7 +297,7 @@ const dyingIn = (lent: Use, closer: AnyFiber, cut: WeakSet<AnyFiber>): Set<AnyFi
 
 /** Waits until all have ended, or one begins to wait for something that the releasing fiber may hold. */
 const endedOrWaiting = (fibers: ReadonlySet<AnyFiber>): Effect.Effect<void> =>
-  Effect.async((resume) => {
+  Registration.wait((resume) => {
     let count = fibers.size
     const done = () => {
       stop()
@@ -310,7 +311,7 @@ const endedOrWaiting = (fibers: ReadonlySet<AnyFiber>): Effect.Effect<void> =>
         if (--count === 0) done()
       })
     }
-    return Effect.sync(stop)
+    return stop
   })
 
 /** How many turns of the scheduler fibers that compute may take before they count as left alone. */

@@ -320,7 +320,7 @@ describe("with real I/O", () => {
     expect(Explore.format(verdict)).toContain("5 of 5 times")
   })
 
-  it("Explore-14: the first run, which does without the event loop, leaves nothing open", async () => {
+  it("Explore-16: the first run, which does without the event loop, leaves nothing open", async () => {
     let open = 0
     const verdict = await explore({
       setup: Effect.acquireRelease(
@@ -333,7 +333,7 @@ describe("with real I/O", () => {
     expect(open).toBe(0)
   })
 
-  it("Explore-15: a question on a connection of the setup is answered", async () => {
+  it("Explore-17: a question on a connection of the setup is answered", async () => {
     // It answers in two parts, the second of them some turns later.
     const server = Effect.acquireRelease(
       Effect.promise(async () => {
