@@ -112,6 +112,7 @@ export class Connection {
 
   /** Whether the server took a CancelRequest: it closes that socket when it has signalled its process. Bounded. */
   get cancelRequest(): Effect.Effect<boolean> {
+    // WINDOW: `Deadline` interrupts it only where it waits.
     const request = Effect.async<boolean>((resume) => {
       const { processID, secretKey, ssl, sslNegotiation } = this.details
       const { host, port } = this.client

@@ -15,6 +15,7 @@ import { SqlError } from "@effect/sql/SqlError"
 import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
 import * as Runtime from "effect/Runtime"
 import * as Scope from "effect/Scope"
@@ -61,6 +62,7 @@ export class SessionPool {
   refused = 0
   /** Set once, by `make`. */
   pool!: Pool.Pool<Session, SqlError | Pool.PoolError>
+  scope!: Scope.CloseableScope
   runtime!: Runtime.Runtime<never>
 
   constructor(settings: Settings) {
@@ -173,19 +175,26 @@ export class SessionPool {
       }))
   }
 
-  /** Refuses newcomers, drains, cancels statements, interrupts holders, closes sessions (Postgres-7). */
-  readonly close: Effect.Effect<void> = Effect.gen(this, function*() {
+  /** As `end`; then the scope of the pool, which waits for no more than the pool's own end. */
+  readonly close: Effect.Effect<void> = Effect.suspend(() => {
+    const left = Scope.close(this.scope, Exit.void)
+    return Effect.flatMap(this.end, (isOver) => isOver ? left : Effect.forkDaemon(left))
+  })
+
+  /** Refuses newcomers, drains, cancels statements, interrupts holders, closes sessions (Postgres-7). True if the pool is closed. */
+  readonly end: Effect.Effect<boolean> = Effect.gen(this, function*() {
     const { cancelTimeout, drain } = this.settings
     const isClosed = (within: Duration.Duration) =>
       Effect.map(Deadline.exit(Pool.close(this.pool), within), Option.isSome)
-    if (yield* isClosed(drain)) return
+    if (yield* isClosed(drain)) return true
     for (const session of this.sessions) yield* Effect.forkDaemon(session.stopRunning)
     // The pool interrupts its holders when half of this time has passed.
-    if (yield* isClosed(Duration.times(cancelTimeout, 2))) return
+    if (yield* isClosed(Duration.times(cancelTimeout, 2))) return true
     for (const session of this.sessions) session.unsafeEnd("the pool was closed")
     const ended = Effect.forEach(this.sessions, (session) => Deferred.await(session.ended))
     yield* Deadline.exit(ended, cancelTimeout)
     for (const session of this.sessions) session.destroy()
+    return false
   })
 }
 
@@ -220,8 +229,8 @@ export const managedPool = (settings: Settings): Managed.Managed<SessionPool> =>
         releaseDeadline: Duration.times(cancelTimeout, 4),
         shutdownTimeout: Duration.sum(drain, cancelTimeout)
       })
-      // `close` closes the pool, so nothing closes this scope.
-      self.pool = yield* Scope.extend(pool, yield* Scope.make())
+      self.scope = yield* Scope.make()
+      self.pool = yield* Scope.extend(pool, self.scope)
       return self
     }),
     release: (pool) => pool.close,

@@ -175,6 +175,7 @@ export class Session extends Connection {
     start: (pending: Pending) => void,
     whenInterrupted: WhenInterrupted = "stop"
   ): Effect.Effect<A, SqlError> {
+    // WINDOW: what nobody stopped is stopped as the session is given back.
     return Effect.async((resume) => {
       if (this.lost !== undefined) return resume(Effect.fail(unsent(this.lost)))
       const pending = new Pending(resume, this.wire.stream.bytesWritten)

@@ -21,6 +21,7 @@ export const spawnable = (account: Account): Account =>
   account === undefined ? undefined : { uid: account.uid | 0, gid: account.gid | 0 }
 
 export const pause = (millis: number): Effect.Effect<void> =>
+  // WINDOW: a timer of milliseconds fires for nobody.
   Effect.async((resume) => {
     const timer = setTimeout(() => resume(Effect.void), millis)
     return Effect.sync(() => clearTimeout(timer))
