@@ -14,6 +14,7 @@
  * SOURCES Coyote (partly controlled programs), Trio's autojump clock.
  */
 import * as timers from "node:timers/promises"
+import { runAround } from "./environment.ts"
 import { makeWorld, type Outcome, type Program, type RunOptions } from "./experiment.ts"
 import { type Natives, watching } from "./natives.ts"
 import { Endless, type Simulation, type Until } from "./simulation.ts"
@@ -87,11 +88,12 @@ const idle =
 
 /** `isBeside`: whether to go beside the event loop from the beginning, or only as soon as a part of the run cannot end without it. */
 const runWatched = (program: Program, options: RunOptions, isBeside: boolean) =>
-  watching(async (natives, within) => {
+  watching(async (natives, watched) => {
     const { run, simulation } = makeWorld(program, {
       ...options,
       leftOpen: () => natives.leftOpen()
     })
+    const within = (part: () => void): void => watched(() => runAround(simulation, part))
     let waited = isBeside
     let step: Step = run.next()
     while (step.done !== true) {

@@ -13,6 +13,7 @@ import * as FiberRef from "effect/FiberRef"
 import * as HashSet from "effect/HashSet"
 import * as Random from "effect/Random"
 import * as Runtime from "effect/Runtime"
+import { AsyncLocalStorage } from "node:async_hooks"
 import { Handle } from "../internal/handle.ts"
 import * as Ledger from "../Ledger.ts"
 import {
@@ -44,7 +45,13 @@ export interface Active {
 /** The run that is executing a task at this moment; everything global asks it. */
 let active: Active | undefined
 
-export const activeRun = (): Active | undefined => active
+/** The run whose callback the event loop calls: a socket, a timer or a promise of a run may start a fiber of it. */
+const around = new AsyncLocalStorage<Active>()
+
+export const activeRun = (): Active | undefined => active ?? around.getStore()
+
+/** Calls `part`; what the event loop calls because of it belongs to this run. */
+export const runAround = (run: Active, part: () => void): void => around.run(run, part)
 
 /** Makes a run the active one; returns the one before, to be restored. */
 export const activate = (run: Active | undefined): Active | undefined => {
@@ -54,8 +61,9 @@ export const activate = (run: Active | undefined): Active | undefined => {
 }
 
 const inRun = (): Active => {
-  if (active === undefined) throw new Error("a service of a controlled run is used outside of it")
-  return active
+  const run = activeRun()
+  if (run === undefined) throw new Error("a service of a controlled run is used outside of it")
+  return run
 }
 
 const clockScheduler: Clock.ClockScheduler = {
@@ -65,7 +73,7 @@ const clockScheduler: Clock.ClockScheduler = {
   }
 }
 
-const millis = () => active?.now ?? 0
+const millis = () => activeRun()?.now ?? 0
 const nanos = () => BigInt(Math.round(millis() * 1_000_000))
 
 const clock = {
@@ -100,7 +108,7 @@ const random: Random.Random = {
 }
 
 const end = (entry: Ledger.Entry): void => {
-  active?.held.delete(entry)
+  activeRun()?.held.delete(entry)
 }
 
 /** Only what its end is judged by. A class: to copy a whole entry by a spread takes longer than all else that is recorded. */
@@ -148,14 +156,14 @@ class HoldersOnly extends Handle implements Ledger.Service {
   readonly unsafeReleased = end
   readonly unsafeAbandoned = end
   readonly unsafeAcquiring = (kind: string, name: string) => new Held(kind, name)
-  readonly unsafeHeld = (entry: Ledger.Entry): void => void active?.held.add(entry)
+  readonly unsafeHeld = (entry: Ledger.Entry): void => void activeRun()?.held.add(entry)
   readonly unsafeReleasing = (): void => {}
   readonly unsafeOverdue = () => []
   readonly unsafeListen = () => () => {}
   readonly leaks = () => Effect.succeed([])
 
   toJSON(): unknown {
-    return { _id: "holdfast/Ledger", held: active?.held.size }
+    return { _id: "holdfast/Ledger", held: activeRun()?.held.size }
   }
 }
 
@@ -180,5 +188,5 @@ export const runtime = equip(plainRuntime)
 export const tracedRuntime = Runtime.setFiberRef(
   equip(supervisedRuntime),
   FiberRef.currentSupervisor,
-  new Operations((fiber, instruction) => active?.onOperation(fiber, instruction))
+  new Operations((fiber, instruction) => activeRun()?.onOperation(fiber, instruction))
 )

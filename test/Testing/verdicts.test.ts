@@ -1,6 +1,17 @@
 /** What a verdict may say: never "safe" about what was not seen, never a violation of what is right. */
 import { describe, expect, it } from "@effect/vitest"
-import { Context, Effect, Exit, Fiber, Resource, Schedule, Scheduler, Scope } from "effect"
+import {
+  Clock,
+  Context,
+  Effect,
+  Exit,
+  Fiber,
+  Resource,
+  Runtime,
+  Schedule,
+  Scheduler,
+  Scope
+} from "effect"
 import { Explore, type Probe } from "holdfast/Testing"
 import * as crypto from "node:crypto"
 import { once } from "node:events"
@@ -377,6 +388,21 @@ describe("with real I/O", () => {
       // Two questions: the second is written as the answer to the first arrives.
       body: (socket) => Effect.uninterruptible(Effect.zipRight(ask(socket), ask(socket)))
     }, { mode: "quick" })
+    expect(verdict, Explore.format(verdict)).toMatchObject({ status: "safe", mode: "asynchronous" })
+  })
+
+  it("a fiber that a native callback starts is a fiber of the run", async () => {
+    const verdict = await explore({
+      body: () =>
+        Effect.flatMap(Effect.runtime<never>(), (runtime) =>
+          Effect.async<number>((resume) => {
+            const use = Effect.zipRight(Effect.sleep("1 hour"), Clock.currentTimeMillis)
+            const timer = setTimeout(() => {
+              Runtime.runCallback(runtime)(use, { onExit: (exit) => resume(exit) })
+            }, 1)
+            return Effect.sync(() => clearTimeout(timer))
+          }))
+    }, { mode: "quick", horizon: "2 hours" })
     expect(verdict, Explore.format(verdict)).toMatchObject({ status: "safe", mode: "asynchronous" })
   })
 
