@@ -6,6 +6,7 @@ import { type Mutant, of } from "./mutant.ts"
 
 const timers = of("internal/timers.ts", "internal/timers.test.ts")
 const condition = of("internal/condition.ts", "internal/condition.test.ts")
+const registration = of("internal/registration.ts", "internal/registration.test.ts")
 const queue = of("internal/waitQueue.ts", "internal/waitQueue.test.ts")
 const limiter = of("RateLimiter.ts", "RateLimiter.test.ts")
 
@@ -60,9 +61,15 @@ export const mutants: ReadonlyArray<Mutant> = [
   ),
   condition(
     "an interrupted wait stays",
-    "    return Effect.sync(leave)\n",
-    "    void leave\n",
+    "Registration.wait((resume) => observe(self, () => resume(Effect.void), isMet), blockingOn)",
+    "Effect.async((resume) => void observe(self, () => resume(Effect.void), isMet), blockingOn)",
     "an interrupted wait leaves at once"
+  ),
+  registration(
+    "what a wait registered stays, if it is cut",
+    "() => Effect.sync(() => leave?.())",
+    "() => Effect.void",
+    "an interrupt at any operation takes away"
   ),
   queue(
     "a higher priority joins at the end",
