@@ -83,7 +83,8 @@ const clock = {
   currentTimeMillis: Effect.sync(millis),
   currentTimeNanos: Effect.sync(nanos),
   scheduler: () => Effect.succeed(clockScheduler),
-  // As many operations as effect's own clock takes. WINDOW: as there, the timer is left and fires for nobody.
+  // As many operations as effect's own clock takes.
+  // WINDOW: as there, a timer is left, which fires for nobody.
   sleep: (duration: Duration.Duration) =>
     Effect.async<void>((resume) => {
       const cancel = clockScheduler.unsafeSchedule(() => resume(Effect.void), duration)
