@@ -448,6 +448,12 @@ describe("Lock", () => {
       )
       expect(Exit.isFailure(died) && Array.from(Cause.defects(died.cause))).toEqual(["cleanup"])
 
+      const beside = yield* Effect.exit(leading(
+        service,
+        Effect.uninterruptible(Effect.zipRight(Effect.sync(lose), Effect.fail("mine")))
+      ))
+      expect(failuresOf(beside)).toContain("mine")
+
       let tries = 0
       const grant = { fence: 1n, verify: Effect.succeed(true), release: Effect.void }
       const flaky = Lock.make({

@@ -21,12 +21,13 @@ import { mutants as Lock } from "./mutants/byTests/Lock.ts"
 import { mutants as Main } from "./mutants/byTests/Main.ts"
 import { type Mutant } from "./mutants/byTests/mutant.ts"
 import { mutants as Nursery } from "./mutants/byTests/Nursery.ts"
+import { mutants as Redis } from "./mutants/byTests/Redis.ts"
 import { mutants as Server } from "./mutants/byTests/Server.ts"
 import { mutants as Shutdown } from "./mutants/byTests/Shutdown.ts"
 import { mutants as Tcp } from "./mutants/byTests/Tcp.ts"
 import { mutants as Waits } from "./mutants/byTests/Waits.ts"
 
-const rows = { Batch, Lock, Main, Nursery, Server, Shutdown, Tcp, Waits }
+const rows = { Batch, Lock, Main, Nursery, Redis, Server, Shutdown, Tcp, Waits }
 
 const root = path.join(import.meta.dirname, "..")
 const exec = promisify(execFile)

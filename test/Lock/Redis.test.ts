@@ -37,9 +37,8 @@ let server: RedisServer
 beforeAll(async () => {
   process.on("unhandledRejection", note)
   if (redisServer === undefined) return
-  for (let i = 0; i < 3; i++) {
-    servers.push(await Effect.runPromise(Scope.extend(startRedis, scope)))
-  }
+  const starting = [0, 1, 2].map(() => Effect.runPromise(Scope.extend(startRedis, scope)))
+  servers.push(...await Promise.all(starting))
   server = servers[0]!
 })
 afterAll(async () => {
@@ -149,8 +148,8 @@ process.exit(0)`
 
 describe.skipIf(redisServer === undefined)("Lock/Redis", () => {
   lockContract("redis", {
-    one: make({ restartGuard: true }),
-    two: make({ restartGuard: true }),
+    one: make(),
+    two: make(),
     queued: pause(5),
     step: turns
   })
@@ -179,16 +178,30 @@ describe.skipIf(redisServer === undefined)("Lock/Redis", () => {
     return until(Effect.map(count, (n) => n === waiters))
   })
 
-  it.scopedLive("LockRedis-4: a reader that was killed holds a writer back no longer than its time to live", () =>
+  it.scopedLive("LockRedis-4: the permits of a holder that was killed are free after its time to live; others renew theirs", () =>
     Effect.gen(function*() {
-      const [one, two] = [yield* services({ ttl: "300 millis" }), yield* services()]
-      const lost = yield* Effect.fork(Effect.exit(one.shared.withRead("k")(Effect.never)))
-      yield* until(Effect.map(command(server, "HLEN", "holdfast:{test}:shared:k"), (n) => n === 1))
-      // As if it had been killed: nobody renews it.
-      yield* command(server, "RENAME", "holdfast:{test}:shared:k", "away")
-      expect(failuresOf(yield* Fiber.join(lost))).toMatchObject([{ reason: "vanished" }])
-      yield* command(server, "RENAME", "away", "holdfast:{test}:shared:k")
-      expect(yield* two.shared.withWrite("k")(Effect.succeed("written"))).toBe("written")
+      const { semaphore } = yield* services({ ttl: "300 millis" })
+      const key = freshKey()
+      const limit = 2
+      const next = yield* semaphore.withPermits(key, { limit })((lease) =>
+        Effect.gen(function*() {
+          // Of a service that is gone.
+          const ends = (Date.now() + 400) * 1000
+          const entry = [`holdfast:{test}:permits:${key}`, "gone|1|its#1", `1 ${ends} 1`] as const
+          yield* command(server, "HSET", ...entry)
+          expect(yield* semaphore.tryWithPermits(key, { limit })(Effect.void)).toEqual(
+            Option.none()
+          )
+          const next = yield* Effect.exit(
+            semaphore.withPermits(key, { limit, acquireTimeout: "1 second" })(
+              Effect.succeed("next")
+            )
+          )
+          yield* lease.verify
+          return next
+        })
+      )
+      expect(next).toEqual(Exit.succeed("next"))
       const several = yield* services({ url: servers.map(({ socket }) => socket) })
       yield* several.shared.withRead("k")(several.shared.withRead("k")(Effect.void))
       const refused = yield* Effect.exit(
@@ -265,6 +278,8 @@ describe.skipIf(redisServer === undefined)("Lock/Redis", () => {
       dead.kill("SIGKILL")
       yield* ended(dead)
       yield* Scope.close(held, Exit.void)
+      const holding = Option.map(yield* holder.inspect(key), ({ holder }) => holder)
+      expect(String(Option.getOrNull(holding))).not.toContain(`:${dead.pid}#`)
       expect(yield* Fiber.join(waiter)).toBe("next")
     }))
 
@@ -342,7 +357,7 @@ describe.skipIf(redisServer === undefined)("Lock/Redis", () => {
 
   it.scopedLive("LockRedis-4: an expired lease neither renews nor frees the lease of another", () =>
     Effect.gen(function*() {
-      const [one, two] = [yield* make(), yield* make()]
+      const [one, two] = [yield* make({ ttl: "600 millis" }), yield* make()]
       const key = freshKey()
       const { fiber } = yield* heldBody(one, key)
       // As if it had expired.
@@ -357,7 +372,7 @@ describe.skipIf(redisServer === undefined)("Lock/Redis", () => {
   it.scopedLive("LockRedis-4: after FLUSHALL the holder is stopped by its next renewal, and `verify` fails", () =>
     Effect.gen(function*() {
       const doomed = yield* startRedis
-      const lock = yield* make({ url: doomed.socket })
+      const lock = yield* make({ url: doomed.socket, ttl: "600 millis" })
       const { fiber } = yield* heldBody(lock, "a")
       const { lease } = yield* heldBody(lock, "b")
       yield* command(doomed, "FLUSHALL")
@@ -433,7 +448,7 @@ describe.skipIf(redisServer === undefined)("Lock/Redis", () => {
     Effect.gen(function*() {
       const { freeze, port } = yield* proxy
       const near = yield* make()
-      const far = yield* make({ url: `redis://127.0.0.1:${port}` })
+      const far = yield* make({ url: `redis://127.0.0.1:${port}`, ttl: "600 millis" })
       const [key, mine] = [freshKey(), freshKey()]
       const held = yield* Scope.make()
       yield* Scope.extend(near.get(key), held)
@@ -454,7 +469,7 @@ describe.skipIf(redisServer === undefined)("Lock/Redis", () => {
   it.scopedLive("LockRedis-1: a grant whose answer was lost is the same grant when it is asked for again", () =>
     Effect.gen(function*() {
       const { cut, hold, port, resume } = yield* proxy
-      const lock = yield* make({ url: `redis://127.0.0.1:${port}`, ttl: "10 seconds" })
+      const lock = yield* make({ url: `redis://127.0.0.1:${port}`, ttl: "1 second" })
       const key = freshKey()
       yield* lock.tryWithLock(freshKey())(Effect.void)
       hold("toClient")

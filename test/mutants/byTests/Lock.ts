@@ -1,5 +1,5 @@
-/** Mutants of Lock, found by test/Lock.test.ts; test/mutants.byTests.slow.test.ts says how to add one. */
-import { type Mutant } from "./mutant.ts"
+/** Mutants of Lock, found by test/Lock.test.ts and test/Lock/Permits.test.ts; test/mutants.byTests.slow.test.ts says how to add one. */
+import { type Mutant, of } from "./mutant.ts"
 
 const mutant = (what: string, file: string, from: string, to: string, title: string): Mutant => ({
   what,
@@ -9,6 +9,8 @@ const mutant = (what: string, file: string, from: string, to: string, title: str
   tests: "Lock.test.ts",
   title
 })
+
+const permits = of("Lock/Permits.ts", "Lock/Permits.test.ts")
 
 export const mutants: ReadonlyArray<Mutant> = [
   mutant(
@@ -150,5 +152,84 @@ export const mutants: ReadonlyArray<Mutant> = [
     "first === undefined || first === asking.entry ? [] : [first]",
     "[]",
     "Lock-8: a waiter is acquiring"
+  ),
+  mutant(
+    "several keys are taken in the order of the caller",
+    "Lock/service.ts",
+    "[keys] : keys)).toSorted()",
+    "[keys] : keys))",
+    "memory: Lock-9: bodies with several keys"
+  ),
+  mutant(
+    "a key that is named twice is taken twice",
+    "Lock/service.ts",
+    "Array.from(new Set(typeof keys === \"string\" ? [keys] : keys)).toSorted()",
+    "Array.from(keys).toSorted()",
+    "memory: Lock-9: bodies with several keys"
+  ),
+  mutant(
+    "each of several keys has the whole bound",
+    "Lock/service.ts",
+    "Math.max(0, bound - now + began)",
+    "bound",
+    "Lock-9: the second key fails or is late"
+  ),
+  mutant(
+    "a timeout does not name the line of the holder",
+    "Lock/lease.ts",
+    "return line === undefined ? this.#name : `${this.#name} at ${line}`",
+    "return this.#name",
+    "Lock-3: a timeout names the line"
+  ),
+  mutant(
+    "a singleton ends with its lease",
+    "Lock/Singleton.ts",
+    "if (failures.some((failure) => failure instanceof Lock.LockLost)) return again\n",
+    "",
+    "Singleton-1, Singleton-2: a singleton"
+  ),
+  mutant(
+    "a singleton takes the loss of another lock for its own",
+    "Lock/Singleton.ts",
+    "(failure) => new BodyFailed({ failure })",
+    "(failure) => failure as never",
+    "Singleton-1, Singleton-2: a singleton"
+  ),
+  mutant(
+    "the failure of a singleton's body vanishes beside a loss",
+    "Lock/Singleton.ts",
+    "      if (Cause.isDie(cause) || failures.some((failure) => failure instanceof BodyFailed)) {",
+    "      if (Cause.isDie(cause)) {",
+    "Singleton-1, Singleton-2: a singleton"
+  ),
+  permits(
+    "a newcomer passes a waiter",
+    "if (slot.queue.size > 0 || slot.used",
+    "if (slot.used",
+    "memory: Permits-2: a writer that waits"
+  ),
+  permits(
+    "an interrupted waiter keeps its permits",
+    "free(slot, request, wasGranted ? request.permits : 0)",
+    "free(slot, request, 0)",
+    "memory: Permits-3: a waiter"
+  ),
+  permits(
+    "those behind a waiter that left are not served",
+    "free(slot, request, wasGranted ? request.permits : 0)",
+    "wasGranted && free(slot, request, request.permits)",
+    "memory: Permits-3: a waiter"
+  ),
+  permits(
+    "permits are not given back",
+    "    slot.used -= permits\n",
+    "",
+    "memory: Permits-1: readers together"
+  ),
+  permits(
+    "a loss does not end the body",
+    "return backend.remote ? lease.protect(user) : user",
+    "return user",
+    "Permits-4: the loss of a lease"
   )
 ]
