@@ -433,6 +433,7 @@ describe("Lock", () => {
           Effect.suspend(() => {
             runs.push(lease.fence)
             if (runs.length === 3) return Effect.fail(lost)
+            if (runs.length > 3) return Effect.die("it ran again")
             lose()
             return Effect.never
           }))
@@ -448,10 +449,12 @@ describe("Lock", () => {
       )
       expect(Exit.isFailure(died) && Array.from(Cause.defects(died.cause))).toEqual(["cleanup"])
 
-      const beside = yield* Effect.exit(leading(
-        service,
-        Effect.uninterruptible(Effect.zipRight(Effect.sync(lose), Effect.fail("mine")))
-      ))
+      let times = 0
+      const failing = Effect.suspend(() => {
+        lose()
+        return ++times === 1 ? Effect.fail("mine") : Effect.die("it ran again")
+      })
+      const beside = yield* Effect.exit(leading(service, Effect.uninterruptible(failing)))
       expect(failuresOf(beside)).toContain("mine")
 
       let tries = 0
