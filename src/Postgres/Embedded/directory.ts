@@ -283,10 +283,12 @@ export const runDirectory = (
       const longest = socketDirectory(path.join(wanted, `${runPrefix}XXXXXX`))
       const fits = path.join(longest, `${socketName}.lock`).length <= maxSocketPath
         && await canReach(wanted, account)
-      const run = await guardedDirectory(path.join(fits ? wanted : "/tmp", runPrefix), account)
-      await signRunDirectory(run, kept)
-      await givenDirectory(socketDirectory(run), account)
-      return run
+      return guardedDirectory(path.join(fits ? wanted : "/tmp", runPrefix), account)
     }),
     (directory) => Effect.promise(() => removeTree(directory))
-  )
+  ).pipe(Effect.tap((run) =>
+    files(asked, "prepare", async () => {
+      await signRunDirectory(run, kept)
+      await givenDirectory(socketDirectory(run), account)
+    })
+  ))
