@@ -85,7 +85,7 @@ export const interruptions = (
     yield* ask(`create table ${name} (id int primary key, n int not null)`)
     yield* ask(`insert into ${name} select i, 100 from generate_series(0, ${accounts - 1}) i`)
     const { host, port } = server
-    const sql = yield* side.open({ host, port, applicationName, max: size })
+    const { sql } = yield* side.open({ host, port, applicationName, max: size })
     const random = randomFrom(seed)
     const works = kinds(name, random)
     const pick = (): Effect.Effect<unknown, unknown> => works[random(works.length)]!(sql)

@@ -20,7 +20,7 @@ import {
 } from "effect"
 import type * as Embedded from "holdfast/Postgres/Embedded"
 import { query } from "./pgClient.ts"
-import type { Side, SideOptions } from "./pgSides.ts"
+import type { Opened, Side, SideOptions } from "./pgSides.ts"
 import { type TcpProxy, tcpProxy } from "./tcpProxy.ts"
 
 type Facts = Readonly<Record<string, unknown>>
@@ -59,7 +59,7 @@ const open = (rig: Rig, max: number, options: Partial<SideOptions> = {}) =>
     const { host, port } = rig.server
     const applicationName = `${rig.side.name}-${++names}`
     const { cancelTimeout } = rig
-    const sql = yield* rig.side.open({
+    const opened = yield* rig.side.open({
       host,
       port,
       applicationName,
@@ -67,7 +67,7 @@ const open = (rig: Rig, max: number, options: Partial<SideOptions> = {}) =>
       cancelTimeout,
       ...options
     })
-    return { sql, applicationName }
+    return { ...opened, applicationName }
   })
 
 const table = (rig: Rig, columns: string) =>
@@ -569,6 +569,79 @@ const interruptsACommit = (rig: Rig) =>
     return { millis: [millis], facts: { exit, rows: yield* count(rig, `from ${name}`) } }
   })
 
+/** Hears a channel in the background; what it heard is in the array. */
+const hearing = (rig: Rig, opened: { readonly listen: Opened["listen"] }, channel: string) =>
+  Effect.gen(function*() {
+    const heard: Array<string | undefined> = []
+    const fiber = yield* Effect.fork(Effect.ignore(
+      Stream.runForEach(opened.listen(channel), (payload) => Effect.sync(() => heard.push(payload)))
+    ))
+    yield* untilListening(rig, channel)
+    return { heard, fiber, hears: (n: number) => until(Effect.sync(() => heard.length >= n)) }
+  })
+
+/** The connection that listens says so by its last statement. */
+const listener =
+  "from pg_stat_activity where state = 'idle' and query ilike 'listen %' || $1 || '%'"
+const untilListening = (rig: Rig, channel: string) =>
+  until(Effect.map(count(rig, listener, channel), (n) => n > 0))
+
+const notified = (rig: Rig, channel: string, payload: string) =>
+  ask(rig, "select pg_notify($1, $2)", channel, payload)
+
+const losesTheListener = (rig: Rig) =>
+  Effect.gen(function*() {
+    const channel = `channel_${++names}`
+    const { heard, hears } = yield* hearing(rig, yield* open(rig, 2), channel)
+    yield* notified(rig, channel, "one")
+    yield* hears(1)
+    yield* ask(rig, `select pg_terminate_backend(pid) ${listener}`, channel)
+    // Ours says that there is a gap once it listens again.
+    yield* hears(2)
+    yield* untilListening(rig, channel)
+    yield* notified(rig, channel, "")
+    yield* notified(rig, channel, "two")
+    yield* hears(4)
+    return { facts: { heard: heard.map((payload) => payload ?? "gap") } }
+  })
+
+const endsOneOfTwoListeners = (rig: Rig) =>
+  Effect.gen(function*() {
+    const channel = `channel_${++names}`
+    const opened = yield* open(rig, 2)
+    const one = yield* hearing(rig, opened, channel)
+    const other = yield* hearing(rig, opened, channel)
+    yield* notified(rig, channel, "both")
+    yield* one.hears(1)
+    yield* other.hears(1)
+    yield* Fiber.interrupt(one.fiber)
+    yield* notified(rig, channel, "still")
+    yield* other.hears(2)
+    return { facts: { heard: other.heard } }
+  })
+
+const interruptsListening = (rig: Rig) =>
+  Effect.gen(function*() {
+    const random = randomFrom(5)
+    const applicationName = yield* Effect.scoped(Effect.gen(function*() {
+      const { applicationName, listen } = yield* open(rig, 2)
+      for (let i = 0; i < 20; i++) {
+        const fiber = yield* Effect.fork(Stream.runDrain(listen("interrupted")))
+        for (let k = random(30); k > 0; k--) yield* Effect.yieldNow()
+        yield* interrupt(fiber)
+      }
+      return applicationName
+    }))
+    yield* untilSessions(rig, applicationName, "%", 0)
+    return { facts: { sessions: yield* sessions(rig, applicationName) } }
+  })
+
+const notifies = (rig: Rig) =>
+  Effect.gen(function*() {
+    const { notify } = yield* open(rig, 1)
+    return { facts: { exit: howOf(yield* Effect.exit(notify("anything", "it's"))) } }
+  })
+
 const sound = { exits: ["interrupted"], active: 0, next: "success" }
 const intact = { inTransaction: 0, sum: 400, next: "success" }
 const left = { exit: "interrupted", beforeHolder: true, next: "success" }
@@ -698,6 +771,22 @@ export const scenarios: ReadonlyArray<Scenario> = [
     facts: { exit: "typed" },
     run: isNeverAnswered
   },
+  {
+    row: "LISTEN: its connection lost",
+    facts: { heard: ["one", "gap", "", "two"] },
+    run: losesTheListener
+  },
+  {
+    row: "LISTEN: one of two listeners ends",
+    facts: { heard: ["both", "still"] },
+    run: endsOneOfTwoListeners
+  },
+  {
+    row: "LISTEN interrupted while it connects, then closed",
+    facts: { sessions: 0 },
+    run: interruptsListening
+  },
+  { row: "NOTIFY", facts: { exit: "success" }, run: notifies },
   {
     row: "interrupt a COMMIT under way",
     facts: { exit: "interrupted", rows: 1 },

@@ -4,7 +4,7 @@
 import * as Reactivity from "@effect/experimental/Reactivity"
 import { PgClient } from "@effect/sql-pg"
 import type * as SqlClient from "@effect/sql/SqlClient"
-import { type Duration, Effect, type Scope } from "effect"
+import { type Duration, Effect, type Scope, Stream } from "effect"
 import * as Postgres from "holdfast/Postgres"
 
 /** What the scenarios set. The timeouts are ours alone, except `connectTimeout`. */
@@ -18,34 +18,47 @@ export interface SideOptions {
   readonly drain?: Duration.DurationInput | undefined
 }
 
+export interface Opened {
+  readonly sql: SqlClient.SqlClient
+  /** The payloads of a channel; `undefined` where some may be missing. */
+  readonly listen: (channel: string) => Stream.Stream<string | undefined, unknown>
+  readonly notify: (channel: string, payload: string) => Effect.Effect<void, unknown>
+}
+
 export interface Side {
   readonly name: "holdfast" | "sql-pg"
-  readonly open: (
-    options: SideOptions
-  ) => Effect.Effect<SqlClient.SqlClient, unknown, Scope.Scope>
+  readonly open: (options: SideOptions) => Effect.Effect<Opened, unknown, Scope.Scope>
 }
 
 const address = { user: "postgres", database: "postgres" }
 
 export const ours: Side = {
   name: "holdfast",
-  open: (options) => Effect.map(Postgres.make({ ...options, ...address }), ({ sql }) => sql)
+  open: (options) =>
+    Effect.map(Postgres.make({ ...options, ...address }), ({ listen, notify, sql }) => ({
+      sql,
+      notify,
+      listen: (channel) =>
+        Stream.map(
+          Stream.unwrapScoped(listen(channel)),
+          (item) => item._tag === "Gap" ? undefined : item.payload
+        )
+    }))
 }
 
 export const raw: Side = {
   name: "sql-pg",
   open: ({ applicationName, connectTimeout, host, max, port }) =>
-    Effect.provideServiceEffect(
-      PgClient.make({
-        host,
-        port,
-        applicationName,
-        connectTimeout,
-        maxConnections: max,
-        username: address.user,
-        database: address.database
-      }),
-      Reactivity.Reactivity,
-      Reactivity.make
+    PgClient.make({
+      host,
+      port,
+      applicationName,
+      connectTimeout,
+      maxConnections: max,
+      username: address.user,
+      database: address.database
+    }).pipe(
+      Effect.map((sql) => ({ sql, listen: sql.listen, notify: sql.notify })),
+      Effect.provideServiceEffect(Reactivity.Reactivity, Reactivity.make)
     )
 }
