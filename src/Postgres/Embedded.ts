@@ -17,8 +17,8 @@
  * - Embedded-3 One server per data directory: a second `make` fails, in this process or in another that lives and has the same
  *   temporary directory; the orphan of a killed process is stopped first. The next `make` stops and removes a temporary server
  *   that a killed process left.
- * - Embedded-4 No process is signalled unless it is a Postgres whose working directory is that very data directory. No run
- *   directory is removed unless its owner file claims that directory and the owner is gone.
+ * - Embedded-4 No process is signalled unless it is a Postgres of ours whose working directory is that very data directory. No
+ *   run directory is removed unless its owner file claims that directory and the owner is gone.
  * - Embedded-5 Only the account of the server and root connect, and no other program of `nobody`. Root follows no link that
  *   another account has planted.
  *

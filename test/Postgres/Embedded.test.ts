@@ -264,6 +264,26 @@ describe("Embedded", () => {
         .toEqual([{ answer: 42 }])
     }).pipe(Effect.scoped))
 
+  it.live("Embedded-4: a server that somebody else started on the directory is refused, not stopped", () =>
+    Effect.gen(function*() {
+      const directory = fresh("foreigner")
+      const owner = spawnOwner(directory)
+      const server = yield* Effect.promise(() => announced(owner))
+      owner.kill("SIGKILL")
+      yield* Effect.promise(() => ended(owner))
+      // Nothing says any more that it is ours.
+      const record = path.join(directory, "postmaster.pid")
+      const lines = fs.readFileSync(record, "utf8").split("\n")
+      fs.writeFileSync(record, lines.with(4, "/var/run/postgresql").join("\n"))
+      fs.rmSync(path.join(temporary, runDirectories()[0]!, "owner.json"))
+      const failure = yield* Effect.flip(Effect.scoped(within(directory)))
+      expect(failure.message).toContain(`was not started here runs on it (pid ${server.pid})`)
+      expect(yield* Effect.promise(() => query(server, "select 1 as one"))).toEqual([{ one: 1 }])
+      process.kill(server.pid, "SIGQUIT")
+      yield* Effect.promise(() => eventually("it has ended", () => !isAlive(server.pid)))
+      for (const run of runDirectories()) fs.rmSync(fresh(run), { recursive: true })
+    }))
+
   it.live("all servers of a process share one `exit` listener", () =>
     Effect.gen(function*() {
       const before = process.listenerCount("exit")

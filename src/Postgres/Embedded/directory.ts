@@ -258,8 +258,14 @@ export const stopOrphan = (
         return yield* refuse(`the process ${owner.pid} runs a server on it`)
       }
     }
+    const pid = record?.pid ?? "unknown"
+    // A server of ours has its socket in a run directory; a cleaner of the temporary directory may have taken that.
+    const isOurs = gone.length > 0
+      || path.basename(path.dirname(record?.socketDirectory ?? "")).startsWith(runPrefix)
+    if (!isOurs && (yield* Effect.promise(() => processesOn(directory))).length > 0) {
+      return yield* refuse(`a Postgres that was not started here runs on it (pid ${pid}); stop it`)
+    }
     if (!(yield* stopProcesses(directory))) {
-      const pid = record?.pid ?? "unknown"
       return yield* refuse(`the server left by an earlier process does not stop (pid ${pid})`)
     }
     yield* files(asked, "orphan", async () => {
