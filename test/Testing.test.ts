@@ -247,6 +247,16 @@ describe("verdicts", () => {
     )
   })
 
+  it("Explore-5: orders of which the budget leaves some out are no clean verdict", async () => {
+    const yields = Effect.repeatN(Effect.yieldNow(), 3)
+    const verdict = await Explore.interleavings(
+      { name: "orders", body: () => Effect.zipRight(Effect.fork(yields), yields) },
+      { budget: { runs: 10 } }
+    )
+    expect(verdict).toMatchObject({ status: "inconclusive", passed: false })
+    expect(verdict.covered).toMatch(/^some orders with up to 2 delays \(budget spent\)/)
+  })
+
   it("Explore-5: a program that is not deterministic is reported as such", async () => {
     let runs = 0
     const verdict = await Explore.interruptions({

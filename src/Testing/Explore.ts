@@ -22,6 +22,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import { type Certificate, certifyPlainly } from "./certificate.ts"
+import { coveredBy, ordersIn } from "./coverage.ts"
 import { asynchronous } from "./driver.ts"
 import { judge, type Program, type Use, type Violation } from "./experiment.ts"
 import { type Finding, type Grade, grades } from "./findings.ts"
@@ -189,7 +190,12 @@ const programOf = <S>(
   }
 }
 
-const othersOf = ({ others }: Options): number => others ?? 5_000
+const askedOf = ({ interleave, interrupts, mode, others }: Options) => ({
+  mode: mode ?? "full",
+  interleave: interleave ?? 0,
+  interrupts: interrupts ?? 1,
+  others: others ?? 5_000
+})
 
 const mostRechecked = 200
 
@@ -209,62 +215,13 @@ const isOnlySynchronous = async (session: Session, { strikes }: Swept): Promise<
 
 const sweepAll = async (session: Session, options: Options, faults: Faults | undefined) => {
   const swept = makeSwept()
-  const mode = options.mode ?? "full"
-  await sweepPlain(session, swept, mode, othersOf(options))
-  if (options.interrupts === 2) await sweepPairs(session, swept, options.pairs ?? 2_000)
+  const { interleave, interrupts, mode, others } = askedOf(options)
+  await sweepPlain(session, swept, mode, others)
+  if (interrupts === 2) await sweepPairs(session, swept, options.pairs ?? 2_000)
   await sweepFaults(session, swept, faultsOf(options.faults ?? faults), mode)
-  const depth = options.interleave ?? 0
-  if (depth !== 0) await sweepDelayed(session, swept, depth)
+  if (interleave !== 0) await sweepDelayed(session, swept, interleave)
   return swept
 }
-
-const count = (tried: number, all: number, of: string): string => `${tried} of ${all} ${of}`
-
-/** Which points were tried, in words: "every point" only if it was every one. */
-const pointsIn = ({ points }: Session, swept: Swept, options: Options): string => {
-  const { mode } = options
-  const { classes, others, waits } = points
-  if (swept.planned > swept.tried) {
-    return `${count(swept.tried, swept.planned, "points")} (budget spent)`
-  }
-  if (mode === "quick") {
-    const rest = others.length === 0 ? "" : `, none of ${others.length} points of other fibers`
-    return `one point of each of ${classes} classes and ${waits.length} waits${rest}`
-  }
-  const mostOthers = othersOf(options)
-  return others.length > mostOthers
-    ? `every point of its own, ${
-      count(mostOthers, others.length, "points of other fibers")
-    } (sampled)`
-    : "every point"
-}
-
-/** Which pairs of interrupts were tried, in words. */
-const pairsIn = ({ pairs }: Swept, { interrupts }: Options): ReadonlyArray<string> => {
-  if (interrupts !== 2) return []
-  const { others, reaching } = pairs
-  const part = ({ all, tried }: typeof others, of: string) =>
-    `${count(tried, all, of)}${tried < all ? " (sampled)" : ""}`
-  return [
-    part(reaching, "pairs of interrupts whose second reaches another fiber"),
-    part(others, "other pairs")
-  ]
-}
-
-const coveredBy = (session: Session, swept: Swept, options: Options): string =>
-  [
-    pointsIn(session, swept, options),
-    ...pairsIn(swept, options),
-    options.interleave === undefined || options.interleave === 0
-      ? "FIFO order"
-      : `FIFO order with up to ${options.interleave} delay(s) at one point of each class`,
-    "this input",
-    session.use === 1
-      ? "first use"
-      : session.use === "close"
-      ? "the owner's close"
-      : `use ${session.use}`
-  ].join(", ")
 
 /** What keeps a verdict from being clean, each in words. */
 const doubtsOf = async (session: Session, swept: Swept): Promise<ReadonlyArray<string>> => [
@@ -341,7 +298,7 @@ const exploreUse = async (
     session = await openSession(program, limits, { driver: asynchronous, use })
     swept = await sweepAll(session, options, program.faults)
   }
-  return verdictOf(session, swept, options, coveredBy(session, swept, options))
+  return verdictOf(session, swept, options, coveredBy(session, swept, askedOf(options)))
 }
 
 const worst: ReadonlyArray<Verdict["status"]> = ["violations", "inconclusive", "safe"]
@@ -459,10 +416,12 @@ export interface Schedules
 }
 
 /**
- * Runs a subject in many orders, without interrupting it: plain, with one and with two forced yields anywhere, then at
- * random. Every order must end as the plain one does, or as `check` says, and keep all laws.
+ * Runs a subject in many orders, without interrupting it: plain, with one and with two forced yields, then at random. Every order
+ * must end as the plain one does, or as `check` says, and keep all laws.
  *
- * **Interruption**, **Errors** — as `interruptions`. **Cost** — N² short runs for two delays; the budget bounds it.
+ * **Details** — Two schedules that differ only in operations that no other fiber can see count as one; `reduced: false` tries both.
+ * **Interruption**, **Errors** — as `interruptions`. **Cost** — N² short runs for two delays, N being the operations that another
+ *   fiber may see; the budget bounds it.
  *
  * **Example** (a lost update)
  * ```ts run
@@ -505,18 +464,7 @@ export const interleavings = <S = void>(
     if (swept.strikes.length === 0) {
       await sweepRandom(session, swept, { walks, pct: runs, depth }, options.check)
     }
-    const covered = [
-      isSpent(session)
-        ? `some orders with up to ${delays} delays (budget spent)`
-        : `every order with up to ${delays} delays`,
-      ...(swept.strikes.length === 0
-        ? [`${walks} random walks, ${runs} PCT runs of depth ${depth}`]
-        : []),
-      ...(isReduced && delays > 0
-        ? ["one of each order of the operations that may touch what fibers share"]
-        : []),
-      "this input"
-    ].join(", ")
+    const covered = ordersIn(session, swept, { delays, isReduced, walks, pct: runs, depth })
     // An order of operations has no grade of reach, so every grade fails.
     return verdictOf(session, swept, { fail: options.fail ?? grades }, covered)
   })

@@ -37,6 +37,13 @@ export const judgeSchedule = (
     : found
 }
 
+/** Whether the budget is spent before the next schedule, which then is one that was planned and not tried. */
+const isCut = (session: Session, swept: Swept): boolean => {
+  if (!isSpent(session)) return false
+  swept.planned++
+  return true
+}
+
 /** One schedule: its outcome, and whether it is right. `trace`: of the run whose operations the delays are counted in. */
 const trySchedule = async (
   session: Session,
@@ -98,7 +105,7 @@ export const sweepDelays = async (
   }
   const firsts: Array<readonly [delay: number, run: Observed]> = []
   for (const one of news(plain, [])) {
-    if (isSpent(session)) return
+    if (isCut(session, swept)) return
     const run = makeObserved()
     const schedule = { delays: [one], trace: plain.trace, own: most === 1 ? undefined : run.trace }
     if (await trySchedule(session, swept, check, schedule) || most === 1) continue
@@ -109,7 +116,7 @@ export const sweepDelays = async (
   }
   for (const [one, run] of firsts) {
     for (const two of news(run, [one])) {
-      if (isSpent(session)) return
+      if (isCut(session, swept)) return
       await trySchedule(session, swept, check, { delays: [one, two], trace: run.trace })
     }
   }
@@ -128,7 +135,7 @@ export const sweepRandom = async (
     ...Array.from({ length: strategies.pct }, () => "pct" as const)
   ]
   for (const [index, kind] of runs.entries()) {
-    if (isSpent(session)) return
+    if (isCut(session, swept)) return
     const chosen = {
       kind,
       seed: limits.seed * 7919 + index,
