@@ -38,8 +38,9 @@ import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import { dual } from "effect/Function"
 import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
-import type * as Stream from "effect/Stream"
+import * as Stream from "effect/Stream"
 import * as Ledger from "./Ledger.ts"
 import { makeClient } from "./Postgres/client.ts"
 import { copyFrom, type CopyInput, type CopyStatement, copyTo } from "./Postgres/copy.ts"
@@ -54,7 +55,13 @@ import {
 } from "./Postgres/errors.ts"
 import { type Gap, managedHub, type Notification } from "./Postgres/listen.ts"
 import { borrow, type TransactionOptions } from "./Postgres/loan.ts"
-import { type Options, type PoolOptions, resolve, type Resolved } from "./Postgres/options.ts"
+import {
+  configOf,
+  type Options,
+  type PoolOptions,
+  resolve,
+  type Resolved
+} from "./Postgres/options.ts"
 import { managedPool, type SessionPool } from "./Postgres/pool.ts"
 import { addHook, withTransaction } from "./Postgres/transaction.ts"
 
@@ -103,7 +110,8 @@ export interface ReservedSession extends Connection {
  * @since 0.1.0
  */
 export interface Service {
-  readonly sql: SqlClient.SqlClient
+  /** The client of `@effect/sql-pg`, and so of `@effect/sql`. Its `listen` gives payloads alone; `Service.listen` tells of gaps. */
+  readonly sql: PgClient.PgClient
   /** As `Postgres.transaction`. */
   readonly transaction: <A, E, R>(
     effect: Effect.Effect<A, E, R>,
@@ -168,6 +176,9 @@ const unavailable = (settings: Resolved, error: SqlError): PostgresUnavailable =
 const firstSession = (pool: SessionPool): Effect.Effect<void, SqlError> =>
   pool.lend(() => Effect.void)
 
+/** The parameter that the compiler of sql-pg knows as JSON; its own constructor is not exported. */
+const json = Statement.custom<Statement.Custom<"PgJson", unknown>>("PgJson")
+
 const makeService = (
   given: Options
 ): Effect.Effect<Service, PostgresUnavailable | InvalidUrl, Scope.Scope | Reactivity.Reactivity> =>
@@ -186,7 +197,7 @@ const makeService = (
       ["server.address", address.host],
       ["server.port", address.port]
     ] as const
-    const sql = yield* makeClient({
+    const client = yield* makeClient({
       pool,
       reserve,
       compiler: PgClient.makeCompiler(transformQueryNames, transformJson),
@@ -194,13 +205,26 @@ const makeService = (
         && Statement.defaultTransforms(transformResultNames, transformJson).array,
       spanAttributes
     })
+    const notify: Service["notify"] = (channel, payload) =>
+      Effect.asVoid(client`select pg_notify(${channel}, ${payload})`)
+    const sql: PgClient.PgClient = Object.assign(client, {
+      [PgClient.TypeId]: PgClient.TypeId,
+      config: configOf(settings),
+      json,
+      listen: (channel: string) =>
+        Stream.filterMap(
+          Stream.unwrapScoped(hub.listen(channel)),
+          (one) => one._tag === "Notification" ? Option.some(one.payload) : Option.none()
+        ),
+      notify
+    })
     return {
       sql,
       transaction: withTransaction(pool, spanAttributes),
       onCommit: (effect) => addHook(pool, "commit", effect),
       onRollback: (effect) => addHook(pool, "rollback", effect),
       listen: (channel) => hub.listen(channel),
-      notify: (channel, payload) => Effect.asVoid(sql`select pg_notify(${channel}, ${payload})`),
+      notify,
       copyFrom: (statement, source) => copyFrom(pool, statement, source),
       copyTo: (statement) => copyTo(pool, statement),
       advisoryLock: (key) =>
@@ -312,11 +336,17 @@ export const onRollback = <R>(
 ): Effect.Effect<void, never, R | Postgres> =>
   Effect.flatMap(Postgres, (postgres) => postgres.onRollback(effect))
 
-const contextOf = (service: Service): Context.Context<Postgres | SqlClient.SqlClient> =>
-  Context.make(Postgres, service).pipe(Context.add(SqlClient.SqlClient, service.sql))
+type Services = Postgres | SqlClient.SqlClient | PgClient.PgClient
+
+const contextOf = (service: Service): Context.Context<Services> =>
+  Context.make(Postgres, service).pipe(
+    Context.add(SqlClient.SqlClient, service.sql),
+    Context.add(PgClient.PgClient, service.sql)
+  )
 
 /**
- * The pool as a layer: `SqlClient.SqlClient` for all of `@effect/sql`, and `Postgres` for reserved sessions and counters.
+ * The pool as a layer, in the place of `PgClient.layer`: `SqlClient.SqlClient` for all of `@effect/sql`, `PgClient.PgClient` for what is
+ * Postgres' own there, and `Postgres` for reserved sessions and counters.
  *
  * **Interruption** — as `make`. **Errors** — as `make`. **Cost** — as `make`.
  *
@@ -334,7 +364,7 @@ const contextOf = (service: Service): Context.Context<Postgres | SqlClient.SqlCl
  */
 export const layer = (
   options: Options = {}
-): Layer.Layer<Postgres | SqlClient.SqlClient, PostgresUnavailable | InvalidUrl> =>
+): Layer.Layer<Services, PostgresUnavailable | InvalidUrl> =>
   Layer.provide(
     Layer.scopedContext(
       Effect.map(Ledger.withSite(makeService(options), Ledger.unsafeSite()), contextOf)
@@ -364,7 +394,7 @@ export const layer = (
 export const layerConfig = (
   config: Config.Config.Wrap<Options>
 ): Layer.Layer<
-  Postgres | SqlClient.SqlClient,
+  Services,
   PostgresUnavailable | InvalidUrl | ConfigError.ConfigError
 > => {
   const made = Effect.flatMap(Config.unwrap(config), makeService)
@@ -402,7 +432,7 @@ export const layerConfig = (
 export const layerEmbedded = (
   options: PoolOptions & { readonly server?: Embedded.Options | undefined } = {}
 ): Layer.Layer<
-  Postgres | SqlClient.SqlClient | Embedded.Embedded,
+  Services | Embedded.Embedded,
   PostgresUnavailable | InvalidUrl | Embedded.EmbeddedUnavailable | Embedded.EmbeddedFailed
 > => {
   const made = Effect.gen(function*() {

@@ -1,5 +1,5 @@
 import { SqlClient } from "@effect/sql"
-import type { PgClient } from "@effect/sql-pg"
+import { PgClient } from "@effect/sql-pg"
 import { describe, expect, it } from "@effect/vitest"
 import {
   Cause,
@@ -10,6 +10,7 @@ import {
   Effect,
   Exit,
   Fiber,
+  Layer,
   Option,
   Redacted,
   Stream,
@@ -272,6 +273,28 @@ describe("Postgres: the options of PgClient.layer", () => {
       expect(yield* sql`select 1 as one_of_many`.withoutTransform).toEqual([{ one_of_many: "<1>" }])
       expect((yield* stats).max).toBe(2)
     }))
+
+  it.live("Postgres.layer is PgClient too: json, notify and listen", () =>
+    Effect.gen(function*() {
+      const sql = yield* PgClient.PgClient
+      expect(sql).toBe(yield* SqlClient.SqlClient)
+      expect(sql.config).toMatchObject({ host: server.get().host, username: "postgres" })
+      yield* sql`create table papers (body jsonb)`
+      yield* sql`insert into papers ${sql.insert({ body: sql.json({ pages: [1, 2] }) })}`
+      expect(yield* sql`select body->'pages' as pages from papers`).toEqual([{ pages: [1, 2] }])
+      const heard = yield* Effect.fork(Stream.runCollect(Stream.take(sql.listen("news"), 2)))
+      yield* until(
+        "it listens",
+        Effect.map(ask("select 1 from pg_stat_activity where query ilike 'listen%'"), (rows) =>
+          rows.length > 0)
+      )
+      yield* sql.notify("news", "one")
+      yield* sql.notify("news", "")
+      expect(Chunk.toReadonlyArray(yield* Fiber.join(heard))).toEqual(["one", ""])
+    }).pipe(Effect.provide(Layer.suspend(() => {
+      const { database, host, port, user } = server.get()
+      return Postgres.layer({ host, port, username: user, database })
+    }))))
 
   it.live("layerConfig reads them from a configuration", () =>
     Effect.gen(function*() {

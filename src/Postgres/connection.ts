@@ -91,7 +91,9 @@ export class Connection {
     this.lose(reason)
     if (this.isEnding) return
     this.isEnding = true
-    if (this.wire.stream.connecting) this.destroy()
+    const { bytesRead, connecting } = this.wire.stream
+    // A server that has never answered has no session to end.
+    if (connecting || bytesRead === 0) this.destroy()
     else this.wire.end()
   }
 

@@ -11,10 +11,10 @@ import * as Chunk from "effect/Chunk"
 import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import { identity } from "effect/Function"
 import type * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
-import type * as Pg from "pg"
 import type * as Managed from "../Managed.ts"
 import * as Semaphore from "../Semaphore.ts"
 import {
@@ -30,32 +30,34 @@ import { rowsOf } from "./stream.ts"
 
 type TransformRows = Parameters<Connection["execute"]>[2]
 
-type Config = Pg.QueryConfig | Pg.QueryArrayConfig
+/** A text of several statements gives several results. */
+const rowsOfResults = (results: Results): ReadonlyArray<any> =>
+  Array.isArray(results)
+    ? results.map((one: Result) => one.rows ?? [])
+    : (results as Result).rows ?? []
 
 /** `@effect/sql`'s `Connection` over `run` and `rows`. */
 abstract class Statements implements Connection {
-  abstract run(config: Config): Effect.Effect<Results, SqlError>
+  /** `Session.query` when its turn has come. */
+  abstract run<A>(
+    sql: string,
+    params: ReadonlyArray<unknown>,
+    project: (results: Results) => A,
+    rowMode?: "array"
+  ): Effect.Effect<A, SqlError>
   abstract rows(sql: string, params: ReadonlyArray<unknown>): Stream.Stream<object, SqlError>
 
   execute(sql: string, params: ReadonlyArray<unknown>, transformRows: TransformRows) {
-    return Effect.map(this.run({ text: sql, values: [...params] }), (result) => {
-      // A text of several statements gives several results.
-      const rows = Array.isArray(result)
-        ? result.map((one: Result) => one.rows ?? [])
-        : (result as Result).rows ?? []
-      return transformRows === undefined ? rows : transformRows(rows)
-    })
+    const rows = this.run(sql, params, rowsOfResults)
+    return transformRows === undefined ? rows : Effect.map(rows, transformRows)
   }
 
   executeRaw(sql: string, params: ReadonlyArray<unknown>) {
-    return this.run({ text: sql, values: [...params] })
+    return this.run(sql, params, identity)
   }
 
   executeValues(sql: string, params: ReadonlyArray<unknown>) {
-    return Effect.map(
-      this.run({ text: sql, values: [...params], rowMode: "array" }),
-      (result) => (result as { readonly rows: ReadonlyArray<ReadonlyArray<unknown>> }).rows
-    )
+    return this.run(sql, params, rowsOfResults, "array")
   }
 
   executeUnprepared(sql: string, params: ReadonlyArray<unknown>, transformRows: TransformRows) {
@@ -82,8 +84,13 @@ export class Single extends Statements {
     this.pool = pool
   }
 
-  override run(config: Config): Effect.Effect<Results, SqlError> {
-    return this.pool.single((session) => session.query(config))
+  override run<A>(
+    sql: string,
+    params: ReadonlyArray<unknown>,
+    project: (results: Results) => A,
+    rowMode?: "array"
+  ): Effect.Effect<A, SqlError> {
+    return this.pool.single((session) => session.query(sql, params, project, rowMode))
   }
 
   override rows(sql: string, params: ReadonlyArray<unknown>): Stream.Stream<object, SqlError> {
@@ -244,8 +251,13 @@ export class Loan extends Statements {
     )
   }
 
-  override run(config: Config): Effect.Effect<Results, SqlError> {
-    return this.turn(this.session.query(config))
+  override run<A>(
+    sql: string,
+    params: ReadonlyArray<unknown>,
+    project: (results: Results) => A,
+    rowMode?: "array"
+  ): Effect.Effect<A, SqlError> {
+    return this.turn(this.session.query(sql, params, project, rowMode))
   }
 
   override rows(sql: string, params: ReadonlyArray<unknown>): Stream.Stream<object, SqlError> {

@@ -8,6 +8,7 @@
  * - PgOptions-1 An option that does not exist, a value that cannot be, or one idea under two names is a `RangeError` defect that
  *   says what to write; it is never ignored.
  */
+import type { PgClient } from "@effect/sql-pg"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Redacted from "effect/Redacted"
@@ -305,3 +306,32 @@ export const resolve = (given: Options): Effect.Effect<Resolved, InvalidUrl> =>
       }
     })
   })
+
+const redacted = (secret: unknown): Redacted.Redacted | undefined =>
+  typeof secret === "string"
+    ? Redacted.make(secret)
+    : Redacted.isRedacted(secret)
+    ? secret as Redacted.Redacted
+    : undefined
+
+/** What `PgClient.config` shows: where it has gone. */
+export const configOf = ({ address, options }: Resolved): PgClient.PgClientConfig => ({
+  host: address.host,
+  port: address.port,
+  username: address.user,
+  database: address.database,
+  url: redacted(options.url),
+  password: redacted(options.password),
+  ssl: options.ssl,
+  applicationName: options.applicationName,
+  maxConnections: options.max,
+  minConnections: options.min,
+  idleTimeout: options.idleTimeout,
+  connectionTTL: options.maxLifetime,
+  connectTimeout: options.connectTimeout,
+  spanAttributes: options.spanAttributes,
+  transformResultNames: options.transformResultNames,
+  transformQueryNames: options.transformQueryNames,
+  transformJson: options.transformJson,
+  types: options.types
+})

@@ -51,6 +51,8 @@ export interface Settings extends ConnectionSettings {
 /** How long a server without room is left alone. */
 const pause = Duration.millis(250)
 
+const never = (): boolean => false
+
 const isFull = (cause: unknown): boolean => ["53300", "EAGAIN"].includes(codeOf(cause) ?? "")
 
 export class SessionPool {
@@ -137,6 +139,7 @@ export class SessionPool {
   /** Lends a session to `use`, one that is ready. */
   lend<A, R>(
     use: (session: Session) => Effect.Effect<A, SqlError, R>,
+    isAgain: (error: SqlError) => boolean = never,
     attempts = this.settings.pool.max
   ): Effect.Effect<A, SqlError, R> {
     const lent = Pool.use(this.pool, (session): Effect.Effect<A, SqlError | Unready, R> => {
@@ -148,20 +151,19 @@ export class SessionPool {
       )
     })
     return Effect.catchAll(lent, (error) => {
-      if (!(error instanceof Unready)) return Effect.fail(this.refusalOf(error))
-      return attempts > 0 ? this.lend(use, attempts - 1) : Effect.fail(unsent(error.session.lost!))
+      const isUnready = error instanceof Unready
+      if (attempts > 0 && (isUnready || (error._tag === "SqlError" && isAgain(error)))) {
+        return this.lend(use, isAgain, attempts - 1)
+      }
+      return Effect.fail(isUnready ? unsent(error.session.lost!) : this.refusalOf(error))
     })
   }
 
   /** One statement. What was not sent to a session that is lost is sent to the next (PgPool-2). */
   single<A>(
-    statement: (session: Session) => Effect.Effect<A, SqlError>,
-    attempts = this.settings.pool.max
+    statement: (session: Session) => Effect.Effect<A, SqlError>
   ): Effect.Effect<A, SqlError> {
-    return Effect.catchAll(this.lend(statement), (error) =>
-      attempts > 0 && isUnsent(error)
-        ? this.single(statement, attempts - 1)
-        : Effect.fail(error))
+    return this.lend(statement, isUnsent)
   }
 
   /** A session for as long as the scope lives. */

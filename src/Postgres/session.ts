@@ -11,7 +11,6 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
-import type * as Pg from "pg"
 import * as Deadline from "../Deadline.ts"
 import { Connection, type Settings as ConnectionSettings } from "./connection.ts"
 import {
@@ -91,8 +90,6 @@ export class Pending {
     })
   }
 }
-
-type Config = Pg.QueryConfig | Pg.QueryArrayConfig
 
 type WhenInterrupted = "stop" | "finish"
 
@@ -202,24 +199,38 @@ export class Session extends Connection {
     if (verdict === "spoilt") this.isSpoilt = this.isDirty
   }
 
-  /** A statement of a user. */
-  query(config: Config): Effect.Effect<Results, SqlError> {
-    return this.send(config, true)
+  /** A statement of a user. `project` makes the value of its results. */
+  query<A>(
+    sql: string,
+    values: ReadonlyArray<unknown>,
+    project: (results: Results) => A,
+    rowMode?: "array"
+  ): Effect.Effect<A, SqlError> {
+    return this.exchange((pending) => {
+      this.note(sql)
+      const answer = (error: unknown, results: Results): void => {
+        pending.answer(error, error ? undefined : project(results))
+        // A client that has lost its server answers for it.
+        if (this.lost !== undefined) this.settle(pending)
+      }
+      // A configuration object costs pg a copy.
+      if (rowMode === undefined) this.client.query(sql, values as Array<unknown>, answer)
+      else this.client.query({ text: sql, values: values as Array<unknown>, rowMode }, answer)
+    })
   }
 
-  send(config: Config, isUsers = false): Effect.Effect<Results, SqlError> {
+  /** A statement of ours. */
+  send(sql: string): Effect.Effect<Results, SqlError> {
     return this.exchange((pending) => {
-      if (isUsers) this.note(config.text)
-      this.client.query(config, (error: unknown, result: Results) => {
-        pending.answer(error, result)
-        // A client that has lost its server answers for it.
+      this.client.query(sql, (error: unknown, results: Results) => {
+        pending.answer(error, results)
         if (this.lost !== undefined) this.settle(pending)
       })
     })
   }
 
   text(sql: string): Effect.Effect<void, SqlError> {
-    return Effect.asVoid(this.send({ text: sql }))
+    return Effect.asVoid(this.send(sql))
   }
 
   /** A statement of ours that must be answered in time, or the session is closed. True if it succeeded. */
@@ -247,14 +258,13 @@ export class Session extends Connection {
       const taken = Effect.map(this.cancelRequest, (isTaken) => {
         if (isTaken) this.stray = "taken"
       })
-      return taken.pipe(
-        Effect.zipRight(Deadline.exit(pending.awaited, cancelTimeout)),
-        Effect.map(() => {
-          if (!pending.isSettled) this.unsafeEnd("the server did not confirm a cancel")
-          else if (codeOf(pending.error) === "57014") this.stray = undefined
-          this.cleanInBackground()
-        })
-      )
+      // One bound for both: the interrupt waits no longer, whichever of them gets no answer.
+      const both = Deadline.exit(Effect.zipRight(taken, pending.awaited), cancelTimeout)
+      return Effect.map(both, () => {
+        if (!pending.isSettled) this.unsafeEnd("the server did not confirm a cancel")
+        else if (codeOf(pending.error) === "57014") this.stray = undefined
+        this.cleanInBackground()
+      })
     })
   }
 
@@ -305,7 +315,7 @@ export class Session extends Connection {
    */
   get outrunStray(): Effect.Effect<void> {
     const asked = Deadline.exit(
-      this.send({ text: "SELECT pg_backend_pid() AS pid" }),
+      this.send("SELECT pg_backend_pid() AS pid"),
       this.settings.cancelTimeout
     )
     return Effect.map(asked, (answer) => {
