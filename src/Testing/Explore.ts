@@ -21,6 +21,7 @@ import * as Cause from "effect/Cause"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
+import { performance } from "node:perf_hooks"
 import { type Certificate, certifyPlainly } from "./certificate.ts"
 import { coveredBy, ordersIn } from "./coverage.ts"
 import { asynchronous } from "./driver.ts"
@@ -143,7 +144,7 @@ const failing: ReadonlyArray<Grade> = ["R0", "R1", "R2"]
 
 const limitsOf = ({ budget, horizon, opLimit, seed }: Options): Limits => ({
   runs: budget?.runs ?? 50_000,
-  millis: budget?.millis ?? 20_000,
+  endsAt: performance.now() + (budget?.millis ?? 20_000),
   opLimit: opLimit ?? 1_000_000,
   seed: seed ?? 1,
   horizon: Duration.toMillis(horizon ?? "10 minutes")
@@ -325,10 +326,14 @@ const together = (one: Verdict, two: Verdict): Verdict => ({
 })
 
 const explore = async (program: ReturnType<typeof programOf>, options: Options) => {
-  const { uses = [1] } = options
+  const uses = options.uses?.length ? options.uses : [1]
+  const { endsAt } = limitsOf(options)
   const verdicts: Array<Verdict> = []
-  for (const use of uses.length === 0 ? [1] : uses) {
-    verdicts.push(await controlled(program.name, () => exploreUse(program, options, use)))
+  for (const [index, use] of uses.entries()) {
+    // The time is for all uses together; each has its part of what is left.
+    const millis = (endsAt - performance.now()) / (uses.length - index)
+    const part = { ...options, budget: { ...options.budget, millis } }
+    verdicts.push(await controlled(program.name, () => exploreUse(program, part, use)))
   }
   return verdicts.reduce(together)
 }

@@ -29,7 +29,8 @@ import { controlGlobals, makeTrace, type Plan, type Trace } from "./simulation.t
 /** The bounds of an exploration. */
 export interface Limits {
   readonly runs: number
-  readonly millis: number
+  /** When the exploration ends, by `performance.now`. */
+  readonly endsAt: number
   readonly opLimit: number
   readonly seed: number
   /** Virtual milliseconds. */
@@ -86,8 +87,8 @@ export const takeControl = (): () => void => {
   }
 }
 
-export const isSpent = ({ limits, runs, startedAt }: Session): boolean =>
-  runs >= limits.runs || performance.now() - startedAt > limits.millis
+export const isSpent = ({ limits, runs }: Session): boolean =>
+  runs >= limits.runs || performance.now() > limits.endsAt
 
 export const secondsOf = ({ startedAt }: { readonly startedAt: number }): number =>
   (performance.now() - startedAt) / 1000

@@ -64,8 +64,12 @@ const runWithOutput = (
 it(
   "a failing test prints the finding; its token replays it alone; changed code makes it stale",
   () => {
-    const { results: [leaks, keeps, counts], stdout } = runWithOutput({})
+    const { results: [leaks, keeps, counts, long], stdout } = runWithOutput({})
     expect([leaks, keeps, counts].map((one) => one?.status)).toEqual(["failed", "passed", "passed"])
+    // Its timeout of two seconds bounds all three uses together: a verdict that says what was left out.
+    const told = long?.failureMessages.join() ?? ""
+    expect(told).toMatch(/\d+ of \d+ points \(budget spent\)/)
+    expect(Number(/ runs in ([\d.]+) s/.exec(told)?.[1])).toBeLessThan(3)
     const report = leaks?.failureMessages.join("\n") ?? ""
     expect(report).toContain("leaks is not safe")
     expect(report).toContain("never released: r#1")
@@ -78,7 +82,12 @@ it(
     const token = /HOLDFAST_REPLAY=(\S+)/.exec(report)?.[1] ?? ""
 
     const replayed = run({ HOLDFAST_REPLAY: token })
-    expect(replayed.map(({ status }) => status)).toEqual(["failed", "skipped", "skipped"])
+    expect(replayed.map(({ status }) => status)).toEqual([
+      "failed",
+      "skipped",
+      "skipped",
+      "skipped"
+    ])
     expect(replayed[0]?.failureMessages.join()).toContain("all is released: never released: r#1")
 
     const stale = run({ HOLDFAST_REPLAY: token, HOLDFAST_FIXTURE_CHANGED: "yes" })

@@ -1,5 +1,5 @@
-/** Run by Testing/Vitest.slow.test.ts in a vitest of its own: one subject that leaks, one that does not, and one that holds nothing
- * the explorer could see. */
+/** Run by Testing/Vitest.slow.test.ts in a vitest of its own: one subject that leaks, one that does not, one that holds nothing
+ * the explorer could see, and one that takes longer than its test may. */
 import { Effect } from "effect"
 import { it } from "holdfast/Testing/Vitest"
 
@@ -19,3 +19,9 @@ it.interruptSafe("keeps", (probe) => probe.resource("r"))
 
 let inside = 0
 it.interruptSafe("counts", () => Effect.sync(() => void inside++))
+
+const uses: ReadonlyArray<number> = [1, 2, 3]
+it.interruptSafe("long", {
+  uses,
+  body: () => Effect.forEach(Array.from({ length: 3_000 }), () => Effect.void, { discard: true })
+}, 2_000)
