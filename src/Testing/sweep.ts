@@ -201,6 +201,15 @@ const delaysOf = async (session: Session): Promise<ReadonlyArray<number>> => {
   )
 }
 
+// Each set of one or two of them. There may be millions, so each is made when it is its turn.
+function* setsOf(at: ReadonlyArray<number>, depth: 1 | 2): Generator<ReadonlyArray<number>> {
+  for (const one of at) yield [one]
+  if (depth === 1) return
+  for (const [index, one] of at.entries()) {
+    for (let next = index + 1; next < at.length; next++) yield [one, at[next]!]
+  }
+}
+
 /** An interrupt at each class of points, while other fibers are delayed at one or two of their operations. */
 export const sweepDelayed = async (
   session: Session,
@@ -210,12 +219,9 @@ export const sweepDelayed = async (
   const { points, trace } = session
   const leading = [...points.own.filter(({ leads }) => leads), ...points.waits]
   const at = await delaysOf(session)
-  const pairs = depth === 1
-    ? []
-    : at.flatMap((one, index) => at.slice(index + 1).map((two) => [one, two]))
-  const sets = [...at.map((one) => [one]), ...pairs]
-  swept.planned += sets.length * leading.length
-  for (const delays of sets) {
+  const pairs = depth === 1 ? 0 : at.length * (at.length - 1) / 2
+  swept.planned += (at.length + pairs) * leading.length
+  for (const delays of setsOf(at, depth)) {
     for (const point of leading) {
       if (isSpent(session)) return
       await tryPoint(session, swept, point, { trace, delays })

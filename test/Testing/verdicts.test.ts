@@ -37,6 +37,8 @@ const careless = (probe: Probe.Probe): Body =>
     (handle) => Effect.zipRight(Effect.sleep(1), probe.release(handle))
   )
 
+const range = (length: number) => Array.from({ length }, (_, index) => index)
+
 describe("never safe about what was not seen", () => {
   const failing: Record<string, () => Body> = {
     fails: () => Effect.fail("no"),
@@ -270,6 +272,33 @@ describe("no violation of what is right", () => {
       invariant: ({ open }) => open === 0
     })
     expect(verdict.mode).toBe("synchronous")
+  })
+
+  it("Explore-12: two hundred million pairs of delays are tried one by one, within the budget", async () => {
+    let count = 0
+    const long = Effect.forEach(range(10_000), () => Effect.sync(() => count++), { discard: true })
+    const both = Effect.flatMap(
+      Effect.all([Effect.fork(long), Effect.fork(long)]),
+      (fibers) => Fiber.joinAll(fibers)
+    )
+    const verdict = await explore({ body: () => both }, { interleave: 2, budget: { runs: 20 } })
+    expect(verdict.covered).toMatch(/^\d+ of \d{10,} points \(budget spent\)/)
+  })
+
+  it("a verdict on many broken points is no larger than one on few", async () => {
+    const sizeOf = async (points: number) => {
+      const work = Effect.forEach(range(points), () => Effect.void, { discard: true })
+      const verdict = await explore({
+        body: (_, probe) =>
+          Effect.flatMap(
+            probe.acquire("r"),
+            (handle) => Effect.zipRight(work, probe.release(handle))
+          )
+      })
+      expect(verdict.runs).toBeGreaterThan(points)
+      return JSON.stringify(verdict.findings).length
+    }
+    expect(await sizeOf(400)).toBeLessThan(1.1 * await sizeOf(20))
   })
 
   it("Explore-12: a setup that spins has a verdict", async () => {
