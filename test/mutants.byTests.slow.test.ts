@@ -25,9 +25,10 @@ import { mutants as Redis } from "./mutants/byTests/Redis.ts"
 import { mutants as Server } from "./mutants/byTests/Server.ts"
 import { mutants as Shutdown } from "./mutants/byTests/Shutdown.ts"
 import { mutants as Tcp } from "./mutants/byTests/Tcp.ts"
+import { mutants as Testing } from "./mutants/byTests/Testing.ts"
 import { mutants as Waits } from "./mutants/byTests/Waits.ts"
 
-const rows = { Batch, Lock, Main, Nursery, Redis, Server, Shutdown, Tcp, Waits }
+const rows = { Batch, Lock, Main, Nursery, Redis, Server, Shutdown, Tcp, Testing, Waits }
 
 const root = path.join(import.meta.dirname, "..")
 const exec = promisify(execFile)
@@ -56,7 +57,7 @@ const scripts = fs.readdirSync(path.join(root, "dist"), { recursive: true, encod
 
 /** Copies to `folder` what the tests in `file` need, with one mutant or none. */
 const copy = (folder: string, file: string, mutant: Mutant | undefined): void => {
-  const tests = [file, "support", ...contracts].map((name) => path.join("test", name))
+  const tests = [file, "support", "seeds", ...contracts].map((name) => path.join("test", name))
   for (const name of ["package.json", ...scripts, ...tests]) {
     fs.cpSync(path.join(root, name), path.join(folder, name), { recursive: true })
   }
