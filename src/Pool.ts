@@ -24,8 +24,8 @@
  * - Pool-10 (L9) With a ledger in force, a waiter is `acquiring` there and the holder of an item is `held`; a waiter is blocked
  *   by those who have the items that could serve it.
  *
- * COST (2026-11-20) a warm `use` is 1.1 to 1.4 times a hand-written `uninterruptibleMask` pool, about 0.9 µs, and 12 to 18
- * times faster than effect's scoped get (bench/Pool.bench.ts). A check, a reset or a release forks. Housekeeping wakes once per
+ * COST (2026-11-21) a warm `use` is one operation, about 0.4 µs: 0.4 to 0.5 times a hand-written `uninterruptibleMask` pool. With
+ * `invalidateOn` or `reset`, which are called with the exit, and under a tracker it is a mask: 1.1 to 1.4 times (bench/Pool.bench.ts). A check, a reset or a release forks. Housekeeping wakes once per
  * deadline and looks at every idle item: O(max) each time.
  * NOT DONE several holders per item (`concurrencyPerItem`), `resize`.
  * SOURCES puddle (opening outlives its caller), HikariCP (bounds on every step), tarn, the promises S1–S21 of the design.
@@ -301,7 +301,7 @@ export const layerConfig = <I, A, E, R, R2 = never, R3 = never>(
  * **Interruption** — Waiting: leaves the line at once; an item just granted goes to the next in the same step; an opening
  *   continues for the others. Holding: `f` is cut and the item is given back (destroyed if `invalidateOn` says so).
  * **Errors** — those of `f`, of `acquire`, and of the pool as its options and those of this wait allow.
- * **Cost** — 1.1 to 1.4 times the least a masked bracket can cost, when an item is idle and needs no check.
+ * **Cost** — about 0.4 µs when an item is idle and needs no check; about twice that with `invalidateOn` or `reset`.
  *
  * **Example** (an item after a failed use is not lent again)
  * ```ts run
@@ -348,10 +348,7 @@ const useWith = <A, E, B, E2, R2>(
 ): Effect.Effect<B, E | E2, R2> => {
   const site = Use.siteOf(partition.pool)
   checkWait("Pool.use", options)
-  // MASK: from the taking to the giving back; the wait and `f` are restored.
-  return Effect.uninterruptibleMask((restore) =>
-    Use.useInMask(partition, f, site, restore, options)
-  )
+  return Use.use(partition.pool, () => partition, f, site, options)
 }
 
 /**

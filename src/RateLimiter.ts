@@ -36,7 +36,7 @@ import type * as Types from "effect/Types"
 import type * as Hold from "./internal/hold.ts"
 import * as Line from "./internal/line.ts"
 import * as Rules from "./internal/options.ts"
-import { currentFiber } from "./internal/runtime.ts"
+import { type AnyFiber, currentFiber } from "./internal/runtime.ts"
 import type * as Shapes from "./internal/shapes.ts"
 import * as Timers from "./internal/timers.ts"
 import * as WaitQueue from "./internal/waitQueue.ts"
@@ -204,8 +204,8 @@ class Bucket extends Line.Line<never, RateLimiterTimeout> implements RateLimiter
     return "rate limit"
   }
 
-  recorder(): Hold.Recorder | undefined {
-    return Ledger.unsafeInForce()
+  recorder(fiber?: AnyFiber): Hold.Recorder | undefined {
+    return Ledger.unsafeInForce(fiber)
   }
 
   tryTake(tokens: number): boolean {

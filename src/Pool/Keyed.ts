@@ -251,10 +251,8 @@ export const use: {
   (self: AnyPool, key: unknown, f: AnyUse, options?: WaitOptions) => {
     const site = Use.siteOf(self.pool)
     checkWait("KeyedPool.use", options)
-    // MASK: as `Pool.use`. The partition is looked up in the step that takes: it is removed with its last item.
-    return Effect.uninterruptibleMask((restore) =>
-      Use.useInMask(self.partitionOf(key), f, site, restore, options)
-    )
+    // Looked up in the step that takes: a partition is removed with its last item.
+    return Use.use(self.pool, () => self.partitionOf(key), f, site, options)
   }
 )
 

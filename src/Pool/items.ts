@@ -92,6 +92,7 @@ const itemOf = <A, E>(
     isWarnedOf: false,
     site: undefined,
     hold: undefined,
+    frame: undefined,
     list: undefined,
     previous: undefined,
     next: undefined

@@ -231,7 +231,7 @@ const reconcile = <A, E>(partition: State.Partition<A, E>): void => {
 export const settle = <A, E>(partition: State.Partition<A, E>): void => {
   reconcile(partition)
   State.notify(partition.pool)
-  if (State.sizeOf(partition) + partition.queue.size === 0) partition.forget()
+  if (State.isVacant(partition)) partition.forget()
 }
 
 const destroy = <A, E>(item: State.Item<A, E>, reason: State.Reason): void =>

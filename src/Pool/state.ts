@@ -17,7 +17,7 @@ import type * as Schedule from "effect/Schedule"
 import * as Tracer from "effect/Tracer"
 import * as Condition from "../internal/condition.ts"
 import type * as Hold from "../internal/hold.ts"
-import type { AnyFiber } from "../internal/runtime.ts"
+import type { AnyFiber, Frame } from "../internal/runtime.ts"
 import type * as CapturedSite from "../internal/site.ts"
 import type * as Timers from "../internal/timers.ts"
 import type * as WaitQueue from "../internal/waitQueue.ts"
@@ -110,6 +110,8 @@ export interface Item<A, E> {
   isWarnedOf: boolean
   site: Site | undefined
   hold: Hold.Hold | undefined
+  /** Gives it back at the end of a use in one step; made by the first. */
+  frame: Frame | undefined
   list: List<A, E> | undefined
   previous: Item<A, E> | undefined
   next: Item<A, E> | undefined
@@ -269,6 +271,10 @@ export const usedOf = <A, E>({ checking, lent, overdue }: Partition<A, E>): numb
 
 export const sizeOf = <A, E>({ items, opening }: Partition<A, E>): number =>
   items.size + opening.size
+
+/** Whether there are no items and no waiters. */
+export const isVacant = <A, E>(partition: Partition<A, E>): boolean =>
+  sizeOf(partition) + partition.queue.size === 0
 
 export const headOf = <A, E>({ pool, queue }: Partition<A, E>): Waiter<A, E> | undefined =>
   queue.head === undefined ? undefined : pool.waiters.get(queue.head.need)

@@ -1,8 +1,9 @@
 /**
  * use: how a fiber waits for an item, uses it, and gives it back: the brackets of `use` and `tryUse`, and the items of a scope.
  *
- * DESIGN. Each function here runs in a masked region; `restore` makes only the wait and the user's own effect interruptible. lend.ts
- * changes the state.
+ * DESIGN. A `use` takes in one step, which also puts the frame that gives back on the fiber's stack (internal/handover.ts). The other
+ * functions, and `use` where that is not possible, run in a masked region: `restore` makes only the wait and the user's own effect
+ * interruptible. lend.ts changes the state.
  */
 import * as Cause from "effect/Cause"
 import * as Duration from "effect/Duration"
@@ -13,7 +14,7 @@ import * as Option from "effect/Option"
 import * as Scope from "effect/Scope"
 import * as Handover from "../internal/handover.ts"
 import * as Lent from "../internal/lent.ts"
-import { type AnyFiber, currentFiber, isClosed } from "../internal/runtime.ts"
+import { type AnyFiber, currentFiber, Frame, isClosed, pushFrame } from "../internal/runtime.ts"
 import * as CapturedSite from "../internal/site.ts"
 import * as Span from "../internal/span.ts"
 import * as WaitQueue from "../internal/waitQueue.ts"
@@ -45,20 +46,13 @@ const refusalOf = <A, E>(partition: State.Partition<A, E>): Cause.Cause<never> |
 
 const attributesOf = ({ name }: State.Partition<any, any>) => ({ "holdfast.pool.name": name })
 
-/** Waits in line for an item. */
-const waitInMask = <A, E>(
+const join = <A, E>(
   partition: State.Partition<A, E>,
   fiber: AnyFiber | undefined,
   site: State.Site | undefined,
-  restore: Restore,
-  { acquireTimeout, priority = 0 }: WaitOptions = {}
-): Effect.Effect<State.Item<A, E>, E> => {
+  priority: number
+): State.Waiter<A, E> => {
   const { pool } = partition
-  const refused = refusalOf(partition)
-  if (refused !== undefined) {
-    Lend.settle(partition)
-    return Effect.failCause(refused)
-  }
   const waiter: State.Waiter<A, E> = {
     id: ++pool.lastId,
     priority,
@@ -71,6 +65,16 @@ const waitInMask = <A, E>(
     failure: undefined
   }
   pool.waiters.set(waiter.id, waiter)
+  return waiter
+}
+
+/** How a waiter waits. */
+const waitOf = <A, E>(
+  partition: State.Partition<A, E>,
+  waiter: State.Waiter<A, E>,
+  { acquireTimeout, priority = 0 }: WaitOptions = {}
+): WaitQueue.Options<never> => {
+  const { pool } = partition
   const atMost = acquireTimeout === undefined
     ? pool.options.acquireTimeout
     : unlessZero(acquireTimeout)
@@ -78,15 +82,37 @@ const waitInMask = <A, E>(
     waiter.isLate = true
     pool.totals.timeouts++
     pool.meter?.timedOut()
-    return refusal(Lend.timeout(partition, "acquire", State.nowOf(pool) - waiter.since, fiber))
+    const waited = State.nowOf(pool) - waiter.since
+    return refusal(Lend.timeout(partition, "acquire", waited, waiter.fiber))
   }
+  return { priority, bound: { atMost: Duration.millis(atMost), late } }
+}
+
+/** A waiter that got no item got the failure to open one. */
+const failureOf = <A, E>({ failure }: State.Waiter<A, E>): Effect.Effect<never, E> =>
+  Effect.failCause(failure ?? Cause.die(new Error("Pool-3 broken: granted nothing")))
+
+/** Waits in line for an item. */
+const waitInMask = <A, E>(
+  partition: State.Partition<A, E>,
+  fiber: AnyFiber | undefined,
+  site: State.Site | undefined,
+  restore: Restore,
+  options: WaitOptions | undefined
+): Effect.Effect<State.Item<A, E>, E> => {
+  const refused = refusalOf(partition)
+  if (refused !== undefined) {
+    Lend.settle(partition)
+    return Effect.failCause(refused)
+  }
+  const waiter = join(partition, fiber, site, options?.priority ?? 0)
   const wait = WaitQueue.waitInMask(
     partition.queue,
     waiter.id,
     restore,
     () => Lend.forgetWaiter(partition, waiter),
     waiter.hold,
-    { priority, bound: { atMost: Duration.millis(atMost), late } }
+    waitOf(partition, waiter, options)
   )
   // It stands in line from this step on, so now something may be granted.
   Lend.settle(partition)
@@ -94,13 +120,33 @@ const waitInMask = <A, E>(
     fiber === undefined
       ? wait
       : Span.withSpan(fiber, wait, "pool.acquire", attributesOf, partition),
-    () => {
-      if (waiter.item !== undefined) return Effect.succeed(waiter.item)
-      return Effect.failCause(
-        waiter.failure ?? Cause.die(new Error("Pool-3 broken: granted nothing"))
-      )
-    }
+    () => waiter.item === undefined ? failureOf(waiter) : Effect.succeed(waiter.item)
   )
+}
+
+/** Waits in line, and uses the item that comes, where no ledger and no tracer looks. */
+const useWhenGranted = <A, E, B, E2, R2>(
+  partition: State.Partition<A, E>,
+  f: (item: A) => Effect.Effect<B, E2, R2>,
+  fiber: AnyFiber,
+  site: State.Site | undefined,
+  options: WaitOptions | undefined
+): Effect.Effect<B, E | E2, R2> => {
+  const waiter = join(partition, fiber, site, options?.priority ?? 0)
+  const used = WaitQueue.useInStep(
+    fiber,
+    partition.queue,
+    waiter.id,
+    (): Effect.Effect<B, E | E2, R2> =>
+      waiter.item === undefined ? failureOf(waiter) : f(waiter.item.value),
+    () => {
+      if (waiter.item !== undefined) Lend.giveBack(waiter.item, Exit.void)
+    },
+    () => Lend.forgetWaiter(partition, waiter),
+    waitOf(partition, waiter, options)
+  )
+  Lend.settle(partition)
+  return used
 }
 
 // Using.
@@ -123,9 +169,7 @@ const runInMask = <A, E, B, E2, R2>(
   restore: Restore
 ): Effect.Effect<B, E2, R2> => {
   const { holder, partition } = item
-  const user = holder === undefined
-    ? body
-    : Span.withSpan(holder, body, "pool.use", attributesOf, partition)
+  const user = holder === undefined ? body : traced(holder, body, partition)
   const lent = Lent.lend("children", holder, undefined, partition.queue)
   return Effect.matchCauseEffect(restore(user), {
     onFailure: (cause) => endUse(item, Exit.failCause(cause), lent),
@@ -146,13 +190,60 @@ const endUse = <A, E, B, E2>(
   return exit
 }
 
-/** The bracket of `use`. */
-export const useInMask = <A, E, B, E2, R2>(
+const traced = <A, E, B, E2, R2>(
+  fiber: AnyFiber,
+  body: Effect.Effect<B, E2, R2>,
+  partition: State.Partition<A, E>
+): Effect.Effect<B, E2, R2> => Span.withSpan(fiber, body, "pool.use", attributesOf, partition)
+
+/** The bracket of `use`. `partitionOf` is called in the step that takes. */
+export const use = <A, E, B, E2, R2>(
+  { options: { invalidateOn, reset } }: State.State<A, E>,
+  partitionOf: () => State.Partition<A, E>,
+  f: (item: A) => Effect.Effect<B, E2, R2>,
+  site: State.Site | undefined,
+  options: WaitOptions | undefined
+): Effect.Effect<B, E | E2, R2> =>
+  Effect.withFiberRuntime<B, E | E2, R2>((fiber) => {
+    // A frame does not know the exit, which these two are called with.
+    const isOneStep = invalidateOn === undefined && reset === undefined
+      && Handover.isOneStep(fiber)
+    return (isOneStep ? useInStep(partitionOf(), f, fiber, site, options) : undefined)
+      // MASK: from the taking to the giving back; the wait and `f` are restored.
+      ?? Effect.uninterruptibleMask((restore) =>
+        useInMask(partitionOf(), f, site, restore, options)
+      )
+  })
+
+/** Undefined if the use must be in a mask: where a ledger or a tracer sees the wait, and to be refused. */
+const useInStep = <A, E, B, E2, R2>(
+  partition: State.Partition<A, E>,
+  f: (item: A) => Effect.Effect<B, E2, R2>,
+  fiber: AnyFiber,
+  site: State.Site | undefined,
+  options: WaitOptions | undefined
+): Effect.Effect<B, E | E2, R2> | undefined => {
+  const item = Lend.takeNow(partition, fiber, site)
+  if (item !== undefined) {
+    item.frame ??= new Frame(() => Lend.giveBack(item, Exit.void))
+    pushFrame(fiber, item.frame)
+    // If `f` throws, the frame gives the item back all the same.
+    return traced(fiber, f(item.value), partition)
+  }
+  const isSeen = Span.isTraced(fiber) || Ledger.unsafeInForce(fiber) !== undefined
+  if (!isSeen && refusalOf(partition) === undefined) {
+    return useWhenGranted(partition, f, fiber, site, options)
+  }
+  if (State.isVacant(partition)) partition.forget()
+  return undefined
+}
+
+const useInMask = <A, E, B, E2, R2>(
   partition: State.Partition<A, E>,
   f: (item: A) => Effect.Effect<B, E2, R2>,
   site: State.Site | undefined,
   restore: Restore,
-  options?: WaitOptions
+  options: WaitOptions | undefined
 ): Effect.Effect<B, E | E2, R2> => {
   const fiber = currentFiber()
   const item = Lend.takeNow(partition, fiber, site)

@@ -61,6 +61,9 @@ export const install = (find: typeof trackerIn): void => {
   trackerIn = find
 }
 
+export const isTracked = (fiber: AnyFiber): boolean =>
+  trackerIn?.(fiber.currentSupervisor) !== undefined
+
 /** Undefined without a tracker. To be called in the step that acquired. */
 export const lend = (
   ends: Lent["ends"],

@@ -8,7 +8,7 @@
  *
  * INVARIANTS those of Semaphore.ts, Mutex.ts, RwLock.ts and RateLimiter.ts.
  *
- * COST uncontended two frames; one queue record per wait.
+ * COST uncontended one operation and one frame; one queue record per wait.
  */
 import * as Cause from "effect/Cause"
 import * as Duration from "effect/Duration"
@@ -23,7 +23,7 @@ import * as Handover from "./handover.ts"
 import * as Hold from "./hold.ts"
 import * as Lent from "./lent.ts"
 import * as Rules from "./options.ts"
-import { type AnyFiber, currentFiber, isClosed } from "./runtime.ts"
+import { type AnyFiber, currentFiber, isClosed, pushFrame } from "./runtime.ts"
 import * as Span from "./span.ts"
 import * as WaitQueue from "./waitQueue.ts"
 
@@ -74,11 +74,11 @@ export abstract class Line<E, T> extends Handle implements Hold.Thing {
   /** The module, in the names of spans. */
   abstract readonly module: string
   abstract kindOf(need: number): string
-  abstract recorder(): Hold.Recorder | undefined
+  abstract recorder(fiber?: AnyFiber): Hold.Recorder | undefined
   /** Whether time alone can serve a waiter. */
   readonly isTimed: boolean = false
   /** The fiber that asks, if the thing remembers its holders. */
-  asker(): AnyFiber | undefined {
+  asker(_fiber?: AnyFiber): AnyFiber | undefined {
     return undefined
   }
   /** Takes it for a newcomer if it is free and the queue is empty. */
@@ -153,9 +153,10 @@ export const isServedInTurn = (
 export const record = (
   line: AnyLine,
   need: number,
-  site: Hold.Site | undefined
+  site: Hold.Site | undefined,
+  fiber?: AnyFiber
 ): Hold.Hold | undefined => {
-  const recorder = line.recorder()
+  const recorder = line.recorder(fiber)
   return recorder && new Hold.Hold(recorder, line, {
     kind: line.kindOf(need),
     name: line.name,
@@ -172,6 +173,33 @@ const rules: Rules.Rules = { ...Rules.waitRules, tokens: Rules.anything }
 
 const attributesOf = (line: AnyLine) => ({ [`holdfast.${line.module}.name`]: line.name })
 
+/** How a request waits. */
+const waitOf = <T>(
+  line: Line<any, T>,
+  need: number,
+  owner: AnyFiber | undefined,
+  options: WaitOptions = {}
+): WaitQueue.Options<T> => {
+  // The label alone: to show a key takes long, and may throw.
+  Rules.check(`${line.module} "${line.label}"`, options, rules)
+  const { acquireTimeout, priority = 0 } = options
+  const atMost = acquireTimeout === undefined ? undefined : Duration.decode(acquireTimeout)
+  const bound = atMost && { atMost, late: () => Cause.fail(line.late(need, atMost)) }
+  return { priority, owner, bound }
+}
+
+const onLeaveOf =
+  (line: AnyLine, need: number, owner: AnyFiber | undefined) => (wasGranted: boolean): void => {
+    if (wasGranted) return line.giveBack(need, owner)
+    line.serve()
+    line.settle()
+  }
+
+/** The newest waiter may stand before those for whom too little was free. */
+const serveNewest = (line: AnyLine, priority: number | undefined): void => {
+  if (priority !== 0 || line.isTimed) line.serve()
+}
+
 /** Waits in the queue. To be called in the step that found nothing free, inside the mask (WaitQueue-5). */
 export const wait = <E, T>(
   line: Line<E, T>,
@@ -179,30 +207,12 @@ export const wait = <E, T>(
   owner: AnyFiber | undefined,
   restore: Restore,
   hold: Hold.Hold | undefined,
-  options: WaitOptions = {}
+  options?: WaitOptions
 ): Effect.Effect<void, E | T> => {
-  // The label alone: to show a key takes long, and may throw.
-  Rules.check(`${line.module} "${line.label}"`, options, rules)
-  const { acquireTimeout, priority = 0 } = options
-  const atMost = acquireTimeout === undefined ? undefined : Duration.decode(acquireTimeout)
-  const waiting = WaitQueue.waitInMask<E, T>(
-    line.queue,
-    need,
-    restore,
-    (wasGranted) => {
-      if (wasGranted) return line.giveBack(need, owner)
-      line.serve()
-      line.settle()
-    },
-    hold,
-    {
-      priority,
-      owner,
-      bound: atMost && { atMost, late: () => Cause.fail(line.late(need, atMost)) }
-    }
-  )
-  // It may stand before those for whom too little was free.
-  if (priority !== 0 || line.isTimed) line.serve()
+  const how = waitOf(line, need, owner, options)
+  const onLeave = onLeaveOf(line, need, owner)
+  const waiting = WaitQueue.waitInMask<E, T>(line.queue, need, restore, onLeave, hold, how)
+  serveNewest(line, how.priority)
   const fiber = currentFiber()
   return fiber === undefined
     ? waiting
@@ -315,17 +325,58 @@ export const use = <A, E, R, E2, T>(
   site: Hold.Site | undefined,
   options: WaitOptions | undefined
 ): Effect.Effect<A, E | E2 | T, R> =>
+  Effect.withFiberRuntime<A, E | E2 | T, R>((fiber) => {
+    if (!Handover.isOneStep(fiber)) return useMasked(source, need, effect, site, options)
+    const line = source.line()
+    const asker = line.asker(fiber)
+    if (line.tryTake(need, asker)) {
+      const hold = record(line, need, site, fiber)
+      hold?.granted()
+      const ending = line.ending(need, asker, hold)
+      if (ending !== undefined) pushFrame(fiber, ending.frame)
+      return effect
+    }
+    if (line.recorder(fiber) === undefined && !Span.isTraced(fiber)) {
+      return line.refusal(need, asker) ?? waitInStep(line, need, effect, fiber, asker, options)
+    }
+    line.settle()
+    return useMasked(source, need, effect, site, options)
+  })
+
+/** Waits where no ledger and no tracer looks. */
+const waitInStep = <A, E, R, E2, T>(
+  line: Line<E2, T>,
+  need: number,
+  effect: Effect.Effect<A, E, R>,
+  fiber: AnyFiber,
+  asker: AnyFiber | undefined,
+  options: WaitOptions | undefined
+): Effect.Effect<A, E | E2 | T, R> => {
+  const how = waitOf(line, need, asker, options)
+  let ending: Handover.Ending | undefined
+  const begin = () => {
+    ending = line.ending(need, asker, undefined)
+    return effect
+  }
+  const end = () => ending?.frame.run()
+  const onLeave = onLeaveOf(line, need, asker)
+  const used = WaitQueue.useInStep(fiber, line.queue, need, begin, end, onLeave, how)
+  serveNewest(line, how.priority)
+  return used
+}
+
+const useMasked = <A, E, R, E2, T>(
+  source: Source<E2, T>,
+  need: number,
+  effect: Effect.Effect<A, E, R>,
+  site: Hold.Site | undefined,
+  options: WaitOptions | undefined
+): Effect.Effect<A, E | E2 | T, R> =>
   // MASK: from the grant to the release; the wait and the effect are restored.
   Effect.uninterruptibleMask((restore) => {
     const line = source.line()
     const asker = line.asker()
-    // As `takeInMask` does, without a closure: this is the hot path.
-    if (line.tryTake(need, asker)) {
-      const hold = record(line, need, site)
-      hold?.granted()
-      return useInMask(effect, restore, line, need, asker, hold)
-    }
-    return waitInMask(
+    return takeInMask<A, E, R, E2, T>(
       line,
       need,
       asker,

@@ -3,10 +3,15 @@
  *
  * DESIGN. Each fact about the runtime that a module of ours relies on is a function here, so that it is checked in one place. Each
  * has an answer on public operations where the installed version lacks what it reads.
+ *
+ * INVARIANTS
+ * - Runtime-1 A `Frame` runs once, in the step in which the effect above it ends, whatever the exit; it changes neither the exit nor
+ *   the flags. Where a check at load finds that it does not, each bracket is a mask, with the same promises.
  */
 import * as Cause from "effect/Cause"
 import type * as Context from "effect/Context"
-import type * as Effect from "effect/Effect"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as FiberId from "effect/FiberId"
 import * as FiberRef from "effect/FiberRef"
@@ -14,6 +19,7 @@ import * as FiberRefs from "effect/FiberRefs"
 import * as FiberStatus from "effect/FiberStatus"
 import * as GlobalValue from "effect/GlobalValue"
 import * as Option from "effect/Option"
+import * as RuntimeFlagsPatch from "effect/RuntimeFlagsPatch"
 import type * as Scope from "effect/Scope"
 
 export type AnyFiber = Fiber.RuntimeFiber<unknown, unknown>
@@ -61,6 +67,7 @@ interface Inside {
   readonly _stack?: ReadonlyArray<unknown>
   readonly _queue?: ReadonlyArray<{ readonly _tag: string }>
   readonly _asyncBlockingOn?: FiberId.FiberId | null
+  readonly pushStack?: (frame: Frame) => void
   readonly getChildren?: () => ReadonlySet<AnyFiber>
   readonly tell?: (message: unknown) => void
 }
@@ -105,3 +112,59 @@ export const askIfWaiting = (
   tell.call(fiber, { _tag: "Stateful", onFiber })
   return true
 }
+
+/**
+ * Calls `run` in the step in which the effect above it on the stack of a fiber has ended, whatever its exit. In the shape of the
+ * frame that changes runtime flags back: the run loop reads its `patch`, once, when it takes the frame off. This patch changes none.
+ */
+export class Frame {
+  readonly _op = "RevertFlags"
+  readonly run: () => void
+
+  constructor(run: () => void) {
+    this.run = run
+  }
+
+  get patch(): RuntimeFlagsPatch.RuntimeFlagsPatch {
+    this.run()
+    return RuntimeFlagsPatch.empty
+  }
+}
+
+/** Puts a frame on the stack of the fiber that runs. To be called in the step that returns the effect above it, if `frames.areSound`. */
+export const pushFrame = (fiber: AnyFiber, frame: Frame): void => insideOf(fiber).pushStack!(frame)
+
+/** Whether a frame runs exactly once, and leaves the exit and the flags as they are: on success, failure, defect and interruption. */
+const checkFrames = (): boolean => {
+  let runs = 0
+  const frame = new Frame(() => void runs++)
+  const above = (effect: Effect.Effect<number, number>) =>
+    Effect.runSyncExit(Effect.withFiberRuntime<number, number>((fiber) => {
+      pushFrame(fiber, frame)
+      return effect
+    }))
+  const interrupted = Effect.withFiberRuntime<number>((fiber) => {
+    fiber.unsafeInterruptAsFork(FiberId.none)
+    return Effect.as(Effect.void, 3)
+  })
+  try {
+    const [success, failure, defect, interruption] = [
+      above(Effect.succeed(1)),
+      above(Effect.fail(2)),
+      above(Effect.sync(() => {
+        throw frame
+      })),
+      above(interrupted)
+    ]
+    return runs === 4
+      && Exit.isSuccess(success) && success.value === 1
+      && Exit.isFailure(failure) && Cause.contains(failure.cause, Cause.fail(2))
+      && Exit.isFailure(defect) && Cause.contains(defect.cause, Cause.die(frame))
+      && Exit.isInterrupted(interruption)
+  } catch {
+    return false
+  }
+}
+
+/** Whether this version of Effect runs frames of ours as it runs its own. If not, each bracket is a mask. Tests clear it. */
+export const frames = { areSound: /* @__PURE__ */ checkFrames() }

@@ -19,7 +19,7 @@ import type { AnyFiber } from "./runtime.ts"
 const defaultTracer = Context.get(DefaultServices.liveServices, Tracer.Tracer)
 
 /** Whether spans made in this fiber are recorded. */
-const isTraced = (fiber: AnyFiber): boolean =>
+export const isTraced = (fiber: AnyFiber): boolean =>
   fiber.currentTracer !== defaultTracer && fiber.getFiberRef(FiberRef.currentTracerEnabled)
 
 /**

@@ -15,14 +15,14 @@
  * - WaitQueue-5 Finding nothing and joining the queue are one step: no release falls between them and is missed.
  * - WaitQueue-6 The watch of a waiter is called in the step itself: joined, granted, left, and left after a grant.
  *
- * COST one record and one `Effect.async` per wait; cancel and grant O(1). Joining O(1), or O(priorities in the queue). A bound is
+ * COST one record and one `Effect.async` per wait, and without a mask one frame; cancel and grant O(1). Joining O(1), or O(priorities in the queue). A bound is
  * an entry of a heap; the first one of a queue forks.
  * SOURCES tokio's batch semaphore (one queue under every primitive), Trio's parking lot.
  */
 import * as Cause from "effect/Cause"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import { type AnyFiber, currentFiber } from "./runtime.ts"
+import { type AnyFiber, currentFiber, Frame, pushFrame } from "./runtime.ts"
 import * as Timers from "./timers.ts"
 
 export type Restore = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
@@ -44,7 +44,7 @@ export interface Waiter<E> {
   readonly owner: AnyFiber | undefined
   readonly watch: Watch | undefined
   state: "queued" | "granted" | "refused" | "cancelled"
-  resume: ((effect: Effect.Effect<void>) => void) | undefined
+  resume: (() => void) | undefined
   timer: Timers.Timer | undefined
   /** Why it was refused. */
   refusal: Cause.Cause<E> | undefined
@@ -181,7 +181,7 @@ const leave = <E>(
   queue: WaitQueue<E>,
   waiter: Waiter<E>,
   state: "granted" | "refused" | "cancelled",
-  why?: () => Cause.Cause<unknown>
+  why?: () => Cause.Cause<unknown> | undefined
 ): void => {
   unlink(queue, waiter)
   if (waiter.timer !== undefined) Timers.stop(waiter.timer)
@@ -190,7 +190,7 @@ const leave = <E>(
   const cause = why?.()
   if (state === "granted") waiter.watch?.granted()
   else waiter.watch?.left(cause)
-  if (state !== "cancelled") waiter.resume?.(Effect.void)
+  if (state !== "cancelled") waiter.resume?.()
 }
 
 /** Grants the head what it asked for and wakes it. The caller has already reserved that for it. */
@@ -222,6 +222,57 @@ const causeOf = <E>(late: () => Cause.Cause<E>): Cause.Cause<E> => {
   }
 }
 
+/** Suspends the fiber until its waiter has left the queue; then it runs `next`. */
+const suspended = <A, E, R>(
+  waiter: Waiter<any>,
+  next: Effect.Effect<A, E, R>
+): Effect.Effect<A, E, R> =>
+  Effect.async<A, E, R>((resume) => {
+    waiter.resume = () => resume(next)
+    if (waiter.state !== "queued") resume(next)
+  })
+
+/** A waiter ends without using what it was granted. */
+const quit = <E>(
+  queue: WaitQueue<E>,
+  waiter: Waiter<E>,
+  onLeave: OnLeave,
+  cause?: Cause.Cause<unknown>
+): void => {
+  if (waiter.state === "granted") {
+    waiter.watch?.left(cause)
+    onLeave(true)
+  } else if (waiter.state === "queued") {
+    leave(queue, waiter, "cancelled", () => cause)
+    onLeave(false)
+  }
+}
+
+/** `wait`, and from its first step on the timer of its bound. */
+const bounded = <A, E, R>(
+  queue: WaitQueue<any>,
+  waiter: Waiter<any>,
+  wait: Effect.Effect<A, E, R>,
+  onLeave: OnLeave,
+  bound: Bound<E> | undefined
+): Effect.Effect<A, E, R> => {
+  if (bound === undefined || !Duration.isFinite(bound.atMost)) return wait
+  const { atMost, late } = bound
+  const onLate = (): void => {
+    if (waiter.state !== "queued") return
+    leave(queue, waiter, "refused", () => waiter.refusal = causeOf(late))
+    onLeave(false)
+  }
+  return Effect.clockWith((clock) => {
+    const caller = currentFiber()
+    if (waiter.state === "queued" && caller !== undefined) {
+      queue.timers = Timers.on(queue.timers, clock)
+      waiter.timer = Timers.start(queue.timers, Duration.toMillis(atMost), caller, onLate)
+    }
+    return wait
+  })
+}
+
 /**
  * Waits in the queue until granted, refused, or late by its bound.
  *
@@ -239,43 +290,50 @@ export const waitInMask = <E = never, E2 = never>(
 ): Effect.Effect<void, E | E2> => {
   const waiter = enqueue(queue, need, watch, options)
   const fiber = begin(queue)
-  let lateness: Cause.Cause<E2> | undefined
-  const woken = Effect.async<void>((resume) => {
-    waiter.resume = resume
-    if (waiter.state !== "queued") resume(Effect.void)
-  })
-  const wait = Effect.matchCauseEffect(restore(woken), {
+  const wait = Effect.matchCauseEffect(restore(suspended(waiter, Effect.void)), {
     onFailure: (cause) => {
       if (fiber !== undefined) queues.delete(fiber)
-      if (waiter.state === "granted") {
-        waiter.watch?.left(cause)
-        onLeave(true)
-      } else if (waiter.state === "queued") {
-        leave(queue, waiter, "cancelled", () => cause)
-        onLeave(false)
-      }
+      quit(queue, waiter, onLeave, cause)
       return Effect.failCause(cause)
     },
-    onSuccess: (): Effect.Effect<void, E | E2> => {
+    onSuccess: (): Effect.Effect<void, E> => {
       if (fiber !== undefined) queues.delete(fiber)
-      const refusal: Cause.Cause<E | E2> | undefined = waiter.refusal ?? lateness
-      return refusal === undefined ? Effect.void : Effect.failCause(refusal)
+      return waiter.refusal === undefined ? Effect.void : Effect.failCause(waiter.refusal)
     }
   })
-  const { bound } = options
-  if (bound === undefined || !Duration.isFinite(bound.atMost)) return wait
-  const { atMost, late } = bound
-  const onLate = (): void => {
-    if (waiter.state !== "queued") return
-    leave(queue, waiter, "refused", () => lateness = causeOf(late))
-    onLeave(false)
-  }
-  return Effect.clockWith((clock) => {
-    const caller = currentFiber()
-    if (waiter.state === "queued" && caller !== undefined) {
-      queue.timers = Timers.on(queue.timers, clock)
-      waiter.timer = Timers.start(queue.timers, Duration.toMillis(atMost), caller, onLate)
-    }
-    return wait
+  return bounded<void, E | E2, never>(queue, waiter, wait, onLeave, options.bound)
+}
+
+/**
+ * `waitInMask` and the use that follows, with one frame and no mask; for a waiter without a watch. When it is granted, the fiber runs
+ * `use()`, and `end` is called in the step in which that ends. Must be called in a step of the fiber that returns the result.
+ */
+export const useInStep = <A, E, R, E2 = never, E3 = never>(
+  fiber: AnyFiber,
+  queue: WaitQueue<E2>,
+  need: number,
+  use: () => Effect.Effect<A, E, R>,
+  end: () => void,
+  onLeave: OnLeave,
+  options: Options<E3>
+): Effect.Effect<A, E | E2 | E3, R> => {
+  const waiter = enqueue(queue, need, undefined, options)
+  const watched = begin(queue)
+  let isUsed = false
+  pushFrame(
+    fiber,
+    new Frame(() => {
+      if (isUsed) return end()
+      if (watched !== undefined) queues.delete(watched)
+      quit(queue, waiter, onLeave)
+    })
+  )
+  const next = Effect.suspend((): Effect.Effect<A, E | E2, R> => {
+    if (waiter.refusal !== undefined) return Effect.failCause(waiter.refusal)
+    if (watched !== undefined) queues.delete(watched)
+    isUsed = true
+    return use()
   })
+  const wait = suspended(waiter, next)
+  return bounded<A, E | E2 | E3, R>(queue, waiter, wait, onLeave, options.bound)
 }

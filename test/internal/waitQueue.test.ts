@@ -124,9 +124,9 @@ describe("waitQueue", () => {
       let wakeUps = 0
       for (let { head } = counter.queue; head !== undefined; head = head.next) {
         const { resume } = head
-        head.resume = (effect) => {
+        head.resume = () => {
           wakeUps++
-          resume?.(effect)
+          resume?.()
         }
       }
       for (let i = 0; i < 1_000; i += 4) yield* Fiber.interrupt(fibers[i]!)

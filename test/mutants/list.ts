@@ -39,7 +39,7 @@ export const mutants: ReadonlyArray<Mutant> = [
   mutant(
     "a granted waiter that is interrupted keeps its grant",
     "internal/waitQueue.ts",
-    "        waiter.watch?.left(cause)\n        onLeave(true)\n",
+    "    waiter.watch?.left(cause)\n    onLeave(true)\n",
     "",
     ...everyWaiter
   ),
@@ -53,8 +53,8 @@ export const mutants: ReadonlyArray<Mutant> = [
   mutant(
     "an interrupted waiter stays in line",
     "internal/waitQueue.ts",
-    "        leave(queue, waiter, \"cancelled\", () => cause)\n        onLeave(false)",
-    "        onLeave(false)",
+    "    leave(queue, waiter, \"cancelled\", () => cause)\n    onLeave(false)",
+    "    onLeave(false)",
     ...everyWaiter
   ),
   mutant(
@@ -67,14 +67,14 @@ export const mutants: ReadonlyArray<Mutant> = [
   mutant(
     "the wait registers its wake-up one step late and misses a grant",
     "internal/waitQueue.ts",
-    "    waiter.resume = resume\n    if (waiter.state !== \"queued\") resume(Effect.void)",
-    "    queueMicrotask(() => {\n      waiter.resume = resume\n    })",
+    "    waiter.resume = () => resume(next)\n    if (waiter.state !== \"queued\") resume(next)",
+    "    queueMicrotask(() => {\n      waiter.resume = () => resume(next)\n    })",
     ...everyWaiter
   ),
   mutant(
     "a waiter does not look whether it was granted before it registered",
     "internal/waitQueue.ts",
-    "    if (waiter.state !== \"queued\") resume(Effect.void)\n",
+    "    if (waiter.state !== \"queued\") resume(next)\n",
     "",
     // One of the few that the quick look does not find.
     "RwLock.withWrite, between readers"
@@ -82,7 +82,7 @@ export const mutants: ReadonlyArray<Mutant> = [
   mutant(
     "a grant does not wake",
     "internal/waitQueue.ts",
-    "  if (state !== \"cancelled\") waiter.resume?.(Effect.void)\n",
+    "  if (state !== \"cancelled\") waiter.resume?.()\n",
     "",
     ...everyWaiter
   ),
@@ -115,12 +115,40 @@ export const mutants: ReadonlyArray<Mutant> = [
     "restore(user)",
     ...everyWaiter
   ),
+  mutant(
+    "what one step takes is not given back",
+    "internal/line.ts",
+    "      if (ending !== undefined) pushFrame(fiber, ending.frame)\n",
+    "",
+    ...everyWaiter
+  ),
+  mutant(
+    "a waiter without a mask stays in line when it is interrupted",
+    "internal/waitQueue.ts",
+    "      quit(queue, waiter, onLeave)\n    })",
+    "    })",
+    ...everyWaiter
+  ),
+  mutant(
+    "a waiter without a mask gives back what it was never granted",
+    "internal/waitQueue.ts",
+    "let isUsed = false",
+    "let isUsed = true",
+    ...everyWaiter
+  ),
+  mutant(
+    "a waiter without a mask counts as a user from its grant on, before it runs",
+    "internal/waitQueue.ts",
+    "if (isUsed) return end()",
+    "if (isUsed || waiter.state === \"granted\") return end()",
+    "RwLock.withWrite"
+  ),
   // What the ledger is told.
   mutant(
     "a granted waiter that is interrupted stays in the ledger",
     "internal/waitQueue.ts",
-    "        waiter.watch?.left(cause)\n        onLeave(true)\n",
-    "        onLeave(true)\n",
+    "    waiter.watch?.left(cause)\n    onLeave(true)\n",
+    "    onLeave(true)\n",
     ...everyWaiter
   ),
   mutant(
@@ -177,7 +205,7 @@ export const mutants: ReadonlyArray<Mutant> = [
     withoutMask(
       `the bracket of ${subject} without its mask`,
       "internal/line.ts",
-      "(restore) => {\n    const line = source.line()\n    const asker = line.asker()\n    // As",
+      "(restore) => {\n    const line = source.line()\n    const asker = line.asker()\n    return takeInMask<",
       subject
     ),
     mutant(
@@ -237,8 +265,8 @@ export const mutants: ReadonlyArray<Mutant> = [
   mutant(
     "a waiter that leaves serves nobody behind it",
     "internal/line.ts",
-    "      line.serve()\n      line.settle()\n",
-    "      line.settle()\n",
+    "    line.serve()\n    line.settle()\n  }\n",
+    "    line.settle()\n  }\n",
     "RwLock.withRead beside a writer",
     "RwLock.withWrite"
   ),
@@ -514,9 +542,23 @@ export const mutants: ReadonlyArray<Mutant> = [
   // Pool.
   withoutMask(
     "Pool.use without its mask",
-    "Pool.ts",
-    "(restore) =>\n    Use.useInMask(partition, f, site, restore, options)\n  )",
+    "Pool/use.ts",
+    "(restore) =>\n        useInMask(partitionOf(),",
     "Pool.use"
+  ),
+  mutant(
+    "an item that one step takes is not given back",
+    "Pool/use.ts",
+    "    pushFrame(fiber, item.frame)\n",
+    "",
+    "Pool.use"
+  ),
+  mutant(
+    "an item that a waiter without a mask was granted is not given back",
+    "Pool/use.ts",
+    "if (waiter.item !== undefined) Lend.giveBack(waiter.item, Exit.void)",
+    "",
+    "Pool.use, waiting"
   ),
   mutant(
     "the wait for an item is restored as a whole, grant and all",

@@ -19,6 +19,7 @@ import * as RateLimiter from "holdfast/RateLimiter"
 import * as RwLock from "holdfast/RwLock"
 import * as Shared from "holdfast/Shared"
 import { Explore, type Probe } from "holdfast/Testing"
+import { withoutFrames } from "../internal/frames.ts"
 import { exitStacks } from "./exitStack.ts"
 import { managed } from "./lifecycle.ts"
 import { alone, type Own } from "./own.ts"
@@ -69,11 +70,18 @@ const hold = Effect.sleep(5)
 /** The explorer provides a ledger of its own: what goes another way where nobody looks is explored without it as well. */
 const unrecorded = <S>({ body, name, ...rest }: Explore.Subject<S>): Explore.Subject<S> => ({
   ...rest,
-  name: `No ledger: ${name}`,
+  name: `${name}, no ledger`,
   body: (state, probe) => Effect.provideService(body(state, probe), Ledger.Ledger, undefined)
 })
 
-/** The same use alone, behind a holder, and beside another; the first two also where nobody looks. */
+const masked = ({ interruptions, name, replay }: Own): Own => ({
+  name: `${name}, in a mask`,
+  interruptions: withoutFrames(interruptions),
+  interleavings: undefined,
+  replay: withoutFrames(replay)
+})
+
+/** The same use alone, behind a holder, and beside another; the first two also where nobody looks, and in a mask. */
 const contended = <S>(
   name: string,
   setup: Exclude<Explore.Subject<S>["setup"], undefined>,
@@ -107,8 +115,10 @@ const contended = <S>(
   return [
     alone(undisturbed),
     alone(unrecorded(undisturbed)),
+    masked(alone(undisturbed)),
     alone(waiting),
     alone(unrecorded(waiting)),
+    masked(alone(unrecorded(waiting))),
     {
       ...alone(beside),
       interleavings: (options) => Explore.interleavings(beside, options),
