@@ -50,7 +50,7 @@ import * as Closing from "./Pool/close.ts"
 import type { PoolClosed, PoolError, PoolExhausted, PoolTimeout } from "./Pool/errors.ts"
 import * as Items from "./Pool/items.ts"
 import * as Lend from "./Pool/lend.ts"
-import { checkWait, type Settings, type WaitOptions } from "./Pool/options.ts"
+import { checkWait, rules, type Settings, sizeRule, type WaitOptions } from "./Pool/options.ts"
 import * as State from "./Pool/state.ts"
 import * as Use from "./Pool/use.ts"
 
@@ -167,6 +167,8 @@ class PoolHandle<A, E> extends Handle implements Pool<A, E> {
 
 // Making.
 
+const all = { max: sizeRule, ...rules }
+
 /**
  * Makes a pool in this scope. Nothing is opened until it is asked for, or `minIdle` says so.
  *
@@ -221,7 +223,13 @@ export const make = <
   // MASK: the pool and its closing are one step.
   return Effect.uninterruptible(Effect.gen(function*() {
     const context = yield* Effect.context<Exclude<R, Scope.Scope>>()
-    const pool = yield* Closing.makeState<A, E, R2, R3>("Pool.make", options, { max }, undefined)
+    const pool = yield* Closing.makeState<A, E, R2, R3>(
+      "Pool.make",
+      all,
+      options,
+      { max },
+      undefined
+    )
     const { name } = pool.options
     const open = Effect.provide(Items.opening(name, acquire, releaseDeadline, site), context)
     const partition = Lend.unsafeAddPartition(pool, name, open, () => {})
@@ -370,8 +378,8 @@ export const tryUse: {
   ): Effect.Effect<Option.Option<B>, E | E2, R2>
 } = dual(2, <A, E>({ partition }: Pool<A, E>, f: (item: A) => Effect.Effect<any, any, any>) => {
   const site = Use.siteOf(partition.pool)
-  // MASK: as `use`.
-  return Effect.uninterruptibleMask((restore) => Use.tryUseInMask(partition, f, site, restore))
+  const some = (item: A) => Effect.asSome(f(item))
+  return Use.use(partition.pool, () => partition, some, site, Use.atOnce)
 })
 
 /**

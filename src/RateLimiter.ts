@@ -167,7 +167,6 @@ const tolerance = 1e-6
 class Bucket extends Line.Line<never, RateLimiterTimeout> implements RateLimiter {
   readonly [TypeId]: TypeId = TypeId
   readonly module = "rateLimiter"
-  override readonly isTimed = true
   readonly settings: Settings
   tokens: number
   /** When `tokens` was counted. */

@@ -26,6 +26,7 @@
 import * as Data from "effect/Data"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import type * as FiberId from "effect/FiberId"
 import { dual, identity } from "effect/Function"
 import type { TypeLambda } from "effect/HKT"
@@ -37,7 +38,7 @@ import * as Handover from "./internal/handover.ts"
 import * as Hold from "./internal/hold.ts"
 import * as Line from "./internal/line.ts"
 import * as Rules from "./internal/options.ts"
-import { type AnyFiber, currentFiber } from "./internal/runtime.ts"
+import { type AnyFiber, currentFiber, Frame } from "./internal/runtime.ts"
 import type * as Shapes from "./internal/shapes.ts"
 import * as WaitQueue from "./internal/waitQueue.ts"
 import * as Ledger from "./Ledger.ts"
@@ -182,13 +183,10 @@ class State extends Line.Line<never, RwLockTimeout> implements RwLock {
   writing = false
   /** The fibers whose brackets are inside (RwLock-5); a scope's hold has none, since any fiber may close a scope. */
   readonly inside = new Set<AnyFiber>()
-  /** By mode, the endings of brackets without an entry of their own in `inside`. */
-  readonly endings: ReadonlyArray<Handover.Ending>
 
   constructor(name: string, detects: boolean, registration?: Line.Registration) {
     super(name, registration)
     this.detects = detects
-    this.endings = [reading, writing].map((need) => Handover.endingWith(() => this.giveBack(need)))
   }
 
   stats(): Stats {
@@ -273,11 +271,10 @@ class State extends Line.Line<never, RwLockTimeout> implements RwLock {
     need: number,
     owner: AnyFiber | undefined,
     hold: Hold.Hold | undefined
-  ): Handover.Ending {
+  ): Frame {
     const isOuter = owner !== undefined && !this.inside.has(owner)
-    if (!isOuter && hold === undefined) return this.endings[need]!
     if (isOuter) this.inside.add(owner)
-    return Handover.endingWith(() => this.leave(need, isOuter ? owner : undefined, hold))
+    return new Frame(() => this.leave(need, isOuter ? owner : undefined, hold))
   }
 
   leave(need: number, owner: AnyFiber | undefined, hold: Hold.Hold | undefined): void {
@@ -291,7 +288,7 @@ class State extends Line.Line<never, RwLockTimeout> implements RwLock {
     owner: AnyFiber | undefined,
     hold: Hold.Hold | undefined,
     site: Ledger.Site | undefined
-  ): Handover.Ending {
+  ): Frame {
     if (owner !== undefined) this.inside.delete(owner)
     hold?.left()
     this.writing = false
@@ -595,15 +592,15 @@ export const withWriteDowngraded = <A, E, R, B, E2, R2, O extends WaitOptions = 
     const state = self.line()
     const asker = state.asker()
     return Line.takeInMask(state, writing, asker, asker, restore, site, options, (hold) => {
-      const { onFailure } = state.ending(writing, asker, hold)
-      const onSuccess = (written: A): Effect.Effect<B, E2, R2> =>
-        Handover.useInMask<B, E2, R2, B, never, never>(
-          Effect.suspend(() => read(written)),
-          restore,
-          state.downgrade(asker, hold, site),
-          state
-        )
-      return Handover.useInMask(write, restore, { onFailure, onSuccess }, state)
+      const ending = state.ending(writing, asker, hold)
+      return Handover.useThen(write, restore, state, (exit): Effect.Effect<B, E | E2, R2> => {
+        if (Exit.isFailure(exit)) {
+          ending.run()
+          return Effect.failCause(exit.cause)
+        }
+        const next = Effect.suspend(() => read(exit.value))
+        return Handover.useInMask(next, restore, state, state.downgrade(asker, hold, site))
+      })
     })
   })
 }

@@ -33,7 +33,7 @@ import type * as Pool from "../Pool.ts"
 import * as Closing from "./close.ts"
 import * as Items from "./items.ts"
 import * as Lend from "./lend.ts"
-import { checkWait, type WaitOptions } from "./options.ts"
+import { checkWait, rules, sizeRule, type WaitOptions } from "./options.ts"
 import { quota } from "./quota.ts"
 import * as State from "./state.ts"
 import * as Use from "./use.ts"
@@ -142,6 +142,8 @@ class KeyedPoolHandle<K, A, E> extends Handle implements KeyedPool<K, A, E> {
   }
 }
 
+const all = { maxPerKey: sizeRule, maxTotal: sizeRule, ...rules }
+
 /**
  * Makes a keyed pool in this scope. Nothing is opened until a key is asked for.
  *
@@ -190,7 +192,13 @@ export const make = <
   return Effect.uninterruptible(Effect.gen(function*() {
     const context = yield* Effect.context<Exclude<R, Scope.Scope>>()
     const limits = { maxPerKey, maxTotal }
-    const pool = yield* Closing.makeState<A, E, R2, R3>("KeyedPool.make", options, limits, quota)
+    const pool = yield* Closing.makeState<A, E, R2, R3>(
+      "KeyedPool.make",
+      all,
+      options,
+      limits,
+      quota
+    )
     return new KeyedPoolHandle<K, A, E | Pool.ErrorsOf<T, C, M>>(pool, (key, name) => {
       const acquired = Effect.suspend(() => acquire(key))
       return Effect.provide(Items.opening(name, acquired, releaseDeadline, site), context)
@@ -276,10 +284,8 @@ export const tryUse: {
   ): Effect.Effect<Option.Option<B>, E | E2, R2>
 } = dual(3, (self: AnyPool, key: unknown, f: AnyUse) => {
   const site = Use.siteOf(self.pool)
-  // MASK: as `use`.
-  return Effect.uninterruptibleMask((restore) =>
-    Use.tryUseInMask(self.partitionOf(key), f, site, restore)
-  )
+  const some = (item: any) => Effect.asSome(f(item))
+  return Use.use(self.pool, () => self.partitionOf(key), some, site, Use.atOnce)
 })
 
 const takeAs = (

@@ -8,6 +8,7 @@ import type * as Scope from "effect/Scope"
 import * as Condition from "../internal/condition.ts"
 import { exitWithin } from "../internal/deadline.ts"
 import * as Interrupt from "../internal/interrupt.ts"
+import type { Rules } from "../internal/options.ts"
 import * as Timers from "../internal/timers.ts"
 import { PoolClosed, PoolClosedByHolder, PoolLeak, refusal } from "./errors.ts"
 import { destroyIdle, refuseHead } from "./lend.ts"
@@ -17,14 +18,15 @@ import * as State from "./state.ts"
 
 /** The state of a pool, which closes with the scope. To be run in a masked region. */
 export const makeState = <A, E, R2, R3>(
-  where: Options.Where,
+  where: string,
+  rules: Rules,
   settings: Options.Settings<A, R2, R3>,
   limits: Readonly<Record<string, number | undefined>>,
   quota: State.Quota | undefined
 ): Effect.Effect<State.State<A, E>, never, R2 | R3 | Scope.Scope> =>
   Effect.withFiberRuntime<State.State<A, E>, never, R2 | R3>((maker) =>
     Effect.flatMap(Effect.runtime<R2 | R3>(), (runtime) => {
-      const options = Options.resolve(where, settings, limits, runtime.context)
+      const options = Options.resolve(where, rules, settings, limits, runtime.context)
       const { idleTimeout, leakAfter, maxLifetime, name, validate } = options
       const { metrics = false } = settings
       const meter = metrics === false ? undefined : makeMeter(metrics, name)

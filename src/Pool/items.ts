@@ -219,8 +219,7 @@ export const check = <A, E>(
   then: (item: State.Item<A, E>, isSound: boolean) => void
 ): void => {
   const { validate, validateTimeout } = item.partition.pool.options
-  if (validate === undefined) throw new Error("Pool-5 broken: nothing to check an item with")
-  const work = Effect.suspend(() => validate(item.value))
+  const work = Effect.suspend(() => validate!(item.value))
   inspect(item, work, validateTimeout, (answer) => answer === true, then)
 }
 
@@ -230,8 +229,7 @@ export const reset = <A, E>(
   then: (item: State.Item<A, E>, isSound: boolean) => void
 ): void => {
   const { reset, resetTimeout } = item.partition.pool.options
-  if (reset === undefined) throw new Error("Pool-3 broken: nothing to reset an item with")
-  const work = Effect.suspend(() => reset(item.value, exit))
+  const work = Effect.suspend(() => reset!(item.value, exit))
   inspect(item, work, resetTimeout, () => true, then)
 }
 

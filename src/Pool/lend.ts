@@ -123,9 +123,9 @@ export const takeNow = <A, E>(
   return undefined
 }
 
+/** To be called where there is one. */
 const dequeue = <A, E>(partition: State.Partition<A, E>): State.Waiter<A, E> => {
-  const waiter = State.headOf(partition)
-  if (waiter === undefined) throw new Error("Pool-2 broken: no waiter to serve")
+  const waiter = State.headOf(partition)!
   partition.pool.waiters.delete(waiter.id)
   return waiter
 }

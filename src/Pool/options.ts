@@ -94,9 +94,10 @@ export interface WaitOptions {
 /** The options of a pool, resolved. Durations that end something are in milliseconds. */
 export type Resolved<A> = ReturnType<typeof resolve<A, never, never>>
 
-const size = Rule.integer(1)
+export const sizeRule = Rule.integer(1)
 
-const shared: Rule.Rules = {
+/** Without the sizes. Whole tables: joining them anew in each `make` costs more than all else that it checks. */
+export const rules: Rule.Rules = {
   name: Rule.text,
   acquire: Rule.anything,
   minIdle: Rule.integer(0),
@@ -128,15 +129,6 @@ const shared: Rule.Rules = {
   }
 }
 
-/** Whole tables: joining them anew in each `make` costs more than all else that it checks. */
-const rules = {
-  "Pool.make": { max: size, ...shared },
-  "KeyedPool.make": { maxPerKey: size, maxTotal: size, ...shared }
-}
-
-/** The operation as users write it. */
-export type Where = keyof typeof rules
-
 export const checkWait = (where: string, options: WaitOptions | undefined): void => {
   if (options !== undefined) Rule.check(where, options, Rule.waitRules)
 }
@@ -151,14 +143,15 @@ const defaultRetry = Schedule.jittered(
   Schedule.union(Schedule.exponential("250 millis", 1.5), Schedule.spaced("10 seconds"))
 )
 
-/** `limits` are the sizes. Throws a `RangeError`. */
+/** `limits` are the sizes; `where` is the operation as users write it. Throws a `RangeError`. */
 export const resolve = <A, R2, R3>(
-  where: Where,
+  where: string,
+  rules: Rule.Rules,
   settings: Settings<A, R2, R3>,
   limits: Readonly<Record<string, number | undefined>>,
   context: Context.Context<R2 | R3>
 ) => {
-  Rule.check(where, settings, rules[where])
+  Rule.check(where, settings, rules)
   const [max = Infinity, maxTotal = Infinity] = Object.values(limits)
   const { minIdle = 0, reset, validate } = settings
   if (minIdle > max) {

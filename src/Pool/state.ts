@@ -133,6 +133,7 @@ export interface Waiter<A, E> {
   readonly since: number
   isLate: boolean
   item: Item<A, E> | undefined
+  /** Granted instead of an item. */
   failure: Cause.Cause<E> | undefined
 }
 

@@ -5,12 +5,12 @@
  * functions, and `use` where that is not possible, run in a masked region: `restore` makes only the wait and the user's own effect
  * interruptible. lend.ts changes the state.
  */
-import * as Cause from "effect/Cause"
+import type * as Cause from "effect/Cause"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as ExecutionStrategy from "effect/ExecutionStrategy"
 import * as Exit from "effect/Exit"
-import * as Option from "effect/Option"
+import type * as Option from "effect/Option"
 import * as Scope from "effect/Scope"
 import * as Handover from "../internal/handover.ts"
 import * as Lent from "../internal/lent.ts"
@@ -37,21 +37,30 @@ export const siteOf = <A, E>({ options }: State.State<A, E>): State.Site | undef
 
 // Waiting.
 
+const closed = <A, E>({ name }: State.Partition<A, E>): Cause.Cause<never> =>
+  refusal(new PoolClosed({ pool: name }))
+
 const refusalOf = <A, E>(partition: State.Partition<A, E>): Cause.Cause<never> | undefined => {
   const { name, pool: { isClosed, options: { maxWaiters } } } = partition
-  if (isClosed) return refusal(new PoolClosed({ pool: name }))
+  if (isClosed) return closed(partition)
   if (!State.isFull(partition)) return undefined
   return refusal(new PoolExhausted({ pool: name, maxWaiters, stats: State.unsafeStats(partition) }))
 }
 
 const attributesOf = ({ name }: State.Partition<any, any>) => ({ "holdfast.pool.name": name })
 
-const join = <A, E>(
+/** A waiter stands in line when `wait` returns; then something may be granted. */
+const joining = <A, E, B, E2, R2>(
   partition: State.Partition<A, E>,
   fiber: AnyFiber | undefined,
   site: State.Site | undefined,
-  priority: number
-): State.Waiter<A, E> => {
+  { acquireTimeout, priority = 0 }: WaitOptions = {},
+  wait: (
+    waiter: State.Waiter<A, E>,
+    onLeave: () => void,
+    how: WaitQueue.Options<never>
+  ) => Effect.Effect<B, E2, R2>
+): Effect.Effect<B, E2, R2> => {
   const { pool } = partition
   const waiter: State.Waiter<A, E> = {
     id: ++pool.lastId,
@@ -65,16 +74,6 @@ const join = <A, E>(
     failure: undefined
   }
   pool.waiters.set(waiter.id, waiter)
-  return waiter
-}
-
-/** How a waiter waits. */
-const waitOf = <A, E>(
-  partition: State.Partition<A, E>,
-  waiter: State.Waiter<A, E>,
-  { acquireTimeout, priority = 0 }: WaitOptions = {}
-): WaitQueue.Options<never> => {
-  const { pool } = partition
   const atMost = acquireTimeout === undefined
     ? pool.options.acquireTimeout
     : unlessZero(acquireTimeout)
@@ -82,15 +81,15 @@ const waitOf = <A, E>(
     waiter.isLate = true
     pool.totals.timeouts++
     pool.meter?.timedOut()
-    const waited = State.nowOf(pool) - waiter.since
-    return refusal(Lend.timeout(partition, "acquire", waited, waiter.fiber))
+    return refusal(Lend.timeout(partition, "acquire", State.nowOf(pool) - waiter.since, fiber))
   }
-  return { priority, bound: { atMost: Duration.millis(atMost), late } }
+  const used = wait(waiter, () => Lend.forgetWaiter(partition, waiter), {
+    priority,
+    bound: { atMost: Duration.millis(atMost), late }
+  })
+  Lend.settle(partition)
+  return used
 }
-
-/** A waiter that got no item got the failure to open one. */
-const failureOf = <A, E>({ failure }: State.Waiter<A, E>): Effect.Effect<never, E> =>
-  Effect.failCause(failure ?? Cause.die(new Error("Pool-3 broken: granted nothing")))
 
 /** Waits in line for an item. */
 const waitInMask = <A, E>(
@@ -105,23 +104,17 @@ const waitInMask = <A, E>(
     Lend.settle(partition)
     return Effect.failCause(refused)
   }
-  const waiter = join(partition, fiber, site, options?.priority ?? 0)
-  const wait = WaitQueue.waitInMask(
-    partition.queue,
-    waiter.id,
-    restore,
-    () => Lend.forgetWaiter(partition, waiter),
-    waiter.hold,
-    waitOf(partition, waiter, options)
-  )
-  // It stands in line from this step on, so now something may be granted.
-  Lend.settle(partition)
-  return Effect.flatMap(
-    fiber === undefined
-      ? wait
-      : Span.withSpan(fiber, wait, "pool.acquire", attributesOf, partition),
-    () => waiter.item === undefined ? failureOf(waiter) : Effect.succeed(waiter.item)
-  )
+  return joining(partition, fiber, site, options, (waiter, onLeave, how) => {
+    const { hold, id } = waiter
+    const wait = WaitQueue.waitInMask(partition.queue, id, restore, onLeave, hold, how)
+    return Effect.flatMap(
+      fiber === undefined
+        ? wait
+        : Span.withSpan(fiber, wait, "pool.acquire", attributesOf, partition),
+      () =>
+        waiter.item === undefined ? Effect.failCause(waiter.failure!) : Effect.succeed(waiter.item)
+    )
+  })
 }
 
 /** Waits in line, and uses the item that comes, where no ledger and no tracer looks. */
@@ -131,64 +124,19 @@ const useWhenGranted = <A, E, B, E2, R2>(
   fiber: AnyFiber,
   site: State.Site | undefined,
   options: WaitOptions | undefined
-): Effect.Effect<B, E | E2, R2> => {
-  const waiter = join(partition, fiber, site, options?.priority ?? 0)
-  const used = WaitQueue.useInStep(
-    fiber,
-    partition.queue,
-    waiter.id,
-    (): Effect.Effect<B, E | E2, R2> =>
-      waiter.item === undefined ? failureOf(waiter) : f(waiter.item.value),
-    () => {
-      if (waiter.item !== undefined) Lend.giveBack(waiter.item, Exit.void)
-    },
-    () => Lend.forgetWaiter(partition, waiter),
-    waitOf(partition, waiter, options)
-  )
-  Lend.settle(partition)
-  return used
-}
+): Effect.Effect<B, E | E2, R2> =>
+  joining(partition, fiber, site, options, (waiter, onLeave, how) => {
+    const use = (): Effect.Effect<B, E | E2, R2> =>
+      waiter.item === undefined ? Effect.failCause(waiter.failure!) : f(waiter.item.value)
+    const ending = () => waiter.item && frameOf(waiter.item)
+    return WaitQueue.useInStep(fiber, partition.queue, waiter.id, use, ending, onLeave, how)
+  })
+
+/** Gives the item back. */
+const frameOf = <A, E>(item: State.Item<A, E>): Frame =>
+  item.frame ??= new Frame(() => Lend.giveBack(item, Exit.void))
 
 // Using.
-
-/** `f` may throw instead of failing; the item must come back all the same. */
-const bodyOf = <A, B, E2, R2>(
-  value: A,
-  f: (item: A) => Effect.Effect<B, E2, R2>
-): Effect.Effect<B, E2, R2> => {
-  try {
-    return f(value)
-  } catch (defect) {
-    return Effect.die(defect)
-  }
-}
-
-const runInMask = <A, E, B, E2, R2>(
-  item: State.Item<A, E>,
-  body: Effect.Effect<B, E2, R2>,
-  restore: Restore
-): Effect.Effect<B, E2, R2> => {
-  const { holder, partition } = item
-  const user = holder === undefined ? body : traced(holder, body, partition)
-  const lent = Lent.lend("children", holder, undefined, partition.queue)
-  return Effect.matchCauseEffect(restore(user), {
-    onFailure: (cause) => endUse(item, Exit.failCause(cause), lent),
-    onSuccess: (value) => endUse(item, Exit.succeed(value), lent)
-  })
-}
-
-const endUse = <A, E, B, E2>(
-  item: State.Item<A, E>,
-  exit: Exit.Exit<B, E2>,
-  lent: Lent.Lent | undefined
-): Effect.Effect<B, E2> => {
-  if (lent !== undefined) {
-    const subject = { kind: "pool", name: item.partition.name, site: item.site }
-    return Lent.settleThen(lent, subject, exit, (settled) => endUse(item, settled, undefined))
-  }
-  Lend.giveBack(item, exit)
-  return exit
-}
 
 const traced = <A, E, B, E2, R2>(
   fiber: AnyFiber,
@@ -196,23 +144,49 @@ const traced = <A, E, B, E2, R2>(
   partition: State.Partition<A, E>
 ): Effect.Effect<B, E2, R2> => Span.withSpan(fiber, body, "pool.use", attributesOf, partition)
 
-/** The bracket of `use`. `partitionOf` is called in the step that takes. */
+const runInMask = <A, E, B, E2, R2>(
+  item: State.Item<A, E>,
+  f: (item: A) => Effect.Effect<B, E2, R2>,
+  restore: Restore
+): Effect.Effect<B, E2, R2> => {
+  const { holder, partition, site, value } = item
+  // A fiber that was interrupted after its grant does not even build its body, which may throw.
+  const body = Effect.suspend(() => f(value))
+  const user = holder === undefined ? body : traced(holder, body, partition)
+  const lent = Lent.lend("children", holder, undefined, partition.queue)
+  const subject = { kind: "pool", name: partition.name, site }
+  return Lent.useThen(lent, subject, restore(user), (exit) => {
+    Lend.giveBack(item, exit)
+    return exit
+  })
+}
+
+/** For `tryUse`. */
+export const atOnce = "at once"
+
+type Waiting = WaitOptions | undefined | typeof atOnce
+
+/** The bracket of `use`, or of `tryUse`. `partitionOf` is called in the step that takes. */
 export const use = <A, E, B, E2, R2>(
   { options: { invalidateOn, reset } }: State.State<A, E>,
   partitionOf: () => State.Partition<A, E>,
   f: (item: A) => Effect.Effect<B, E2, R2>,
   site: State.Site | undefined,
-  options: WaitOptions | undefined
+  waiting: Waiting
 ): Effect.Effect<B, E | E2, R2> =>
   Effect.withFiberRuntime<B, E | E2, R2>((fiber) => {
     // A frame does not know the exit, which these two are called with.
     const isOneStep = invalidateOn === undefined && reset === undefined
       && Handover.isOneStep(fiber)
-    return (isOneStep ? useInStep(partitionOf(), f, fiber, site, options) : undefined)
+    return (isOneStep ? useInStep(partitionOf(), f, fiber, site, waiting) : undefined)
       // MASK: from the taking to the giving back; the wait and `f` are restored.
-      ?? Effect.uninterruptibleMask((restore) =>
-        useInMask(partitionOf(), f, site, restore, options)
-      )
+      ?? Effect.uninterruptibleMask((restore): Effect.Effect<any, E | E2, R2> => {
+        const partition = partitionOf()
+        const taking = takeInMask(partition, site, restore, waiting)
+        return taking === undefined
+          ? giveUp(partition)
+          : Effect.flatMap(taking, (item) => runInMask(item, f, restore))
+      })
   })
 
 /** Undefined if the use must be in a mask: where a ledger or a tracer sees the wait, and to be refused. */
@@ -221,58 +195,40 @@ const useInStep = <A, E, B, E2, R2>(
   f: (item: A) => Effect.Effect<B, E2, R2>,
   fiber: AnyFiber,
   site: State.Site | undefined,
-  options: WaitOptions | undefined
+  waiting: Waiting
 ): Effect.Effect<B, E | E2, R2> | undefined => {
   const item = Lend.takeNow(partition, fiber, site)
   if (item !== undefined) {
-    item.frame ??= new Frame(() => Lend.giveBack(item, Exit.void))
-    pushFrame(fiber, item.frame)
+    pushFrame(fiber, frameOf(item))
     // If `f` throws, the frame gives the item back all the same.
     return traced(fiber, f(item.value), partition)
   }
   const isSeen = Span.isTraced(fiber) || Ledger.unsafeInForce(fiber) !== undefined
-  if (!isSeen && refusalOf(partition) === undefined) {
-    return useWhenGranted(partition, f, fiber, site, options)
+  if (waiting !== atOnce && !isSeen && refusalOf(partition) === undefined) {
+    return useWhenGranted(partition, f, fiber, site, waiting)
   }
   if (State.isVacant(partition)) partition.forget()
   return undefined
 }
 
-const useInMask = <A, E, B, E2, R2>(
-  partition: State.Partition<A, E>,
-  f: (item: A) => Effect.Effect<B, E2, R2>,
-  site: State.Site | undefined,
-  restore: Restore,
-  options: WaitOptions | undefined
-): Effect.Effect<B, E | E2, R2> => {
-  const fiber = currentFiber()
-  const item = Lend.takeNow(partition, fiber, site)
-  if (item !== undefined) return runInMask(item, bodyOf(item.value, f), restore)
-  return Effect.flatMap(
-    waitInMask(partition, fiber, site, restore, options),
-    // suspend: a fiber that was interrupted after its grant does not even build its body.
-    (granted) => runInMask(granted, Effect.suspend(() => f(granted.value)), restore)
-  )
-}
-
-/** The bracket of `tryUse`. */
-export const tryUseInMask = <A, E, B, E2, R2>(
-  partition: State.Partition<A, E>,
-  f: (item: A) => Effect.Effect<B, E2, R2>,
-  site: State.Site | undefined,
-  restore: Restore
-): Effect.Effect<Option.Option<B>, E | E2, R2> => {
-  if (partition.pool.isClosed) {
-    Lend.settle(partition)
-    return Effect.failCause(refusal(new PoolClosed({ pool: partition.name })))
-  }
-  const item = Lend.takeNow(partition, currentFiber(), site)
-  if (item !== undefined) {
-    return Effect.map(runInMask(item, bodyOf(item.value, f), restore), Option.some)
-  }
+/** Nothing was idle and fit. */
+const giveUp = <A, E>(partition: State.Partition<A, E>): Effect.Effect<Option.Option<never>> => {
   Lend.checkNextIdle(partition)
   Lend.settle(partition)
-  return Effect.succeedNone
+  return partition.pool.isClosed ? Effect.failCause(closed(partition)) : Effect.succeedNone
+}
+
+/** Takes an item at once or waits for it, unless it must be there at once. */
+const takeInMask = <A, E>(
+  partition: State.Partition<A, E>,
+  site: State.Site | undefined,
+  restore: Restore,
+  waiting: Waiting
+): Effect.Effect<State.Item<A, E>, E> | undefined => {
+  const fiber = currentFiber()
+  const item = Lend.takeNow(partition, fiber, site)
+  if (item !== undefined) return Effect.succeed(item)
+  return waiting === atOnce ? undefined : waitInMask(partition, fiber, site, restore, waiting)
 }
 
 /** Takes an item for the scope of the context; `own` registers the end of the lending with it. */
@@ -287,13 +243,8 @@ export const takeInScope = <A, E, B>(
   Effect.uninterruptibleMask((restore) =>
     Effect.flatMap(Effect.scope, (scope) => {
       if (isClosed(scope)) return Handover.ownerClosed(resourceOf())
-      const partition = partitionOf()
-      const fiber = currentFiber()
-      const item = Lend.takeNow(partition, fiber, site)
-      const taking = item === undefined
-        ? waitInMask(partition, fiber, site, restore, options)
-        : Effect.succeed(item)
-      return Effect.flatMap(taking, (taken) => own(scope, taken))
+      const taking = takeInMask(partitionOf(), site, restore, options)!
+      return Effect.flatMap(taking, (item) => own(scope, item))
     })
   )
 
@@ -332,7 +283,6 @@ export const leaseInScope = <A, E>(
   let hasEnded = false
   const end = (exit: Exit.Exit<unknown, unknown>) =>
     Effect.sync(() => {
-      if (hasEnded) return
       hasEnded = true
       Lend.giveBack(item, exit)
     })

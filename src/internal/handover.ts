@@ -13,7 +13,6 @@
  *
  * COST of the bracket in one operation: about 0.1 µs; of a mask 0.7 µs.
  */
-import type * as Cause from "effect/Cause"
 import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -45,32 +44,12 @@ export class OwnerClosed extends Data.TaggedError("OwnerClosed")<{
 export const ownerClosed = (resource: string): Effect.Effect<never> =>
   Effect.die(new OwnerClosed({ owner: "scope", resource }))
 
-/** How a bracket ends. Made once for each thing that is taken, so that a use allocates nothing for it. */
-export interface Ending {
-  readonly onFailure: <E>(cause: Cause.Cause<E>) => Effect.Effect<never, E>
-  readonly onSuccess: <A>(value: A) => Effect.Effect<A>
-  /** Where the bracket is one operation. */
-  readonly frame: Runtime.Frame
-}
-
-export const endingWith = (giveBack: () => void): Ending => ({
-  onFailure: (cause) => {
-    giveBack()
-    return Effect.failCause(cause)
-  },
-  onSuccess: (value) => {
-    giveBack()
-    return Effect.succeed(value)
-  },
-  frame: new Runtime.Frame(giveBack)
-})
-
 /**
  * Whether a bracket in this fiber may be one operation: the step that takes puts the frame that gives back on the stack, so no mask
  * need be entered first. Not under a tracker, where the end may have to wait.
  */
 export const isOneStep = (fiber: Runtime.AnyFiber): boolean =>
-  Runtime.frames.areSound && !Lent.isTracked(fiber)
+  Runtime.frames.areSound && Lent.lend("none", fiber) === undefined
 
 /** What is taken, in messages. A getter may make its name. */
 export interface Taken {
@@ -80,36 +59,31 @@ export interface Taken {
   readonly name: string
 }
 
-/** An `Ending` that continues with something else after a success. */
-export interface EndingThen<A, B, E, R> {
-  readonly onFailure: Ending["onFailure"]
-  readonly onSuccess: (value: A) => Effect.Effect<B, E, R>
-}
-
-/** Runs a user with what was just taken. Under a tracker, its dying users end before it is given back. */
-export const useInMask = <A, E, R, B, E2, R2>(
+/** Runs a user with what was just taken, then `end` with its exit. Under a tracker, its dying users end first. */
+export const useThen = <A, E, R, B, E2, R2>(
   user: Effect.Effect<A, E, R>,
   restore: Restore,
-  ending: EndingThen<A, B, E2, R2>,
-  taken: Taken
-): Effect.Effect<B, E | E2, R | R2> => {
-  const lent = Lent.lend("none", undefined, undefined, taken.queue)
-  if (lent === undefined) {
-    return Effect.matchCauseEffect<A, E, R, never, E, never, B, E2, R2>(restore(user), ending)
-  }
-  const end = (exit: Exit.Exit<A, E>): Effect.Effect<B, E | E2, R2> =>
-    Lent.settleThen(
-      lent,
-      () => ({ kind: taken.module, name: taken.name }),
-      exit,
-      (exit): Effect.Effect<B, E | E2, R2> =>
-        Exit.isSuccess(exit) ? ending.onSuccess(exit.value) : ending.onFailure(exit.cause)
-    )
-  return Effect.matchCauseEffect(restore(user), {
-    onFailure: (cause) => end(Exit.failCause(cause)),
-    onSuccess: (value) => end(Exit.succeed(value))
+  taken: Taken,
+  end: (exit: Exit.Exit<A, E>) => Effect.Effect<B, E2, R2>
+): Effect.Effect<B, E2, R | R2> =>
+  Lent.useThen(
+    Lent.lend("none", undefined, undefined, taken.queue),
+    () => ({ kind: taken.module, name: taken.name }),
+    restore(user),
+    end
+  )
+
+/** Runs a user with what was just taken, and gives it back. */
+export const useInMask = <A, E, R>(
+  user: Effect.Effect<A, E, R>,
+  restore: Restore,
+  taken: Taken,
+  ending: Runtime.Frame
+): Effect.Effect<A, E, R> =>
+  useThen(user, restore, taken, (exit) => {
+    ending.run()
+    return exit
   })
-}
 
 const endAfterUsers = (
   lent: Lent.Lent,

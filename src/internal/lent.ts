@@ -61,9 +61,6 @@ export const install = (find: typeof trackerIn): void => {
   trackerIn = find
 }
 
-export const isTracked = (fiber: AnyFiber): boolean =>
-  trackerIn?.(fiber.currentSupervisor) !== undefined
-
 /** Undefined without a tracker. To be called in the step that acquired. */
 export const lend = (
   ends: Lent["ends"],
@@ -120,7 +117,7 @@ export const settleThen = <A, E, B, E2, R2>(
 /** Runs the users of what was lent, then `end` with their exit, as `settleThen` does. */
 export const useThen = <A, E, R, B, E2, R2>(
   lent: Lent | undefined,
-  subject: Subject,
+  subject: Subject | (() => Subject),
   users: Effect.Effect<A, E, R>,
   end: (exit: Exit.Exit<A, E>) => Effect.Effect<B, E2, R2>
 ): Effect.Effect<B, E2, R | R2> =>

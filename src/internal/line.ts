@@ -13,7 +13,6 @@
 import * as Cause from "effect/Cause"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import { identity } from "effect/Function"
 import * as Inspectable from "effect/Inspectable"
 import * as MutableHashMap from "effect/MutableHashMap"
 import * as Option from "effect/Option"
@@ -23,7 +22,7 @@ import * as Handover from "./handover.ts"
 import * as Hold from "./hold.ts"
 import * as Lent from "./lent.ts"
 import * as Rules from "./options.ts"
-import { type AnyFiber, currentFiber, isClosed, pushFrame } from "./runtime.ts"
+import { type AnyFiber, currentFiber, Frame, isClosed, pushFrame } from "./runtime.ts"
 import * as Span from "./span.ts"
 import * as WaitQueue from "./waitQueue.ts"
 
@@ -52,7 +51,7 @@ export abstract class Line<E, T> extends Handle implements Hold.Thing {
   /** The number of calls that will take it in a later step; until then it is not forgotten. */
   pins = 0
   holds: Hold.Holds | undefined = undefined
-  #ending: Handover.Ending | undefined = undefined
+  #ending: Frame | undefined = undefined
 
   constructor(label: string, registration?: Registration) {
     super()
@@ -75,8 +74,6 @@ export abstract class Line<E, T> extends Handle implements Hold.Thing {
   abstract readonly module: string
   abstract kindOf(need: number): string
   abstract recorder(fiber?: AnyFiber): Hold.Recorder | undefined
-  /** Whether time alone can serve a waiter. */
-  readonly isTimed: boolean = false
   /** The fiber that asks, if the thing remembers its holders. */
   asker(_fiber?: AnyFiber): AnyFiber | undefined {
     return undefined
@@ -109,11 +106,11 @@ export abstract class Line<E, T> extends Handle implements Hold.Thing {
     need: number,
     owner: AnyFiber | undefined,
     hold: Hold.Hold | undefined
-  ): Handover.Ending | undefined {
+  ): Frame | undefined {
     if (hold === undefined && need === 1) {
-      return this.#ending ??= Handover.endingWith(() => this.giveBack(1, undefined))
+      return this.#ending ??= new Frame(() => this.giveBack(1, undefined))
     }
-    return Handover.endingWith(() => end(this, need, owner, hold))
+    return new Frame(() => end(this, need, owner, hold))
   }
 }
 
@@ -182,7 +179,7 @@ const waitOf = <T>(
 ): WaitQueue.Options<T> => {
   // The label alone: to show a key takes long, and may throw.
   Rules.check(`${line.module} "${line.label}"`, options, rules)
-  const { acquireTimeout, priority = 0 } = options
+  const { acquireTimeout, priority } = options
   const atMost = acquireTimeout === undefined ? undefined : Duration.decode(acquireTimeout)
   const bound = atMost && { atMost, late: () => Cause.fail(line.late(need, atMost)) }
   return { priority, owner, bound }
@@ -195,11 +192,6 @@ const onLeaveOf =
     line.settle()
   }
 
-/** The newest waiter may stand before those for whom too little was free. */
-const serveNewest = (line: AnyLine, priority: number | undefined): void => {
-  if (priority !== 0 || line.isTimed) line.serve()
-}
-
 /** Waits in the queue. To be called in the step that found nothing free, inside the mask (WaitQueue-5). */
 export const wait = <E, T>(
   line: Line<E, T>,
@@ -209,10 +201,16 @@ export const wait = <E, T>(
   hold: Hold.Hold | undefined,
   options?: WaitOptions
 ): Effect.Effect<void, E | T> => {
-  const how = waitOf(line, need, owner, options)
-  const onLeave = onLeaveOf(line, need, owner)
-  const waiting = WaitQueue.waitInMask<E, T>(line.queue, need, restore, onLeave, hold, how)
-  serveNewest(line, how.priority)
+  const waiting = WaitQueue.waitInMask<E, T>(
+    line.queue,
+    need,
+    restore,
+    onLeaveOf(line, need, owner),
+    hold,
+    waitOf(line, need, owner, options)
+  )
+  // It may stand before those for whom too little was free; and time may serve it.
+  line.serve()
   const fiber = currentFiber()
   return fiber === undefined
     ? waiting
@@ -230,32 +228,15 @@ export const takeInMask = <A, E, R, E2, T>(
   options: WaitOptions | undefined,
   inside: (hold: Hold.Hold | undefined) => Effect.Effect<A, E, R>
 ): Effect.Effect<A, E | E2 | T, R> => {
-  if (line.tryTake(need, owner)) {
-    const hold = record(line, need, site)
-    hold?.granted()
-    return inside(hold)
-  }
-  return waitInMask(line, need, asker, owner, restore, site, options, inside)
-}
-
-/** The rest of `takeInMask`, when nothing was free. */
-const waitInMask = <A, E, R, E2, T>(
-  line: Line<E2, T>,
-  need: number,
-  asker: AnyFiber | undefined,
-  owner: AnyFiber | undefined,
-  restore: Restore,
-  site: Hold.Site | undefined,
-  options: WaitOptions | undefined,
-  inside: (hold: Hold.Hold | undefined) => Effect.Effect<A, E, R>
-): Effect.Effect<A, E | E2 | T, R> => {
-  const refusal = line.refusal(need, asker)
+  const isTaken = line.tryTake(need, owner)
+  const refusal = isTaken ? undefined : line.refusal(need, asker)
   if (refusal !== undefined) return refusal
   const hold = record(line, need, site)
-  return Effect.flatMap(
-    wait(line, need, owner, restore, hold, options),
-    () => inside(hold)
-  )
+  if (!isTaken) {
+    return Effect.flatMap(wait(line, need, owner, restore, hold, options), () => inside(hold))
+  }
+  hold?.granted()
+  return inside(hold)
 }
 
 /** A handle, or a key of a keyed one: the line is looked up in the step that takes. */
@@ -314,7 +295,7 @@ const useInMask = <A, E, R>(
   const ending = line.ending(need, owner, hold)
   return ending === undefined
     ? restore(effect)
-    : Handover.useInMask<A, E, R, A, never, never>(effect, restore, ending, line)
+    : Handover.useInMask(effect, restore, line, ending)
 }
 
 /** The bracket. */
@@ -326,66 +307,48 @@ export const use = <A, E, R, E2, T>(
   options: WaitOptions | undefined
 ): Effect.Effect<A, E | E2 | T, R> =>
   Effect.withFiberRuntime<A, E | E2 | T, R>((fiber) => {
-    if (!Handover.isOneStep(fiber)) return useMasked(source, need, effect, site, options)
-    const line = source.line()
-    const asker = line.asker(fiber)
-    if (line.tryTake(need, asker)) {
-      const hold = record(line, need, site, fiber)
-      hold?.granted()
-      const ending = line.ending(need, asker, hold)
-      if (ending !== undefined) pushFrame(fiber, ending.frame)
-      return effect
+    if (Handover.isOneStep(fiber)) {
+      const line = source.line()
+      const asker = line.asker(fiber)
+      if (line.tryTake(need, asker)) {
+        const hold = record(line, need, site, fiber)
+        hold?.granted()
+        const ending = line.ending(need, asker, hold)
+        if (ending !== undefined) pushFrame(fiber, ending)
+        return effect
+      }
+      // Where no ledger and no tracer looks.
+      if (line.recorder(fiber) === undefined && !Span.isTraced(fiber)) {
+        const refusal = line.refusal(need, asker)
+        if (refusal !== undefined) return refusal
+        const used = WaitQueue.useInStep(
+          fiber,
+          line.queue,
+          need,
+          () => effect,
+          () => line.ending(need, asker, undefined),
+          onLeaveOf(line, need, asker),
+          waitOf(line, need, asker, options)
+        )
+        line.serve()
+        return used
+      }
     }
-    if (line.recorder(fiber) === undefined && !Span.isTraced(fiber)) {
-      return line.refusal(need, asker) ?? waitInStep(line, need, effect, fiber, asker, options)
-    }
-    line.settle()
-    return useMasked(source, need, effect, site, options)
-  })
-
-/** Waits where no ledger and no tracer looks. */
-const waitInStep = <A, E, R, E2, T>(
-  line: Line<E2, T>,
-  need: number,
-  effect: Effect.Effect<A, E, R>,
-  fiber: AnyFiber,
-  asker: AnyFiber | undefined,
-  options: WaitOptions | undefined
-): Effect.Effect<A, E | E2 | T, R> => {
-  const how = waitOf(line, need, asker, options)
-  let ending: Handover.Ending | undefined
-  const begin = () => {
-    ending = line.ending(need, asker, undefined)
-    return effect
-  }
-  const end = () => ending?.frame.run()
-  const onLeave = onLeaveOf(line, need, asker)
-  const used = WaitQueue.useInStep(fiber, line.queue, need, begin, end, onLeave, how)
-  serveNewest(line, how.priority)
-  return used
-}
-
-const useMasked = <A, E, R, E2, T>(
-  source: Source<E2, T>,
-  need: number,
-  effect: Effect.Effect<A, E, R>,
-  site: Hold.Site | undefined,
-  options: WaitOptions | undefined
-): Effect.Effect<A, E | E2 | T, R> =>
-  // MASK: from the grant to the release; the wait and the effect are restored.
-  Effect.uninterruptibleMask((restore) => {
-    const line = source.line()
-    const asker = line.asker()
-    return takeInMask<A, E, R, E2, T>(
-      line,
-      need,
-      asker,
-      asker,
-      restore,
-      site,
-      options,
-      (hold) => useInMask(effect, restore, line, need, asker, hold)
-    )
+    // MASK: from the grant to the release; the wait and the effect are restored.
+    return Effect.uninterruptibleMask((restore) => {
+      const line = source.line()
+      const asker = line.asker()
+      return takeInMask<A, E, R, E2, T>(
+        line,
+        need,
+        asker,
+        asker,
+        restore,
+        site,
+        options,
+        (hold) => useInMask(effect, restore, line, need, asker, hold)
+      )
+    })
   })
 
 /** The bracket that runs nothing unless the thing is free. */
@@ -442,41 +405,30 @@ export const useAll = <A, E, R, E2, T>(
   site: Hold.Site | undefined,
   options: WaitOptions | undefined
 ): Effect.Effect<A, E | E2 | T, R> =>
-  // MASK: from the first grant to the last release; the waits and the effect are restored.
-  Effect.uninterruptibleMask((restore): Effect.Effect<A, E | E2 | T, R> => {
-    const lines = linesOf().toSorted((one, other) => one.rank - other.rank)
-    const asker = lines[0]?.asker()
-    // Each is asked before any is taken.
-    const refusals = lines.map((line) => line.refusal(1, asker))
-    const refusal = refusals.find((one) => one !== undefined)
-    for (const line of lines) line.pins++
-    const from = (index: number): Effect.Effect<A, E | E2 | T, R> => {
-      const line = lines[index]
-      if (line === undefined) return restore(effect)
-      const next = Effect.suspend(() => from(index + 1))
-      return takeInMask(
-        line,
-        1,
-        asker,
-        asker,
-        restore,
-        site,
-        options,
-        (hold) => useInMask(next, identity, line, 1, asker, hold)
-      )
-    }
-    const unpin = Handover.endingWith(() => {
-      for (const line of lines) {
-        line.pins--
-        line.settle()
-      }
-    })
-    const locked = refusal ?? Effect.suspend(() => from(0))
-    return Effect.matchCauseEffect<A, E | E2 | T, R, never, E | E2 | T, never, A, never, never>(
-      locked,
-      unpin
-    )
-  })
+  Effect.acquireUseRelease(
+    Effect.sync(() => {
+      const lines = linesOf().toSorted((one, other) => one.rank - other.rank)
+      for (const line of lines) line.pins++
+      return lines
+    }),
+    (lines) => {
+      const asker = lines[0]?.asker()
+      // Each is asked before any is taken.
+      const refusals = lines.map((line) => line.refusal(1, asker))
+      return refusals.find((one) => one !== undefined)
+        ?? lines.reduceRight<Effect.Effect<A, E | E2 | T, R>>(
+          (inside, line) => use(line, 1, inside, site, options),
+          effect
+        )
+    },
+    (lines) =>
+      Effect.sync(() => {
+        for (const line of lines) {
+          line.pins--
+          line.settle()
+        }
+      })
+  )
 
 /** One line per key that is in use. Keys are compared as `Equal` does: data by value, other objects by identity. */
 export abstract class Keyed<K, L> extends Handle {

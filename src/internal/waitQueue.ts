@@ -306,34 +306,36 @@ export const waitInMask = <E = never, E2 = never>(
 
 /**
  * `waitInMask` and the use that follows, with one frame and no mask; for a waiter without a watch. When it is granted, the fiber runs
- * `use()`, and `end` is called in the step in which that ends. Must be called in a step of the fiber that returns the result.
+ * `use()`, and `endingOf()` runs in the step in which that ends. Must be called in a step of the fiber that returns the result.
  */
 export const useInStep = <A, E, R, E2 = never, E3 = never>(
   fiber: AnyFiber,
   queue: WaitQueue<E2>,
   need: number,
   use: () => Effect.Effect<A, E, R>,
-  end: () => void,
+  endingOf: () => Frame | undefined,
   onLeave: OnLeave,
   options: Options<E3>
 ): Effect.Effect<A, E | E2 | E3, R> => {
   const waiter = enqueue(queue, need, undefined, options)
-  const watched = begin(queue)
-  let isUsed = false
-  pushFrame(
-    fiber,
-    new Frame(() => {
-      if (isUsed) return end()
-      if (watched !== undefined) queues.delete(watched)
-      quit(queue, waiter, onLeave)
-    })
-  )
+  begin(queue)
+  let end = (): void => {
+    queues.delete(fiber)
+    quit(queue, waiter, onLeave)
+  }
+  pushFrame(fiber, new Frame(() => end()))
   const next = Effect.suspend((): Effect.Effect<A, E | E2, R> => {
     if (waiter.refusal !== undefined) return Effect.failCause(waiter.refusal)
-    if (watched !== undefined) queues.delete(watched)
-    isUsed = true
+    queues.delete(fiber)
+    const ending = endingOf()
+    end = () => ending?.run()
     return use()
   })
-  const wait = suspended(waiter, next)
-  return bounded<A, E | E2 | E3, R>(queue, waiter, wait, onLeave, options.bound)
+  return bounded<A, E | E2 | E3, R>(
+    queue,
+    waiter,
+    suspended(waiter, next),
+    onLeave,
+    options.bound
+  )
 }

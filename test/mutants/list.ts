@@ -88,60 +88,46 @@ export const mutants: ReadonlyArray<Mutant> = [
   ),
   // Handing over.
   mutant(
-    "a failing user gives nothing back",
+    "a user in a mask gives nothing back",
     "internal/handover.ts",
-    "  onFailure: (cause) => {\n    giveBack()\n",
-    "  onFailure: (cause) => {\n",
+    "    ending.run()\n    return exit",
+    "    return exit",
     ...everyWaiter
   ),
   mutant(
-    "a successful user gives nothing back",
+    "the give-back of a mask is one step late and can be cut off",
     "internal/handover.ts",
-    "  onSuccess: (value) => {\n    giveBack()\n",
-    "  onSuccess: (value) => {\n",
+    "    ending.run()\n    return exit",
+    "    return Effect.zipRight(Effect.interruptible(Effect.sync(() => ending.run())), exit)",
     ...everyWaiter
   ),
   mutant(
-    "the give-back is one step late and can be cut off",
-    "internal/handover.ts",
-    "  onFailure: (cause) => {\n    giveBack()\n    return Effect.failCause(cause)\n  },",
-    "  onFailure: (cause) =>\n    Effect.zipRight(Effect.interruptible(Effect.sync(giveBack)), Effect.failCause(cause)),",
-    ...everyWaiter
-  ),
-  mutant(
-    "nothing at the end of a user",
-    "internal/handover.ts",
-    "Effect.matchCauseEffect<A, E, R, never, E, never, B, E2, R2>(restore(user), ending)",
-    "restore(user)",
+    "nothing at the end of a user in a mask",
+    "internal/line.ts",
+    "Handover.useInMask(effect, restore, line, ending)",
+    "restore(effect)",
     ...everyWaiter
   ),
   mutant(
     "what one step takes is not given back",
     "internal/line.ts",
-    "      if (ending !== undefined) pushFrame(fiber, ending.frame)\n",
+    "        if (ending !== undefined) pushFrame(fiber, ending)\n",
     "",
     ...everyWaiter
   ),
   mutant(
     "a waiter without a mask stays in line when it is interrupted",
     "internal/waitQueue.ts",
-    "      quit(queue, waiter, onLeave)\n    })",
-    "    })",
+    "    queues.delete(fiber)\n    quit(queue, waiter, onLeave)\n",
+    "    queues.delete(fiber)\n",
     ...everyWaiter
   ),
   mutant(
-    "a waiter without a mask gives back what it was never granted",
+    "a waiter without a mask gives back nothing after its use",
     "internal/waitQueue.ts",
-    "let isUsed = false",
-    "let isUsed = true",
+    "    end = () => ending?.run()\n",
+    "    end = () => {}\n",
     ...everyWaiter
-  ),
-  mutant(
-    "a waiter without a mask counts as a user from its grant on, before it runs",
-    "internal/waitQueue.ts",
-    "if (isUsed) return end()",
-    "if (isUsed || waiter.state === \"granted\") return end()",
-    "RwLock.withWrite"
   ),
   // What the ledger is told.
   mutant(
@@ -205,21 +191,21 @@ export const mutants: ReadonlyArray<Mutant> = [
     withoutMask(
       `the bracket of ${subject} without its mask`,
       "internal/line.ts",
-      "(restore) => {\n    const line = source.line()\n    const asker = line.asker()\n    return takeInMask<",
+      "(restore) => {\n      const line = source.line()\n      const asker = line.asker()\n      return takeInMask<",
       subject
     ),
     mutant(
       `the wait of ${subject} is restored as a whole, grant and all`,
       "internal/line.ts",
-      "    wait(line, need, owner, restore, hold, options),\n    () => inside(hold)",
-      "    restore(wait(line, need, owner, restore, hold, options)),\n    () => inside(hold)",
+      "Effect.flatMap(wait(line, need, owner, restore, hold, options), (",
+      "Effect.flatMap(restore(wait(line, need, owner, restore, hold, options)), (",
       subject
     ),
     mutant(
       `the bracket of ${subject} can be cut before its user runs`,
       "internal/line.ts",
-      "    wait(line, need, owner, restore, hold, options),\n    () => inside(hold)",
-      "    Effect.zipLeft(wait(line, need, owner, restore, hold, options), restore(Effect.yieldNow())),\n    () => inside(hold)",
+      "Effect.flatMap(wait(line, need, owner, restore, hold, options), (",
+      "Effect.flatMap(Effect.zipLeft(wait(line, need, owner, restore, hold, options), restore(Effect.yieldNow())), (",
       subject
     ),
     mutant(
@@ -242,23 +228,17 @@ export const mutants: ReadonlyArray<Mutant> = [
     "(restore): Effect.Effect<Option.Option<A>, E | E2, R> => {",
     "Semaphore.tryWithPermits"
   ),
-  withoutMask(
-    "several keys without their mask",
-    "internal/line.ts",
-    "(restore): Effect.Effect<A, E | E2 | T, R> => {",
-    "KeyedMutex.withLockKeys"
-  ),
   mutant(
     "a key that is taken back stays in the map",
     "internal/line.ts",
-    "        line.pins--\n        line.settle()\n",
-    "        line.pins--\n",
+    "          line.pins--\n          line.settle()\n",
+    "          line.pins--\n",
     "KeyedMutex.withLockKeys"
   ),
   mutant(
     "several keys are never unpinned",
     "internal/line.ts",
-    "        line.pins--\n        line.settle()\n",
+    "          line.pins--\n          line.settle()\n",
     "",
     "KeyedMutex.withLockKeys"
   ),
@@ -543,35 +523,35 @@ export const mutants: ReadonlyArray<Mutant> = [
   withoutMask(
     "Pool.use without its mask",
     "Pool/use.ts",
-    "(restore) =>\n        useInMask(partitionOf(),",
+    "(restore): Effect.Effect<any, E | E2, R2> => {",
     "Pool.use"
   ),
   mutant(
     "an item that one step takes is not given back",
     "Pool/use.ts",
-    "    pushFrame(fiber, item.frame)\n",
+    "    pushFrame(fiber, frameOf(item))\n",
     "",
     "Pool.use"
   ),
   mutant(
     "an item that a waiter without a mask was granted is not given back",
     "Pool/use.ts",
-    "if (waiter.item !== undefined) Lend.giveBack(waiter.item, Exit.void)",
-    "",
+    "() => waiter.item && frameOf(waiter.item)",
+    "() => undefined",
     "Pool.use, waiting"
   ),
   mutant(
     "the wait for an item is restored as a whole, grant and all",
     "Pool/use.ts",
-    "    waitInMask(partition, fiber, site, restore, options),\n    // suspend",
-    "    restore(waitInMask(partition, fiber, site, restore, options)),\n    // suspend",
+    ": Effect.flatMap(taking, (item) => runInMask(",
+    ": Effect.flatMap(restore(taking), (item) => runInMask(",
     "Pool.use"
   ),
   mutant(
     "an item is registered with its scope one step late",
     "Pool/use.ts",
-    "Effect.flatMap(taking, (taken)",
-    "Effect.flatMap(Effect.zipLeft(taking, restore(Effect.yieldNow())), (taken)",
+    "Effect.flatMap(taking, (item) => own(",
+    "Effect.flatMap(Effect.zipLeft(taking, restore(Effect.yieldNow())), (item) => own(",
     "Pool.get"
   ),
   // Exit stacks.
