@@ -23,18 +23,18 @@ export const makeMeter = (metrics: true | string, pool: string): Meter => {
     const update = Metrics.seconds(`${prefix}.${name}`, description)
     return (millis: number) => update(millis, labels)
   }
-  const count = level("count", `${item}s in this state`)
+  const count = level("count", `${item}s by state`)
   const [idle, used] = [labelled("state", "idle"), labelled("state", "used")]
   const max = level("max", `most ${item}s`)
   const idleMin = level("idle.min", `fewest idle ${item}s`)
   const pending = level("pending_requests", "waiters", "request")
   const createTime = seconds("create_time", `opening of a ${item}`)
   const created = counter("created", `${item}s created`)
-  const destroyed = counter("destroyed", `${item}s destroyed, by reason`)
-  const createFailed = counter("create_failures", "failed openings", "failure")
-  const timedOut = counter("timeouts", "late waits", "timeout")
-  const cancelled = counter("cancelled_waits", "interrupted waits", "request")
-  const leaked = counter("leaks", `${item}s held too long`)
+  const destroyed = counter("destroyed", `${item}s destroyed by reason`)
+  const createFailed = counter("create_failures", "create failures", "failure")
+  const timedOut = counter("timeouts", "timeouts", "timeout")
+  const cancelled = counter("cancelled_waits", "cancelled waits", "request")
+  const leaked = counter("leaks", `${item}s leaked`)
   return {
     sample: (stats) => {
       count(stats.idle, idle)

@@ -37,31 +37,29 @@ export const siteOf = <A, E>({ options }: State.State<A, E>): State.Site | undef
 
 // Waiting.
 
-const closed = <A, E>({ name }: State.Partition<A, E>): Cause.Cause<never> =>
-  refusal(new PoolClosed({ pool: name }))
-
 const refusalOf = <A, E>(partition: State.Partition<A, E>): Cause.Cause<never> | undefined => {
   const { name, pool: { isClosed, options: { maxWaiters } } } = partition
-  if (isClosed) return closed(partition)
+  if (isClosed) return refusal(new PoolClosed({ pool: name }))
   if (!State.isFull(partition)) return undefined
   return refusal(new PoolExhausted({ pool: name, maxWaiters, stats: State.unsafeStats(partition) }))
 }
 
 const attributesOf = ({ name }: State.Partition<any, any>) => ({ "holdfast.pool.name": name })
 
-/** A waiter stands in line when `wait` returns; then something may be granted. */
-const joining = <A, E, B, E2, R2>(
+/** Waits in line for an item. */
+const waitInMask = <A, E>(
   partition: State.Partition<A, E>,
-  fiber: AnyFiber | undefined,
+  fiber: AnyFiber,
   site: State.Site | undefined,
-  { acquireTimeout, priority = 0 }: WaitOptions = {},
-  wait: (
-    waiter: State.Waiter<A, E>,
-    onLeave: () => void,
-    how: WaitQueue.Options<never>
-  ) => Effect.Effect<B, E2, R2>
-): Effect.Effect<B, E2, R2> => {
+  restore: Restore,
+  { acquireTimeout, priority = 0 }: WaitOptions = {}
+): Effect.Effect<State.Item<A, E>, E> => {
   const { pool } = partition
+  const refused = refusalOf(partition)
+  if (refused !== undefined) {
+    Lend.settle(partition)
+    return Effect.failCause(refused)
+  }
   const waiter: State.Waiter<A, E> = {
     id: ++pool.lastId,
     priority,
@@ -83,58 +81,22 @@ const joining = <A, E, B, E2, R2>(
     pool.meter?.timedOut()
     return refusal(Lend.timeout(partition, "acquire", State.nowOf(pool) - waiter.since, fiber))
   }
-  const used = wait(waiter, () => Lend.forgetWaiter(partition, waiter), {
-    priority,
-    bound: { atMost: Duration.millis(atMost), late }
-  })
+  const wait = WaitQueue.waitInMask(
+    partition.queue,
+    waiter.id,
+    restore,
+    () => Lend.forgetWaiter(partition, waiter),
+    waiter.hold,
+    { priority, bound: { atMost: Duration.millis(atMost), late } }
+  )
+  // It stands in line from this step on, so now something may be granted.
   Lend.settle(partition)
-  return used
+  return Effect.flatMap(
+    Span.withSpan(fiber, wait, "pool.acquire", attributesOf, partition),
+    () =>
+      waiter.item === undefined ? Effect.failCause(waiter.failure!) : Effect.succeed(waiter.item)
+  )
 }
-
-/** Waits in line for an item. */
-const waitInMask = <A, E>(
-  partition: State.Partition<A, E>,
-  fiber: AnyFiber | undefined,
-  site: State.Site | undefined,
-  restore: Restore,
-  options: WaitOptions | undefined
-): Effect.Effect<State.Item<A, E>, E> => {
-  const refused = refusalOf(partition)
-  if (refused !== undefined) {
-    Lend.settle(partition)
-    return Effect.failCause(refused)
-  }
-  return joining(partition, fiber, site, options, (waiter, onLeave, how) => {
-    const { hold, id } = waiter
-    const wait = WaitQueue.waitInMask(partition.queue, id, restore, onLeave, hold, how)
-    return Effect.flatMap(
-      fiber === undefined
-        ? wait
-        : Span.withSpan(fiber, wait, "pool.acquire", attributesOf, partition),
-      () =>
-        waiter.item === undefined ? Effect.failCause(waiter.failure!) : Effect.succeed(waiter.item)
-    )
-  })
-}
-
-/** Waits in line, and uses the item that comes, where no ledger and no tracer looks. */
-const useWhenGranted = <A, E, B, E2, R2>(
-  partition: State.Partition<A, E>,
-  f: (item: A) => Effect.Effect<B, E2, R2>,
-  fiber: AnyFiber,
-  site: State.Site | undefined,
-  options: WaitOptions | undefined
-): Effect.Effect<B, E | E2, R2> =>
-  joining(partition, fiber, site, options, (waiter, onLeave, how) => {
-    const use = (): Effect.Effect<B, E | E2, R2> =>
-      waiter.item === undefined ? Effect.failCause(waiter.failure!) : f(waiter.item.value)
-    const ending = () => waiter.item && frameOf(waiter.item)
-    return WaitQueue.useInStep(fiber, partition.queue, waiter.id, use, ending, onLeave, how)
-  })
-
-/** Gives the item back. */
-const frameOf = <A, E>(item: State.Item<A, E>): Frame =>
-  item.frame ??= new Frame(() => Lend.giveBack(item, Exit.void))
 
 // Using.
 
@@ -152,7 +114,7 @@ const runInMask = <A, E, B, E2, R2>(
   const { holder, partition, site, value } = item
   // A fiber that was interrupted after its grant does not even build its body, which may throw.
   const body = Effect.suspend(() => f(value))
-  const user = holder === undefined ? body : traced(holder, body, partition)
+  const user = traced(holder!, body, partition)
   const lent = Lent.lend("children", holder, undefined, partition.queue)
   const subject = { kind: "pool", name: partition.name, site }
   return Lent.useThen(lent, subject, restore(user), (exit) => {
@@ -176,46 +138,32 @@ export const use = <A, E, B, E2, R2>(
 ): Effect.Effect<B, E | E2, R2> =>
   Effect.withFiberRuntime<B, E | E2, R2>((fiber) => {
     // A frame does not know the exit, which these two are called with.
-    const isOneStep = invalidateOn === undefined && reset === undefined
-      && Handover.isOneStep(fiber)
-    return (isOneStep ? useInStep(partitionOf(), f, fiber, site, waiting) : undefined)
-      // MASK: from the taking to the giving back; the wait and `f` are restored.
-      ?? Effect.uninterruptibleMask((restore): Effect.Effect<any, E | E2, R2> => {
-        const partition = partitionOf()
-        const taking = takeInMask(partition, site, restore, waiting)
-        return taking === undefined
-          ? giveUp(partition)
-          : Effect.flatMap(taking, (item) => runInMask(item, f, restore))
-      })
+    if (invalidateOn === undefined && reset === undefined && Handover.isOneStep(fiber)) {
+      const partition = partitionOf()
+      const item = Lend.takeNow(partition, fiber, site)
+      if (item !== undefined) {
+        pushFrame(fiber, item.frame ??= new Frame(() => Lend.giveBack(item, Exit.void)))
+        // If `f` throws, the frame gives the item back all the same.
+        return traced(fiber, f(item.value), partition)
+      }
+      if (State.isVacant(partition)) partition.forget()
+    }
+    // MASK: from the taking to the giving back; the wait and `f` are restored.
+    return Effect.uninterruptibleMask((restore): Effect.Effect<any, E | E2, R2> => {
+      const partition = partitionOf()
+      const taking = takeInMask(partition, site, restore, waiting)
+      return taking === undefined
+        ? giveUp(partition)
+        : Effect.flatMap(taking, (item) => runInMask(item, f, restore))
+    })
   })
-
-/** Undefined if the use must be in a mask: where a ledger or a tracer sees the wait, and to be refused. */
-const useInStep = <A, E, B, E2, R2>(
-  partition: State.Partition<A, E>,
-  f: (item: A) => Effect.Effect<B, E2, R2>,
-  fiber: AnyFiber,
-  site: State.Site | undefined,
-  waiting: Waiting
-): Effect.Effect<B, E | E2, R2> | undefined => {
-  const item = Lend.takeNow(partition, fiber, site)
-  if (item !== undefined) {
-    pushFrame(fiber, frameOf(item))
-    // If `f` throws, the frame gives the item back all the same.
-    return traced(fiber, f(item.value), partition)
-  }
-  const isSeen = Span.isTraced(fiber) || Ledger.unsafeInForce(fiber) !== undefined
-  if (waiting !== atOnce && !isSeen && refusalOf(partition) === undefined) {
-    return useWhenGranted(partition, f, fiber, site, waiting)
-  }
-  if (State.isVacant(partition)) partition.forget()
-  return undefined
-}
 
 /** Nothing was idle and fit. */
 const giveUp = <A, E>(partition: State.Partition<A, E>): Effect.Effect<Option.Option<never>> => {
   Lend.checkNextIdle(partition)
   Lend.settle(partition)
-  return partition.pool.isClosed ? Effect.failCause(closed(partition)) : Effect.succeedNone
+  const refused = partition.pool.isClosed ? refusalOf(partition) : undefined
+  return refused === undefined ? Effect.succeedNone : Effect.failCause(refused)
 }
 
 /** Takes an item at once or waits for it, unless it must be there at once. */
@@ -225,7 +173,7 @@ const takeInMask = <A, E>(
   restore: Restore,
   waiting: Waiting
 ): Effect.Effect<State.Item<A, E>, E> | undefined => {
-  const fiber = currentFiber()
+  const fiber = currentFiber()!
   const item = Lend.takeNow(partition, fiber, site)
   if (item !== undefined) return Effect.succeed(item)
   return waiting === atOnce ? undefined : waitInMask(partition, fiber, site, restore, waiting)

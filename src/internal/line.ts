@@ -211,10 +211,7 @@ export const wait = <E, T>(
   )
   // It may stand before those for whom too little was free; and time may serve it.
   line.serve()
-  const fiber = currentFiber()
-  return fiber === undefined
-    ? waiting
-    : Span.withSpan(fiber, waiting, `${line.module}.acquire`, attributesOf, line)
+  return Span.withSpan(currentFiber()!, waiting, `${line.module}.acquire`, attributesOf, line)
 }
 
 /** Takes at once or waits; then `inside` runs in the same masked step and must give back what was taken. */

@@ -143,12 +143,12 @@ const checkFrames = (): boolean => {
       pushFrame(fiber, new Frame(() => void runs++))
       return body(fiber)
     }))
-  return Equal.equals(exitOf(() => Effect.succeed(1)), Exit.succeed(1))
-    && Equal.equals(exitOf(() => Effect.die(1)), Exit.die(1))
-    && Exit.isInterrupted(exitOf((fiber) => {
-      fiber.unsafeInterruptAsFork(FiberId.none)
-      return Effect.void
-    }))
+  const isSame = (exit: Exit.Exit<unknown>) => Equal.equals(exitOf(() => exit), exit)
+  const interrupted = exitOf((fiber) => {
+    fiber.unsafeInterruptAsFork(FiberId.none)
+    return Effect.void
+  })
+  return isSame(Exit.succeed(1)) && isSame(Exit.die(1)) && Exit.isInterrupted(interrupted)
     && runs === 3
 }
 

@@ -196,7 +196,7 @@ const leave = <E>(
 /** Grants the head what it asked for and wakes it. The caller has already reserved that for it. */
 export const grantHead = <E>(queue: WaitQueue<E>): void => {
   const waiter = queue.head
-  if (waiter === undefined) throw new Error("WaitQueue-1 broken: a grant to an empty queue.")
+  if (waiter === undefined) throw new Error("WaitQueue-1 broken: nobody to grant to")
   leave(queue, waiter, "granted")
 }
 

@@ -529,16 +529,9 @@ export const mutants: ReadonlyArray<Mutant> = [
   mutant(
     "an item that one step takes is not given back",
     "Pool/use.ts",
-    "    pushFrame(fiber, frameOf(item))\n",
+    "        pushFrame(fiber, item.frame ??= new Frame(() => Lend.giveBack(item, Exit.void)))\n",
     "",
     "Pool.use"
-  ),
-  mutant(
-    "an item that a waiter without a mask was granted is not given back",
-    "Pool/use.ts",
-    "() => waiter.item && frameOf(waiter.item)",
-    "() => undefined",
-    "Pool.use, waiting"
   ),
   mutant(
     "the wait for an item is restored as a whole, grant and all",
