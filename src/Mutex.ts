@@ -225,7 +225,7 @@ class Slot extends Line.Line<never, MutexTimeout> implements Mutex {
   }
 
   giveBack(): void {
-    if (!this.locked) throw new Error("Mutex-1 broken: given back twice")
+    if (!this.locked) throw new Error("Mutex-1 broken: released twice")
     this.locked = false
     this.holder = undefined
     this.serve()

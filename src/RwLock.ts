@@ -247,7 +247,7 @@ class State extends Line.Line<never, RwLockTimeout> implements RwLock {
 
   giveBack(need: number): void {
     if (need === reading ? this.readers === 0 : !this.writing) {
-      throw new Error("RwLock-1 broken: given back twice")
+      throw new Error("RwLock-1 broken: released twice")
     }
     if (need === reading) this.readers--
     else this.writing = false
