@@ -268,7 +268,7 @@ const reportFailure = <A, E>(partition: State.Partition<A, E>, failure: Cause.Ca
   const { meter, options, totals } = partition.pool
   // A bare interrupt would look like the waiter's own.
   const cause = Cause.isInterruptedOnly(failure)
-    ? Cause.die(new Error(`Pool "${partition.name}": opening an item was interrupted from outside`))
+    ? Cause.die(new Error(`Pool "${partition.name}": an opening was interrupted from outside`))
     : failure
   totals.createFailures++
   meter?.createFailed()
