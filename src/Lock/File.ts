@@ -17,11 +17,14 @@
  *   wall clock in µs). Without it, as long as the wall clock of the host does not step back: a fence is the wall clock in µs,
  *   and a release waits, at most about 1 ms, until the clock has passed it. A holder killed within the very millisecond of
  *   its grant is the one exception: its successor may get the same number.
- * - LockFile-5 Errors and `inspect` show the text that another account announces as one line without control characters (Lock.ts).
+ * - LockFile-5 Errors and `inspect` show the text that another account announces as its claim, in one line without control
+ *   characters (Lock.ts).
+ * - LockFile-6 A release wakes the process that has waited longest, and the others, with its own next waiter, when that one has the key.
+ * - LockFile-7 `make` removes the sockets that dead processes left in `directory`; a live one never.
  *
  * COST (2026-11) acquire and release 0.6 ms with `directory`; without, 1.2 ms (the clock must have advanced, LockFile-4);
  * a wake-up about 1 ms; one connection per waiting process and key; with socket files one small claim per key stays.
- * NOT DONE fairness among processes (the kernel wakes all, one wins, the others try again); shared volumes; other containers:
+ * NOT DONE order against a newcomer that asks in the instant of a hand-over; shared volumes; other containers:
  * abstract names belong to a network namespace, use `sockets: "file"` with a shared `directory` on one kernel. Any account
  * of the host may hold an abstract name: `namespace` separates applications, it does not protect. Exclude `directory` from
  * programs that delete old files: a deleted claim no longer claims.
@@ -66,6 +69,8 @@ export interface Options {
 const longestDirectory = 87
 /** In milliseconds: a holder that has not sent its line by then is unknown, but still holds. */
 const answerWithin = 500
+/** So many milliseconds the first waiter has to take a key before the others are woken: it may be stopped. */
+const handOverTries = 25
 /** In milliseconds: between two tries after an error that says nothing about the holder (a full backlog). */
 const retryPause = 20
 
@@ -87,6 +92,8 @@ const pause = (millis: number): Effect.Effect<void> =>
 interface Listener {
   readonly announce: (line: string) => void
   readonly close: Effect.Effect<void>
+  /** As `close`, but wakes the first waiter, and the others after `taken`. */
+  readonly handOver: (taken: Effect.Effect<void>) => Effect.Effect<void>
 }
 
 /** None if the name is taken. Runs uninterruptibly: it ends as soon as the kernel has answered. */
@@ -106,11 +113,22 @@ const listen = (name: string): Effect.Effect<Option.Option<Listener>, Lock.LockB
       const isTaken = codeOf(error) === "EADDRINUSE"
       resume(isTaken ? Effect.succeedNone : Effect.fail(failed("listen")(error)))
     })
-    const close = Effect.async<void>((done) => {
-      // INVARIANT LockFile-3: `server.close` frees the name in this step, before the connections close.
-      server.close(() => done(Effect.void))
+    const wakeAll = Effect.sync(() => {
       for (const socket of waiting) socket.destroy()
     })
+    const closed = (first: Effect.Effect<void>) =>
+      Effect.suspend(() => {
+        // INVARIANT LockFile-3: this frees the name in this step, before the connections close.
+        const ended = new Promise<void>((resolve) => server.close(() => resolve()))
+        return Effect.zipRight(Effect.zipRight(first, wakeAll), Effect.promise(() => ended))
+      })
+    const close = closed(Effect.void)
+    const handOver = (taken: Effect.Effect<void>) =>
+      closed(Effect.suspend(() => {
+        const [first] = waiting
+        first?.destroy()
+        return first === undefined ? Effect.void : taken
+      }))
     const announce = (announcement: string): void => {
       line = announcement
       for (const socket of waiting) socket.write(announcement)
@@ -118,7 +136,7 @@ const listen = (name: string): Effect.Effect<Option.Option<Listener>, Lock.LockB
     // exclusive: in a cluster worker the primary would otherwise share one listener among all workers.
     server.listen(
       { path: name, exclusive: true },
-      () => resume(Effect.succeedSome({ announce, close }))
+      () => resume(Effect.succeedSome({ announce, close, handOver }))
     )
   })
 
@@ -183,6 +201,8 @@ type Attempt = Either.Either<Listener, string>
 
 /** How a key is taken and its holder found, with either kind of socket. */
 interface Names {
+  /** Whether the socket belongs to this account; `pid` is what its owner says. */
+  readonly isOurs: (socket: string, pid: number) => Promise<boolean>
   readonly attempt: (key: string) => Effect.Effect<Attempt, Lock.LockBackendError>
   /** The socket of the present holder, dead or alive; none if there never was one. */
   readonly find: (key: string) => Effect.Effect<Option.Option<string>, Lock.LockBackendError>
@@ -194,11 +214,30 @@ const digest = (namespace: string, key: string): string =>
 /** The names of a key's files begin with it. */
 const stemOf = (namespace: string, key: string): string => `${digest(namespace, key).slice(0, 32)}.`
 
+/** Whether process `pid` is of this account and has the listening end of an abstract name. */
+const listensHere = async (name: string, pid: number): Promise<boolean> => {
+  const { uid } = await fs.promises.stat(`/proc/${pid}`)
+  if (uid !== process.getuid?.()) return false
+  const inodes = new Set<string>()
+  for (const line of (await fs.promises.readFile("/proc/net/unix", "utf8")).split("\n")) {
+    const [, , , flags, , , inode, path] = line.trim().split(/\s+/)
+    // Flags 10000: it listens. Some versions of Node fill the name up with zeros.
+    const listens = path?.replace(/@+$/, "") === `@${name.slice(1)}` && flags === "00010000"
+    if (listens) inodes.add(`socket:[${inode}]`)
+  }
+  for (const file of await fs.promises.readdir(`/proc/${pid}/fd`)) {
+    const link = await fs.promises.readlink(`/proc/${pid}/fd/${file}`).catch(() => "")
+    if (inodes.has(link)) return true
+  }
+  return false
+}
+
 const abstractNames = (namespace: string): Names => {
   // An abstract name has at most 107 bytes. The digest keeps it exact; the namespace is for readers of `ss -xl`.
   const readable = namespace.replaceAll(/[^\w.-]/g, "_").slice(0, 24)
   const nameOf = (key: string): string => `\0holdfast:${readable}:${digest(namespace, key)}`
   return {
+    isOurs: listensHere,
     attempt: (key) => Effect.map(listen(nameOf(key)), Either.fromOption(() => nameOf(key))),
     find: (key) => Effect.succeedSome(nameOf(key))
   }
@@ -271,7 +310,12 @@ const claimNames = (namespace: string, directory: string): Names => {
     const socket = `hf-${crypto.randomBytes(6).toString("hex")}`
     return Effect.flatMap(listen(path.join(directory, socket)), (listener) => {
       if (Option.isNone(listener)) return Effect.succeedNone
-      return Effect.matchCauseEffect(tryPromise("claim", () => claim(stem, after + 1, socket)), {
+      const claimed = tryPromise("claim", async () => {
+        const isOurs = await claim(stem, after + 1, socket)
+        // A sweeper that took a process for dead which was stopped before it listened: a claim without a socket is a dead one.
+        return isOurs && fs.existsSync(path.join(directory, socket))
+      })
+      return Effect.matchCauseEffect(claimed, {
         onFailure: (cause) => Effect.zipRight(listener.value.close, Effect.failCause(cause)),
         onSuccess: (ours) =>
           ours ? Effect.succeed(listener) : Effect.as(listener.value.close, Option.none())
@@ -293,6 +337,7 @@ const claimNames = (namespace: string, directory: string): Names => {
       })
     })
   return {
+    isOurs: async (socket) => (await fs.promises.stat(socket)).uid === process.getuid?.(),
     attempt,
     find: (key) =>
       Effect.map(
@@ -301,6 +346,23 @@ const claimNames = (namespace: string, directory: string): Names => {
       )
   }
 }
+
+/** In milliseconds: a file that is younger may belong to a process that is about to listen. */
+const sweepAfter = 60_000
+
+/** Removes the sockets and drafts of processes that died; claims stay. A failure is ignored: another process may sweep, too. */
+const sweep = (directory: string): Effect.Effect<void> =>
+  Effect.gen(function*() {
+    const names = yield* tryPromise("sweep", () => fs.promises.readdir(directory))
+    for (const name of names.filter((name) => /^hf-[0-9a-f]{12}(\.claim)?$/.test(name))) {
+      const file = path.join(directory, name)
+      const { mtimeMs } = yield* tryPromise("sweep", () => fs.promises.stat(file))
+      if (Date.now() - mtimeMs < sweepAfter || (yield* alive(file.replace(/\.claim$/, "")))) {
+        continue
+      }
+      yield* tryPromise("sweep", () => fs.promises.rm(file, { force: true }))
+    }
+  }).pipe(Effect.ignore)
 
 /**
  * Whether a process listens: the kernel answers at once, even for a stopped holder. After a reset (the holder has just closed,
@@ -369,12 +431,16 @@ const counterFences = (namespace: string, directory: string): Fences => ({
 const host = os.hostname()
 const unknownHolder: Lock.Holder = { holder: "a process that does not answer (stopped?)" }
 
-const holderOf = (line: string): Lock.Holder => {
+/** Any account may hold the name and announce what it likes: its line is then shown as a claim. */
+const holderOf = async (names: Names, socket: string, line: string): Promise<Lock.Holder> => {
   try {
-    const { fence, owner, since } = JSON.parse(line) as Readonly<Record<string, unknown>>
+    const { fence, owner, pid, since } = JSON.parse(line) as Readonly<Record<string, unknown>>
     if (typeof owner !== "string") return unknownHolder
+    const isOurs = typeof pid === "number" && await names.isOurs(socket, pid).catch(() => false)
     return {
-      holder: owner,
+      holder: isOurs
+        ? owner
+        : `a process of an account unknown to us, which calls itself "${owner}"`,
       since: typeof since === "number" ? since : undefined,
       fence: typeof fence === "string" ? BigInt(fence) : undefined
     }
@@ -384,6 +450,18 @@ const holderOf = (line: string): Lock.Holder => {
 }
 
 const backend = (names: Names, fences: Fences): Lock.Backend => {
+  /** Until the woken waiter has the key: our own next waiter, and the others, come after it. */
+  const taken = (key: string, tries = handOverTries): Effect.Effect<void> =>
+    Effect.flatMap(
+      Effect.orElseSucceed(isHeld(key), () => true),
+      (isTaken) =>
+        isTaken || tries === 1 ? Effect.void : Effect.zipRight(pause(1), taken(key, tries - 1))
+    )
+  const isHeld = (key: string): Effect.Effect<boolean, Lock.LockBackendError> =>
+    Effect.flatMap(names.find(key), (socket) =>
+      Option.isNone(socket)
+        ? Effect.succeed(false)
+        : Effect.map(visit(socket.value, "connected"), ({ ended }) => ended === "connected"))
   const grantOf = (
     { key, label, owner }: Lock.Request,
     listener: Listener
@@ -396,7 +474,7 @@ const backend = (names: Names, fences: Fences): Lock.Backend => {
         return Effect.succeed({
           fence,
           verify: Effect.succeed(true),
-          release: Effect.zipRight(fences.settle(fence), listener.close)
+          release: Effect.zipRight(fences.settle(fence), listener.handOver(taken(key)))
         })
       }
     })
@@ -423,7 +501,7 @@ const backend = (names: Names, fences: Fences): Lock.Backend => {
     inspect: (key) =>
       Effect.flatMap(names.find(key), (socket) =>
         Option.isSome(socket)
-          ? Effect.map(visit(socket.value, "line"), holderSeen)
+          ? Effect.flatMap(visit(socket.value, "line"), holderSeen(names, socket.value))
           : Effect.succeedNone)
   }
 }
@@ -434,10 +512,12 @@ const untilGone = (socket: string): Effect.Effect<void, Lock.LockBackendError> =
     ({ ended }) => ended === "busy" ? pause(retryPause) : Effect.void
   )
 
-const holderSeen = (visited: Visit): Option.Option<Lock.Holder> => {
-  if (visited.ended === "closed" || visited.ended === "refused") return Option.none()
-  return Option.some(visited.ended === "line" ? holderOf(visited.line) : unknownHolder)
-}
+const holderSeen =
+  (names: Names, socket: string) => (visited: Visit): Effect.Effect<Option.Option<Lock.Holder>> => {
+    if (visited.ended === "closed" || visited.ended === "refused") return Effect.succeedNone
+    if (visited.ended !== "line") return Effect.succeedSome(unknownHolder)
+    return Effect.asSome(Effect.promise(() => holderOf(names, socket, visited.line)))
+  }
 
 /**
  * A lock service among the processes of this host.
@@ -472,9 +552,9 @@ export const make = (options: Options): Effect.Effect<Lock.Service, Lock.LockErr
       )
     }
     const names = inFiles ? claimNames(namespace, directory) : abstractNames(namespace)
-    return Effect.as(
-      tryPromise("mkdir", () => fs.promises.mkdir(directory, { recursive: true })),
-      Lock.make(backend(names, counterFences(namespace, directory)))
+    return tryPromise("mkdir", () => fs.promises.mkdir(directory, { recursive: true })).pipe(
+      Effect.zipRight(inFiles ? sweep(directory) : Effect.void),
+      Effect.as(Lock.make(backend(names, counterFences(namespace, directory))))
     )
   })
 

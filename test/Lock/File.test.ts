@@ -141,6 +141,26 @@ await Effect.runPromise(Effect.repeatN(increment, 149))`
         expect(rises(fences)).toBe(300)
       }))
 
+    it.scopedLive("LockFile-6: three clients that always have waiters of their own take turns", () =>
+      Effect.gen(function*() {
+        const key = freshKey()
+        const order: Array<number> = []
+        const fibers: Array<Fiber.Fiber<unknown, unknown>> = []
+        for (const client of [0, 1, 2]) {
+          const lock = yield* LockFile.make(options)
+          const use = lock.withLock(key)(
+            Effect.zipRight(turns(2), Effect.sync(() => order.push(client)))
+          )
+          for (let i = 0; i < 3; i++) fibers.push(yield* Effect.fork(Effect.repeatN(use, 9)))
+        }
+        for (const fiber of fibers) yield* Fiber.join(fiber)
+        expect(order.length).toBe(90)
+        // While all three contend: each has its share.
+        const middle = order.slice(9, 69)
+        const shares = [0, 1, 2].map((client) => middle.filter((one) => one === client).length)
+        expect(Math.min(...shares)).toBeGreaterThan(13)
+      }))
+
     it.scopedLive("LockFile-2: an interrupted waiter has closed its socket", () =>
       Effect.gen(function*() {
         const key = freshKey()
@@ -213,6 +233,43 @@ it.scopedLive("a foreign listener that answers nonsense is a holder, too", () =>
     expect(Option.getOrThrow(yield* lock.inspect(key)).holder).toContain("does not answer")
   }))
 
+it.scopedLive("LockFile-7: `make` removes what dead processes left, not what lives or is young", () =>
+  Effect.gen(function*() {
+    const left = fs.mkdtempSync(path.join(os.tmpdir(), "hf-"))
+    yield* Effect.addFinalizer(() => Effect.sync(() => fs.rmSync(left, { recursive: true })))
+    const file = (name: string) => path.join(left, name)
+    const listening = (name: string) =>
+      `require("net").createServer().listen(${JSON.stringify(file(name))}, () => console.log("up"))`
+    const killed = spawn(process.execPath, [
+      "-e",
+      `${listening("hf-00000000dead")};${listening("hf-0000000000aa")}`
+    ], { stdio: ["ignore", "pipe", "inherit"] })
+    yield* Effect.async<void>((resume) => {
+      let lines = 0
+      killed.stdout.on("data", (bytes: Buffer) => {
+        lines += `${bytes}`.split("up").length - 1
+        if (lines === 2) resume(Effect.void)
+      })
+    })
+    killed.kill("SIGKILL")
+    yield* ended(killed)
+    fs.writeFileSync(file("hf-00000000dead.claim"), "hf-00000000dead")
+    const lock = yield* LockFile.make({ namespace, sockets: "file", directory: left })
+    const key = freshKey()
+    const [before, during] = yield* lock.withLock(key)(Effect.gen(function*() {
+      const before = fs.readdirSync(left)
+      const old = new Date(Date.now() - 120_000)
+      for (const name of before.filter((name) => !name.endsWith("aa"))) {
+        fs.utimesSync(file(name), old, old)
+      }
+      const other = yield* LockFile.make({ namespace, sockets: "file", directory: left })
+      expect(yield* other.tryWithLock(key)(Effect.void)).toEqual(Option.none())
+      return [before, fs.readdirSync(left)] as const
+    }))
+    const gone = before.filter((name) => !during.includes(name))
+    expect(gone.toSorted()).toEqual(["hf-00000000dead", "hf-00000000dead.claim"])
+  }))
+
 it.scopedLive("a directory too long for a socket, in bytes, is refused before anything is made", () =>
   Effect.gen(function*() {
     const deep = path.join(directory, "é".repeat(45))
@@ -266,6 +323,44 @@ describe.runIf(linux)("a name that another account holds", () => {
       )
       expect(error.message).toContain("root")
       expect(error.message).not.toMatch(unprintable)
+    }))
+
+  it.scopedLive("LockFile-5: the label of our own account is believed, that of another is shown as its claim", () =>
+    Effect.gen(function*() {
+      const lock = yield* LockFile.make({ namespace })
+      const ours = freshKey()
+      const holder = yield* lock.withLock(ours, { label: "nightly" })(
+        Effect.flatMap(LockFile.make({ namespace }), (other) => other.inspect(ours))
+      )
+      expect(Option.getOrThrow(holder).holder).toMatch(/^[^"]+:nightly#1$/)
+      if (process.getuid?.() !== 0) return
+      const theirs = freshKey()
+      const digest = createHash("sha256").update(namespace).update("\0").update(theirs).digest(
+        "hex"
+      )
+      const line = JSON.stringify({
+        pid: process.pid,
+        owner: `${os.hostname()}:${process.pid}:nightly#1`
+      })
+      const squatter = yield* Effect.acquireRelease(
+        Effect.sync(() =>
+          spawn(process.execPath, [
+            "-e",
+            `require("net").createServer((socket) => socket.on("error", () => {}).write(${
+              JSON.stringify(`${line}\n`)
+            })).listen("\\0holdfast:${namespace.slice(0, 24)}:${digest}", () => console.log("up"))`
+          ], { uid: 65_534, gid: 65_534, cwd: "/", stdio: ["ignore", "pipe", "inherit"] })
+        ),
+        (child) => {
+          child.kill("SIGKILL")
+          return ended(child)
+        }
+      )
+      yield* saysSo(squatter)
+      const { message } = yield* Effect.flip(
+        lock.withLock(theirs, { acquireTimeout: "20 millis" })(Effect.void)
+      )
+      expect(message).toContain(`an account unknown to us, which calls itself "${os.hostname()}`)
     }))
 
   it.scopedLive("LockFile-5: an answer of other types is a holder without a name", () =>
