@@ -4,6 +4,7 @@
  * its rightful verdict; the wrong ones with the law that they break.
  */
 import {
+  Clock,
   Context,
   Effect,
   Exit,
@@ -11,6 +12,7 @@ import {
   PubSub,
   Queue,
   Resource,
+  Runtime,
   Schedule,
   Scheduler,
   Scope
@@ -76,6 +78,9 @@ const slow: ReadonlySet<string> = new Set([
   "fetches, and aborts",
   "counts requests that are under way, and not those that are cut",
   "asks over a unix socket",
+  "asks on a connection that the setup holds",
+  "counts the questions on a connection that the setup holds",
+  "runs a fiber in the callback of a timer",
   "a heartbeat of a millisecond",
   "a resource that renews itself",
   "waits for ever beside a heartbeat",
@@ -489,6 +494,12 @@ const destroy = (socket: Net.Socket) =>
     await closed
   })
 
+/** A connection that lives as long as the setup's server. */
+const held = Effect.flatMap(
+  echo,
+  ({ port }) => Effect.acquireRelease(connect(port), destroy)
+)
+
 const serveHttp = Effect.acquireRelease(
   Effect.promise(async () => {
     const server = Http.createServer((_, response) => {
@@ -730,6 +741,31 @@ const natively: ReadonlyArray<Hostile> = [
     setup: echo,
     body: ({ port }) => Effect.acquireUseRelease(connect(port), ask, destroy)
   }),
+  real("safe", "asks on a connection that the setup holds", {
+    setup: held,
+    body: (socket) => Effect.uninterruptible(ask(socket))
+  }),
+  real("the invariant holds", "counts the questions on a connection that the setup holds", {
+    setup: Effect.map(held, (socket) => ({ open: 0, socket })),
+    body: (state: Count & { readonly socket: Net.Socket }) =>
+      Effect.gen(function*() {
+        state.open++
+        yield* ask(state.socket)
+        state.open--
+      }),
+    invariant: (state) => isZero(state)
+  }, { mode: "quick" }),
+  real("safe", "runs a fiber in the callback of a timer", {
+    body: () =>
+      Effect.flatMap(Effect.runtime<never>(), (runtime) =>
+        Effect.async<number>((resume) => {
+          const timer = setTimeout(() => {
+            const use = Effect.zipRight(Effect.sleep("1 minute"), Clock.currentTimeMillis)
+            Runtime.runCallback(runtime)(use, { onExit: resume })
+          }, 1)
+          return Effect.sync(() => clearTimeout(timer))
+        }))
+  }, { mode: "quick" }),
   real("all is released", "leaves its socket open when it is cut", {
     setup: lasting,
     body: ({ port }) =>
