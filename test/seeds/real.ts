@@ -5,7 +5,7 @@
 import { HttpClient, HttpServer, HttpServerResponse } from "@effect/platform"
 import { NodeFileSystem } from "@effect/platform-node"
 import { SqlClient } from "@effect/sql"
-import { Effect, Layer, Stream } from "effect"
+import { Deferred, Effect, Layer, Stream } from "effect"
 import { Batch, Lock, Managed } from "holdfast"
 import * as BatchPostgres from "holdfast/Batch/Postgres"
 import * as Files from "holdfast/Files"
@@ -100,6 +100,27 @@ const onFilesAndSockets: ReadonlyArray<Own> = [
     setup: Effect.flatMap(folder, (directory) => LockFile.make({ directory, namespace: "real" })),
     body: (service: Lock.Service) =>
       Lock.withLock(Effect.yieldNow(), "key").pipe(Effect.provideService(Lock.Lock, service))
+  }),
+  alone({
+    name: "Lock/File.withLock, waiting for another service",
+    setup: Effect.flatMap(folder, (directory) => {
+      const service = LockFile.make({ directory, namespace: "real" })
+      return Effect.all({ holder: service, waiter: service })
+    }),
+    body: (services: { readonly holder: Lock.Service; readonly waiter: Lock.Service }) =>
+      Effect.gen(function*() {
+        const holds = yield* Deferred.make<void>()
+        const hold = Effect.zipRight(Deferred.succeed(holds, undefined), Effect.sleep(5))
+        yield* Effect.forkScoped(
+          Effect.provideService(Lock.withLock(hold, "key"), Lock.Lock, services.holder)
+        )
+        yield* Deferred.await(holds)
+        yield* Effect.provideService(
+          Lock.withLock(Effect.void, "key"),
+          Lock.Lock,
+          services.waiter
+        )
+      })
   }),
   alone({
     name: "Tcp.connect, an echo",
