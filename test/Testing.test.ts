@@ -342,11 +342,13 @@ describe("verdicts", () => {
         })
     })
     const [finding] = verdict.findings
-    expect(finding?.window).toMatch(/^ops \d+–\d+; as it waits 1; while nothing else runs 1/)
+    expect(finding?.window).toMatch(
+      /^ops \d+–\d+; as wait 1 begins; while nothing else runs, time 1/
+    )
     expect(finding?.at).toMatch(/^test\/Testing\.test\.ts:\d+:\d+$/)
     expect(finding?.unreleased.map(({ name }) => name)).toEqual(["db#1"])
     expect(finding?.unreleased[0]?.at).toMatch(/^test\/Testing\.test\.ts:\d+:\d+$/)
-    expect(finding?.nearestPass).toMatch(/^ops \d+ passes/)
+    expect(finding?.nearestPass).toMatch(/^an interrupt at op \d+ breaks nothing; /)
     expect(finding?.steps).toContain("the target is interrupted here")
   })
 })

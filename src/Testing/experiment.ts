@@ -478,7 +478,12 @@ export const judge = (outcome: Outcome, plain: Outcome): ReadonlyArray<Violation
   }
   const pair = outcome.reversed.find((one) => plain.nested.includes(one))
   if (pair !== undefined) {
-    add("released in order", `an outer scope closed before the one inside it: finalizers ${pair}`)
+    const [inner, outer] = pair.split(" of ")
+    const resources = outcome.log.length === 0 ? "" : `; resources: ${outcome.log.join(" ")}`
+    add(
+      "released in order",
+      `an outer scope closed before the one inside it: finalizer ${outer} ran before finalizer ${inner}${resources}`
+    )
   }
   if (outcome.survivors > plain.survivors && outcome.first !== never) {
     add("no fiber is left", `${outcome.survivors} fiber(s) still there after the owner's close`)

@@ -136,7 +136,7 @@ export interface Range {
  * @since 0.1.0
  */
 export interface Finding {
-  /** Which points: `ops 79–97, as it waits (1)`. */
+  /** Which points: `ops 79–97; as wait 1 begins`. */
   readonly window: string
   /** The nearest to production of all its points. */
   readonly grade: Grade
@@ -220,14 +220,15 @@ export const rangesOf = (group: ReadonlyArray<Graded>): ReadonlyArray<Range> => 
   return joined
 }
 
-const words: Record<Place["kind"], string> = {
-  op: "ops",
-  global: "ops of other fibers",
-  parked: "as it waits",
-  between: "while others run",
-  quiet: "while nothing else runs",
-  resumed: "as it is resumed",
-  nowhere: "not interrupted"
+/** The places of one kind in words, by their numbers. */
+const words: Record<Place["kind"], (numbers: string) => string> = {
+  op: (n) => `ops ${n}`,
+  global: (n) => `ops of other fibers ${n}`,
+  parked: (n) => `as wait ${n} begins`,
+  between: (n) => `while others run, time ${n}`,
+  quiet: (n) => `while nothing else runs, time ${n}`,
+  resumed: (n) => `as it is resumed, time ${n}`,
+  nowhere: () => "not interrupted"
 }
 
 const kinds: ReadonlyArray<Place["kind"]> = [
@@ -240,12 +241,12 @@ const kinds: ReadonlyArray<Place["kind"]> = [
   "global"
 ]
 
-/** `ops 79–97; as it waits 1`. */
+/** `ops 79–97; as wait 1 begins`. */
 const placesOf = (places: ReadonlyArray<Place>): string =>
   kinds.flatMap((kind) => {
     const indices = places.filter((place) => place.kind === kind).map(({ index }) => index)
     if (indices.length === 0) return []
-    return [kind === "nowhere" ? words[kind] : `${words[kind]} ${ranges(indices)}`]
+    return [words[kind](ranges(indices))]
   }).join("; ")
 
 /** The points of a group: `ops 79–97`, or `ops 12, again ops 30–31` for two interrupts. */
@@ -304,6 +305,7 @@ const describeOutcome = ({ close, first, log, second }: Outcome): ReadonlyArray<
 export const differenceTo = (pass: Strike["point"], passed: Outcome, failed: Outcome): string => {
   const other = describeOutcome(failed)
   const differing = describeOutcome(passed).filter((line) => !other.includes(line))
-  const where = `${words[pass.place.kind]} ${pass.place.index}`
-  return differing.length === 0 ? `${where} passes` : `${where} passes with ${differing.join("; ")}`
+  const { index, kind } = pass.place
+  const where = kind === "op" ? `at op ${index}` : words[kind](String(index))
+  return [`an interrupt ${where} breaks nothing`, ...differing].join("; ")
 }

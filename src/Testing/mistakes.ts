@@ -113,8 +113,9 @@ const mistakes = {
   },
   order: {
     kind: "released before its users",
-    why: "A finalizer ran before one that was registered after it.",
-    fix: "Acquire in the order of dependence, in one scope."
+    why: "A resource was released while one that was acquired after it, and may use it, was held.",
+    fix:
+      "Acquire first what the others need, in one scope. Of nested scopes, close the inner one first."
   },
   strayFiber: {
     kind: "a fiber that nobody ends",

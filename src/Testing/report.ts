@@ -60,7 +60,7 @@ const formatFinding = (finding: Finding, index: number): string => {
     ...line("fix", mistake?.fix),
     ...line("points", `${window} (${reach(finding)})`),
     ...line("nearest pass", nearestPass),
-    ...line("replay", `HOLDFAST_REPLAY=${token}`),
+    ...line("replay", `HOLDFAST_REPLAY=${token} npx vitest run, or Explore.replay`),
     indented(steps)
   ].join("\n")
 }

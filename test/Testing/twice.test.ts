@@ -52,8 +52,8 @@ describe("two interrupts", () => {
       violations: [{ law: "all is released" }],
       mistake: { kind: "a clean-up that a second interrupt cuts" }
     })
-    expect(finding?.window).toMatch(/^ops .*as it waits 1.*, again .*as it waits 1/)
-    expect(finding?.nearestPass).toMatch(/passes with resources: \+r#1 -r#1/)
+    expect(finding?.window).toMatch(/^ops .*as wait 1 begins.*, again .*as wait 1 begins/)
+    expect(finding?.nearestPass).toMatch(/breaks nothing; resources: \+r#1 -r#1/)
   })
 
   it("Explore-14: a token of two interrupts replays them, and its plain program fails", async () => {

@@ -569,7 +569,7 @@ describe("laws", () => {
       broken(
         { body: (_, probe) => nested(probe, false) },
         "released in order",
-        /^an outer scope closed before the one inside it/
+        /^an outer scope closed before the one inside it: finalizer 1 ran before finalizer 2; resources: \+connection#1 \+transaction#1 -connection#1 -transaction#1/
       ),
       explore({ body: (_, probe) => nested(probe, true) }).then((verdict) =>
         expect(verdict.status).toBe("safe")
@@ -588,7 +588,7 @@ describe("laws", () => {
     })
     expect(laws(verdict)).toEqual(["all is released"])
     // Its only wait is in the release.
-    expect(verdict.findings[0]?.window).toContain("as it waits 1")
+    expect(verdict.findings[0]?.window).toContain("as wait 1 begins")
   })
 
   it("the target exits at once: not after rounds in which it swallows its interrupt", async () => {
