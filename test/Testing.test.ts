@@ -343,7 +343,7 @@ describe("verdicts", () => {
     })
     const [finding] = verdict.findings
     expect(finding?.window).toMatch(
-      /^ops \d+–\d+; as wait 1 begins; while nothing else runs, time 1/
+      /^ops \d+–\d+; as it begins to wait, time 1; while nothing else runs, time 1/
     )
     expect(finding?.at).toMatch(/^test\/Testing\.test\.ts:\d+:\d+$/)
     expect(finding?.unreleased.map(({ name }) => name)).toEqual(["db#1"])

@@ -136,7 +136,7 @@ export interface Range {
  * @since 0.1.0
  */
 export interface Finding {
-  /** Which points: `ops 79–97; as wait 1 begins`. */
+  /** Which points: `ops 79–97; as it begins to wait, time 1`. */
   readonly window: string
   /** The nearest to production of all its points. */
   readonly grade: Grade
@@ -224,7 +224,7 @@ export const rangesOf = (group: ReadonlyArray<Graded>): ReadonlyArray<Range> => 
 const words: Record<Place["kind"], (numbers: string) => string> = {
   op: (n) => `ops ${n}`,
   global: (n) => `ops of other fibers ${n}`,
-  parked: (n) => `as wait ${n} begins`,
+  parked: (n) => `as it begins to wait, time ${n}`,
   between: (n) => `while others run, time ${n}`,
   quiet: (n) => `while nothing else runs, time ${n}`,
   resumed: (n) => `as it is resumed, time ${n}`,
@@ -241,7 +241,7 @@ const kinds: ReadonlyArray<Place["kind"]> = [
   "global"
 ]
 
-/** `ops 79–97; as wait 1 begins`. */
+/** `ops 79–97; as it begins to wait, time 1`. */
 const placesOf = (places: ReadonlyArray<Place>): string =>
   kinds.flatMap((kind) => {
     const indices = places.filter((place) => place.kind === kind).map(({ index }) => index)

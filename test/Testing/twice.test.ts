@@ -52,7 +52,9 @@ describe("two interrupts", () => {
       violations: [{ law: "all is released" }],
       mistake: { kind: "a clean-up that a second interrupt cuts" }
     })
-    expect(finding?.window).toMatch(/^ops .*as wait 1 begins.*, again .*as wait 1 begins/)
+    expect(finding?.window).toMatch(
+      /^ops .*as it begins to wait, time 1.*, again .*as it begins to wait, time 1/
+    )
     expect(finding?.nearestPass).toMatch(/breaks nothing; resources: \+r#1 -r#1/)
   })
 

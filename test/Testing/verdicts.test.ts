@@ -588,7 +588,7 @@ describe("laws", () => {
     })
     expect(laws(verdict)).toEqual(["all is released"])
     // Its only wait is in the release.
-    expect(verdict.findings[0]?.window).toContain("as wait 1 begins")
+    expect(verdict.findings[0]?.window).toContain("as it begins to wait, time 1")
   })
 
   it("the target exits at once: not after rounds in which it swallows its interrupt", async () => {
