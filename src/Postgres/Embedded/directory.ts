@@ -170,7 +170,9 @@ const startOf = async (pid: number): Promise<string> => {
 
 const startByPs = (pid: number): Promise<string> =>
   new Promise((resolve) => {
-    execFile("ps", ["-o", "stat=,lstart=", "-p", String(pid)], (error, line) => {
+    // The same words for every process that asks.
+    const env = { ...process.env, LC_ALL: "C", TZ: "UTC" }
+    execFile("ps", ["-o", "stat=,lstart=", "-p", String(pid)], { env }, (error, line) => {
       const [, state = "", start = ""] = /^\s*(\S+)\s+(.*?)\s*$/.exec(line) ?? []
       resolve(error !== null ? "" : state.startsWith("Z") ? "ended" : start)
     })
