@@ -1,6 +1,7 @@
 /**
  * `npm run bench -- postgres-faults`: every scenario of test/support/pgScenarios.ts on ours and on sql-pg, in turns in one run on one
- * server. `npm run bench -- postgres-interruptions`: 20,000 random interruptions of ours. Neither writes a file.
+ * server; `npm run bench -- postgres-faults LISTEN` those whose row has that word. `npm run bench -- postgres-interruptions`:
+ * 20,000 random interruptions of ours. Neither writes a file.
  */
 import { Cause, Effect, Exit, Option } from "effect"
 import * as Embedded from "holdfast/Postgres/Embedded"
@@ -78,8 +79,11 @@ interface Canceller {
   readonly cancel: (processId: number, secretKey: number) => void
 }
 
+const text = process.argv[process.argv.indexOf("postgres-faults") + 1] ?? ""
+const wanted = scenarios.filter(({ row }) => row.includes(text))
+
 const faultsOn = (server: Embedded.Server): Effect.Effect<boolean> =>
-  Effect.reduce(scenarios, true, (isMet, scenario) =>
+  Effect.reduce(wanted, true, (isMet, scenario) =>
     Effect.gen(function*() {
       const mine = yield* runOn(server, ours, scenario)
       const theirs = yield* runOn(server, raw, scenario)
