@@ -32,7 +32,7 @@ let pools = 0
 /** A pool with a name of its own, by which the server tells its sessions. */
 const pool = (options: Postgres.Options = {}) => {
   const { database, host, port, user } = server.get()
-  const applicationName = `test-${++pools}`
+  const applicationName = `test-${process.pid}-${++pools}`
   return Effect.map(
     Postgres.make({ host, port, user, database, applicationName, ...options }),
     (service) => ({ ...service, applicationName })

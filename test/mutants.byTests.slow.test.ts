@@ -9,7 +9,9 @@
  * To add a mutant: a row in test/mutants/byTests/<Module>.ts. To add a module: such a file, and its name in `rows` below. The rows
  * of one module alone: `vitest run … test/mutants.byTests.slow.test.ts -t Lock`.
  */
+import { Effect, Exit, Scope } from "effect"
 import * as esbuild from "esbuild"
+import * as Embedded from "holdfast/Postgres/Embedded"
 import { execFile } from "node:child_process"
 import * as fs from "node:fs"
 import * as os from "node:os"
@@ -26,9 +28,22 @@ import { mutants as Server } from "./mutants/byTests/Server.ts"
 import { mutants as Shutdown } from "./mutants/byTests/Shutdown.ts"
 import { mutants as Tcp } from "./mutants/byTests/Tcp.ts"
 import { mutants as Testing } from "./mutants/byTests/Testing.ts"
+import { mutants as Transaction } from "./mutants/byTests/Transaction.ts"
 import { mutants as Waits } from "./mutants/byTests/Waits.ts"
 
-const rows = { Batch, Lock, Main, Nursery, Redis, Server, Shutdown, Tcp, Testing, Waits }
+const rows = {
+  Batch,
+  Lock,
+  Main,
+  Nursery,
+  Redis,
+  Server,
+  Shutdown,
+  Tcp,
+  Testing,
+  Transaction,
+  Waits
+}
 
 const root = path.join(import.meta.dirname, "..")
 const exec = promisify(execFile)
@@ -93,7 +108,8 @@ const timeouts = {
 const runTests = async (
   work: string,
   kind: "mutant" | "unchanged",
-  titles: Readonly<Record<string, ReadonlyArray<string>>>
+  titles: Readonly<Record<string, ReadonlyArray<string>>>,
+  server: Embedded.Server | undefined
 ): Promise<ReadonlyMap<string, Result>> => {
   const out = path.join(work, `${kind}.json`)
   const config = {
@@ -117,6 +133,9 @@ const runTests = async (
   await exec(process.execPath, [vitest, "run", "--config", configFile], {
     cwd: work,
     timeout: 280_000,
+    env: server === undefined
+      ? process.env
+      : { ...process.env, HOLDFAST_TEST_SERVER: JSON.stringify(server) },
     maxBuffer: 1 << 28
   }).catch((error: unknown) => {
     // Its tests fail, as they should; without a report vitest itself did.
@@ -135,6 +154,8 @@ for (const [module, mutants] of Object.entries(rows)) {
   const files = Array.from(new Set(mutants.map(({ tests }) => tests)))
   describe.runIf(mutants.length > 0)(`mutants of ${module}`, () => {
     let work = ""
+    // One for all copies: a hook of a mutant has a second.
+    const scope = Effect.runSync(Scope.make())
     let results: ReadonlyMap<string, Result> = new Map()
     beforeAll(async () => {
       work = fs.realpathSync(fs.mkdtempSync(path.join(os.tmpdir(), "hf-mutants-")))
@@ -149,12 +170,18 @@ for (const [module, mutants] of Object.entries(rows)) {
         copy(path.join(work, `mutant-${index}`), mutant.tests, mutant)
         titles[`mutant-${index}`] = [mutant.title]
       }
+      const server = module === "Transaction"
+        ? await Effect.runPromise(
+          Scope.extend(Embedded.make({ settings: { max_connections: "200" } }), scope)
+        )
+        : undefined
       results = new Map([
-        ...await runTests(work, "unchanged", titles),
-        ...await runTests(work, "mutant", titles)
+        ...await runTests(work, "unchanged", titles, server),
+        ...await runTests(work, "mutant", titles, server)
       ])
     }, 300_000)
-    afterAll(() => {
+    afterAll(async () => {
+      await Effect.runPromise(Scope.close(scope, Exit.void))
       fs.rmSync(work, { recursive: true, force: true })
     })
 

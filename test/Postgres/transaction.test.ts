@@ -10,6 +10,7 @@ import {
   Exit,
   Fiber,
   Layer,
+  Logger,
   Option,
   Schema,
   Stream,
@@ -18,6 +19,7 @@ import {
 import * as Postgres from "holdfast/Postgres"
 import { embeddedServer } from "../support/postgres.ts"
 import { failureOf, poolsOf, reasonOf, until } from "../support/postgresPool.ts"
+import { tcpProxy } from "../support/tcpProxy.ts"
 
 const server = embeddedServer({ settings: { max_connections: "60" } })
 const { ask, pool, statesOf, table } = poolsOf(server, "tx")
@@ -213,6 +215,11 @@ describe("Postgres/transaction: options", () => {
       bodies = -5
       expect(yield* failureOf(transaction(body, { retry: 2 }))).toBe("mine")
       expect(bodies).toBe(-2)
+      // The same session, after a conflict of somebody else.
+      let others = 0
+      const other = Effect.zipRight(Effect.sync(() => others++), Effect.fail("other"))
+      expect(yield* failureOf(transaction(other, { retry: 2 }))).toBe("other")
+      expect(others).toBe(1)
     }))
 })
 
@@ -282,7 +289,9 @@ describe("Postgres/transaction: hooks", () => {
         Effect.zipRight(onCommit(Effect.dieMessage("a hook"))),
         Effect.zipRight(both("it"))
       )
-      const fiber = yield* Effect.fork(sql.withTransaction(body))
+      const fiber = yield* Effect.fork(
+        Effect.provide(sql.withTransaction(body), Logger.remove(Logger.defaultLogger))
+      )
       yield* until(
         "COMMIT runs",
         Effect.map(
@@ -296,6 +305,57 @@ describe("Postgres/transaction: hooks", () => {
       expect(Exit.isInterrupted(yield* Fiber.interrupt(fiber))).toBe(true)
       expect(yield* idsOf(t)).toEqual([1])
       expect(log).toEqual(["it committed"])
+    }))
+})
+
+describe("Postgres/transaction: a lost server", () => {
+  const behindProxy = Effect.gen(function*() {
+    const proxy = yield* Effect.acquireRelease(
+      Effect.promise(() => tcpProxy(server.get().host, server.get().port)),
+      (one) => Effect.promise(() => one.close())
+    )
+    const at: Postgres.Options = {
+      host: "127.0.0.1",
+      port: proxy.port,
+      cancelTimeout: "100 millis",
+      drain: "50 millis"
+    }
+    return { proxy, ...(yield* pool({ ...at, max: 1 })) }
+  })
+
+  it.scopedLive("Postgres-5: an unknown outcome runs no hook and is not tried again", () =>
+    Effect.gen(function*() {
+      const { onCommit, onRollback, proxy, sql, transaction } = yield* behindProxy
+      const t = yield* table("id int primary key")
+      const log: Array<string> = []
+      const note = (what: string) => Effect.sync(() => void log.push(what))
+      const swallowed = proxy.swallowed()
+      const body = Effect.all([
+        note("body"),
+        onCommit(note("committed")),
+        onRollback(note("rolled back")),
+        sql`insert into ${sql(t)} values (1)`,
+        Effect.sync(proxy.freeze)
+      ])
+      const committing = yield* Effect.fork(failureOf(transaction(body, { retry: 5 })))
+      yield* Effect.promise(() => swallowed)
+      proxy.cut()
+      expect(reasonOf(yield* Fiber.join(committing))).toBe("TransactionOutcomeUnknown")
+      expect(log).toEqual(["body"])
+    }))
+
+  it.scopedLive("Postgres-5: a ROLLBACK that is not answered is bounded, and the body's failure is kept", () =>
+    Effect.gen(function*() {
+      const { onRollback, proxy, sql, stats } = yield* behindProxy
+      const log: Array<string> = []
+      const body = sql`select 1`.pipe(
+        Effect.zipRight(onRollback(Effect.sync(() => void log.push("rolled back")))),
+        Effect.zipRight(Effect.sync(proxy.freeze)),
+        Effect.zipRight(Effect.fail("no"))
+      )
+      expect(yield* failureOf(sql.withTransaction(body))).toBe("no")
+      expect(log).toEqual(["rolled back"])
+      expect(yield* stats).toMatchObject({ active: 0, idle: 0 })
     }))
 })
 

@@ -7,11 +7,17 @@ import { Client } from "pg"
 export const urlOf = (server: Embedded.Server, database = "postgres"): string =>
   `postgres://postgres@localhost:${server.port}/${database}?host=${encodeURIComponent(server.host)}`
 
+interface At {
+  readonly host: string
+  readonly port: number
+  readonly database?: string
+}
+
 /** Runs `f` with a connected client, which is closed afterwards. */
 export const withClient = async <A>(
-  server: Pick<Embedded.Server, "host" | "port">,
+  server: At,
   f: (client: Client) => Promise<A>,
-  database = "postgres"
+  database = server.database ?? "postgres"
 ): Promise<A> => {
   const client = new Client({ host: server.host, port: server.port, user: "postgres", database })
   client.on("error", () => {})
@@ -25,9 +31,9 @@ export const withClient = async <A>(
 
 /** One statement on a connection of its own. */
 export const query = (
-  server: Pick<Embedded.Server, "host" | "port">,
+  server: At,
   sql: string,
   values: Array<unknown> = [],
-  database = "postgres"
+  database?: string
 ): Promise<Array<Record<string, any>>> =>
   withClient(server, async (client) => (await client.query(sql, values)).rows, database)

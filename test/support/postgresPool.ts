@@ -33,7 +33,8 @@ export const poolsOf = (server: TestServer, prefix: string) => {
     /** A pool with a name of its own, by which the server tells its sessions. */
     pool: (options: Postgres.Options = {}) => {
       const { database, host, port, user } = server.get()
-      const applicationName = `${prefix}-${++names}`
+      // A server may serve several processes of tests.
+      const applicationName = `${prefix}-${process.pid}-${++names}`
       return Effect.map(
         Postgres.make({ host, port, user, database, applicationName, ...options }),
         (service) => ({ ...service, applicationName })
