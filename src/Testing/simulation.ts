@@ -489,8 +489,9 @@ export class Simulation implements Active, Scheduler.Scheduler {
   }
 
   /**
-   * Forgets what the run has made, the fibers that never end included. V8 frees an object that has grown old only in a full
-   * collection, and until then all that it refers to: through the scheduler each fiber refers to all others of its run.
+   * Forgets what the run has made, the fibers that never end included. V8 frees an object that is old only in a full collection,
+   * and until then all that it refers to. Some are old from the start: V8 makes a function old that is assigned to a property,
+   * as effect does for each `async` and each mask. And through the scheduler each fiber refers to all others of its run.
    */
   dispose(): void {
     for (const fiber of this.fibers.keys()) if (fiber?.unsafePoll() === null) forget(fiber)
