@@ -37,12 +37,13 @@ const pointsIn = ({ points }: Session, swept: Swept, asked: Asked): string => {
 /** Which pairs of interrupts were tried. */
 const pairsIn = ({ pairs }: Swept, { interrupts }: Asked): ReadonlyArray<string> => {
   if (interrupts !== 2) return []
-  const { others, reaching } = pairs
+  const { firsts, others, reaching } = pairs
   const part = ({ all, tried }: typeof others, of: string) =>
     `${count(tried, all, of)}${tried < all ? " (sampled)" : ""}`
   return [
     part(reaching, "pairs of interrupts whose second reaches another fiber"),
-    part(others, "other pairs")
+    part(others, "other pairs"),
+    ...(firsts.tried < firsts.all ? [part(firsts, "first interrupts")] : [])
   ]
 }
 

@@ -71,6 +71,43 @@ const trySchedule = async (
   return true
 }
 
+/** The orders that runs have shown, and those that they are expected to show. */
+class Orders {
+  // Written by this class alone.
+  readonly #shown = new Set<string>()
+  readonly #known = new Set<string>()
+  readonly #isReduced: boolean
+
+  constructor(isReduced: boolean) {
+    this.#isReduced = isReduced
+  }
+
+  /** Notes the order of a run; true if no run has shown it before. */
+  show(run: Observed, delays: ReadonlyArray<number>): boolean {
+    const order = orderOf(run, delays)
+    const isNew = !this.#shown.has(order)
+    this.#shown.add(order)
+    this.#known.add(order)
+    return isNew || !this.#isReduced
+  }
+
+  /** The further delays that give a new order. */
+  after(run: Observed, delays: ReadonlyArray<number>): ReadonlyArray<number> {
+    const all = delaysIn(run, delays[0] ?? 0)
+    if (!this.#isReduced) return all
+    return all.filter((delay) => {
+      if (!matters(run, delay - 1)) return false
+      const order = orderAfter(run, delays, delay)
+      const isNew = !this.#known.has(order)
+      this.#known.add(order)
+      return isNew
+    })
+  }
+}
+
+/** How many operations of runs are remembered; longer ones are run again. */
+const mostKept = 200_000
+
 /**
  * Every set of up to `most` delays, smallest sets first; if `isReduced`, one of each order. A set that fails is not made larger.
  */
@@ -80,42 +117,27 @@ export const sweepDelays = async (
   most: 0 | 1 | 2,
   options: { readonly check: Check | undefined; readonly isReduced: boolean }
 ): Promise<void> => {
-  const { check, isReduced } = options
+  const { check } = options
+  const orders = new Orders(options.isReduced)
   const plain = makeObserved()
-  const fails = await trySchedule(session, swept, check, {
-    delays: [],
-    trace: session.trace,
-    own: plain.trace
-  })
-  if (fails || most === 0) return
-  // Orders that runs have shown, and those that they were expected to have as well.
-  const seen = new Set([orderOf(plain, [])])
-  const known = new Set(seen)
-  /** The delays that make a new order. */
-  const news = (run: Observed, delays: ReadonlyArray<number>): ReadonlyArray<number> => {
-    const all = delaysIn(run, delays[0] ?? 0)
-    if (!isReduced) return all
-    return all.filter((delay) => {
-      if (!matters(run, delay - 1)) return false
-      const order = orderAfter(run, delays, delay)
-      const isNew = !known.has(order)
-      known.add(order)
-      return isNew
-    })
-  }
-  const firsts: Array<readonly [delay: number, run: Observed]> = []
-  for (const one of news(plain, [])) {
+  const none = { delays: [], trace: session.trace, own: plain.trace }
+  if (await trySchedule(session, swept, check, none) || most === 0) return
+  orders.show(plain, [])
+  const firsts: Array<readonly [delay: number, run: Observed | undefined]> = []
+  let kept = 0
+  for (const one of orders.after(plain, [])) {
     if (isCut(session, swept)) return
     const run = makeObserved()
-    const schedule = { delays: [one], trace: plain.trace, own: most === 1 ? undefined : run.trace }
+    const own = most === 1 ? undefined : run.trace
+    const schedule = { delays: [one], trace: plain.trace, own }
     if (await trySchedule(session, swept, check, schedule) || most === 1) continue
-    const order = orderOf(run, [one])
-    if (!isReduced || !seen.has(order)) firsts.push([one, run])
-    seen.add(order)
-    known.add(order)
+    kept += run.touches.length
+    if (orders.show(run, [one])) firsts.push([one, kept > mostKept ? undefined : run])
   }
-  for (const [one, run] of firsts) {
-    for (const two of news(run, [one])) {
+  for (const [one, known] of firsts) {
+    const run = known ?? makeObserved()
+    if (known === undefined) await runPlan(session, { plan: { delays: [one] }, trace: run.trace })
+    for (const two of orders.after(run, [one])) {
       if (isCut(session, swept)) return
       await trySchedule(session, swept, check, { delays: [one, two], trace: run.trace })
     }

@@ -32,8 +32,8 @@ export interface Swept {
   unstable: number
   /** Runs that could not be judged, by reason. */
   readonly unjudged: Map<string, number>
-  /** Pairs of interrupts: whose second reaches a fiber that the first did not, and the others. */
-  readonly pairs: { readonly reaching: Tried; readonly others: Tried }
+  /** Pairs of interrupts: their firsts, those whose second reaches a fiber that the first did not, and the others. */
+  readonly pairs: { readonly firsts: Tried; readonly reaching: Tried; readonly others: Tried }
 }
 
 /** How many there are, and how many of them were tried. */
@@ -48,7 +48,11 @@ export const makeSwept = (): Swept => ({
   planned: 0,
   unstable: 0,
   unjudged: new Map(),
-  pairs: { reaching: { all: 0, tried: 0 }, others: { all: 0, tried: 0 } }
+  pairs: {
+    firsts: { all: 0, tried: 0 },
+    reaching: { all: 0, tried: 0 },
+    others: { all: 0, tried: 0 }
+  }
 })
 
 /** Why a run cannot be judged, if it cannot. */
@@ -232,22 +236,26 @@ export const sweepDelayed = async (
 interface Pair {
   readonly first: Point
   readonly point: Point
-  readonly trace: Trace
 }
 
-/** A first interrupt and each class of points behind it. */
-const pairsBehind = async (session: Session, first: Point): Promise<ReadonlyArray<Pair>> => {
+/** The classes of points behind a first interrupt, by whether a second one reaches a fiber there that the first did not. */
+const laterOf = async (session: Session, first: Point) => {
   const trace = makeTrace()
   const { hitGlobal } = await runPlan(session, { plan: { place: first.place }, trace })
   const { others, own, waits } = pointsOf(trace)
   // Where it reaches nobody, an interrupt at an operation of another fiber is only a delay of that fiber.
-  return [...waits, ...own, ...others.filter(({ spreads }) => spreads)]
+  const later = [...waits, ...own, ...others.filter(({ spreads }) => spreads)]
     .filter(({ global, leads }) => leads && global > hitGlobal)
-    .map((point) => ({ first, point, trace }))
+  return {
+    reaching: later.filter(({ spreads }) => spreads),
+    others: later.filter(({ spreads }) => !spreads)
+  }
 }
 
+/** How many first interrupts are tried at most. */
+const mostFirsts = 500
 /** How many pairs that break a law are looked at. */
-const mostPairs = 20
+const mostStruck = 20
 
 /**
  * Two interrupts: one at each class of points and each wait, and another while the target still cleans up behind it. First the
@@ -259,34 +267,45 @@ export const sweepPairs = async (
   most: number
 ): Promise<void> => {
   const { own, waits } = session.points
-  const pairs: Array<Pair> = []
+  const { firsts, others, reaching } = swept.pairs
   // A point that fails by itself needs no second interrupt.
   const struck = new Set(swept.strikes.map(({ point }) => point))
-  for (const first of [...waits, ...own.filter(({ leads }) => leads)]) {
-    if (struck.has(first)) continue
+  const all = [...waits, ...own.filter(({ leads }) => leads)].filter((point) => !struck.has(point))
+  const pairs: { readonly [K in "reaching" | "others"]: Array<Pair> } = { reaching: [], others: [] }
+  firsts.all = all.length
+  for (const first of sample(all, mostFirsts)) {
     if (isSpent(session)) break
-    pairs.push(...await pairsBehind(session, first))
+    firsts.tried++
+    const later = await laterOf(session, first)
+    reaching.all += later.reaching.length
+    others.all += later.others.length
+    for (const point of sample(later.reaching, most)) pairs.reaching.push({ first, point })
+    for (const point of sample(later.others, most / 10)) pairs.others.push({ first, point })
   }
-  const reaching = pairs.filter(({ point }) => point.spreads)
-  const others = pairs.filter(({ point }) => !point.spreads)
-  const before = swept.strikes.length
-  const trying = [
-    [swept.pairs.reaching, reaching, most],
-    [swept.pairs.others, others, most / 10]
-  ] as const
-  for (const [counted, all, atMost] of trying) {
-    const chosen = sample(all, atMost)
-    counted.all = all.length
-    swept.planned += chosen.length
-    for (const { first, point, trace } of chosen) {
-      if (isSpent(session)) return
-      // One behind each first interrupt is enough: the nearest second comes first. All of them mostly show the same.
-      if (swept.strikes.at(-1)?.first === first || swept.strikes.length - before >= mostPairs) {
-        swept.planned--
-        continue
-      }
-      counted.tried++
-      await tryPoint(session, swept, point, { trace, first })
+  await tryPairs(session, swept, sample(pairs.reaching, most), reaching)
+  await tryPairs(session, swept, sample(pairs.others, most / 10), others)
+}
+
+const tryPairs = async (
+  session: Session,
+  swept: Swept,
+  pairs: ReadonlyArray<Pair>,
+  counted: Tried
+): Promise<void> => {
+  const twice = () => swept.strikes.filter(({ first }) => first !== undefined).length
+  swept.planned += pairs.length
+  for (const { first, point } of pairs) {
+    if (isSpent(session)) return
+    const before = twice()
+    // One behind each first interrupt is enough: the nearest second comes first. All of them mostly show the same.
+    if (before >= mostStruck || swept.strikes.at(-1)?.first === first) {
+      swept.planned--
+      continue
     }
+    counted.tried++
+    const trace = makeTrace()
+    await tryPoint(session, swept, point, { trace, first })
+    // What was found is graded by the run with the first interrupt alone.
+    if (twice() > before) await runPlan(session, { plan: { place: first.place }, trace })
   }
 }
