@@ -602,6 +602,8 @@ describe("Pool, the life of an item", () => {
       expect(numbers(pool)).toEqual({ ...quiet, idle: 1 })
       yield* TestClock.adjust("1 hour")
       expect(numbers(pool)).toEqual({ ...quiet, idle: 1 })
+      // It is the same one: what minIdle keeps does not go.
+      expect(state.made).toBe(3)
       // Worn out, invalid, evicted: each time another is there.
       const before = state.made
       yield* Pool.use(pool, () => Effect.void)

@@ -23,6 +23,7 @@ import { mutants as Lock } from "./mutants/byTests/Lock.ts"
 import { mutants as Main } from "./mutants/byTests/Main.ts"
 import { type Mutant } from "./mutants/byTests/mutant.ts"
 import { mutants as Nursery } from "./mutants/byTests/Nursery.ts"
+import { mutants as Pool } from "./mutants/byTests/Pool.ts"
 import { mutants as Redis } from "./mutants/byTests/Redis.ts"
 import { mutants as Server } from "./mutants/byTests/Server.ts"
 import { mutants as Shutdown } from "./mutants/byTests/Shutdown.ts"
@@ -36,6 +37,7 @@ const rows = {
   Lock,
   Main,
   Nursery,
+  Pool,
   Redis,
   Server,
   Shutdown,
