@@ -1,11 +1,12 @@
 /**
- * Mutants of the explorer's second interrupts and of its reduced orders, found by their tests;
+ * Mutants of the explorer's second interrupts, of its reduced orders and of its hasty runs, found by their tests;
  * test/mutants.byTests.slow.test.ts says how to add one.
  */
 import { type Mutant, of } from "./mutant.ts"
 
 const twice = (file: string) => of(`Testing/${file}`, "Testing/twice.test.ts")
 const orders = (file: string) => of(`Testing/${file}`, "Testing/orders.test.ts")
+const verdicts = (file: string) => of(`Testing/${file}`, "Testing/verdicts.test.ts")
 
 export const mutants: ReadonlyArray<Mutant> = [
   twice("simulation.ts")(
@@ -43,5 +44,17 @@ export const mutants: ReadonlyArray<Mutant> = [
     "|| most === 1) continue\n",
     "|| most > 0) continue\n",
     "a torn read that takes two delays: found"
+  ),
+  verdicts("session.ts")(
+    "a hasty run that breaks a law is not made again",
+    "return isSuspect ? driver.run(program, settingsOf(session, given)) : outcome",
+    "return outcome",
+    "what a heartbeat puts right after many beats is no finding"
+  ),
+  verdicts("simulation.ts")(
+    "no run is hasty",
+    "(isHasty ? hastyBeats : mostBeats)[as]",
+    "mostBeats[as]",
+    "a run waits for few beats of a heartbeat"
   )
 ]
