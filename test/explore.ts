@@ -21,7 +21,7 @@ import { gradeInNursery, type Seed, upstream, upstreamMore } from "./seeds/upstr
 
 const everyGrade: ReadonlyArray<Explore.Grade> = ["R0", "R1", "R2", "R3", "R4"]
 
-const budget = { runs: 100_000, millis: 6_000 }
+const budget = { runs: 100_000, millis: 20_000 }
 
 /** Two interrupts of the use, and of the fiber that closes the owner. */
 const twice = { interrupts: 2, pairs: 400, uses: [1, "close"] } as const
