@@ -48,7 +48,10 @@ let active: Active | undefined
 /** The run whose callback the event loop calls: a socket, a timer or a promise of a run may start a fiber of it. */
 const around = new AsyncLocalStorage<Active>()
 
-export const activeRun = (): Active | undefined => active ?? around.getStore()
+export const activeRun = (): Active | undefined => active
+
+/** The active run; in a native callback, the run that the callback belongs to. */
+export const runHere = (): Active | undefined => active ?? around.getStore()
 
 /** Calls `part`; what the event loop calls because of it belongs to this run. */
 export const runAround = (run: Active, part: () => void): void => around.run(run, part)
@@ -61,7 +64,7 @@ export const activate = (run: Active | undefined): Active | undefined => {
 }
 
 const inRun = (): Active => {
-  const run = activeRun()
+  const run = runHere()
   if (run === undefined) throw new Error("a service of a controlled run is used outside of it")
   return run
 }
@@ -73,7 +76,7 @@ const clockScheduler: Clock.ClockScheduler = {
   }
 }
 
-const millis = () => activeRun()?.now ?? 0
+const millis = () => runHere()?.now ?? 0
 const nanos = () => BigInt(Math.round(millis() * 1_000_000))
 
 const clock = {
@@ -108,8 +111,9 @@ const random: Random.Random = {
   shuffle: (elements) => inRun().chance.shuffle(elements)
 }
 
+// It may end in a callback that belongs to no run.
 const end = (entry: Ledger.Entry): void => {
-  activeRun()?.held.delete(entry)
+  if (entry instanceof Held) entry.run?.held.delete(entry)
 }
 
 /** Only what its end is judged by. A class: to copy a whole entry by a spread takes longer than all else that is recorded. */
@@ -130,6 +134,7 @@ class Held implements Ledger.Entry {
   readonly releasingAt = undefined
   readonly endedAt = undefined
   readonly cause = undefined
+  readonly run = runHere()
 
   constructor(kind: string, name: string) {
     this.kind = kind
@@ -157,14 +162,16 @@ class HoldersOnly extends Handle implements Ledger.Service {
   readonly unsafeReleased = end
   readonly unsafeAbandoned = end
   readonly unsafeAcquiring = (kind: string, name: string) => new Held(kind, name)
-  readonly unsafeHeld = (entry: Ledger.Entry): void => void activeRun()?.held.add(entry)
+  readonly unsafeHeld = (entry: Ledger.Entry): void => {
+    if (entry instanceof Held) entry.run?.held.add(entry)
+  }
   readonly unsafeReleasing = (): void => {}
   readonly unsafeOverdue = () => []
   readonly unsafeListen = () => () => {}
   readonly leaks = () => Effect.succeed([])
 
   toJSON(): unknown {
-    return { _id: "holdfast/Ledger", held: activeRun()?.held.size }
+    return { _id: "holdfast/Ledger", held: runHere()?.held.size }
   }
 }
 
@@ -189,5 +196,5 @@ export const runtime = equip(plainRuntime)
 export const tracedRuntime = Runtime.setFiberRef(
   equip(supervisedRuntime),
   FiberRef.currentSupervisor,
-  new Operations((fiber, instruction) => activeRun()?.onOperation(fiber, instruction))
+  new Operations((fiber, instruction) => runHere()?.onOperation(fiber, instruction))
 )

@@ -9,7 +9,7 @@
  */
 import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
-import { activeRun } from "./environment.ts"
+import { runHere } from "./environment.ts"
 import { interceptFinalizers, type PrivateScope } from "./runtime.ts"
 import type { Simulation } from "./simulation.ts"
 
@@ -133,7 +133,7 @@ export const watchPlainly = (): { readonly ledger: ScopeLedger; readonly stop: (
 export const watchScopes = (): () => void =>
   interceptFinalizers((scope, finalizer) => {
     // Written by `makeScopeLedger` only.
-    const ledger = activeRun()?.scopes as ScopeLedger | undefined ?? outside
+    const ledger = runHere()?.scopes as ScopeLedger | undefined ?? outside
     if (ledger === undefined) return finalizer
     const registration: Registration = {
       runs: 0,

@@ -12,7 +12,9 @@ import {
   Scheduler,
   Scope
 } from "effect"
+import { Semaphore } from "holdfast"
 import { Explore, type Probe } from "holdfast/Testing"
+import { AsyncResource } from "node:async_hooks"
 import * as crypto from "node:crypto"
 import { once } from "node:events"
 import * as fs from "node:fs/promises"
@@ -432,6 +434,32 @@ describe("with real I/O", () => {
             return Effect.sync(() => clearTimeout(timer))
           }))
     }, { mode: "quick", horizon: "2 hours" })
+    expect(verdict, Explore.format(verdict)).toMatchObject({ status: "safe", mode: "asynchronous" })
+  })
+
+  it("what a run holds may be released in a callback that belongs to no run", async () => {
+    const outside = new AsyncResource("outside")
+    const verdict = await explore({
+      setup: Semaphore.make(1),
+      body: (semaphore) =>
+        Effect.uninterruptible(Effect.gen(function*() {
+          const runtime = yield* Effect.runtime<never>()
+          const scope = yield* Scope.make()
+          yield* Scope.extend(Semaphore.get(semaphore, 1), scope)
+          const close = Scope.close(scope, Exit.void)
+          yield* Effect.async<void>((resume) => {
+            const run = () => Runtime.runCallback(runtime)(close, { onExit: resume })
+            setTimeout(() => outside.runInAsyncScope(run), 1)
+          })
+        }))
+    }, { mode: "quick" })
+    expect(verdict, Explore.format(verdict)).toMatchObject({ status: "safe", mode: "asynchronous" })
+  })
+
+  it("a promise of another runtime is a native promise", async () => {
+    const verdict = await explore({
+      body: () => Effect.promise(() => Effect.runPromise(Effect.promise(() => Promise.resolve(1))))
+    }, { mode: "quick" })
     expect(verdict, Explore.format(verdict)).toMatchObject({ status: "safe", mode: "asynchronous" })
   })
 
