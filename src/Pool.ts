@@ -232,7 +232,7 @@ export const make = <
     )
     const { name } = pool.options
     const open = Effect.provide(Items.opening(name, acquire, releaseDeadline, site), context)
-    const partition = Lend.unsafeAddPartition(pool, name, open, () => {})
+    const partition = Lend.unsafeAddPartition(pool, name, open, () => {}, max)
     return new PoolHandle<A, E | ErrorsOf<T, C, M>>(partition)
   }))
 }

@@ -61,8 +61,8 @@ export interface Options<K, A, E, R = never, R2 = never, R3 = never>
 {
   /** Opens an item for a key; what it adds to its scope is released when the item is destroyed. */
   readonly acquire: (key: K) => Effect.Effect<A, E, R>
-  /** How many items a key may have at once. */
-  readonly maxPerKey: number
+  /** How many items a key may have at once, or a function of the key, called when the key comes into use. */
+  readonly maxPerKey: number | ((key: K) => number)
   /** How many there may be in all. Default no bound. */
   readonly maxTotal?: number | undefined
 }
@@ -82,6 +82,7 @@ export interface KeyedPool<in out K, in out A, out E = never>
     readonly _E: Types.Covariant<E>
   }
   readonly name: string
+  /** `Infinity` if it depends on the key; `statsKey` has the number of a key in use. */
   readonly maxPerKey: number
   readonly maxTotal: number
   /** @internal */
@@ -103,11 +104,13 @@ class KeyedPoolHandle<K, A, E> extends Handle implements KeyedPool<K, A, E> {
   readonly maxTotal: number
   readonly pool: State.State<A, E>
   readonly open: (key: K, name: string) => Effect.Effect<State.Opened<A>, E>
+  readonly maxOf: (key: K) => number
   readonly partitions = MutableHashMap.empty<K, State.Partition<A, E>>()
 
   constructor(
     pool: State.State<A, E>,
-    open: (key: K, name: string) => Effect.Effect<State.Opened<A>, E>
+    open: (key: K, name: string) => Effect.Effect<State.Opened<A>, E>,
+    maxOf: (key: K) => number
   ) {
     super()
     const { max, maxTotal, name } = pool.options
@@ -116,6 +119,7 @@ class KeyedPoolHandle<K, A, E> extends Handle implements KeyedPool<K, A, E> {
     this.maxTotal = maxTotal
     this.pool = pool
     this.open = open
+    this.maxOf = maxOf
   }
 
   nameOf(key: K): string {
@@ -127,10 +131,17 @@ class KeyedPoolHandle<K, A, E> extends Handle implements KeyedPool<K, A, E> {
     const known = MutableHashMap.get(partitions, key)
     if (Option.isSome(known)) return known.value
     const name = this.nameOf(key)
-    const partition = Lend.unsafeAddPartition(pool, name, this.open(key, name), () => {
+    const max = this.maxOf(key)
+    if (!sizeRule.accepts(max)) {
+      throw new RangeError(
+        `KeyedPool.make: \`maxPerKey\` of ${name} must be ${sizeRule.expected}; got ${max}.`
+      )
+    }
+    const forget = () => {
       MutableHashMap.remove(partitions, key)
       pool.partitions.delete(partition)
-    })
+    }
+    const partition = Lend.unsafeAddPartition(pool, name, this.open(key, name), forget, max)
     MutableHashMap.set(partitions, key, partition)
     return partition
   }
@@ -142,7 +153,14 @@ class KeyedPoolHandle<K, A, E> extends Handle implements KeyedPool<K, A, E> {
   }
 }
 
-const all = { maxPerKey: sizeRule, maxTotal: sizeRule, ...rules }
+const all = {
+  maxPerKey: {
+    expected: `${sizeRule.expected}, or a function of the key`,
+    accepts: (value: unknown) => typeof value === "function" || sizeRule.accepts(value)
+  },
+  maxTotal: sizeRule,
+  ...rules
+}
 
 /**
  * Makes a keyed pool in this scope. Nothing is opened until a key is asked for.
@@ -191,7 +209,7 @@ export const make = <
   // MASK: the pool and its closing are one step.
   return Effect.uninterruptible(Effect.gen(function*() {
     const context = yield* Effect.context<Exclude<R, Scope.Scope>>()
-    const limits = { maxPerKey, maxTotal }
+    const limits = { maxPerKey: typeof maxPerKey === "function" ? undefined : maxPerKey, maxTotal }
     const pool = yield* Closing.makeState<A, E, R2, R3>(
       "KeyedPool.make",
       all,
@@ -202,7 +220,7 @@ export const make = <
     return new KeyedPoolHandle<K, A, E | Pool.ErrorsOf<T, C, M>>(pool, (key, name) => {
       const acquired = Effect.suspend(() => acquire(key))
       return Effect.provide(Items.opening(name, acquired, releaseDeadline, site), context)
-    })
+    }, typeof maxPerKey === "function" ? maxPerKey : () => maxPerKey)
   }))
 }
 

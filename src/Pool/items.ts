@@ -251,7 +251,7 @@ export const destroy = <A, E>(
     pool.totals.destroyed++
     pool.meter?.destroyed(reason)
     if (Exit.isFailure(exit)) {
-      State.warn(pool, `Pool "${partition.name}": the release of an item failed`, exit.cause)
+      State.warn(pool, `Pool "${partition.name}": a release failed`, exit.cause)
     }
     then(partition)
   }))

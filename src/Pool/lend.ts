@@ -25,7 +25,7 @@ import * as State from "./state.ts"
 
 /** The partitions whose items a waiter of this one waits for: all, unless its own is as large as it may be. */
 const inTheWayOf = <A, E>(partition: State.Partition<A, E>): Iterable<State.Partition<A, E>> =>
-  State.sizeOf(partition) >= partition.pool.options.max ? [partition] : partition.pool.partitions
+  State.sizeOf(partition) >= partition.max ? [partition] : partition.pool.partitions
 
 /** Whether an item would come for a waiter if the holders for whom `isReleased` is true, and those not recorded, ended. */
 const mayBeServed = <A, E>(
@@ -268,13 +268,13 @@ const reportFailure = <A, E>(partition: State.Partition<A, E>, failure: Cause.Ca
   const { meter, options, totals } = partition.pool
   // A bare interrupt would look like the waiter's own.
   const cause = Cause.isInterruptedOnly(failure)
-    ? Cause.die(new Error(`Pool "${partition.name}": an opening was interrupted from outside`))
+    ? Cause.die(new Error(`Pool "${partition.name}": opening was interrupted`))
     : failure
   totals.createFailures++
   meter?.createFailed()
   partition.lastFailure = cause
   if (partition.queue.head !== undefined) return refuseHead(partition, cause)
-  const what = `Pool "${partition.name}": an opening without a waiter failed`
+  const what = `Pool "${partition.name}": opening failed without a waiter`
   State.warn(partition.pool, what, cause)
   if (partition.backoff === undefined && options.minIdle > 0) {
     Items.backOff(partition, cause, () => settle(partition))
@@ -423,7 +423,8 @@ export const unsafeAddPartition = <A, E>(
   pool: State.State<A, E>,
   name: string,
   open: Effect.Effect<State.Opened<A>, E>,
-  forget: () => void
+  forget: () => void,
+  max: number
 ): State.Partition<A, E> => {
   const queue = WaitQueue.make()
   // Bounds of waits share the fiber of the housekeeping.
@@ -431,6 +432,7 @@ export const unsafeAddPartition = <A, E>(
   const partition: State.Partition<A, E> = {
     pool,
     name,
+    max,
     open,
     forget,
     queue,

@@ -34,10 +34,10 @@ const unservedBefore = <A, E>(
   pool: State.State<A, E>,
   last: State.Waiter<A, E> | undefined
 ): number => {
-  const { max, maxConnecting } = pool.options
+  const { maxConnecting } = pool.options
   let count = 0
   for (const partition of pool.partitions) {
-    const { checking, opening, queue } = partition
+    const { checking, max, opening, queue } = partition
     const room = Math.min(max - State.sizeOf(partition), maxConnecting - opening.size)
     let skip = opening.size + checking
     let unserved = 0

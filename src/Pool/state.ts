@@ -150,6 +150,8 @@ export interface Opening {
 export interface Partition<A, E> {
   readonly pool: State<A, E>
   readonly name: string
+  /** How many items it may have. */
+  readonly max: number
   readonly open: Effect.Effect<Opened<A>, E>
   /** Called when it has no items and no waiters. */
   readonly forget: () => void
@@ -286,14 +288,14 @@ export const shortage = <A, E>(partition: Partition<A, E>): number =>
   + (partition.backoff === undefined ? partition.pool.options.minIdle : 0)
 
 export const hasRoom = <A, E>(partition: Partition<A, E>): boolean =>
-  sizeOf(partition) < partition.pool.options.max
+  sizeOf(partition) < partition.max
   && partition.opening.size < partition.pool.options.maxConnecting
 
 /** Whether `maxWaiters` refuses one more waiter. Those for whom an item comes, or may be opened, do not count. */
 export const isFull = <A, E>(partition: Partition<A, E>): boolean => {
   const { options, size } = partition.pool
   if (options.maxWaiters === Infinity) return false
-  const room = Math.min(options.max - sizeOf(partition), options.maxTotal - size)
+  const room = Math.min(partition.max - sizeOf(partition), options.maxTotal - size)
   const coming = partition.opening.size + partition.checking + partition.idle.size + room
   return partition.queue.size >= coming + options.maxWaiters
 }
@@ -308,8 +310,8 @@ const partitionStats = <A, E>(partition: Partition<A, E>) => ({
 })
 
 export const unsafeStats = <A, E>(partition: Partition<A, E>): PoolStats => {
-  const { options: { max, minIdle }, totals } = partition.pool
-  return { max, minIdle, ...partitionStats(partition), ...totals }
+  const { options, totals } = partition.pool
+  return { max: partition.max, minIdle: options.minIdle, ...partitionStats(partition), ...totals }
 }
 
 export const unsafeTotalStats = <A, E>(pool: State<A, E>): PoolStats => {

@@ -1,5 +1,16 @@
 import { describe, expect, it } from "@effect/vitest"
-import { Context, Data, Deferred, Effect, Exit, Fiber, Option, Scope, TestClock } from "effect"
+import {
+  Cause,
+  Context,
+  Data,
+  Deferred,
+  Effect,
+  Exit,
+  Fiber,
+  Option,
+  Scope,
+  TestClock
+} from "effect"
 import * as fc from "fast-check"
 import type * as Pool from "holdfast/Pool"
 import * as KeyedPool from "holdfast/Pool/Keyed"
@@ -54,6 +65,30 @@ describe("KeyedPool", () => {
       yield* KeyedPool.awaitIdle(pool)
       expect(state.mostLive).toBe(3)
       expect(yield* KeyedPool.stats(pool)).toMatchObject({ used: 0, pending: 0 })
+    }))
+
+  it.scoped("KeyedPool-1: the bound of a key may depend on the key; one that cannot be is named", () =>
+    Effect.gen(function*() {
+      const { acquire, state } = source()
+      const pool = yield* KeyedPool.make({
+        acquire,
+        maxPerKey: (key: string) => key === "none" ? 0 : key.length,
+        minIdle: 2
+      })
+      const fibers = []
+      for (const key of ["a", "a", "bbb", "bbb", "bbb", "bbb"]) {
+        fibers.push((yield* hold(pool, key)).fiber)
+      }
+      expect(Option.getOrThrow(yield* KeyedPool.statsKey(pool, "a")))
+        .toMatchObject({ max: 1, size: 1, used: 1, pending: 1 })
+      expect(Option.getOrThrow(yield* KeyedPool.statsKey(pool, "bbb")))
+        .toMatchObject({ max: 3, size: 3, used: 3, pending: 1 })
+      expect(state.mostLive).toBe(4)
+      const refused = yield* Effect.exit(KeyedPool.use(pool, "none", () => Effect.void))
+      expect(Exit.isFailure(refused) && Cause.pretty(refused.cause))
+        .toContain("`maxPerKey` of pool[none] must be an integer, 1 or more")
+      expect(yield* KeyedPool.size(pool)).toBe(2)
+      yield* Fiber.interruptAll(fibers)
     }))
 
   it.scoped("KeyedPool-2: a key does not wait for another while there is room", () =>
