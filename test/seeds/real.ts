@@ -195,6 +195,58 @@ const onPostgres = (server: Embedded.Server): ReadonlyArray<Own> => {
       invariant: idle
     }),
     alone({
+      name: "Postgres: statements and a nested transaction between two fetches, and hooks",
+      setup: pool,
+      body: ({ onCommit, onRollback, sql }) =>
+        Effect.suspend(() => {
+          const hooks = { added: 0, run: 0 }
+          const count = Effect.sync(() => void hooks.run++)
+          const add = Effect.sync(() => void hooks.added++)
+          const both = Effect.all([onCommit(count), onRollback(count), add])
+          const rows = sql`select n from generate_series(1, 130) n`.stream
+          const each = sql.withTransaction(sql`select 1`)
+          const read = Stream.runForEachChunk(rows, () => each)
+          return Effect.ensuring(
+            sql.withTransaction(Effect.zipRight(Effect.uninterruptible(both), read)),
+            Effect.suspend(() =>
+              hooks.run === hooks.added ? Effect.void : Effect.dieMessage("a hook is missing")
+            )
+          )
+        }),
+      invariant: idle
+    }),
+    alone({
+      name: "Postgres: listen and notify",
+      setup: pool,
+      body: ({ listen, notify }) =>
+        Effect.scoped(
+          Effect.flatMap(listen("explored"), (stream) =>
+            Effect.zipRight(notify("explored", ""), Stream.runHead(stream)))
+        ),
+      invariant: idle
+    }),
+    alone({
+      name: "Postgres: COPY from a stream, whole or absent",
+      setup: Effect.tap(pool, ({ sql }) => sql`create table if not exists explored_rows (n int)`),
+      body: ({ copyFrom, sql }) =>
+        Effect.zipRight(
+          sql.withTransaction(copyFrom("copy explored_rows from stdin", Stream.make([1], [2]))),
+          Effect.filterOrDieMessage(
+            sql<{ odd: boolean }>`select count(*) % 2 = 1 odd from explored_rows`,
+            ([row]) => row?.odd === false,
+            "half a copy"
+          )
+        ),
+      invariant: idle
+    }),
+    alone({
+      name: "Postgres: COPY into a stream that is not read to its end",
+      setup: pool,
+      body: ({ copyTo }) =>
+        Stream.runHead(copyTo("copy (select generate_series(1, 1000)) to stdout")),
+      invariant: idle
+    }),
+    alone({
       name: "Lock/Postgres.withLock",
       setup: LockPostgres.make({ ...address, namespace: "explored" }),
       body: (service: Lock.Service) =>
