@@ -18,9 +18,9 @@
  *   transaction gets `TransactionClosed`, never another's session. A statement runs in a transaction of its own pool or in none.
  * - Postgres-7 Closing ends by `drain` and three times `cancelTimeout`, and leaves no session on the server.
  *
- * COST measured November 2026, two loaded cores, Unix socket, `select 1`: 136 µs a statement (sql-pg 141, bare pg 86), 71 µs
- * with 4 fibers on 4 sessions (105); with 32 fibers on 4 sessions 180 µs (98: there waiting costs more than the query).
- * One round trip more after `reserve` and after a statement whose effect stays with the session (DISCARD ALL).
+ * COST measured November 2026 on a loaded machine, client's processor time, `select 1` on 10 sessions: 99 µs a statement (sql-pg 72,
+ * bare pg 29) at 1 fiber, 86 (83, 30) at 16, 98 (86, 30) at 64; `npm run bench -- Postgres` has the rest. After `reserve`, and after a
+ * text that may leave something in its session, DISCARD ALL: about 40 µs of the server, and no wait but for its next user.
  * SOURCES pgx (status check, own socket for cancel), asyncpg (deadlines for release and close), sqlx 4385, effect 8068.
  *
  * @since 0.1.0

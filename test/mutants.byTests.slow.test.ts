@@ -24,6 +24,7 @@ import { mutants as Main } from "./mutants/byTests/Main.ts"
 import { type Mutant } from "./mutants/byTests/mutant.ts"
 import { mutants as Nursery } from "./mutants/byTests/Nursery.ts"
 import { mutants as Pool } from "./mutants/byTests/Pool.ts"
+import { mutants as Postgres } from "./mutants/byTests/Postgres.ts"
 import { mutants as Redis } from "./mutants/byTests/Redis.ts"
 import { mutants as Server } from "./mutants/byTests/Server.ts"
 import { mutants as Shutdown } from "./mutants/byTests/Shutdown.ts"
@@ -38,6 +39,7 @@ const rows = {
   Main,
   Nursery,
   Pool,
+  Postgres,
   Redis,
   Server,
   Shutdown,

@@ -99,6 +99,7 @@ abstract class Copy implements Pg.Submittable {
   get exchange(): Effect.Effect<number, SqlError> {
     const exchange = this.session.exchange<number>((pending) => {
       this.pending = pending
+      this.session.note(this.text)
       this.session.client.query(this)
     })
     return Effect.onExit(exchange, (exit) => {

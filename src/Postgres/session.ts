@@ -23,6 +23,7 @@ import {
   unsent
 } from "./errors.ts"
 import { verdictOf } from "./state.ts"
+import { type Result, type Results, Statement } from "./statement.ts"
 
 export interface Settings extends ConnectionSettings {
   /** Runs work of a session in the background. */
@@ -40,12 +41,7 @@ interface Portal {
   readonly end: Effect.Effect<unknown>
 }
 
-export interface Result {
-  readonly command?: string
-  readonly rows?: ReadonlyArray<object>
-}
-
-export type Results = Result | ReadonlyArray<Result>
+export type { Result, Results } from "./statement.ts"
 
 export const resultsOf = (result: Results): ReadonlyArray<Result> =>
   Array.isArray(result) ? result : [result as Result]
@@ -208,14 +204,7 @@ export class Session extends Connection {
   ): Effect.Effect<A, SqlError> {
     return this.exchange((pending) => {
       this.note(sql)
-      const answer = (error: unknown, results: Results): void => {
-        pending.answer(error, error ? undefined : project(results))
-        // A client that has lost its server answers for it.
-        if (this.lost !== undefined) this.settle(pending)
-      }
-      // A configuration object costs pg a copy.
-      if (rowMode === undefined) this.client.query(sql, values as Array<unknown>, answer)
-      else this.client.query({ text: sql, values: values as Array<unknown>, rowMode }, answer)
+      this.client.query(new Statement(sql, values, rowMode, project, pending))
     })
   }
 

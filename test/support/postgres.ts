@@ -23,6 +23,9 @@ const databaseOf = (text: string): TestServer => {
   return { get: () => ({ ...server, database } as unknown as Embedded.Server) }
 }
 
+/** Also under mutation (mutants.byTests.slow.test.ts), where other hooks have less. */
+const startTimeout = 60_000
+
 /**
  * Starts a server before all tests of this file (or `describe`) and stops it after them.
  */
@@ -32,8 +35,8 @@ export const embeddedServer = (options: Embedded.Options = {}): TestServer => {
   let server: Embedded.Server | undefined
   beforeAll(async () => {
     server = await Effect.runPromise(Scope.extend(Embedded.make(options), scope))
-  })
-  afterAll(() => Effect.runPromise(Scope.close(scope, Exit.void)))
+  }, startTimeout)
+  afterAll(() => Effect.runPromise(Scope.close(scope, Exit.void)), startTimeout)
   return {
     get: () => {
       if (server === undefined) {
