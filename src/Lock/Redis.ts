@@ -45,7 +45,7 @@ import * as Managed from "../Managed.ts"
 import * as Permits from "./Permits.ts"
 import { type Answer, type Moment, now, Renewal, since } from "./Redis/renewal.ts"
 import * as Scripts from "./Redis/scripts.ts"
-import { Server } from "./Redis/server.ts"
+import { evaluate, Server } from "./Redis/server.ts"
 
 /**
  * Where the servers are, and how long a lease lives.
@@ -235,7 +235,7 @@ class Client {
       // A queue that nobody asks about is forgotten.
       const stay = joins ? Math.ceil(ttl + 10 * pollMillis) : 0
       const args = [claim.owner, claim.limit, ttl, stay, ...this.handover]
-      const reply = await client.eval(Scripts.acquire, keys.length, ...keys, ...args)
+      const reply = await evaluate(client, Scripts.acquire, keys, args)
       const [isOurs, number] = reply as [number, string]
       return isOurs === 1 ? { fence: BigInt(number) } : { waitMillis: Number(number) }
     })

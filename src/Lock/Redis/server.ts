@@ -6,6 +6,7 @@
  * answer in time is destroyed: what else it carries would not be answered either. All waits are in real time, as the server's.
  */
 import { Redis, type RedisOptions } from "ioredis"
+import * as crypto from "node:crypto"
 
 export interface Settings {
   readonly url: string
@@ -66,6 +67,28 @@ const uptimeOf = (info: string): number => {
   const seconds = /^uptime_in_seconds:(\d+)/m.exec(info)?.[1]
   if (seconds === undefined) throw new Error("INFO server does not say uptime_in_seconds")
   return Number(seconds)
+}
+
+const digests = new Map<string, string>()
+const digestOf = (script: string): string => {
+  const digest = digests.get(script) ?? crypto.createHash("sha1").update(script).digest("hex")
+  digests.set(script, digest)
+  return digest
+}
+
+/** Sends the text of a script only to a server that does not have it. */
+export const evaluate = async (
+  client: Redis,
+  script: string,
+  keys: ReadonlyArray<string>,
+  args: ReadonlyArray<string | number>
+): Promise<unknown> => {
+  try {
+    return await client.evalsha(digestOf(script), keys.length, ...keys, ...args)
+  } catch (error) {
+    if (!(error instanceof Error && error.message.startsWith("NOSCRIPT"))) throw error
+    return client.eval(script, keys.length, ...keys, ...args)
+  }
 }
 
 export class Server {
@@ -140,7 +163,7 @@ export class Server {
     keys: ReadonlyArray<string>,
     args: ReadonlyArray<string | number>
   ): Promise<unknown> {
-    return this.ask(({ client }) => client.eval(script, keys.length, ...keys, ...args))
+    return this.ask(({ client }) => evaluate(client, script, keys, args))
   }
 
   get isHearing(): boolean {
