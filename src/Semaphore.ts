@@ -211,7 +211,9 @@ class Permits<in out E> extends Line.Line<E, SemaphoreTimeout> implements Semaph
   giveBack(permits: number): void {
     const free = this.free + permits
     if (free > this.permits) {
-      throw new RangeError("Semaphore-1 broken: released twice")
+      throw new RangeError(
+        `Semaphore-1 broken: ${free} permits free of ${this.permits}; one was released twice.`
+      )
     }
     this.free = free
     if (this.queue.size > 0) this.serve()

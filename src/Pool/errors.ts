@@ -33,7 +33,7 @@ export class PoolTimeout extends Data.TaggedError("PoolTimeout")<{
       ? `The waiting fiber itself holds ${this.heldByWaiter}: nested use needs max ≥ depth × users.`
       : Option.isSome(this.lastFailure)
       ? `Opening last failed with: ${prettyOf(this.lastFailure.value)}`
-      : "Raise `max` or the timeout."
+      : "Raise `max` or the timeout, or look at `Pool.holders`."
     return `${what} (max ${max}: ${used} used, ${idle} idle, ${creating} creating; ${pending} waiting). ${why}`
   }
 }
@@ -109,6 +109,6 @@ export class PoolClosedByHolder extends Data.TaggedError("PoolClosedByHolder")<{
   override get message(): string {
     const holder = describeHolder(this.holder)
     return `Pool-6: ${holder} closes pool "${this.pool}" while it holds an item of it: `
-      + "it would wait for itself."
+      + "it would wait for itself. The pool closes without it; give the item back first."
   }
 }

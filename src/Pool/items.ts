@@ -265,7 +265,7 @@ export const isRuledOut = <A, E>(
   try {
     return pool.options.invalidateOn?.(exit) ?? false
   } catch (defect) {
-    const what = `Pool "${pool.options.name}": invalidateOn threw`
+    const what = `Pool "${pool.options.name}": invalidateOn threw; the item is destroyed`
     State.warn(pool, what, Cause.die(defect))
     return true
   }

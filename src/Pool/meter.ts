@@ -23,18 +23,18 @@ export const makeMeter = (metrics: true | string, pool: string): Meter => {
     const update = Metrics.seconds(`${prefix}.${name}`, description)
     return (millis: number) => update(millis, labels)
   }
-  const count = level("count", `${item}s by state`)
+  const count = level("count", `The number of ${item}s in the state of the state attribute.`)
   const [idle, used] = [labelled("state", "idle"), labelled("state", "used")]
-  const max = level("max", `most ${item}s`)
-  const idleMin = level("idle.min", `fewest idle ${item}s`)
-  const pending = level("pending_requests", "waiters", "request")
-  const createTime = seconds("create_time", `opening of a ${item}`)
-  const created = counter("created", `${item}s created`)
-  const destroyed = counter("destroyed", `${item}s destroyed by reason`)
-  const createFailed = counter("create_failures", "create failures", "failure")
-  const timedOut = counter("timeouts", "timeouts", "timeout")
-  const cancelled = counter("cancelled_waits", "cancelled waits", "request")
-  const leaked = counter("leaks", `${item}s leaked`)
+  const max = level("max", `The maximum number of open ${item}s.`)
+  const idleMin = level("idle.min", `The minimum number of idle ${item}s.`)
+  const pending = level("pending_requests", `The number of waits for one ${item}.`, "request")
+  const createTime = seconds("create_time", `The time to create one ${item}.`)
+  const created = counter("created", `The number of ${item}s created.`)
+  const destroyed = counter("destroyed", `The number of ${item}s destroyed, by reason.`)
+  const createFailed = counter("create_failures", "The number of creations that failed.", "failure")
+  const timedOut = counter("timeouts", "The number of waits that timed out.", "timeout")
+  const cancelled = counter("cancelled_waits", "The number of interrupted waits.", "request")
+  const leaked = counter("leaks", `The number of ${item}s held longer than leakDetection.`)
   return {
     sample: (stats) => {
       count(stats.idle, idle)
@@ -43,8 +43,8 @@ export const makeMeter = (metrics: true | string, pool: string): Meter => {
       idleMin(stats.minIdle, labels)
       pending(stats.pending, labels)
     },
-    waited: seconds("wait_time", `wait for a ${item}`),
-    used: seconds("use_time", `use of a ${item}`),
+    waited: seconds("wait_time", `The time to obtain one ${item}.`),
+    used: seconds("use_time", `The time between borrowing one ${item} and returning it.`),
     created: (millis) => {
       createTime(millis)
       created()

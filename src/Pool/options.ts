@@ -156,12 +156,12 @@ export const resolve = <A, R2, R3>(
   const { minIdle = 0, reset, validate } = settings
   if (minIdle > max) {
     throw new RangeError(
-      `${where}: \`minIdle\` ${minIdle} is more than ${max}.`
+      `${where}: \`minIdle\` ${minIdle} is more than ${max}, the most there may be.`
     )
   }
   const keepAlive = unlessZero(settings.keepAlive)
   if (keepAlive !== Infinity && validate === undefined) {
-    throw new RangeError(`${where}: \`keepAlive\` needs \`validate\`.`)
+    throw new RangeError(`${where}: \`keepAlive\` needs \`validate\`: it checks the item.`)
   }
   return {
     name: settings.name ?? "pool",
