@@ -1,28 +1,30 @@
 /**
  * Tcp: connections and servers whose sockets are closed in time, read by pulling.
  *
- * DESIGN. Over `node:net` and `node:tls`, which connect well: several addresses of a host are tried side by side (happy eyeballs). What
- * they lack stands here: an owner, reads with backpressure, writes that wait, bounds, a drain. `connect` and `serve` give a
+ * DESIGN. Over `node:net` and `node:tls`, which connect well: several addresses of a host are tried side by side (happy eyeballs).
+ * This module adds an owner, reads with backpressure, writes that wait, bounds, and a drain. `connect` and `serve` give a
  * `Managed`: yield it in a scope, give it to `Managed.use`, or make it a layer. Tcp/connection.ts has one socket, Tcp/listener.ts the
- * server.
+ * server, Tcp/options.ts the checks.
  *
  * INVARIANTS
- * - Tcp-1 (T1) Each byte that came before the peer's end, or before a reset, is read, in order, by one reader. An interrupted
- *   or late read loses none. At most the kernel's and Node's buffers hold unread bytes.
+ * - Tcp-1 (T1) Each byte that came before the peer's end, or before a reset that a read finds, is read, in order, by one reader.
+ *   An interrupted or late read loses none. Bytes that no read has asked for stay in the buffers of the kernel and of Node.
  * - Tcp-2 Writes are sent whole and in turn. A write returns when the kernel has taken its bytes; an interrupted one is sent
  *   all the same, before the next.
  * - Tcp-3 (T2, L1, L4) When a connection is released its socket is closed: in order after what was written, within `linger`; at once
  *   by interruption, and by a reset if bytes were left to send.
  * - Tcp-4 (T3, L8) Each failure is typed, with the operating system's code; after the release every operation fails with `TcpClosed`.
- * - Tcp-5 (L3) A server ends after its last handler: it accepts no more, waits for `drain`, interrupts what is left. The failure of a handler
- *   ends its connection alone.
+ * - Tcp-5 (L3) A server ends after its last handler: it accepts no more, waits for `drain`, interrupts the handlers that are left, and
+ *   leaves no socket open. The failure of a handler ends its connection alone.
  *
  * COST (2026-11) see bench/RESULTS.md, "TCP echo".
- * NOT DONE UDP. `@effect/platform`'s `Socket`: its reader pushes, and interrupts the handler of the last bytes.
+ * NOT DONE UDP. STARTTLS. `@effect/platform`'s `Socket`: its reader pushes, and interrupts the handler of the last bytes. Node's own limits:
+ * after a write has found a reset, bytes still in the kernel are lost; an end without TLS's `close_notify` looks like any other.
  * SOURCES Trio's `SocketStream` (pull), Go's `net.Conn` (linger), nginx (`lingering_close`).
  *
  * @since 0.1.0
  */
+import type * as Cause from "effect/Cause"
 import * as Config from "effect/Config"
 import type * as ConfigError from "effect/ConfigError"
 import * as Deferred from "effect/Deferred"
@@ -35,24 +37,32 @@ import type * as Inspectable from "effect/Inspectable"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import type { Pipeable } from "effect/Pipeable"
+import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import { Buffer } from "node:buffer"
 import * as Net from "node:net"
 import * as Tls from "node:tls"
 import * as Managed from "./Managed.ts"
 import * as Mutex from "./Mutex.ts"
-import { type Bounds, Connection as Socket, TypeId as SocketTypeId } from "./Tcp/connection.ts"
+import * as Nursery from "./Nursery.ts"
+import {
+  type Bounds,
+  Connection as Socket,
+  TypeId as SocketTypeId,
+  within
+} from "./Tcp/connection.ts"
 import {
   codeOf,
   type TcpClosed,
   TcpConnectFailed,
   type TcpConnectionLost,
   type TcpListenFailed,
-  TcpTimeout,
+  type TcpTimeout,
   type TcpTooLong,
-  type TcpTruncated
+  TcpTruncated
 } from "./Tcp/errors.ts"
 import * as Listener from "./Tcp/listener.ts"
+import { addressOf, connectRules, hostAndPort, serveRules } from "./Tcp/options.ts"
 
 export {
   TcpClosed,
@@ -91,9 +101,9 @@ export interface Connection extends Pipeable, Inspectable.Inspectable {
  * @since 0.1.0
  */
 export interface ConnectionOptions {
-  /** For bytes to come, at each wait of a read. Default no bound. */
+  /** How long a read may wait for the next bytes, however few. Default no bound. */
   readonly readTimeout?: Duration.DurationInput | undefined
-  /** For one write to be taken by the kernel. Default no bound. */
+  /** How long one write may take until the kernel has its bytes. Default no bound. */
   readonly writeTimeout?: Duration.DurationInput | undefined
   /** How long the release waits until everything is sent and the peer has ended its side. Default 1 second. */
   readonly linger?: Duration.DurationInput | undefined
@@ -112,9 +122,9 @@ export interface ConnectOptions extends ConnectionOptions {
   readonly port?: number | undefined
   /** A Unix socket. */
   readonly path?: string | undefined
-  /** TLS with the options of Node, or with its defaults; the name of the host is checked. Default none. */
+  /** `true` checks the certificate and the name of the host; or options of Node's `tls.connect`, such as `ca`. Default no TLS. */
   readonly tls?: boolean | Tls.ConnectionOptions | undefined
-  /** For the name to be found, the connection, and the handshake of TLS. Default 10 seconds. */
+  /** How long the lookup of the name, the connection and the TLS handshake may take together. Default 10 seconds. */
   readonly connectTimeout?: Duration.DurationInput | undefined
 }
 
@@ -131,9 +141,9 @@ export interface ServeOptions extends ConnectionOptions {
   readonly port?: number | undefined
   /** A Unix socket. */
   readonly path?: string | undefined
-  /** Connections that the kernel accepts before the program does. Default 511. */
+  /** How many connections may wait to be accepted. Default 511. */
   readonly backlog?: number | undefined
-  /** TLS with the options of Node: `key` and `cert` at least. Default none. */
+  /** Options of Node's `tls.createServer`: `key` and `cert` at least. Default no TLS. */
   readonly tls?: Tls.TlsOptions | undefined
   /** Further connections are closed at once. Default no bound. */
   readonly maxConnections?: number | undefined
@@ -185,17 +195,6 @@ const boundsOf = (options: ConnectionOptions): Bounds => ({
   writeTimeout: optional(options.writeTimeout),
   linger: Duration.decode(options.linger ?? "1 second")
 })
-
-const addressOf = (
-  where: string,
-  { host = "localhost", path, port }: ConnectOptions | ServeOptions
-): string => {
-  if (path !== undefined) return path
-  if (port !== undefined && Number.isInteger(port) && port >= 0 && port <= 65535) {
-    return `${host}:${port}`
-  }
-  throw new RangeError(`${where}: give \`port\`, 0 to 65535, or \`path\`; got port ${port}.`)
-}
 
 const release = (connection: Connection, isHasty: boolean): Effect.Effect<void> =>
   socketOf(connection).release(isHasty)
@@ -253,7 +252,8 @@ const connecting = (
  * A connection to a server.
  *
  * **Interruption** — Opening: the attempt is cut. Holding: closed at once; bytes that were not sent are dropped.
- * **Errors** — `TcpConnectFailed`; `TcpTimeout` after `connectTimeout`. No port and no path is a `RangeError`.
+ * **Errors** — `TcpConnectFailed`; `TcpTimeout` after `connectTimeout`. Throws a `RangeError` for an option that cannot be; TLS options
+ *   that Node refuses are a defect.
  * **Cost** — That of Node's socket and of a `Managed`. The release takes up to `linger` if the peer does not end its side.
  *
  * **Example** (a line there, a line back)
@@ -278,16 +278,16 @@ const connecting = (
 export const connect = (
   options: ConnectOptions
 ): Managed.Managed<Connection, TcpConnectFailed | TcpTimeout> => {
-  const address = addressOf("Tcp.connect", options)
+  const address = addressOf("Tcp.connect", options, connectRules)
   const bounds = boundsOf(options)
   const after = Duration.decode(options.connectTimeout ?? "10 seconds")
   const event = options.tls === undefined || options.tls === false ? "connect" : "secureConnect"
   return managed("tcp connection", address, bounds, (restore) =>
     Effect.suspend(() => {
       const socket = openSocket(options)
-      const opened = Effect.timeoutFail(Deferred.await(connecting(socket, event, address)), {
-        duration: after,
-        onTimeout: () => new TcpTimeout({ operation: "connect", address, after })
+      const opened = within(Deferred.await(connecting(socket, event, address)), after, {
+        operation: "connect",
+        address
       })
       return Effect.onError(
         Effect.map(restore(opened), () => new Socket(socket, address, bounds)),
@@ -298,14 +298,40 @@ export const connect = (
 
 // Serving.
 
+/** The peer has ended its side where a frame would begin. That is no failure. */
+const hasLeft = (cause: Cause.Cause<unknown>, address: string): boolean =>
+  cause._tag === "Fail"
+  && cause.error instanceof TcpTruncated
+  && cause.error.address === address
+  && cause.error.partial.length === 0
+
 /**
  * A server that runs `handler` for each connection, in a fiber of its own. The connection is released when its handler has ended.
  *
- * **Details** — The handler may read and write at the same time; bytes are read only as it asks for them. A handler that fails is
- *   logged as a warning, and its connection is closed.
- * **Interruption** — Holding: the release accepts no more connections, waits for the handlers up to `drain`, and interrupts them.
- * **Errors** — `TcpListenFailed`. No port and no path is a `RangeError`.
+ * **Details** — Each handler has a scope of its own, which closes before the connection. It may read and write at the same time; bytes
+ *   are read only as it asks for them. A handler that fails is logged as a warning, and its connection is closed. `TcpTruncated` with
+ *   an empty `partial` is not logged: the peer has ended its side between two frames.
+ * **Interruption** — Holding: the release accepts no more connections, waits for the handlers up to `drain`, and interrupts them. A
+ *   handler that waits for its next request takes all of `drain`.
+ * **Errors** — `TcpListenFailed`. Throws a `RangeError` for an option that cannot be; TLS options that Node refuses are a defect.
  * **Cost** — Two forks per connection.
+ *
+ * **Example** (a line protocol: the end of the client ends the loop, the end of the bracket ends the server)
+ * ```ts run
+ * import { Effect } from "effect"
+ * import { Managed } from "holdfast"
+ * import * as Tcp from "holdfast/Tcp"
+ * import type { AddressInfo } from "node:net"
+ *
+ * const answer = (connection: Tcp.Connection) => (line: Uint8Array) =>
+ *   Tcp.write(connection, new TextDecoder().decode(line).toUpperCase())
+ * const server = Tcp.serve({ port: 0, drain: "1 second" }, (connection) =>
+ *   Tcp.readUntil(connection, "\n").pipe(Effect.flatMap(answer(connection)), Effect.forever))
+ * const program = Managed.use(server, ({ address }) =>
+ *   Managed.use(Tcp.connect({ port: (address as AddressInfo).port }), (connection) =>
+ *     Effect.zipRight(Tcp.write(connection, "a\nb\n"), Tcp.readExactly(connection, 4))))
+ * new TextDecoder().decode(await Effect.runPromise(program)) // => "A\nB\n"
+ * ```
  *
  * @category constructors
  * @since 0.1.0
@@ -313,8 +339,8 @@ export const connect = (
 export const serve = <A, E, R>(
   options: ServeOptions,
   handler: (connection: Connection) => Effect.Effect<A, E, R>
-): Managed.Managed<Server, TcpListenFailed, R> => {
-  const name = addressOf("Tcp.serve", options)
+): Managed.Managed<Server, TcpListenFailed, Exclude<R, Scope.Scope>> => {
+  const name = addressOf("Tcp.serve", options, serveRules)
   const { backlog, host = "localhost", maxConnections, path, port, tls } = options
   const bounds = boundsOf(options)
   const drain = Duration.decode(options.drain ?? "5 seconds")
@@ -324,25 +350,27 @@ export const serve = <A, E, R>(
   }
   const handle = (socket: Net.Socket) => {
     const { remoteAddress, remotePort } = socket
-    const address = remoteAddress === undefined ? name : `${remoteAddress}:${remotePort}`
+    const address = remoteAddress === undefined ? name : hostAndPort(remoteAddress, remotePort)
     const connection = new Socket(socket, address, bounds)
-    return Managed.use(
+    const handled = Managed.use(
       managed("tcp connection", address, bounds, () => Effect.succeed(connection)),
-      handler
+      // The runtime of the server has the scope of the server, which ends much later.
+      (connection) => Nursery.scoped(handler(connection))
+    )
+    return Effect.catchAllCause(
+      Effect.asVoid(handled),
+      (cause) => hasLeft(cause, address) ? Effect.void : Effect.failCause(cause)
     )
   }
+  const releaseDeadline = releaseDeadlineOf(bounds)
   return Managed.fromScoped(
-    {
-      name,
-      kind: "tcp server",
-      releaseDeadline: Duration.sum(drain, releaseDeadlineOf(bounds))
-    },
-    Listener.open({ listen, name, tls, maxConnections, drain }, handle)
+    { name, kind: "tcp server", releaseDeadline: Duration.sum(drain, releaseDeadline) },
+    Listener.open({ listen, name, tls, maxConnections, drain, releaseDeadline }, handle)
   )
 }
 
 /**
- * A server that listens as long as the layer lives.
+ * A server that listens as long as the layer lives. For its address and its counters, give `serve` to `Managed.layer`, with a tag.
  *
  * **Interruption**, **Errors**, **Cost** — As `serve`.
  *
@@ -352,9 +380,13 @@ export const serve = <A, E, R>(
 export const layer = <A, E, R>(
   options: ServeOptions,
   handler: (connection: Connection) => Effect.Effect<A, E, R>
-): Layer.Layer<never, TcpListenFailed, R> =>
+): Layer.Layer<never, TcpListenFailed, Exclude<R, Scope.Scope>> =>
   // The scope that a Managed asks for is the layer's own.
-  Layer.scopedDiscard(serve(options, handler)) as Layer.Layer<never, TcpListenFailed, R>
+  Layer.scopedDiscard(serve(options, handler)) as Layer.Layer<
+    never,
+    TcpListenFailed,
+    Exclude<R, Scope.Scope>
+  >
 
 /**
  * `layer`, with the options from the configuration.
@@ -367,8 +399,11 @@ export const layer = <A, E, R>(
 export const layerConfig = <A, E, R>(
   options: Config.Config.Wrap<ServeOptions>,
   handler: (connection: Connection) => Effect.Effect<A, E, R>
-): Layer.Layer<never, ConfigError.ConfigError | TcpListenFailed, R> =>
-  Layer.unwrapEffect(Effect.map(Config.unwrap(options), (options) => layer(options, handler)))
+): Layer.Layer<
+  never,
+  ConfigError.ConfigError | TcpListenFailed,
+  Exclude<R, Scope.Scope>
+> => Layer.unwrapEffect(Effect.map(Config.unwrap(options), (options) => layer(options, handler)))
 
 // Reading.
 
@@ -387,7 +422,7 @@ export const read = (self: Connection): Effect.Effect<Option.Option<Uint8Array>,
 }
 
 /**
- * Exactly so many bytes.
+ * Exactly `count` bytes. They are held in memory: bound a count that the peer sends.
  *
  * **Interruption** — Waiting: no byte is lost. **Errors** — As `read`, and `TcpTruncated` if the peer ends its side before.
  *
@@ -414,7 +449,8 @@ export const readExactly: {
  * The bytes up to a delimiter, which is included. `maxBytes` is 65,536 unless given.
  *
  * **Interruption** — Waiting: no byte is lost. **Errors** — As `read`; `TcpTruncated` if the peer ends its side before the delimiter;
- *   `TcpTooLong` if it is not within the first `maxBytes`, which stay unread.
+ *   `TcpTooLong` if it is not within the first `maxBytes`, which stay unread. At the end of the last line, `partial` of
+ *   `TcpTruncated` is empty.
  *
  * @category operations
  * @since 0.1.0
@@ -437,6 +473,11 @@ export const readUntil: {
     { maxBytes = 65_536 }: { readonly maxBytes?: number | undefined } = {}
   ): Effect.Effect<Uint8Array, TcpError | TcpTruncated | TcpTooLong> => {
     if (delimiter.length === 0) throw new RangeError("Tcp.readUntil: the delimiter is empty.")
+    if (!Number.isSafeInteger(maxBytes) || maxBytes < 1) {
+      throw new RangeError(
+        `Tcp.readUntil: \`maxBytes\` has to be a whole number, 1 or more; got ${maxBytes}.`
+      )
+    }
     const socket = socketOf(self)
     return Mutex.withLock(socket.readUntil(Buffer.from(delimiter), maxBytes), socket.reading)
   }
@@ -469,10 +510,11 @@ export const isConnection = (value: unknown): value is Connection => value insta
 // Writing.
 
 /**
- * Sends bytes, or a string in UTF-8, and returns when the kernel has taken them all.
+ * Sends bytes, or a string in UTF-8, and returns when the kernel has taken them all. Do not change the array before.
  *
  * **Interruption** — Waiting for other writers, or for their bytes: nothing is sent. Later: the bytes are sent all the same, before
- *   those of the next writer. **Errors** — `TcpConnectionLost`, `TcpTimeout` after `writeTimeout`, `TcpClosed`, also after `end`.
+ *   those of the next writer. **Errors** — `TcpConnectionLost`, `TcpTimeout` after `writeTimeout` (as an interrupt), `TcpClosed`, also
+ *   after `end`.
  *
  * @category operations
  * @since 0.1.0
@@ -487,17 +529,18 @@ export const write: {
 )
 
 /**
- * Ends this side after everything that was written: the peer reads to its end. Reading goes on.
+ * Ends this side after everything that was written: the peer reads to its end. Reading goes on. A second `end` does nothing.
  *
  * **Interruption**, **Errors** — As `write`.
  *
  * @category operations
  * @since 0.1.0
  */
-export const end = (self: Connection): Effect.Effect<void, TcpError> => socketOf(self).end
+export const end = (self: Connection): Effect.Effect<void, TcpError> => socketOf(self).end()
 
 /**
- * Cuts the connection at once: the peer sees a reset, and every operation here fails with `TcpConnectionLost`.
+ * Cuts the connection at once: over TCP the peer sees a reset; over TLS and Unix sockets, an end. Operations here fail with
+ * `TcpConnectionLost`, a read after it has given the bytes that had come.
  *
  * @category operations
  * @since 0.1.0

@@ -9,11 +9,14 @@ import {
   Logger,
   LogLevel,
   Option,
+  type Scheduler,
   Scope,
-  Stream
+  Stream,
+  TestClock
 } from "effect"
 import { Managed, Parallel } from "holdfast"
 import * as Tcp from "holdfast/Tcp"
+import { once } from "node:events"
 import * as fs from "node:fs"
 import * as net from "node:net"
 import * as os from "node:os"
@@ -78,6 +81,19 @@ describe("Tcp, reading", () => {
       expect(yield* Tcp.read(connection)).toEqual(Option.none())
       expect(yield* Tcp.read(connection)).toEqual(Option.none())
     }))
+
+  it.live("Tcp-1: an end that comes before the owner of the connection has run is read", () => {
+    const scheduler: Scheduler.Scheduler = {
+      shouldYield: () => false,
+      scheduleTask: (task) => void setTimeout(task, 5)
+    }
+    const read = Effect.flatMap(
+      nodeServer((socket) => socket.end()),
+      ({ port }) => Managed.use(connect({ port }), Tcp.read)
+    )
+    const late = Effect.scoped(Effect.withScheduler(read, scheduler))
+    return Effect.map(late, (bytes) => expect(bytes).toEqual(Option.none()))
+  })
 
   it.scopedLive("Tcp-1: the handler of the last bytes runs to its end, also as a stream", () =>
     Effect.gen(function*() {
@@ -184,6 +200,31 @@ describe("Tcp, reading", () => {
       expect(lost.message).toContain("is lost: ECONNRESET. The peer cut the connection.")
     }))
 
+  it.scopedLive("Tcp-4: the bounds hold where the caller cannot be interrupted, as in a release", () =>
+    Effect.gen(function*() {
+      const { port } = yield* nodeServer((socket) => socket.pause())
+      const bound = "20 millis"
+      const connection = yield* connect({ port, readTimeout: bound, writeTimeout: bound })
+      const tooLate: Array<string> = []
+      const operations: ReadonlyArray<Effect.Effect<unknown, unknown>> = [
+        Tcp.read(connection),
+        Tcp.write(connection, Buffer.alloc(32 << 20)),
+        Managed.use(connect({ port, tls: true, connectTimeout: bound }), () => Effect.void)
+      ]
+      const all = Effect.forEach(
+        operations,
+        (operation) =>
+          Effect.map(
+            Effect.flip(operation),
+            (error) => tooLate.push((error as Tcp.TcpTimeout).operation)
+          )
+      )
+      const fiber = yield* Effect.fork(Effect.onInterrupt(Effect.never, () => Effect.orDie(all)))
+      yield* Effect.yieldNow()
+      yield* Fiber.interrupt(fiber)
+      expect(tooLate).toEqual(["read", "write", "connect"])
+    }))
+
   it.scopedLive("Tcp-4: a read that waits too long is typed, and loses no byte", () =>
     Effect.gen(function*() {
       const { port, sockets } = yield* nodeServer(() => {})
@@ -197,10 +238,33 @@ describe("Tcp, reading", () => {
   it("Tcp-4: nonsense is a clear error", () => {
     const connection = {} as Tcp.Connection
     expect(() => Tcp.connect({})).toThrow(
-      "Tcp.connect: give `port`, 0 to 65535, or `path`; got port undefined."
+      "Tcp.connect: give either `port`, 0 to 65535, or `path`; got none."
     )
-    expect(() => Tcp.serve({ port: 70_000 }, () => Effect.void)).toThrow("Tcp.serve: give `port`")
     expect(() => Tcp.readExactly(connection, -1)).toThrow("`count` has to be a whole number")
+    expect(() => Tcp.readUntil("\n", { maxBytes: NaN })(connection)).toThrow(
+      "`maxBytes` has to be a whole number, 1 or more; got NaN."
+    )
+    const expectRangeError = (make: () => unknown, message: string) => {
+      expect(make).toThrow(RangeError)
+      expect(make).toThrow(message)
+    }
+    const connectTo = (options: object) => () => Tcp.connect({ port: 1, ...options })
+    const listenOn = (options: object) => () =>
+      Tcp.serve({ port: 0, ...options }, () => Effect.void)
+    expectRangeError(connectTo({ lingr: 5 }), "Tcp.connect has no option `lingr`. Its options: ")
+    expectRangeError(connectTo({ linger: -5 }), "Tcp.connect: `linger` has to be a duration, 0 or")
+    expectRangeError(connectTo({ readTimeout: "-1 seconds" }), "`readTimeout` has to be a duration")
+    expectRangeError(connectTo({ connectTimeout: NaN }), "`connectTimeout` has to be a duration")
+    expectRangeError(connectTo({ path: "/tmp/x.sock" }), "got both.")
+    expectRangeError(listenOn({ port: 70_000 }), "`port` has to be a whole number, 0 to 65535")
+    expectRangeError(
+      listenOn({ maxConnections: 0 }),
+      "`maxConnections` has to be a whole number, 1"
+    )
+    expectRangeError(
+      () => Tcp.serve({ path: `/tmp/${"x".repeat(200)}` }, () => Effect.void),
+      "Tcp.serve: `path` has to be a path of 1 to "
+    )
   })
 })
 
@@ -255,6 +319,18 @@ describe("Tcp, writing", () => {
       expect(yield* Effect.flip(Tcp.write(cut, "x"))).toMatchObject({ _tag: "TcpConnectionLost" })
     }))
 
+  it.scopedLive("Tcp-4: a second `end` does nothing, and a write after `end` is TcpClosed, also when the peer has ended", () =>
+    Effect.gen(function*() {
+      const { port } = yield* nodeServer((socket) => socket.resume().on("end", () => socket.end()))
+      const connection = yield* connect({ port })
+      yield* Tcp.end(connection)
+      yield* Tcp.end(connection)
+      expect(yield* Tcp.read(connection)).toEqual(Option.none())
+      yield* until(() => (connection as any).socket.destroyed)
+      yield* Tcp.end(connection)
+      expect(yield* Effect.flip(Tcp.write(connection, "x"))).toMatchObject({ _tag: "TcpClosed" })
+    }))
+
   it.scopedLive("half a close: the peer reads to the end and still answers", () =>
     Effect.gen(function*() {
       const { port } = yield* nodeServer((socket) => {
@@ -304,6 +380,24 @@ describe("Tcp, the end of a connection", () => {
         operation: "read"
       })
       expect(yield* Effect.flip(Tcp.write(connection, "x"))).toMatchObject({ _tag: "TcpClosed" })
+    }))
+
+  it.scopedLive("Tcp-4: bytes that came before the release are not read after it", () =>
+    Effect.gen(function*() {
+      const { port } = yield* nodeServer((socket) => socket.end("a\nb\n"))
+      const connection = yield* Managed.use(
+        connect({ port }),
+        (connection) => Effect.as(Tcp.readUntil(connection, "\n"), connection)
+      )
+      const late = [
+        Tcp.read(connection),
+        Tcp.readUntil(connection, "\n"),
+        Tcp.readExactly(connection, 0),
+        Tcp.end(connection)
+      ]
+      for (const operation of late) {
+        expect(yield* Effect.flip(operation)).toMatchObject({ _tag: "TcpClosed" })
+      }
     }))
 
   it.scopedLive("Tcp-3: unread bytes of the peer do not cost it what was written", () =>
@@ -379,6 +473,8 @@ describe("Tcp, the end of a connection", () => {
       expect(refused.message).toBe(
         `Could not connect to ${host}:1: ECONNREFUSED. Nothing listens there.`
       )
+      expect((yield* Effect.flip(Effect.scoped(connect({ port: 1, host: "::1" })))).address)
+        .toBe("[::1]:1")
       const file = path.join(os.tmpdir(), "hf-no-such.sock")
       const missing = yield* Effect.flip(Effect.scoped(Tcp.connect({ path: file })))
       expect(missing).toMatchObject({ code: "ENOENT" })
@@ -448,6 +544,87 @@ describe("Tcp, serving", () => {
       yield* until(() => Effect.runSync(server.stats).connections === 1)
     }).pipe(Logger.withMinimumLogLevel(LogLevel.None)))
 
+  it.scopedLive("Tcp-5: a handler's scope closes with it, and a peer that leaves between two frames is no failure", () =>
+    Effect.gen(function*() {
+      const log: Array<string> = []
+      const logger = Logger.make(({ message }) => void log.push(`${message}`))
+      const server = yield* Tcp.serve({ port: 0, host }, (connection) =>
+        Effect.zipRight(
+          Effect.acquireRelease(Effect.void, () => Effect.sync(() => log.push("released"))),
+          Effect.forever(Tcp.readUntil(connection, "\n"))
+        )).pipe(Effect.provide(Logger.replace(Logger.defaultLogger, logger)))
+      const ask = (bytes: string) =>
+        Managed.use(
+          connect({ port: portOf(server), linger: "1 second" }),
+          (connection) => Tcp.write(connection, bytes)
+        )
+      yield* ask("one\ntwo\n")
+      expect(log).toEqual(["released"])
+      yield* ask("half")
+      yield* until(() => log.length === 3)
+      expect(log[2]).toMatch(/^A connection of .* ended with a failure/)
+    }))
+
+  it.scoped("Tcp-3: a connection lingers for the whole of `linger`, also while its server ends", () =>
+    Effect.gen(function*() {
+      const scope = yield* Scope.make()
+      const serve = Tcp.serve({ port: 0, host, linger: "1 minute", drain: 0 }, () => Effect.void)
+      const server = yield* Scope.extend(serve, scope)
+      const client = net.connect({ port: portOf(server), host, allowHalfOpen: true }).resume()
+      yield* Effect.promise(() => once(client, "end"))
+      const closing = yield* Effect.fork(Scope.close(scope, Exit.void))
+      for (let seconds = 0; seconds < 50; seconds += 10) {
+        yield* Effect.promise(() => new Promise(setImmediate))
+        yield* TestClock.adjust("10 seconds")
+      }
+      expect(closing.unsafePoll()).toBeNull()
+      client.end()
+      yield* Fiber.join(closing)
+    }))
+
+  it.scopedLive("Tcp-5: a client in the midst of a TLS handshake does not outlive the server", () =>
+    Effect.gen(function*() {
+      const isOpen = yield* Managed.use(
+        Tcp.serve({ port: 0, host, tls: selfSigned }, () => Effect.never),
+        (server) =>
+          Effect.gen(function*() {
+            const client = net.connect(portOf(server), host).on("error", () => {}).resume()
+            yield* until(() => !client.connecting)
+            yield* Effect.sleep(20)
+            return () => !client.destroyed
+          })
+      )
+      yield* until(() => !isOpen())
+    }))
+
+  it.scopedLive("Tcp-5: a client that leaves in the midst of a TLS handshake leaves no socket", () =>
+    Effect.gen(function*() {
+      const server = yield* Tcp.serve({ port: 0, host, tls: selfSigned }, () => Effect.never)
+      const before = openSockets()
+      const client = net.connect(portOf(server), host).resume()
+      yield* until(() => openSockets() === before + 2)
+      client.end()
+      yield* until(() => openSockets() === before)
+    }))
+
+  it.scopedLive("half a close of TLS: the peer reads to the end and still answers", () =>
+    Effect.gen(function*() {
+      const server = yield* Tcp.serve(
+        { port: 0, host, tls: selfSigned },
+        (connection) =>
+          Effect.flatMap(
+            Stream.runCollect(Tcp.stream(connection)),
+            (asked) => Effect.delay(Tcp.write(connection, Buffer.concat(Chunk.toArray(asked))), 10)
+          )
+      )
+      const to = { host: "localhost", port: portOf(server), tls: { ca: selfSigned.cert } }
+      const connection = yield* connect(to)
+      yield* Tcp.write(connection, "12345")
+      yield* Tcp.end(connection)
+      const answer = yield* Stream.runCollect(Tcp.stream(connection))
+      expect(text(Buffer.concat(Chunk.toArray(answer)))).toBe("12345")
+    }))
+
   it.scopedLive("Tcp-5: the release waits for a handler under way, and interrupts one that does not end", () =>
     Effect.gen(function*() {
       const scope = yield* Scope.make()
@@ -492,5 +669,9 @@ describe("Tcp, serving", () => {
       )
       expect(twice).toMatchObject({ _tag: "TcpListenFailed", code: "EADDRINUSE" })
       expect(twice.message).toContain("Another process listens there")
+      const file = path.join(fs.mkdtempSync(path.join(os.tmpdir(), "hf-")), "left.sock")
+      fs.writeFileSync(file, "")
+      const left = yield* Effect.flip(Effect.scoped(Tcp.serve({ path: file }, echo)))
+      expect(left.message).toContain("remove the file")
     }))
 })

@@ -38,6 +38,20 @@ const empty = Buffer.alloc(0)
 
 type Taken = Exit.Exit<Option.Option<Buffer>, TcpConnectionLost | TcpClosed>
 
+/**
+ * Bounds a wait, also where the caller cannot be interrupted, such as in a release: the wait runs in a fiber of its own. It may be
+ * interrupted there, because an interrupt takes nothing.
+ */
+export const within = <A, E>(
+  wait: Effect.Effect<A, E>,
+  after: Duration.Duration | undefined,
+  of: { readonly operation: "connect" | "read" | "write"; readonly address: string }
+): Effect.Effect<A, E | TcpTimeout> =>
+  after === undefined ? wait : Effect.timeoutFail(Effect.interruptible(wait), {
+    duration: after,
+    onTimeout: () => new TcpTimeout({ ...of, after })
+  })
+
 /** Only this file writes it. */
 export class Connection extends Inspectable.Class implements Pipeable {
   readonly [TypeId]: typeof TypeId = TypeId
@@ -50,13 +64,10 @@ export class Connection extends Inspectable.Class implements Pipeable {
   rest: Buffer = empty
   store: Buffer = empty
   storeEnd = 0
-  /** The peer has ended its side, and all its bytes have been read from the socket. */
-  hasEnded = false
-  /** Its owner releases it. */
+  /** Its release has begun. */
   isReleased = false
   /** This side has ended. */
   isFinished = false
-  error: unknown
   wakeReader: () => void = () => {}
   wakeWriter: () => void = () => {}
   bytesRead = 0
@@ -69,13 +80,9 @@ export class Connection extends Inspectable.Class implements Pipeable {
     this.reading = Mutex.unsafeMake({ name: `reader of ${address}` })
     this.writing = Mutex.unsafeMake({ name: `writer of ${address}` })
     socket.on("readable", () => this.wakeReader())
-    socket.on("end", () => {
-      this.hasEnded = true
-      this.wakeReader()
-    })
-    socket.on("error", (error) => {
-      this.error ??= error
-    })
+    socket.on("end", () => this.wakeReader())
+    // `close` follows, and the socket keeps the error.
+    socket.on("error", () => {})
     socket.on("close", () => this.wake())
   }
 
@@ -94,15 +101,19 @@ export class Connection extends Inspectable.Class implements Pipeable {
   }
 
   lost(): TcpConnectionLost {
-    const cause = this.error ?? { code: "ECONNABORTED" }
+    const cause = this.socket.errored ?? { code: "ECONNABORTED" }
     return new TcpConnectionLost({ address: this.address, code: codeOf(cause), cause })
+  }
+
+  tooLate(operation: "read" | "write"): TcpClosed {
+    return new TcpClosed({ address: this.address, operation })
   }
 
   /** Until an event of the socket; then the caller looks again. One may have come since the caller looked. */
   readonly readerWaits = Effect.async<void>((resume) => {
     this.wakeReader = () => resume(Effect.void)
-    const { hasEnded, isReleased, socket } = this
-    if (socket.readableLength > 0 || hasEnded || isReleased || socket.destroyed) this.wakeReader()
+    const { destroyed, readableEnded, readableLength } = this.socket
+    if (readableLength > 0 || readableEnded || this.isReleased || destroyed) this.wakeReader()
   })
 
   /** Appends to `rest`. The room doubles, so that each byte is copied about twice, however small the pieces. */
@@ -134,15 +145,13 @@ export class Connection extends Inspectable.Class implements Pipeable {
   }
 
   takeMore(): Taken | undefined {
-    if (this.isReleased) {
-      return Exit.fail(new TcpClosed({ address: this.address, operation: "read" }))
-    }
+    if (this.isReleased) return Exit.fail(this.tooLate("read"))
     const bytes = this.socket.read() as Buffer | null
     if (bytes !== null) {
       this.bytesRead += bytes.length
       return Exit.succeed(Option.some(bytes))
     }
-    if (this.hasEnded) return Exit.succeed(Option.none())
+    if (this.socket.readableEnded) return Exit.succeed(Option.none())
     return this.socket.destroyed ? Exit.fail(this.lost()) : undefined
   }
 
@@ -151,10 +160,9 @@ export class Connection extends Inspectable.Class implements Pipeable {
     Effect.suspend(() => this.take() ?? Effect.zipRight(this.waitToRead, this.pull))
 
   get waitToRead(): Effect.Effect<void, TcpTimeout> {
-    const { address, bounds: { readTimeout } } = this
-    return readTimeout === undefined ? this.readerWaits : Effect.timeoutFail(this.readerWaits, {
-      duration: readTimeout,
-      onTimeout: () => new TcpTimeout({ operation: "read", address, after: readTimeout })
+    return within(this.readerWaits, this.bounds.readTimeout, {
+      operation: "read",
+      address: this.address
     })
   }
 
@@ -170,6 +178,7 @@ export class Connection extends Inspectable.Class implements Pipeable {
       had: number
     ): Effect.Effect<Buffer, E | TcpConnectionLost | TcpClosed | TcpTimeout | TcpTruncated> =>
       Effect.suspend(() => {
+        if (this.isReleased) return this.tooLate("read")
         const gathered = this.rest
         const count = isEnough(gathered, had)
         if (typeof count === "number") {
@@ -216,8 +225,8 @@ export class Connection extends Inspectable.Class implements Pipeable {
 
   /** Called by one writer at a time. The bytes of a writer that was interrupted go first. */
   readonly flushed: Effect.Effect<void, TcpConnectionLost | TcpClosed> = Effect.suspend(() => {
-    if (this.socket.destroyed && !this.isReleased) return this.lost()
-    if (this.isReleased) return new TcpClosed({ address: this.address, operation: "write" })
+    if (this.isReleased) return this.tooLate("write")
+    if (this.socket.destroyed) return this.lost()
     return this.isFlushed ? Effect.void : Effect.zipRight(this.writerWaits, this.flushed)
   })
 
@@ -226,31 +235,34 @@ export class Connection extends Inspectable.Class implements Pipeable {
     if (this.isFlushed || this.isReleased || this.socket.destroyed) this.wakeWriter()
   })
 
+  /** Runs an operation after the writers before it; `late` instead if this side has ended. */
+  inTurn(
+    operation: Effect.Effect<void, TcpConnectionLost | TcpClosed>,
+    late: () => Effect.Effect<void, TcpClosed>
+  ): Effect.Effect<void, TcpConnectionLost | TcpClosed | TcpTimeout> {
+    const { address, bounds: { writeTimeout } } = this
+    const bounded = within(Effect.zipRight(this.flushed, operation), writeTimeout, {
+      operation: "write",
+      address
+    })
+    return Mutex.withLock(
+      Effect.suspend(() => this.isFinished && !this.isReleased ? late() : bounded),
+      this.writing
+    )
+  }
+
   write(bytes: Uint8Array | string) {
     const send: Effect.Effect<void, TcpClosed> = Effect.suspend(() => {
-      if (this.isFinished) return new TcpClosed({ address: this.address, operation: "write" })
+      if (this.isFinished) return this.tooLate("write")
       this.socket.write(bytes, () => this.wakeWriter())
       return Effect.void
     })
-    const written = Effect.zipRight(Effect.zipRight(this.flushed, send), this.flushed)
-    return Mutex.withLock(this.bounded(written), this.writing)
+    return this.inTurn(Effect.zipRight(send, this.flushed), () => this.tooLate("write"))
   }
 
-  bounded<A, E>(effect: Effect.Effect<A, E>): Effect.Effect<A, E | TcpTimeout> {
-    const { address, bounds: { writeTimeout } } = this
-    return writeTimeout === undefined ? effect : Effect.timeoutFail(effect, {
-      duration: writeTimeout,
-      onTimeout: () => new TcpTimeout({ operation: "write", address, after: writeTimeout })
-    })
+  end() {
+    return this.inTurn(Effect.sync(() => this.finish()), () => Effect.void)
   }
-
-  readonly end: Effect.Effect<void, TcpConnectionLost | TcpClosed | TcpTimeout> = Effect.suspend(
-    () =>
-      Mutex.withLock(
-        this.bounded(Effect.zipRight(this.flushed, Effect.sync(() => this.finish()))),
-        this.writing
-      )
-  )
 
   finish(): void {
     this.isFinished = true

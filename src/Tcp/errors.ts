@@ -4,8 +4,10 @@ import * as Duration from "effect/Duration"
 
 const hints: Readonly<Record<string, string>> = {
   EACCES: "The account may not use that address; ports below 1024 need a privilege.",
-  EADDRINUSE: "Another process listens there; stop it or choose another port.",
+  EADDRINUSE:
+    "Another process listens there: stop it, or choose another address. If a process that crashed left its socket file, remove the file.",
   EADDRNOTAVAIL: "This host does not have that address.",
+  ECONNABORTED: "This process cut the connection.",
   ECONNREFUSED: "Nothing listens there.",
   ECONNRESET: "The peer cut the connection.",
   EHOSTUNREACH: "There is no route to that host.",
@@ -54,7 +56,7 @@ export class TcpListenFailed extends Data.TaggedError("TcpListenFailed")<{
 }
 
 /**
- * The connection broke: the peer cut it, or the network did. All bytes that came before have been read.
+ * The connection broke: the peer, the network or `abort` cut it.
  *
  * @category errors
  * @since 0.1.0
@@ -70,7 +72,7 @@ export class TcpConnectionLost extends Data.TaggedError("TcpConnectionLost")<{
 }
 
 /**
- * An operation did not end within its bound. A read has lost no bytes; a write may have sent some of its bytes.
+ * An operation did not end within its bound. A read has lost no bytes. The bytes of a write may be sent all the same.
  *
  * @category errors
  * @since 0.1.0
@@ -89,7 +91,8 @@ export class TcpTimeout extends Data.TaggedError("TcpTimeout")<{
 }
 
 /**
- * The peer ended its side in the middle of what was to be read. The bytes that were there are in `partial`.
+ * The peer ended its side before all that was to be read had come. `partial` has the bytes that came: none, if it ended between two
+ * frames.
  *
  * @category errors
  * @since 0.1.0

@@ -30,12 +30,21 @@ export const open = <R>(
     readonly tls: Tls.TlsOptions | undefined
     readonly maxConnections: number | undefined
     readonly drain: Duration.Duration
+    /** Of one connection. */
+    readonly releaseDeadline: Duration.Duration
   },
   handle: (socket: Net.Socket) => Effect.Effect<unknown, unknown, R>
 ): Effect.Effect<Listening, TcpListenFailed, R | Scope.Scope> =>
   Effect.gen(function*() {
     const { listen, maxConnections, name, tls } = options
     const runtime = yield* Effect.runtime<R>()
+    // Also those without a handler: in a handshake of TLS, or of a child that was interrupted before its first step.
+    const sockets = new Set<Net.Socket>()
+    yield* Effect.addFinalizer(() =>
+      Effect.sync(() => {
+        for (const socket of sockets) socket.destroy()
+      })
+    )
     const nursery = yield* Nursery.make({ name })
     let accepted = 0
     let refused = 0
@@ -43,31 +52,48 @@ export const open = <R>(
     const accept = (socket: Net.Socket): void => {
       if (isClosing) return void socket.destroy()
       accepted++
-      const handler = Nursery.start(nursery, reported(handle(socket), name))
-      // A child that is interrupted before its first step releases nothing.
-      Runtime.runSync(runtime)(handler).addObserver(() => void socket.destroy())
+      // Not before: Node would keep a connection whose client left in the middle of its TLS handshake.
+      socket.allowHalfOpen = true
+      Runtime.runSync(runtime)(Nursery.start(nursery, reported(handle(socket), name)))
     }
-    const common = { allowHalfOpen: true, noDelay: true }
     const server = tls === undefined
-      ? Net.createServer(common, accept)
-      : Tls.createServer({ ...common, ...tls }, accept)
+      ? Net.createServer({ noDelay: true }, accept)
+      : Tls.createServer({ noDelay: true, ...tls }, accept)
     if (maxConnections !== undefined) server.maxConnections = maxConnections
-    server.on("drop", () => refused++)
-    const stop = Effect.suspend(() => {
-      isClosing = true
-      if (server.listening) server.close()
-      return Deadline.exit(Nursery.awaitAll(nursery), options.drain)
-    })
-    yield* Effect.acquireRelease(listening(server, listen, name), () => stop)
     const log = Runtime.runFork(runtime)
-    server.on(
-      "error",
-      (error) => log(Effect.logError(`${name} could not accept: ${codeOf(error)}`))
-    )
+    server.on("drop", () => refused++)
+    server.on("connection", (socket: Net.Socket) => {
+      sockets.add(socket)
+      socket.once("close", () => sockets.delete(socket))
+    })
     server.on(
       "tlsClientError",
       (error: Error) => log(Effect.logDebug(`${name}: a TLS handshake failed: ${codeOf(error)}`))
     )
+    const opened = Deferred.unsafeMake<void, TcpListenFailed>(FiberId.none)
+    server.on("error", (cause) => {
+      const code = codeOf(cause)
+      if (server.listening) return void log(Effect.logError(`${name} could not accept: ${code}`))
+      const failed = new TcpListenFailed({ address: name, code, cause })
+      Deferred.unsafeDone(opened, Exit.fail(failed))
+    })
+    const listening = Effect.suspend(() => {
+      server.listen(listen, () => Deferred.unsafeDone(opened, Exit.void))
+      return Deferred.await(opened)
+    })
+    const stop = Effect.suspend(() => {
+      isClosing = true
+      if (server.listening) server.close()
+      const ended = Nursery.awaitAll(nursery)
+      const drained = Deadline.exit(ended, options.drain)
+      // The release of the nursery would wait 5 seconds, however long connections linger.
+      const cut = Effect.zipRight(
+        Nursery.cancel(nursery),
+        Deadline.exit(ended, options.releaseDeadline)
+      )
+      return Effect.zipRight(drained, cut)
+    })
+    yield* Effect.acquireRelease(listening, () => stop)
     return {
       address: server.address()!,
       stats: Effect.map(Nursery.stats(nursery), ({ running }) => ({
@@ -76,26 +102,6 @@ export const open = <R>(
         refused
       }))
     }
-  })
-
-/** The listeners are set in the step that begins: an event may come before anyone waits for it. */
-const listening = (
-  server: Net.Server,
-  listen: Net.ListenOptions,
-  address: string
-): Effect.Effect<void, TcpListenFailed> =>
-  Effect.suspend(() => {
-    const opened = Deferred.unsafeMake<void, TcpListenFailed>(FiberId.none)
-    server.once("error", (cause) =>
-      Deferred.unsafeDone(
-        opened,
-        Exit.fail(new TcpListenFailed({ address, code: codeOf(cause), cause }))
-      ))
-    server.listen(listen, () => {
-      server.removeAllListeners("error")
-      Deferred.unsafeDone(opened, Exit.void)
-    })
-    return Deferred.await(opened)
   })
 
 /** A handler that fails ends its own connection only. */

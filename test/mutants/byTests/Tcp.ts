@@ -2,6 +2,7 @@
 import { of } from "./mutant.ts"
 
 const connection = of("Tcp/connection.ts", "Tcp.test.ts")
+const door = of("Tcp.ts", "Tcp.test.ts")
 const listener = of("Tcp/listener.ts", "Tcp.test.ts")
 
 export const mutants = [
@@ -31,8 +32,8 @@ export const mutants = [
   ),
   connection(
     "a write returns before the kernel has its bytes",
-    "Effect.zipRight(Effect.zipRight(this.flushed, send), this.flushed)",
-    "Effect.zipRight(this.flushed, send)",
+    "Effect.zipRight(send, this.flushed)",
+    "send",
     "Tcp-2: a write waits"
   ),
   connection(
@@ -53,11 +54,53 @@ export const mutants = [
     "(ended) => Option.isSome(ended) ? Effect.void : this.closed",
     "Tcp-3: a peer that never ends"
   ),
+  connection(
+    "a bound waits for a caller that cannot be interrupted",
+    "Effect.timeoutFail(Effect.interruptible(wait), {",
+    "Effect.timeoutFail(wait, {",
+    "Tcp-4: the bounds hold"
+  ),
+  connection(
+    "a late reader gets bytes that came before the release",
+    "if (this.isReleased) return this.tooLate(\"read\")",
+    "",
+    "Tcp-4: bytes that came before the release"
+  ),
+  listener(
+    "sockets without a handler outlive the server",
+    "for (const socket of sockets) socket.destroy()",
+    "",
+    "Tcp-5: a client in the midst"
+  ),
+  listener(
+    "a client that leaves in its handshake leaves a socket",
+    "Tls.createServer({ noDelay: true, ...tls }",
+    "Tls.createServer({ allowHalfOpen: true, noDelay: true, ...tls }",
+    "Tcp-5: a client that leaves"
+  ),
+  door(
+    "what handlers acquire lives as long as the server",
+    "Nursery.scoped(handler(connection))",
+    "handler(connection) as Effect.Effect<A, E, Exclude<R, Scope.Scope>>",
+    "Tcp-5: a handler's scope"
+  ),
+  door(
+    "a failure of any kind is the peer's end",
+    "&& cause.error.partial.length === 0",
+    "",
+    "Tcp-5: a handler's scope"
+  ),
   listener(
     "the release does not wait for handlers",
-    "return Deadline.exit(Nursery.awaitAll(nursery), options.drain)",
-    "return Effect.void",
+    "const drained = Deadline.exit(ended, options.drain)",
+    "const drained = Effect.void",
     "Tcp-5: the release waits"
+  ),
+  listener(
+    "the end of a server cuts a connection that lingers",
+    "Deadline.exit(ended, options.releaseDeadline)",
+    "Effect.void",
+    "Tcp-3: a connection lingers for the whole"
   ),
   listener(
     "the failure of a handler ends the others",
