@@ -12,7 +12,7 @@
  * - Tcp-2 Writes are sent whole and in turn. A write returns when the kernel has taken its bytes; an interrupted one is sent
  *   all the same, before the next.
  * - Tcp-3 (T2, L1, L4) When a connection is released its socket is closed: in order after what was written, within `linger`; at once
- *   by interruption, and by a reset if bytes were left to send.
+ *   by interruption. If bytes were left to send, TCP resets it; TLS and Unix sockets can only end.
  * - Tcp-4 (T3, L8) Each failure is typed, with the operating system's code; after the release every operation fails with `TcpClosed`.
  * - Tcp-5 (L3) A server ends after its last handler: it accepts no more, waits for `drain`, interrupts the handlers that are left, and
  *   leaves no socket open. The failure of a handler ends its connection alone.
@@ -24,7 +24,7 @@
  *
  * @since 0.1.0
  */
-import type * as Cause from "effect/Cause"
+import * as Cause from "effect/Cause"
 import * as Config from "effect/Config"
 import type * as ConfigError from "effect/ConfigError"
 import * as Deferred from "effect/Deferred"
@@ -359,7 +359,10 @@ export const serve = <A, E, R>(
     )
     return Effect.catchAllCause(
       Effect.asVoid(handled),
-      (cause) => hasLeft(cause, address) ? Effect.void : Effect.failCause(cause)
+      (cause) =>
+        Cause.isInterruptedOnly(cause) || hasLeft(cause, address)
+          ? Effect.void
+          : Effect.logWarning(`The connection of ${address} to ${name} ended with a failure`, cause)
     )
   }
   const releaseDeadline = releaseDeadlineOf(bounds)

@@ -2,10 +2,14 @@
 import { describe, expect, it } from "@effect/vitest"
 import {
   Chunk,
+  Config,
+  ConfigProvider,
+  Context,
   Deferred,
   Effect,
   Exit,
   Fiber,
+  Layer,
   Logger,
   LogLevel,
   Option,
@@ -562,7 +566,7 @@ describe("Tcp, serving", () => {
       expect(log).toEqual(["released"])
       yield* ask("half")
       yield* until(() => log.length === 3)
-      expect(log[2]).toMatch(/^A connection of .* ended with a failure/)
+      expect(log[2]).toMatch(/^The connection of .* ended with a failure/)
     }))
 
   it.scoped("Tcp-3: a connection lingers for the whole of `linger`, also while its server ends", () =>
@@ -580,6 +584,30 @@ describe("Tcp, serving", () => {
       expect(closing.unsafePoll()).toBeNull()
       client.end()
       yield* Fiber.join(closing)
+    }))
+
+  it.scopedLive("as a layer: with a handler that needs a service, and options from the configuration", () =>
+    Effect.gen(function*() {
+      class Word extends Context.Tag("Word")<Word, string>() {}
+      const file = path.join(fs.mkdtempSync(path.join(os.tmpdir(), "hf-")), "word.sock")
+      const options = { path: Config.string("SOCKET"), drain: Config.duration("DRAIN") }
+      const say = (connection: Tcp.Connection) =>
+        Effect.flatMap(Word, (word) => Tcp.write(connection, word))
+      const layerWith = (settings: Readonly<Record<string, string>>) =>
+        Tcp.layerConfig(options, say).pipe(
+          Layer.provide(Layer.succeed(Word, "hello")),
+          Layer.provide(
+            Layer.setConfigProvider(ConfigProvider.fromMap(new Map(Object.entries(settings))))
+          )
+        )
+      const ask = Managed.use(
+        connect({ path: file }),
+        (connection) => Effect.map(Tcp.readExactly(connection, 5), text)
+      )
+      const said = Effect.provide(ask, layerWith({ SOCKET: file, DRAIN: "1 second" }))
+      expect(yield* said).toBe("hello")
+      const missing = yield* Effect.flip(Effect.provide(ask, layerWith({ SOCKET: file })))
+      expect(missing).toMatchObject({ _op: "MissingData", path: ["DRAIN"] })
     }))
 
   it.scopedLive("Tcp-5: a client in the midst of a TLS handshake does not outlive the server", () =>

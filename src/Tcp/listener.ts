@@ -1,5 +1,4 @@
 /** Tcp/listener: a Node server whose connections are children of a nursery. ../Tcp.ts has the invariants. */
-import * as Cause from "effect/Cause"
 import * as Deferred from "effect/Deferred"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -33,7 +32,7 @@ export const open = <R>(
     /** Of one connection. */
     readonly releaseDeadline: Duration.Duration
   },
-  handle: (socket: Net.Socket) => Effect.Effect<unknown, unknown, R>
+  handle: (socket: Net.Socket) => Effect.Effect<void, never, R>
 ): Effect.Effect<Listening, TcpListenFailed, R | Scope.Scope> =>
   Effect.gen(function*() {
     const { listen, maxConnections, name, tls } = options
@@ -54,7 +53,7 @@ export const open = <R>(
       accepted++
       // Not before: Node would keep a connection whose client left in the middle of its TLS handshake.
       socket.allowHalfOpen = true
-      Runtime.runSync(runtime)(Nursery.start(nursery, reported(handle(socket), name)))
+      Runtime.runSync(runtime)(Nursery.start(nursery, handle(socket)))
     }
     const server = tls === undefined
       ? Net.createServer({ noDelay: true }, accept)
@@ -103,10 +102,3 @@ export const open = <R>(
       }))
     }
   })
-
-/** A handler that fails ends its own connection only. */
-const reported = <R>(handler: Effect.Effect<unknown, unknown, R>, name: string) =>
-  Effect.catchAllCause(Effect.asVoid(handler), (cause) =>
-    Cause.isInterruptedOnly(cause)
-      ? Effect.void
-      : Effect.logWarning(`A connection of ${name} ended with a failure`, cause))

@@ -102,10 +102,10 @@ export const mutants = [
     "Effect.void",
     "Tcp-3: a connection lingers for the whole"
   ),
-  listener(
+  door(
     "the failure of a handler ends the others",
-    "Nursery.start(nursery, reported(handle(socket), name))",
-    "Nursery.start(nursery, Effect.asVoid(Effect.orDie(handle(socket))))",
+    "Effect.logWarning(`The connection",
+    "Effect.die(`The connection",
     "Tcp-5: the failure of a handler"
   )
 ]
