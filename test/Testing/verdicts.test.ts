@@ -102,6 +102,19 @@ describe("never safe about what was not seen", () => {
     expect(verdict.notes.at(-1)).toMatch(/^your setup shares state/)
   })
 
+  it("Explore-11: a first run in which real I/O comes in another order by chance shares no state", async () => {
+    let runs = 0
+    const native = (millis: number) =>
+      Effect.promise(() => new Promise((resolve) => setTimeout(resolve, millis)))
+    const verdict = await explore({
+      // The first is abandoned, because it waits for something native.
+      setup: Effect.sync(() => ++runs === 2),
+      body: (isFirst) =>
+        Effect.all([native(isFirst ? 1 : 20), native(isFirst ? 20 : 1)], { concurrency: 2 })
+    }, { mode: "quick" })
+    expect(verdict).toMatchObject({ status: "safe", mode: "asynchronous" })
+  })
+
   it("Explore-12: sampled points are said to be sampled, with their number", async () => {
     const many = Array.from({ length: 50 }, (_, index) => index)
     const verdict = await explore({
