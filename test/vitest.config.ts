@@ -12,6 +12,7 @@ export default defineConfig({
     // `X.slow.test.ts` (whole commands, child processes killed and resumed) runs in `npm test`, not in `npm run check`.
     include: ["test/**/*.test.ts"],
     globalSetup: ["test/support/globalSetup.ts"],
+    setupFiles: ["test/support/turn.ts"],
     sequence: { sequencer: LongestFirst },
     // Two files at once is what two cores carry; real servers and child processes need room.
     maxWorkers: 2,
