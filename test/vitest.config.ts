@@ -14,8 +14,8 @@ export default defineConfig({
     globalSetup: ["test/support/globalSetup.ts"],
     setupFiles: ["test/support/turn.ts"],
     sequence: { sequencer: LongestFirst },
-    // Two files at once is what two cores carry; real servers and child processes need room.
-    maxWorkers: 2,
+    // On two cores: the tests of servers and child processes wait for a quarter of their time.
+    maxWorkers: 3,
     // Within a file that runs child processes side by side, each row of two.
     maxConcurrency: 3,
     minWorkers: 1,
