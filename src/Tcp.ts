@@ -196,9 +196,6 @@ const boundsOf = (options: ConnectionOptions): Bounds => ({
   linger: Duration.decode(options.linger ?? "1 second")
 })
 
-const release = (connection: Connection, isHasty: boolean): Effect.Effect<void> =>
-  socketOf(connection).release(isHasty)
-
 /** After `linger` it is cut; a little more, for the socket to close. */
 const releaseDeadlineOf = ({ linger }: Bounds): Duration.Duration =>
   Duration.sum(linger, "1 second")
@@ -215,7 +212,7 @@ const managed = <E>(
     releaseDeadline: releaseDeadlineOf(bounds),
     acquire,
     release: (connection: Connection, _, { kind }) =>
-      release(connection, kind === "interrupt" || kind === "shutdown")
+      socketOf(connection).release(kind === "interrupt" || kind === "shutdown")
   })
 
 // Connecting.

@@ -8,6 +8,7 @@ import { Ledger } from "holdfast"
 import * as Lock from "holdfast/Lock"
 import * as Singleton from "holdfast/Lock/Singleton"
 import * as fs from "node:fs"
+import * as path from "node:path"
 
 export interface Subject {
   readonly one: Effect.Effect<Lock.Service, unknown, Scope.Scope>
@@ -316,6 +317,40 @@ const outside = <A, E>(effect: Effect.Effect<A, E>): Effect.Effect<A, E> =>
     fiber.addObserver((exit) => resume(exit))
     return Effect.sync(() => fiber.unsafeInterruptAsFork(FiberId.none))
   })
+
+/** Runs a body that never ends by itself, and hands over how it ended. */
+export const heldBody = (lock: Lock.Service, key: string) =>
+  Effect.gen(function*() {
+    const seen: { lease?: Lock.Lease; interrupted: boolean } = { interrupted: false }
+    const fiber = yield* Effect.fork(Effect.exit(
+      lock.withLock(key)((lease) => {
+        seen.lease = lease
+        return Effect.onInterrupt(Effect.never, () =>
+          Effect.sync(() => {
+            seen.interrupted = true
+          }))
+      })
+    ))
+    yield* eventually(() => seen.lease !== undefined)
+    return { fiber, seen, lease: seen.lease! }
+  })
+
+/** A number in a file that only a lock protects, and the text of a process that increments it, with the fences in a second file. */
+export const unguardedCounter = (directory: string, name: string, key: string) => {
+  const counter = path.join(directory, name)
+  const fences = `${counter}-fences`
+  fs.writeFileSync(counter, "0")
+  const increments = (times: number) =>
+    `const increment = lock.withLock(${
+      JSON.stringify(key)
+    })(({ fence }) => Effect.promise(async () => {
+  const read = Number(await fs.promises.readFile(${JSON.stringify(counter)}, "utf8"))
+  await fs.promises.appendFile(${JSON.stringify(fences)}, fence + "\\n")
+  await fs.promises.writeFile(${JSON.stringify(counter)}, String(read + 1))
+}))
+await Effect.runPromise(Effect.repeatN(increment, ${times - 1}))`
+  return { fences, increments, read: () => fs.readFileSync(counter, "utf8") }
+}
 
 /** How many fences, one a line in the order of their grants, were each higher than the one before. */
 export const rises = (file: string): number => {

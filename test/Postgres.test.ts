@@ -22,59 +22,20 @@ import * as Embedded from "holdfast/Postgres/Embedded"
 import * as fs from "node:fs"
 import * as os from "node:os"
 import * as path from "node:path"
-import { embeddedServer, query, urlOf } from "./support/postgres.ts"
+import { embeddedServer, urlOf } from "./support/postgres.ts"
+import { failureOf, poolsOf, reasonOf, until } from "./support/postgresPool.ts"
 import { tcpProxy } from "./support/tcpProxy.ts"
 import { tlsProxy } from "./support/tlsProxy.ts"
 
 const server = embeddedServer({ settings: { max_connections: "60" } })
 
-let pools = 0
-/** A pool with a name of its own, by which the server tells its sessions. */
-const pool = (options: Postgres.Options = {}) => {
-  const { database, host, port, user } = server.get()
-  const applicationName = `test-${process.pid}-${++pools}`
-  return Effect.map(
-    Postgres.make({ host, port, user, database, applicationName, ...options }),
-    (service) => ({ ...service, applicationName })
-  )
-}
-
-const ask = (sql: string, ...values: Array<unknown>) =>
-  Effect.promise(() => query(server.get(), sql, values))
-
-/** The states of the server's sessions for a pool: "active", "idle", "idle in transaction", … */
-const statesOf = (applicationName: string) =>
-  Effect.map(
-    ask(
-      "select state from pg_stat_activity where application_name = $1 order by 1",
-      applicationName
-    ),
-    (rows) => rows.map((row) => `${row["state"]}`)
-  )
-
-const until = <E, R>(
-  what: string,
-  check: Effect.Effect<boolean, E, R>
-): Effect.Effect<void, E, R> =>
-  Effect.gen(function*() {
-    const end = performance.now() + 15_000
-    while (!(yield* check)) {
-      if (performance.now() > end) return yield* Effect.dieMessage(`never happened: ${what}`)
-      yield* Effect.sleep(5)
-    }
-  })
+const { ask, pool, statesOf, table, untilCommits } = poolsOf(server, "test")
 
 const untilStates = (applicationName: string, ...states: Array<string>) =>
   until(
     `${applicationName} has the sessions [${states.join()}]`,
     Effect.map(statesOf(applicationName), (now) => now.join() === states.join())
   )
-
-const failureOf = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<E, never, R> =>
-  Effect.orDieWith(Effect.flip(effect), () => new Error("should have failed"))
-
-const reasonOf = (error: unknown) =>
-  Option.match(Postgres.causeOf(error), { onNone: () => undefined, onSome: (cause) => cause._tag })
 
 /** A way to the server by TCP, that a test may spoil. */
 const door = Effect.acquireRelease(
@@ -91,14 +52,6 @@ const free = (max: number, idle: number): Postgres.Stats => ({
   waiting: 0,
   holders: []
 })
-
-let tables = 0
-const table = (columns: string) =>
-  Effect.gen(function*() {
-    const name = `t${++tables}`
-    yield* ask(`create table ${name} (${columns})`)
-    return name
-  })
 
 describe("Postgres: statements", () => {
   it.scopedLive("the statement builder of @effect/sql works on it", () =>
@@ -594,16 +547,7 @@ describe("Postgres: transactions", () => {
       yield* ask(`create constraint trigger slow after insert on ${t}
         deferrable initially deferred for each row execute function slow_${t}()`)
       const fiber = yield* Effect.fork(sql.withTransaction(sql`insert into ${sql(t)} values (1)`))
-      yield* until(
-        "COMMIT runs",
-        Effect.map(
-          ask(
-            "select 1 from pg_stat_activity where application_name = $1 and query = 'COMMIT' and state = 'active'",
-            applicationName
-          ),
-          (rows) => rows.length === 1
-        )
-      )
+      yield* untilCommits(applicationName)
       expect(Exit.isInterrupted(yield* Fiber.interrupt(fiber))).toBe(true)
       expect(yield* rowsOf(t)).toEqual([1])
       expect(yield* stats).toMatchObject({ active: 0, idle: 1 })

@@ -8,7 +8,14 @@ import * as fs from "node:fs"
 import * as net from "node:net"
 import * as os from "node:os"
 import * as path from "node:path"
-import { failuresOf, freshKey, lockContract, rises, turns } from "../Lock.contract.ts"
+import {
+  failuresOf,
+  freshKey,
+  lockContract,
+  rises,
+  turns,
+  unguardedCounter
+} from "../Lock.contract.ts"
 
 const root = path.resolve(import.meta.dirname, "../..")
 const directory = fs.mkdtempSync(path.join(os.tmpdir(), "hf-"))
@@ -115,29 +122,13 @@ for (const [kind, options] of kinds) {
     it.scopedLive("LockFile-1, LockFile-3, LockFile-4: two processes lose no update of an unguarded counter, and their fences rise", () =>
       Effect.gen(function*() {
         const key = freshKey()
-        const counter = path.join(directory, `counter-${kind}`)
-        fs.writeFileSync(counter, "0")
-        const fences = `${counter}-fences`
+        const { fences, increments, read } = unguardedCounter(directory, `counter-${kind}`, key)
         const processes = yield* Effect.acquireRelease(
-          Effect.sync(() =>
-            [1, 2].map(() =>
-              child(
-                options,
-                `const increment = lock.withLock(${
-                  JSON.stringify(key)
-                })(({ fence }) => Effect.promise(async () => {
-  const read = Number(await fs.promises.readFile(${JSON.stringify(counter)}, "utf8"))
-  await fs.promises.appendFile(${JSON.stringify(fences)}, fence + "\\n")
-  await fs.promises.writeFile(${JSON.stringify(counter)}, String(read + 1))
-}))
-await Effect.runPromise(Effect.repeatN(increment, 149))`
-              )
-            )
-          ),
+          Effect.sync(() => [1, 2].map(() => child(options, increments(150)))),
           (processes) => Effect.sync(() => processes.forEach((process) => process.kill("SIGKILL")))
         )
         for (const process of processes) expect(yield* ended(process)).toBe(0)
-        expect(fs.readFileSync(counter, "utf8")).toBe("300")
+        expect(read()).toBe("300")
         expect(rises(fences)).toBe(300)
       }))
 

@@ -1,6 +1,5 @@
 import { afterAll, beforeAll, describe, expect, it } from "@effect/vitest"
 import { Cause, Effect, Exit, Fiber, Logger, Option, Scope } from "effect"
-import type * as Lock from "holdfast/Lock"
 import * as LockPostgres from "holdfast/Lock/Postgres"
 import * as Embedded from "holdfast/Postgres/Embedded"
 import { type ChildProcess, spawn } from "node:child_process"
@@ -9,7 +8,15 @@ import * as fs from "node:fs"
 import * as net from "node:net"
 import * as os from "node:os"
 import * as path from "node:path"
-import { eventually, failuresOf, freshKey, lockContract, rises, turns } from "../Lock.contract.ts"
+import {
+  failuresOf,
+  freshKey,
+  heldBody,
+  lockContract,
+  rises,
+  turns,
+  unguardedCounter
+} from "../Lock.contract.ts"
 import { embeddedServer, query } from "../support/postgres.ts"
 
 const root = path.resolve(import.meta.dirname, "../..")
@@ -70,27 +77,6 @@ lockContract("postgres", {
   queued: pause(15),
   step: turns
 })
-
-/** Runs a body that never ends by itself, and hands over how it ended. */
-const heldBody = (lock: Lock.Service, key: string) =>
-  Effect.gen(function*() {
-    const seen = { started: false, interrupted: false }
-    const fiber = yield* Effect.fork(Effect.exit(
-      lock.withLock(key)(
-        Effect.zipRight(
-          Effect.sync(() => {
-            seen.started = true
-          }),
-          Effect.onInterrupt(Effect.never, () =>
-            Effect.sync(() => {
-              seen.interrupted = true
-            }))
-        )
-      )
-    ))
-    yield* eventually(() => seen.started)
-    return { fiber, seen }
-  })
 
 describe("LockPostgres", () => {
   it.scopedLive("LockPostgres-3: a terminated session interrupts the body with LockLost at once", () =>
@@ -346,19 +332,11 @@ describe("LockPostgres, among processes", () => {
         Effect.sync(() => fs.mkdtempSync(path.join(os.tmpdir(), "hf-"))),
         (made) => Effect.sync(() => fs.rmSync(made, { recursive: true }))
       )
-      const counter = path.join(directory, "counter")
-      fs.writeFileSync(counter, "0")
-      const fences = `${counter}-fences`
-      const body =
-        `const increment = lock.withLock("counter")(({ fence }) => Effect.promise(async () => {
-  const read = Number(await fs.promises.readFile(${JSON.stringify(counter)}, "utf8"))
-  await fs.promises.appendFile(${JSON.stringify(fences)}, fence + "\\n")
-  await fs.promises.writeFile(${JSON.stringify(counter)}, String(read + 1))
-}))
-await Effect.runPromise(Effect.repeatN(increment, 49))`
+      const { fences, increments, read } = unguardedCounter(directory, "counter", "counter")
+      const body = increments(50)
       const children = [yield* spawned(body), yield* spawned(body)]
       for (const child of children) expect(yield* ended(child)).toBe(0)
-      expect(fs.readFileSync(counter, "utf8")).toBe("100")
+      expect(read()).toBe("100")
       expect(rises(fences)).toBe(100)
     }))
 

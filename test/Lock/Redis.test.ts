@@ -19,7 +19,15 @@ import { type ChildProcess, spawn } from "node:child_process"
 import * as fs from "node:fs"
 import * as os from "node:os"
 import * as path from "node:path"
-import { eventually, failuresOf, freshKey, lockContract, rises, turns } from "../Lock.contract.ts"
+import {
+  failuresOf,
+  freshKey,
+  heldBody,
+  lockContract,
+  rises,
+  turns,
+  unguardedCounter
+} from "../Lock.contract.ts"
 import { permitsContract } from "../Permits.contract.ts"
 import { type RedisServer, redisServer, startRedis } from "../support/redis.ts"
 import { tcpProxy } from "../support/tcpProxy.ts"
@@ -77,23 +85,6 @@ const until = (isSo: Effect.Effect<boolean>): Effect.Effect<void> =>
     isSo,
     (so) => so ? Effect.void : Effect.zipRight(pause(5), until(isSo))
   )
-
-/** Runs a body that never ends by itself, and hands over how it ended. */
-const heldBody = (lock: Lock.Service, key: string) =>
-  Effect.gen(function*() {
-    const seen: { lease?: Lock.Lease; interrupted: boolean } = { interrupted: false }
-    const fiber = yield* Effect.fork(Effect.exit(
-      lock.withLock(key)((lease) => {
-        seen.lease = lease
-        return Effect.onInterrupt(Effect.never, () =>
-          Effect.sync(() => {
-            seen.interrupted = true
-          }))
-      })
-    ))
-    yield* eventually(() => seen.lease !== undefined)
-    return { fiber, seen, lease: seen.lease! }
-  })
 
 /** Joins the queue of a held key. */
 const waiterOf = <A>(key: string, waiting: Effect.Effect<A, unknown>, among = 1) =>
@@ -489,19 +480,11 @@ describe.skipIf(redisServer === undefined)("Lock/Redis", () => {
         Effect.sync(() => fs.mkdtempSync(path.join(os.tmpdir(), "hf-"))),
         (made) => Effect.sync(() => fs.rmSync(made, { recursive: true }))
       )
-      const counter = path.join(directory, "counter")
-      fs.writeFileSync(counter, "0")
-      const fences = `${counter}-fences`
-      const body =
-        `const increment = lock.withLock("counter")(({ fence }) => Effect.promise(async () => {
-  const read = Number(await fs.promises.readFile(${JSON.stringify(counter)}, "utf8"))
-  await fs.promises.appendFile(${JSON.stringify(fences)}, fence + "\\n")
-  await fs.promises.writeFile(${JSON.stringify(counter)}, String(read + 1))
-}))
-await Effect.runPromise(Effect.repeatN(increment, 199))`
+      const { fences, increments, read } = unguardedCounter(directory, "counter", "counter")
+      const body = increments(200)
       const children = [yield* spawned(body), yield* spawned(body)]
       for (const child of children) expect(yield* ended(child)).toBe(0)
-      expect(fs.readFileSync(counter, "utf8")).toBe("400")
+      expect(read()).toBe("400")
       expect(rises(fences)).toBe(400)
     }))
 

@@ -18,11 +18,11 @@ import {
 } from "effect"
 import * as Postgres from "holdfast/Postgres"
 import { embeddedServer } from "../support/postgres.ts"
-import { failureOf, poolsOf, reasonOf, until } from "../support/postgresPool.ts"
+import { failureOf, poolsOf, reasonOf } from "../support/postgresPool.ts"
 import { tcpProxy } from "../support/tcpProxy.ts"
 
 const server = embeddedServer({ settings: { max_connections: "60" } })
-const { ask, pool, statesOf, table } = poolsOf(server, "tx")
+const { ask, pool, statesOf, table, untilCommits } = poolsOf(server, "tx")
 
 const idsOf = (name: string) =>
   Effect.map(ask(`select id from ${name} order by id`), (rows) => rows.map((row) => row["id"]))
@@ -292,16 +292,7 @@ describe("Postgres/transaction: hooks", () => {
       const fiber = yield* Effect.fork(
         Effect.provide(sql.withTransaction(body), Logger.remove(Logger.defaultLogger))
       )
-      yield* until(
-        "COMMIT runs",
-        Effect.map(
-          ask(
-            "select 1 from pg_stat_activity where application_name = $1 and query = 'COMMIT' and state = 'active'",
-            applicationName
-          ),
-          (rows) => rows.length === 1
-        )
-      )
+      yield* untilCommits(applicationName)
       expect(Exit.isInterrupted(yield* Fiber.interrupt(fiber))).toBe(true)
       expect(yield* idsOf(t)).toEqual([1])
       expect(log).toEqual(["it committed"])

@@ -49,6 +49,18 @@ export const poolsOf = (server: TestServer, prefix: string) => {
         ),
         (rows) => rows.map((row) => String(row["state"]))
       ),
+    /** Waits until a session of a pool runs COMMIT. */
+    untilCommits: (applicationName: string) =>
+      until(
+        "COMMIT runs",
+        Effect.map(
+          ask(
+            "select 1 from pg_stat_activity where application_name = $1 and query = 'COMMIT' and state = 'active'",
+            applicationName
+          ),
+          (rows) => rows.length === 1
+        )
+      ),
     table: (columns: string) => {
       const name = `t_${++names}`
       return Effect.as(ask(`create table ${name} (${columns})`), name)
