@@ -22,6 +22,7 @@
  * @since 0.1.0
  */
 import * as Cause from "effect/Cause"
+import * as Chunk from "effect/Chunk"
 import * as Context from "effect/Context"
 import * as Data from "effect/Data"
 import * as Duration from "effect/Duration"
@@ -89,10 +90,11 @@ export interface Job<Item, A, E, R, E2 = E, R2 = R> {
  */
 export interface Checkpoint<E, R> {
   readonly isDone: (key: string) => Effect.Effect<boolean, E, R>
+  /** Marks the key and runs its effects, or does neither and gives false: the key was marked before. */
   readonly commit: <E2, R2>(
     key: string,
     effects: Effect.Effect<unknown, E2, R2>
-  ) => Effect.Effect<void, E | E2, R | R2>
+  ) => Effect.Effect<boolean, E | E2, R | R2>
 }
 
 /**
@@ -102,7 +104,7 @@ export interface Checkpoint<E, R> {
  * @category tags
  * @since 0.1.0
  */
-export const Checkpoint = Context.GenericTag<Checkpoint<CheckpointError, never>>(
+export const Checkpoint = Context.GenericTag<Checkpoint<CheckpointError | Superseded, never>>(
   "holdfast/Batch/Checkpoint"
 )
 
@@ -119,6 +121,22 @@ export class CheckpointError extends Data.TaggedError("CheckpointError")<{
 }> {
   override get message(): string {
     return `Checkpoint: ${this.operation} of key "${this.key}" failed: ${this.cause}`
+  }
+}
+
+/**
+ * A later run of the same name has begun, maybe in another process: this one may commit nothing more. It always ends the run.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class Superseded extends Data.TaggedError("BatchSuperseded")<{
+  readonly run: string
+  readonly epoch: number
+}> {
+  override get message(): string {
+    return `Run "${this.run}", epoch ${this.epoch}: a later run of this name has begun, so this one commits nothing more. `
+      + "Let only one process work on a run, or give the runs different names."
   }
 }
 
@@ -360,7 +378,11 @@ const beginItem = <Item, A, E, R, E2, R2, E3, R3>(
       onFalse: () =>
         Effect.flatMap(
           processed,
-          (value) => Effect.as(checkpoint.commit(key, commitOf(value)), done(value))
+          (value) =>
+            Effect.map(
+              checkpoint.commit(key, commitOf(value)),
+              (isNew) => isNew ? done(value) : { status: "alreadyDone" } as const
+            )
         )
     })
   return { work, attempts: () => attempts }
@@ -490,6 +512,9 @@ class Run<Item, A, E, E2, R> {
   /** An `onError` that throws is itself a failure, which ends the run. */
   judge(cause: Cause.Cause<E>, item: Item): { cause: Cause.Cause<E>; verdict: Verdict } {
     const { onError } = this.options
+    if (Chunk.some(Cause.failures(cause), (error) => error instanceof Superseded)) {
+      return { cause, verdict: "fail" }
+    }
     if (typeof onError !== "function") {
       return { cause, verdict: Cause.isDie(cause) ? "fail" : onError ?? "fail" }
     }

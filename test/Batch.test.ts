@@ -436,6 +436,7 @@ describe("Batch", () => {
                 log.push(`begin ${key}`)
                 yield* effects
                 log.push(`end ${key}`)
+                return true
               })
           }
         }
@@ -458,7 +459,7 @@ describe("Batch", () => {
       const checkpoint: Batch.Checkpoint<Lost, never> = {
         isDone: (key) =>
           key === "7" ? Effect.fail(new Lost({ key, at: 1 })) : Effect.succeed(false),
-        commit: (_, effects) => Effect.asVoid(effects)
+        commit: (_, effects) => Effect.as(effects, true)
       }
       const run = Batch.run(
         {
@@ -521,7 +522,7 @@ describe("Batch", () => {
       }
       const job = { name: "bombs", key: String, process: (i: number) => Effect.succeed(i) }
       const failing = { ...job, process: () => Effect.fail("item") }
-      const checkpoint = { isDone: bomb, commit: () => Effect.void }
+      const checkpoint = { isDone: bomb, commit: () => Effect.succeed(true) }
       const items = [1, 2, 3]
       const runs = {
         key: Batch.run({ ...job, key: bomb }, items),
@@ -628,7 +629,7 @@ describe("Batch", () => {
       expect(yield* said(Batch.run(job, [1], { onError: "ignore" }))).toContain(
         `\`onError\` must be one of "fail", "collect", "skip", or a function; got "ignore".`
       )
-      const checkpoint = { isDone: () => Effect.succeed(false), commit: () => Effect.void }
+      const checkpoint = { isDone: () => Effect.succeed(false), commit: () => Effect.succeed(true) }
       const keyless = yield* Effect.exit(Batch.run(job, [1], { checkpoint }))
       expect(Exit.isFailure(keyless) && Cause.pretty(keyless.cause)).toContain("no `key`")
     }))

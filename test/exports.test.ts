@@ -71,7 +71,7 @@ describe("exports", () => {
     expect(`\n${surface}\n`).toMatchInlineSnapshot(`
       "
       holdfast/Batch
-        BatchFailed Checkpoint CheckpointError ItemTimeout run
+        BatchFailed Checkpoint CheckpointError ItemTimeout Superseded run
         type Checkpoint Ending Job Options Outcome Report Verdict
       holdfast/Batch/Postgres
         checkpoint layer layerConfig

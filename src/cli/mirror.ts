@@ -249,7 +249,10 @@ const download = (
     run.status = report.status
   })
 
-type MirrorError = Effect.Effect.Error<ReturnType<typeof fetchInto>> | SqlError.SqlError
+type MirrorError =
+  | Effect.Effect.Error<ReturnType<typeof fetchInto>>
+  | SqlError.SqlError
+  | Batch.Superseded
 
 const settled = (
   outcome: Batch.Outcome<string, Http.Downloaded, MirrorError | Batch.ItemTimeout>,

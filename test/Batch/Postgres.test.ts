@@ -82,7 +82,13 @@ it.layer(Postgres.layerEmbedded({ max: 4 }), {
         expectTypeOf(run).toEqualTypeOf<
           Effect.Effect<
             Batch.Report,
-            Batch.BatchFailed<Error | SqlError.SqlError | Batch.CheckpointError | Batch.ItemTimeout>
+            Batch.BatchFailed<
+              | Error
+              | SqlError.SqlError
+              | Batch.CheckpointError
+              | Batch.Superseded
+              | Batch.ItemTimeout
+            >
           >
         >()
         expect([(yield* run).done, (yield* run).alreadyDone]).toEqual([60, 60])
@@ -92,6 +98,9 @@ it.layer(Postgres.layerEmbedded({ max: 4 }), {
         const failed = yield* Effect.flip(checkpoint.commit("k", Effect.void))
         const unread = yield* Effect.flip(checkpoint.isDone("k"))
         yield* sql`ALTER TABLE away RENAME TO holdfast_batch_done`
+        if (failed._tag !== "CheckpointError" || unread._tag !== "CheckpointError") {
+          return expect.fail(`${failed}, ${unread}`)
+        }
         expect([failed._tag, failed.operation, unread.operation, unread.key]).toEqual([
           "CheckpointError",
           "commit",
