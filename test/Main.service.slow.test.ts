@@ -56,20 +56,29 @@ const seeded = (seed: number) => () => {
   return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32
 }
 
-/** Whether the order was answered, completely and with its price. */
+interface Outcome {
+  readonly is: "answered" | "failed" | "wrong"
+  readonly says: string
+}
+
+/** Whether the order was answered, completely and with its price; and what came in its place. */
 const order = (agent: http.Agent, port: number, id: number) =>
-  new Promise<"answered" | "failed" | "wrong">((resolve) => {
+  new Promise<Outcome>((resolve) => {
+    const failed = (error: Error) => resolve({ is: "failed", says: String(error) })
     const request = http.get(
       { agent, port, path: `/order?id=${id}`, timeout: 20_000 },
       (response) => {
         let body = ""
         response.on("data", (chunk: Buffer) => body += chunk.toString())
-        response.on("error", () => resolve("failed"))
-        response.on("end", () => resolve(body === String(id % 10) ? "answered" : "wrong"))
+        response.on("error", failed)
+        response.on("end", () => {
+          const is = body === String(id % 10) ? "answered" : "wrong"
+          resolve({ is, says: `${response.statusCode} ${JSON.stringify(body)}` })
+        })
       }
     )
-    request.on("timeout", () => request.destroy())
-    request.on("error", () => resolve("failed"))
+    request.on("timeout", () => request.destroy(new Error("no answer in 20 s")))
+    request.on("error", failed)
   })
 
 type Mode = "ours" | "stock"
@@ -90,10 +99,10 @@ const terminated = async (mode: Mode, round: number, moment: number) => {
     err: "",
     isOver: false,
     next: round * 100_000,
-    wrong: 0,
     isSignalled: false
   }
   const complete = new Set<number>()
+  const incomplete = new Map<number, Outcome>()
   let cap = setTimeout(() => child.kill("SIGKILL"), 30_000)
   const signal = () => {
     if (run.isSignalled) return
@@ -112,12 +121,14 @@ const terminated = async (mode: Mode, round: number, moment: number) => {
   const client = async () => {
     while (!run.isOver) {
       const id = run.next++
-      const result = await order(agent, port, id)
-      if (result === "answered") {
+      const outcome = await order(agent, port, id)
+      if (outcome.is === "answered") {
         complete.add(id)
         signal()
-      } else if (result === "wrong") run.wrong++
-      else await new Promise((resolve) => setTimeout(resolve, 20))
+        continue
+      }
+      incomplete.set(id, outcome)
+      if (outcome.is === "failed") await new Promise((resolve) => setTimeout(resolve, 20))
     }
   }
   const clients = Array.from({ length: 6 }, client)
@@ -133,12 +144,19 @@ const terminated = async (mode: Mode, round: number, moment: number) => {
     "select count(*)::int as sessions from pg_stat_activity where application_name in ($1, $2)",
     [`shop:${child.pid}`, `lock:${os.hostname()}:${child.pid}`]
   )
+  const lost = accepted.filter((id) => !complete.has(id))
+  const wrong = [...incomplete].filter(([, { is }]) => is === "wrong").map(([id]) => id)
+  const described = [...new Set([...lost, ...wrong])].map((id) =>
+    `order ${id}: ${incomplete.get(id)?.says}`
+  )
   return {
     code,
     err: run.err,
     accepted: accepted.length,
-    lost: accepted.filter((id) => !complete.has(id)).length,
-    wrong: run.wrong,
+    lost: lost.length,
+    wrong: wrong.length,
+    // The service writes to stderr why a handler died.
+    report: described.length === 0 ? [] : [...described, run.err],
     sessions: Number(left?.["sessions"])
   }
 }
@@ -186,7 +204,8 @@ describe("a whole service, terminated at random moments", { concurrent: true }, 
     async () => {
       const { all, totals } = await terminations("ours")
       process.stdout.write(`${JSON.stringify(totals)}\n`)
-      expect(totals).toMatchObject({ lost: 0, wrong: 0, sessionsLeft: 0 })
+      const report = all.flatMap((one) => one.report).join("\n")
+      expect(totals, report).toMatchObject({ lost: 0, wrong: 0, sessionsLeft: 0 })
       expect(totals.accepted).toBeGreaterThan(0)
       for (const { code, err } of all) {
         // A drained batch asks to be run again. Anything that was not released would be named here.

@@ -4,7 +4,7 @@
 import { HttpApi, HttpApiBuilder, HttpApiEndpoint, HttpApiGroup, HttpClient } from "@effect/platform"
 import { NodeHttpServer, NodeRuntime } from "@effect/platform-node"
 import { SqlClient } from "@effect/sql"
-import { Effect, Layer, Schema } from "effect"
+import { Cause, Effect, Layer, Schema } from "effect"
 import { Batch, Shutdown } from "holdfast"
 import * as BatchPostgres from "holdfast/Batch/Postgres"
 import * as Http from "holdfast/Http"
@@ -45,7 +45,10 @@ const Orders = HttpApiBuilder.group(Api, "orders", (handlers) =>
         )))
         return price
       })
-    return handlers.handle("order", ({ urlParams: { id } }) => Effect.orDie(order(id)))
+    const report = (id) => (cause) =>
+      Effect.sync(() => fs.writeSync(2, `order ${id} failed: ${Cause.pretty(cause, { renderErrorCause: true })}\n`))
+    return handlers.handle("order", ({ urlParams: { id } }) =>
+      Effect.orDie(Effect.tapErrorCause(order(id), report(id))))
   }))
 
 /** Bills orders until the end is asked for, in one process at a time. */
