@@ -386,6 +386,38 @@ describe("Nursery, releases under the tracker", () => {
     ])
   })
 
+  it("Tracker-4: the children of a daemon live on with it", async () => {
+    const { db, log } = makeDb()
+    const late = Effect.delay(Effect.sync(() => log.push("the daemon's own child")), 20)
+    const program = Effect.gen(function*() {
+      // Stock `timeout` runs its effect in a child.
+      const daemon = yield* Managed.use(
+        db,
+        () => Effect.zipLeft(Effect.forkDaemon(Effect.timeout(late, "1 minute")), Effect.sleep(1))
+      )
+      yield* Fiber.join(daemon)
+    })
+    await Effect.runPromise(Nursery.run(program))
+    expect(log).toEqual(["released", "the daemon's own child"])
+  })
+
+  it("Tracker-4: what a pool opens outlives the bracket of the fiber that asked for it", async () => {
+    const { db } = makeDb()
+    let opened = 0
+    const program = Effect.gen(function*() {
+      const slow = Effect.timeout(Effect.delay(Effect.sync(() => ++opened), 20), "1 minute")
+      const pool = yield* Pool.make({ acquire: slow, max: 1 })
+      const asked = Managed.use(
+        db,
+        () => Effect.timeoutOption(Pool.use(pool, () => Effect.void), 5)
+      )
+      const later = Effect.delay(Pool.use(pool, Effect.succeed), 1)
+      const [, item] = yield* Effect.all([asked, later], { concurrency: 2 })
+      expect(item).toBe(1)
+    })
+    await Effect.runPromise(Nursery.run(Effect.scoped(program)))
+  })
+
   it("Tracker-1: what a batched forEach resumes in new fibers is followed, too", async () => {
     const { commit, db, log } = makeDb()
     class Get extends Request.TaggedClass("Get")<number, string, { readonly id: number }> {}

@@ -14,7 +14,8 @@
  *   for them again.
  * - Tracker-3 A release never waits for the fiber that releases, for those it descends from, or for fibers that wait for one of them,
  *   or for a lock of ours or an item of a pool that one of them holds by a bracket.
- * - Tracker-4 A bracket that lends a resource interrupts the children that its body has forked, as the end of a fiber does.
+ * - Tracker-4 A bracket that lends a resource interrupts the children that its body has forked, and their children, as the end of
+ *   a fiber does. Daemons and what these have forked live on.
  *
  * COST without a tracker one comparison per bracket; with one, a map entry per fiber, and per bracket a look-up.
  */
@@ -238,12 +239,14 @@ const startedInside = (lent: Use, closer: AnyFiber): ReadonlyArray<Node> => [
   ...reaching(lent)
 ]
 
-/** Whether Effect interrupts it at the end of a fiber that it descends from: it is no daemon. */
-const isChild = ({ fiber, starter }: Node): boolean => {
-  for (let next = starter; next !== undefined; next = next.starter) {
-    if (childrenOf(next.fiber).has(fiber)) return true
-  }
-  return false
+/**
+ * Whether the end of the fiber that acquired would interrupt it: neither it nor a fiber between the two is a daemon. A pool opens
+ * its items in daemons, whoever asks first.
+ */
+const isChild = ({ fiber, starter }: Node, since: number): boolean => {
+  let parent = starter
+  while (parent !== undefined && !childrenOf(parent.fiber).has(fiber)) parent = parent.starter
+  return parent !== undefined && (parent.fiber.id().id < since || isChild(parent, since))
 }
 
 const waitsForOne = (fiber: AnyFiber, ids: HashSet.HashSet<FiberId.FiberId>): boolean =>
@@ -285,7 +288,9 @@ const dyingIn = (lent: Use, closer: AnyFiber, cut: WeakSet<AnyFiber>): Set<AnyFi
     const { fiber } = node
     if (isBounded(fiber) || lent.tracker.abandoned.has(fiber)) continue
     if (cut.has(fiber) || isInterrupted(fiber)) found.add(fiber)
-    else if (lent.ends === "all" || (lent.ends === "children" && isChild(node))) ending.add(fiber)
+    else if (lent.ends === "all" || (lent.ends === "children" && isChild(node, lent.since))) {
+      ending.add(fiber)
+    }
   }
   for (const fiber of awaitable(lent, ending, closer)) {
     cut.add(fiber)

@@ -18,15 +18,21 @@ export const mutants: ReadonlyArray<Mutant> = [
   ),
   tracker(
     "children of the body are left running",
-    "(lent.ends === \"children\" && isChild(node))",
+    "(lent.ends === \"children\" && isChild(node, lent.since))",
     "false",
     "a child of the body ends before"
   ),
   tracker(
     "daemons are ended as children are",
-    "lent.ends === \"children\" && isChild(node)",
+    "lent.ends === \"children\" && isChild(node, lent.since)",
     "lent.ends === \"children\"",
     "a child of the body ends before"
+  ),
+  tracker(
+    "what a daemon has forked is ended as children are",
+    "(parent.fiber.id().id < since || isChild(parent, since))",
+    "true",
+    "what a pool opens outlives"
   ),
   tracker(
     "the fibers of an ended fiber are forgotten",
