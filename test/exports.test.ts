@@ -106,8 +106,8 @@ describe("exports", () => {
         DistributedSemaphore SharedLock layer layerMemory make
         type Backend Bracket Get Options Request SemaphoreService Services SharedService TryBracket
       holdfast/Lock/Postgres
-        layer layerConfig make
-        type Options
+        guard layer layerConfig make transact
+        type Options TransactOptions
       holdfast/Lock/Redis
         layer layerConfig layerPermits make
         type Options

@@ -10,11 +10,15 @@
  * cross, and only the query knows which came first. Then the session is closed, which frees the lock if it was granted.
  *
  * INVARIANTS
- * - LockPostgres-1 (G1) The fence is drawn by the granted session, after the grant and before its release: it rises.
+ * - LockPostgres-1 (G1) The fence is drawn by the granted session, after the grant and before its release, from one sequence of the
+ *   database, whatever the `search_path`: it rises.
  * - LockPostgres-2 (G3) After an interrupted wait no session of ours waits or holds: after 2 s without an answer the socket is
  *   destroyed.
  * - LockPostgres-3 (G4) A session that ends, or does not answer a ping in time, loses the lease.
  * - LockPostgres-4 (G8) No error of a connection is unhandled, and closing the layer leaves no connection.
+ * - LockPostgres-6 `transact`: the lock ends with the transaction, whatever ends that; a lease of the same key excludes it.
+ * - LockPostgres-7 `guard`: a transaction whose fence is lower than one that a guarded transaction of the key has brought fails with
+ *   `LockLost` and changes nothing. It sees what guarded transactions of lower fences have committed, and higher ones wait for it.
  * - LockPostgres-5 Behind a pooler that separates session and connection it fails with `LockUnsupported`.
  *
  * COST (2026-11, Unix socket) 4.5 ms for acquire and release, nearly all of it the connection of its own; an interrupted
@@ -23,6 +27,10 @@
  * lease rows for use behind poolers; safety across a failover to a replica that had not seen the grant: fence what you write.
  * Keepalive notices a server that vanishes during a wait, in about 15 s.
  * Waits for sockets are in real time, not on the `Clock`; `acquireTimeout` is on the `Clock`.
+ * NOT PROMISED that a network failure stops the holder before the server grants the key to the next: `guard` makes that harmless in
+ * the database, and `transact` needs no promise.
+ * PRIVILEGES The first user makes the schema `holdfast` (Postgres/schema.ts), and needs CREATE on the database for that. Each other needs
+ * `GRANT USAGE ON SCHEMA holdfast`, `GRANT USAGE ON SEQUENCE holdfast.lock_fence`, `GRANT SELECT, INSERT, UPDATE ON holdfast.lock_lease`.
  * SOURCES madelson/DistributedLock #147 (lock_timeout), pgbouncer #102, yugabyte #26105.
  *
  * @since 0.1.0
@@ -35,8 +43,6 @@ import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
 import type * as Scope from "effect/Scope"
-import * as crypto from "node:crypto"
-import * as os from "node:os"
 import type { ConnectionOptions } from "node:tls"
 import { Client, type ClientConfig } from "pg"
 import * as Deadline from "../Deadline.ts"
@@ -44,6 +50,9 @@ import * as Ledger from "../Ledger.ts"
 import * as Lock from "../Lock.ts"
 import * as Managed from "../Managed.ts"
 import { codeOf } from "./errors.ts"
+import { createSql, idOf, self } from "./Postgres/schema.ts"
+
+export { guard, transact, type TransactOptions } from "./Postgres/guard.ts"
 
 /**
  * Where the server is, and how a session is watched. The parts of `url` win over the other fields.
@@ -68,8 +77,6 @@ export interface Options {
   readonly pingInterval?: Duration.DurationInput | undefined
   /** How long the answer to a ping may take. Default 4 seconds; keep the sum with the interval below 10 seconds. */
   readonly pingTimeout?: Duration.DurationInput | undefined
-  /** The sequence of the fences, created if it is missing: `schema.name` or `name`. Default `holdfast_lock_fence`. */
-  readonly sequence?: string | undefined
 }
 
 const unredacted = (text: string | Redacted.Redacted | undefined): string | undefined =>
@@ -90,8 +97,7 @@ const settingsOf = (options: Options) => ({
     keepAliveInitialDelayMillis: 5000
   } satisfies ClientConfig,
   pingIntervalMillis: Duration.toMillis(options.pingInterval ?? "2 seconds"),
-  pingTimeoutMillis: Duration.toMillis(options.pingTimeout ?? "4 seconds"),
-  sequence: options.sequence ?? "holdfast_lock_fence"
+  pingTimeoutMillis: Duration.toMillis(options.pingTimeout ?? "4 seconds")
 })
 
 type Settings = ReturnType<typeof settingsOf>
@@ -99,16 +105,9 @@ type Settings = ReturnType<typeof settingsOf>
 /** After this time a cancel, unlock, close or `inspect` is abandoned and the socket destroyed. */
 const answerMillis = 2000
 
-const self = `${os.hostname()}:${process.pid}`
-
 /** As the server would make it, so that it can be compared: printable ASCII, 63 bytes at most. */
 const applicationName = (label: string | undefined): string =>
   `lock:${self}${label === undefined ? "" : `:${label}`}`.replaceAll(/[^ -~]/g, "?").slice(0, 63)
-
-/** 64 bits of the digest as a signed number, in text because a JavaScript number has 53 bits. */
-const idOf = (namespace: string, key: string): string =>
-  crypto.createHash("sha256").update(namespace).update("\0").update(key).digest()
-    .readBigInt64BE(0).toString()
 
 /** The settings that a lock session relies on, without those that the server does not know. */
 const prepareSql = `SELECT set_config(name, value, false)
@@ -266,7 +265,6 @@ interface Row {
   readonly ok?: boolean
   readonly name?: string | null
   readonly next?: string
-  readonly seed?: string
 }
 
 /** One statement on a connection of its own, bounded. */
@@ -301,32 +299,18 @@ const cancel = (session: Session): Promise<void> =>
     [session.pid, session.name]
   ).then(() => {}, () => {})
 
-const quoted = (name: string): string =>
-  name.split(".").map((part) => `"${part.replaceAll("\"", "\"\"")}"`).join(".")
-
-/** The errors of the later of two sessions that create the sequence at once: it exists then. */
-const raced = new Set(["23505", "42P07", "XX000"])
-
-/** Draws the next fence. A missing sequence is created and starts at the server's clock in µs (B13: one per database). */
+/** Draws the next fence. */
 const nextFence = async (session: Session): Promise<bigint> => {
-  const name = quoted(session.settings.sequence)
   const draw = async (): Promise<bigint> => {
-    const [row] = await session.query("SELECT nextval($1::regclass) AS next", [name])
+    const [row] = await session.query("SELECT nextval('holdfast.lock_fence'::regclass) AS next")
     return BigInt(row?.next ?? "0")
   }
   try {
     return await draw()
   } catch (error) {
-    if (codeOf(error) !== "42P01") throw error
+    if (!["42P01", "3F000"].includes(codeOf(error) ?? "")) throw error
   }
-  const [row] = await session.query(
-    "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint::text AS seed"
-  )
-  const start = BigInt(row?.seed ?? "1")
-  const create = `CREATE SEQUENCE IF NOT EXISTS ${name} AS bigint START ${start} CACHE 1 NO CYCLE`
-  await session.query(create).catch((error: unknown) => {
-    if (!raced.has(codeOf(error) ?? "")) throw error
-  })
+  await session.query(createSql)
   return draw()
 }
 
@@ -388,6 +372,7 @@ const backend = (settings: Settings, sessions: Set<Session>): Lock.Backend => {
   return {
     self,
     remote: true,
+    realm: `advisory:${settings.namespace}`,
     take: (request, restore) =>
       Effect.map(
         attempt(request, restore, "SELECT pg_advisory_lock($1::bigint)"),

@@ -447,6 +447,7 @@ const lockBackend = (client: Client): Lock.Backend => {
   return {
     self,
     remote: true,
+    realm: `redis:${client.settings.namespace}`,
     take: (request, restore) => take(client, claimOf(request), request.lose, restore),
     tryTake: (request) => tryTake(client, claimOf(request), request.lose),
     inspect: (key) => ask("inspect", () => client.inspect({ kind: "lock", key }))

@@ -28,6 +28,8 @@ export interface Lease {
   readonly owner: string
   /** Strictly increasing per key. Send it with each write; the target must refuse a smaller one than it has seen. */
   readonly fence: bigint
+  /** Names the locks among which the fences of a key rise: the backend and its namespace. Absent: those of this process. */
+  readonly realm: string | undefined
   /** Never succeeds; fails when the lease is lost. */
   readonly lost: Effect.Effect<never, LockLost>
   /** Fails if the loss is known in this process, without I/O: call it before a side effect. */
@@ -163,12 +165,13 @@ const protect = <A, E, R>(
     })
   )
 
-export const leaseOf = (hold: Hold, grant: Grant): Lease => ({
+export const leaseOf = (hold: Hold, grant: Grant, realm?: string): Lease => ({
   key: hold.key,
   get owner() {
     return hold.owner
   },
   fence: grant.fence,
+  realm,
   lost: Registration.wait((resume) =>
     Condition.observe(hold.ending, () => {
       // INVARIANT Lock-5: our own release is no loss.

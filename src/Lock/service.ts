@@ -168,6 +168,8 @@ export interface Backend {
   readonly self: string
   /** Whether a grant can be lost. The body then runs in a child fiber, which the loss interrupts. */
   readonly remote: boolean
+  /** The `realm` of its leases. */
+  readonly realm?: string | undefined
   readonly take: (request: Request, restore: Managed.Restore) => Effect.Effect<Grant, LockError>
   readonly tryTake: (
     request: Request,
@@ -361,7 +363,7 @@ export const make = (backend: Backend, options?: MakeOptions): Service => {
           hold.grant = grant
           hold.since = now
           slot.hold = hold
-          return { hold, slot, grant, lease: leaseOf(hold, grant) }
+          return { hold, slot, grant, lease: leaseOf(hold, grant, backend.realm) }
         })
     })
   }

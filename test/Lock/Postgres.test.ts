@@ -130,11 +130,12 @@ describe("LockPostgres", () => {
 
   it.scopedLive("LockPostgres-1: two services that make the sequence at once both get a fence", () =>
     Effect.gen(function*() {
+      yield* Effect.promise(() => query(server.get(), "DROP SCHEMA IF EXISTS holdfast CASCADE"))
       const draws = yield* Effect.forEach(
         Array.from({ length: 8 }, (_, index) => index),
         (index) =>
           Effect.flatMap(
-            LockPostgres.make({ ...options(), sequence: "public.made by two" }),
+            LockPostgres.make(options()),
             (lock) =>
               Effect.fork(lock.withLock(`seq ${index}`)(({ fence }) => Effect.succeed(fence)))
           )
