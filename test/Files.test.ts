@@ -1,5 +1,3 @@
-import type { FileSystem } from "@effect/platform"
-import { NodeFileSystem } from "@effect/platform-node"
 import { describe, expect, it } from "@effect/vitest"
 import { Effect, Exit, Fiber, Random, type Scope, Stream } from "effect"
 import { Ledger, Managed } from "holdfast"
@@ -24,10 +22,8 @@ const directory: Effect.Effect<string, never, Scope.Scope> = Effect.acquireRelea
   (made) => Effect.sync(() => fs.rmSync(made, { recursive: true, force: true }))
 )
 
-const live = <E>(
-  name: string,
-  test: Effect.Effect<unknown, E, Scope.Scope | FileSystem.FileSystem>
-) => it.scopedLive(name, () => Effect.provide(test, NodeFileSystem.layer))
+const live = <E>(name: string, test: Effect.Effect<unknown, E, Scope.Scope>) =>
+  it.scopedLive(name, () => test)
 
 const descriptors = (): number => fs.readdirSync("/proc/self/fd").length
 
@@ -94,7 +90,7 @@ describe("writeAtomic", () => {
         yield* Files.writeAtomic(at, "new")
         const { gid, mode, uid } = fs.statSync(at)
         expect([uid, gid, mode & 0o7777]).toEqual([12_345, 54_321, 0o4755])
-      }).pipe(Effect.provide(NodeFileSystem.layer))
+      })
   )
 
   live(
@@ -147,6 +143,159 @@ describe("writeAtomic", () => {
       for (const writer of writers) yield* Fiber.join(writer)
       expect(reads).toBeGreaterThan(1)
       expect(fs.readFileSync(at, "latin1")[0]).not.toBe("0")
+      expect(fs.readdirSync(dir)).toEqual(["file"])
+    })
+  )
+})
+
+describe("writeAtomic, in a directory where others may write", () => {
+  const draftIn = (dir: string) =>
+    path.join(dir, fs.readdirSync(dir).find((name) => name.endsWith(".draft"))!)
+
+  /** Writes `at`, and puts something else in the place of the draft before the content is whole. */
+  const swapped = (at: string, plant: (draft: string) => void) => {
+    const planted = Stream.sync(() => {
+      const draft = draftIn(path.dirname(at))
+      fs.unlinkSync(draft)
+      plant(draft)
+      return Buffer.from("new")
+    })
+    return codeOf(Files.writeAtomic(at, planted))
+  }
+
+  live(
+    "Files-5, Drafts-2: a link planted at the draft's path gives no other file away",
+    Effect.gen(function*() {
+      const dir = yield* directory
+      const [at, victim] = [path.join(dir, "file"), path.join(yield* directory, "victim")]
+      fs.writeFileSync(at, "old", { mode: 0o666 })
+      fs.chmodSync(at, 0o666)
+      if (root) fs.chownSync(at, 12_345, 12_345)
+      for (const plant of [fs.symlinkSync, fs.linkSync]) {
+        fs.writeFileSync(victim, "secret", { mode: 0o600 })
+        const result = yield* swapped(at, (draft) => plant(victim, draft))
+        expect(result).toBe("publish: ESTALE")
+        const { mode, uid } = fs.statSync(victim)
+        expect([uid, mode & 0o777]).toEqual([process.getuid?.(), 0o600])
+        expect(fs.readFileSync(at, "utf8")).toBe("old")
+        // It was planted by another: not ours to remove.
+        fs.unlinkSync(draftIn(dir))
+      }
+    })
+  )
+
+  live(
+    "Drafts-2: only the file that was written is published",
+    Effect.gen(function*() {
+      const dir = yield* directory
+      const at = path.join(dir, "file")
+      const result = yield* swapped(at, (draft) => fs.writeFileSync(draft, "another's"))
+      expect(result).toBe("publish: ESTALE")
+      expect(fs.existsSync(at)).toBe(false)
+      expect(fs.readFileSync(draftIn(dir), "utf8")).toBe("another's")
+    })
+  )
+})
+
+describe("sweep", () => {
+  live(
+    "Drafts-1: removes what no living process owns, and never a user's own file",
+    Effect.gen(function*() {
+      const dir = yield* directory
+      const held = yield* Files.draftOf(path.join(dir, "song"))
+      const mine = path.basename(held.path)
+      const [, place, start] = /^\.song\.(\w+)-\d+-(\d+)-/.exec(mine)!
+      const dead = spawnSync("true").pid
+      const random = "0123456789ab"
+      const abandoned = [
+        `.song.${place}-${dead}-${start}-${random}.draft`,
+        // Its number belongs to another process now.
+        `.song.${place}-${process.pid}-${Number(start) + 1}-${random}.draft`,
+        // A run before the last boot, silent for two days.
+        `.song.ffffffffffff-${dead}-${start}-${random}.draft`
+      ]
+      const kept = [
+        mine,
+        "song",
+        "song.part",
+        ".song.draft",
+        `.song.${place}-${dead}-${start}-${random}.draft.bak`,
+        `song.${place}-${dead}-${start}-${random}.draft`,
+        `.song.eeeeeeeeeeee-${dead}-${start}-${random}.draft`
+      ]
+      for (const name of [...abandoned, ...kept]) fs.writeFileSync(path.join(dir, name), "x")
+      const old = Date.now() / 1000 - 2 * 24 * 3600
+      for (const name of [abandoned[2]!, ...kept.slice(1, 6)]) {
+        fs.utimesSync(path.join(dir, name), old, old)
+      }
+      const folder = `.folder.${place}-${dead}-${start}-${random}.draft`
+      fs.mkdirSync(path.join(dir, folder))
+      const link = `.link.${place}-${dead}-${start}-${random}.draft`
+      fs.symlinkSync("song", path.join(dir, link))
+      expect(yield* Files.sweep(dir)).toBe(3)
+      expect(fs.readdirSync(dir).toSorted()).toEqual([...kept, folder, link].toSorted())
+      expect(yield* codeOf(Files.sweep(path.join(dir, "missing")))).toBe("sweep: ENOENT")
+    })
+  )
+})
+
+describe("writers of one file", () => {
+  live(
+    "Files-6: take turns, first come, first served, by whatever path they name it",
+    Effect.gen(function*() {
+      const dir = yield* directory
+      fs.mkdirSync(path.join(dir, "real"))
+      fs.symlinkSync("real", path.join(dir, "alias"))
+      fs.symlinkSync("real/file", path.join(dir, "link"))
+      const log: Array<string> = []
+      const write = (name: string, letter: string) => {
+        const drafts = () =>
+          fs.readdirSync(path.join(dir, "real")).filter((name) => name.endsWith(".draft")).length
+        const content = Stream.fromEffect(
+          Effect.zipRight(Effect.yieldNow(), Effect.sync(() => log.push(`${letter}${drafts()}`)))
+        )
+        return Files.writeAtomic(
+          path.join(dir, name),
+          Stream.map(content, () => Buffer.from(letter))
+        )
+      }
+      const waiting = yield* Effect.fork(write("alias/file", "b"))
+      yield* Fiber.join(waiting)
+      const fibers = [
+        yield* Effect.fork(write("real/file", "c")),
+        yield* Effect.fork(write("alias/file", "d")),
+        yield* Effect.fork(write("link", "e")),
+        yield* Effect.fork(Stream.run(
+          Stream.sync(() => (log.push("f"), Buffer.from("f"))),
+          Files.atomicSink(path.join(dir, "real/file"))
+        ))
+      ]
+      yield* Effect.yieldNow()
+      yield* Fiber.interrupt(fibers[1]!)
+      for (const fiber of fibers) yield* Fiber.await(fiber)
+      expect(log).toEqual(["b1", "c1", "e1", "f"])
+      expect(fs.readFileSync(path.join(dir, "real/file"), "utf8")).toBe("f")
+      expect(fs.readdirSync(path.join(dir, "real"))).toEqual(["file"])
+    })
+  )
+})
+
+describe("atomicSink", () => {
+  live(
+    "Files-1, Files-3: replaces at the end of the stream; a stream that fails leaves the old content",
+    Effect.gen(function*() {
+      const dir = yield* directory
+      const at = path.join(dir, "file")
+      yield* Stream.run(Stream.make(Buffer.from("on"), Buffer.from("e")), Files.atomicSink(at))
+      expect(fs.readFileSync(at, "utf8")).toBe("one")
+      const broken = Stream.concat(Stream.make(Buffer.from("tw")), Stream.fail("broken" as const))
+      expect(yield* Effect.flip(Stream.run(broken, Files.atomicSink(at)))).toBe("broken")
+      const endless = yield* Effect.fork(
+        Stream.run(Stream.repeatValue(Buffer.from("x")), Files.atomicSink(at))
+      )
+      yield* Effect.repeatN(Effect.promise(() => new Promise((done) => setImmediate(done))), 9)
+      yield* Fiber.interrupt(endless)
+      expect(fs.readFileSync(at, "utf8")).toBe("one")
       expect(fs.readdirSync(dir)).toEqual(["file"])
     })
   )
@@ -223,32 +372,44 @@ describe("writeAtomic, interrupted", () => {
     })
   )
 
+  const script = `
+    import * as Effect from "effect/Effect"
+    import * as Files from "holdfast/Files"
+    const [, path, seed] = process.argv
+    const write = (letter) => Files.writeAtomic(path, letter.repeat(3_000_000), { durability: "none" })
+    await Effect.runPromise(write("a"))
+    setTimeout(() => process.kill(process.pid, "SIGKILL"), Number(seed))
+    await Effect.runPromise(Effect.forever(Effect.zipRight(write("b"), write("a"))))`
+
+  /** Killed by itself, so many milliseconds after its first write. */
+  const killed = (at: string, millis: number) =>
+    Effect.promise(() =>
+      new Promise((done) =>
+        spawn(process.execPath, ["--input-type=module", "-e", script, at, `${millis}`], {
+          cwd: repository,
+          stdio: ["ignore", "inherit", "inherit"]
+        }).once("close", (_, signal) => done(signal))
+      )
+    )
+
   live(
-    "Files-1: a process killed while it writes leaves old or new",
+    "Files-1, Files-3: 20 processes killed while they write leave old or new, and the next writer removes their drafts",
     Effect.gen(function*() {
       const dir = yield* directory
-      const at = path.join(dir, "file")
-      const script = `
-        import { NodeFileSystem } from "@effect/platform-node"
-        import { Effect } from "effect"
-        import * as Files from "holdfast/Files"
-        const write = (letter) => Files.writeAtomic(process.argv[1], letter.repeat(3_000_000), { durability: "none" })
-        await Effect.runPromise(write("a").pipe(Effect.provide(NodeFileSystem.layer)))
-        process.stdout.write("writing")
-        const both = Effect.forever(Effect.zipRight(write("b"), write("a")))
-        await Effect.runPromise(both.pipe(Effect.provide(NodeFileSystem.layer)))`
-      for (const delay of [0, 2, 7]) {
-        const child = spawn(process.execPath, ["--input-type=module", "-e", script, "--", at], {
-          cwd: repository,
-          stdio: ["ignore", "pipe", "inherit"]
-        })
-        const closed = new Promise((done) => child.once("close", done))
-        yield* Effect.promise(() => new Promise((done) => child.stdout.once("data", done)))
-        yield* Effect.sleep(delay)
-        child.kill("SIGKILL")
-        yield* Effect.promise(() => closed)
-        expect(isWhole(fs.readFileSync(at, "latin1"), 3_000_000)).toBe(true)
+      const names = ["a", "b", "c", "d"]
+      let drafts = 0
+      for (let round = 0; round < 5; round++) {
+        // Seeded: 0 to 20 ms, no two alike.
+        const kills = names.map((name, i) => killed(path.join(dir, name), (round * 4 + i) * 7 % 21))
+        expect(yield* Effect.all(kills, { concurrency: 4 })).toEqual(names.map(() => "SIGKILL"))
+        drafts += fs.readdirSync(dir).length - names.length
+        for (const name of names) {
+          expect(isWhole(fs.readFileSync(path.join(dir, name), "latin1"), 3_000_000)).toBe(true)
+        }
       }
+      expect(drafts).toBeGreaterThan(0)
+      yield* Files.writeAtomic(path.join(dir, "a"), "after")
+      expect(fs.readdirSync(dir)).toEqual(names)
     })
   )
 })
@@ -268,10 +429,8 @@ describe("FileError", () => {
       expect(yield* write("missing/file")).toBe("create: ENOENT")
       expect(yield* write("n".repeat(256))).toBe("look at: ENAMETOOLONG")
       expect(yield* write("fifo")).toBe("replace: EINVAL")
-      expect(yield* codeOf(Files.publish(inside("nothing"), inside("file")))).toBe("sync: ENOENT")
-      expect(
-        yield* codeOf(Files.publish(inside("nothing"), inside("file"), { durability: "none" }))
-      )
+      expect(yield* codeOf(Files.publish(inside("nothing"), inside("file")))).toBe("open: ENOENT")
+      expect(yield* codeOf(Files.publish(inside("file"), inside("missing/file"))))
         .toBe("rename: ENOENT")
       expect(fs.readdirSync(dir).toSorted()).toEqual(["directory", "fifo", "file"])
       expect(fs.readFileSync(inside("file"), "utf8")).toBe("old")
@@ -291,19 +450,18 @@ describe("FileError", () => {
         fs.chmodSync(dir, 0o555)
         expect(yield* codeOf(Files.writeAtomic(path.join(dir, "file"), "x"))).toBe("create: EACCES")
         fs.chmodSync(dir, 0o755)
-      }).pipe(Effect.provide(NodeFileSystem.layer))
+      })
   )
 
   /** Tries to replace a file of 100 bytes by one of 1 MB, and prints what came of it. */
   const attempt = `
-    import { NodeFileSystem } from "@effect/platform-node"
     import { Effect } from "effect"
     import * as Files from "holdfast/Files"
     import * as fs from "node:fs"
     const at = process.argv[1] + "/file"
     fs.writeFileSync(at, "o".repeat(100))
     const write = Effect.flip(Files.writeAtomic(at, "n".repeat(1_000_000)))
-    const { _tag, code, operation } = await Effect.runPromise(write.pipe(Effect.provide(NodeFileSystem.layer)))
+    const { _tag, code, operation } = await Effect.runPromise(write)
     console.log(_tag, operation, code, fs.readdirSync(process.argv[1]).join(), fs.statSync(at).size)`
 
   live(
@@ -387,6 +545,35 @@ describe("draft", () => {
       )
       expect(fs.readdirSync(dir)).toEqual(["to"])
       expect(fs.readFileSync(path.join(dir, "to"), "utf8")).toBe("new")
+    })
+  )
+})
+
+describe("draftOf", () => {
+  live(
+    "writes one chunk or many, each byte once, and counts them",
+    Effect.gen(function*() {
+      const dir = yield* directory
+      const to = path.join(dir, "to")
+      const chunks = Array.from(
+        { length: 2_345 },
+        (_, i) => Buffer.alloc(i % 3 === 0 ? 0 : i, 97 + i % 26)
+      )
+      yield* Managed.use(
+        Files.draftOf(to),
+        (draft) =>
+          Effect.gen(function*() {
+            yield* draft.write(Buffer.from("first"))
+            yield* draft.truncate(0)
+            yield* draft.write([])
+            yield* draft.write(chunks)
+            yield* draft.write(Buffer.from("last"))
+            expect(draft.written).toBe(Buffer.concat(chunks).length + 4)
+            yield* draft.publish(to)
+          })
+      )
+      expect(fs.readFileSync(to).equals(Buffer.concat([...chunks, Buffer.from("last")]))).toBe(true)
+      expect(fs.readdirSync(dir)).toEqual(["to"])
     })
   )
 })

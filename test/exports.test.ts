@@ -82,8 +82,8 @@ describe("exports", () => {
         EnterTimeout TypeId layer make use
         type EnterOptions ExitStack InUse Options ReleaseOptions Replaces
       holdfast/Files
-        FileError draft publish toFileError writeAtomic
-        type Draft DraftOptions Durability PublishOptions WriteOptions
+        FileError atomicSink draft draftOf publish sweep tempDirectory tempFile toFileError writeAtomic
+        type Bytes Draft DraftOfOptions DraftOptions Durability PublishOptions TempOptions WriteOptions
       holdfast/Http
         BadRedirect BadUrl ChecksumMismatch ConnectFailed HttpStatus Session SessionClosed Stalled TooLarge TooManyRedirects TransportFailed Truncated download isRetryable retryPolicy session
         type DownloadError DownloadOptions Downloaded RetryOptions SessionOptions SessionService SessionStats
