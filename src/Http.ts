@@ -14,6 +14,7 @@
  * - Http-3 (H2) Every wait has a deadline: connect, headers, silence in the body. Each is a `Stalled` that says which.
  * - Http-4 (H3) After `download`, however it ended, the destination is untouched or complete, and the partial file is gone.
  * - Http-5 (H4) Never more than `perHost` connections to one origin, nor more than `total` downloads at once.
+ * - Http-6 (H3) Once a redirect has left the first origin, no hop gets a secret. Errors, the ledger and spans show no query.
  *
  * COST (2026-11, loopback, 2 cores) about 3.5 ms a small download, nearly all of it calls to the file system; 300 MB/s a
  *   large one, hashed; one chunk (up to 64 KiB) in memory each.
@@ -38,7 +39,6 @@ import * as ScheduleInterval from "effect/ScheduleInterval"
 import { makeClient } from "./Http/client.ts"
 import { close, type Live, open, type SessionOptions } from "./Http/connections.ts"
 import * as Errors from "./Http/errors.ts"
-import type { Progress } from "./Http/exchange.ts"
 import * as Save from "./Http/save.ts"
 import * as Ledger from "./Ledger.ts"
 import * as Managed from "./Managed.ts"
@@ -47,6 +47,7 @@ import * as Semaphore from "./Semaphore.ts"
 export type { SessionOptions } from "./Http/connections.ts"
 export {
   BadRedirect,
+  BadRequest,
   BadUrl,
   ChecksumMismatch,
   ConnectFailed,
@@ -58,7 +59,8 @@ export {
   TooLarge,
   TooManyRedirects,
   TransportFailed,
-  Truncated
+  Truncated,
+  UnsupportedEncoding
 } from "./Http/errors.ts"
 export type { Downloaded, DownloadOptions } from "./Http/save.ts"
 
@@ -122,7 +124,7 @@ export const session = (
     const stats = Effect.sync(() => ({
       sockets: live.connections.sockets.size,
       downloads: live.writing.size,
-      closed: live.closed
+      closed: live.connections.closed
     }))
     const client = Context.make(HttpClient.HttpClient, makeClient(live))
     return Context.add(client, Session, { live, stats })
@@ -151,25 +153,26 @@ export const download = (
   const downloaded = Effect.gen(function*() {
     const { live } = yield* Session
     const start = yield* Save.parse(url)
+    const shown = Errors.shown(start.href)
     const { permits, settings: { after } } = live
     const partial = options.partial ?? `${destination}.part`
-    const progress: Progress = { phase: "headers", received: 0, expected: undefined }
+    const progress = { received: 0 }
     const request: Save.Request = { url: start.href, destination, partial, options, progress }
     const attempt = Effect.suspend(() =>
-      live.closed
-        ? new Errors.SessionClosed({ url: start.href })
+      live.connections.closed
+        ? new Errors.SessionClosed({ url: shown })
         : Managed.use(Save.claim(live, partial), () => Save.fetched(live, start, request))
     )
     const turn = permits === undefined ? attempt : Semaphore.withPermits(permits, 1)(attempt)
     const traced = Ledger.withSpan(turn, "http.download", {
       kind: "client",
-      attributes: () => ({ "http.request.method": "GET", "url.full": start.href })
+      attributes: () => ({ "http.request.method": "GET", "url.full": shown })
     })
     const { total } = after
     if (!Duration.isFinite(total)) return yield* traced
     const onTimeout = () =>
       new Errors.Stalled({
-        url: start.href,
+        url: shown,
         phase: "total",
         bytes: progress.received,
         after: total
@@ -198,6 +201,7 @@ export interface RetryOptions {
 
 /**
  * Retries after a growing wait, or after the wait that the server asked for. An error that `isRetryable` excludes is not retried.
+ * For downloads, and for requests of `HttpClient` that may be sent twice.
  *
  * **Example** (three more attempts)
  * ```ts
@@ -224,9 +228,7 @@ export const retryPolicy = (options: RetryOptions = {}): Schedule.Schedule<numbe
       return Effect.succeed([tried, tried, ScheduleDecision.done] as const)
     }
     return Effect.map(factor, (factor) => {
-      const asked = error instanceof Errors.HttpStatus && error.retryAfter !== undefined
-        ? Duration.toMillis(error.retryAfter)
-        : 0
+      const asked = Errors.askedWait(error, now)
       const wait = Math.min(cap, Math.max(base * 2 ** tried * factor, asked))
       const next = ScheduleDecision.continueWith(ScheduleInterval.after(now + wait))
       return [tried + 1, tried + 1, next] as const

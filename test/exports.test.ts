@@ -85,7 +85,7 @@ describe("exports", () => {
         FileError atomicSink draft draftOf publish sweep tempDirectory tempFile toFileError writeAtomic
         type Bytes Draft DraftOfOptions DraftOptions Durability PublishOptions TempOptions WriteOptions
       holdfast/Http
-        BadRedirect BadUrl ChecksumMismatch ConnectFailed HttpStatus Session SessionClosed Stalled TooLarge TooManyRedirects TransportFailed Truncated download isRetryable retryPolicy session
+        BadRedirect BadRequest BadUrl ChecksumMismatch ConnectFailed HttpStatus Session SessionClosed Stalled TooLarge TooManyRedirects TransportFailed Truncated UnsupportedEncoding download isRetryable retryPolicy session
         type DownloadError DownloadOptions Downloaded RetryOptions SessionOptions SessionService SessionStats
       holdfast/Http/Server
         layer layerConfig

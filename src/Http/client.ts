@@ -8,7 +8,8 @@ import * as ExecutionStrategy from "effect/ExecutionStrategy"
 import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
 import * as Scope from "effect/Scope"
-import type { Flow, Live } from "./connections.ts"
+import { dispatcherOf, type Live } from "./connections.ts"
+import { Abandoned, type Flow } from "./flow.ts"
 
 /** Ties a request to the scope it runs in, if any, until its connection is free (Http-2). */
 const tied = <A, E, R>(request: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
@@ -21,9 +22,17 @@ const tied = <A, E, R>(request: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> 
         // A scope of its own, so that the long-lived one forgets the request when its connection is free.
         const tie = yield* Scope.fork(scope.value, ExecutionStrategy.sequential)
         let flow: Flow | undefined
+        let hasEnded = false
         const onFree = () => Effect.runSync(Scope.close(tie, Exit.void))
-        const onFlow = (started: Flow) => flow = started
-        const ended = () => flow?.abandon(new Error("The scope of this request has ended."))
+        const abandon = () => flow?.abandon(new Abandoned("The scope of this request has ended."))
+        const onFlow = (started: Flow) => {
+          flow = started
+          if (hasEnded) abandon()
+        }
+        const ended = () => {
+          hasEnded = true
+          abandon()
+        }
         yield* Scope.addFinalizer(tie, Effect.sync(ended))
         const given = Context.getOption(context, NodeHttpClient.UndiciRequestOptions)
         // Path and method are the request's; the platform writes them over these.
@@ -37,7 +46,7 @@ const tied = <A, E, R>(request: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> 
   })
 
 export const makeClient = (live: Live): HttpClient.HttpClient =>
-  NodeHttpClient.makeUndici(live.dispatcher).pipe(
+  NodeHttpClient.makeUndici(dispatcherOf(live)).pipe(
     HttpClient.mapRequest((request) =>
       request.headers["user-agent"] === undefined
         ? HttpClientRequest.setHeader(request, "user-agent", live.settings.userAgent)

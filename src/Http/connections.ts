@@ -1,15 +1,16 @@
 /**
- * Http/connections: the agent of a session, its sockets, and the flow of bytes between them and their readers. ../Http.ts has the
- * invariants.
+ * Http/connections: the agent of a session and its sockets. ../Http.ts has the invariants.
  *
  * @since 0.1.0
  */
-import Undici, { type buildConnector, type Dispatcher } from "@effect/platform-node/Undici"
+import type { buildConnector, Dispatcher } from "@effect/platform-node/Undici"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import { Socket } from "node:net"
 import * as Semaphore from "../Semaphore.ts"
-import type { Stalled } from "./errors.ts"
+import { shown } from "./errors.ts"
+import { type Bounds, Connections, Flow, millis } from "./flow.ts"
+import { Undici } from "./undici.ts"
 
 /**
  * Options of `session`. Each duration bounds one wait; `Duration.infinity` turns one off.
@@ -52,38 +53,18 @@ const settingsOf = (options: SessionOptions) => ({
     headers: Duration.decode(options.headersTimeout ?? "30 seconds"),
     body: Duration.decode(options.idleTimeout ?? "30 seconds"),
     total: Duration.decode(options.totalTimeout ?? Duration.infinity)
-  } satisfies Record<Stalled["phase"], Duration.Duration>
+  } satisfies Bounds
 })
 
 export type Settings = ReturnType<typeof settingsOf>
-
-/** undici takes milliseconds, and 0 for "never". */
-const millis = (duration: Duration.Duration): number =>
-  Duration.isFinite(duration) ? Math.max(1, Duration.toMillis(duration)) : 0
-
-class Connections {
-  /** Open and opening. */
-  readonly sockets = new Set<Socket>()
-  /** Sockets that give no data, because their readers are paused. */
-  readonly held = new WeakSet<Socket>()
-  /** The socket of the last read. undici calls a handler from inside that read. */
-  reading: Socket | undefined = undefined
-  /** Errors that the connector reported: the only sure sign that the connection could not be made. */
-  readonly connectErrors = new WeakSet<object>()
-  /** How many sockets broke, by origin. undici takes a reset for the end of a body without a length. */
-  readonly broken = new Map<string, number>()
-}
 
 export interface Live {
   readonly settings: Settings
   readonly connections: Connections
   readonly agent: Dispatcher
-  /** The agent behind `Flow`; every request goes through it. */
-  readonly dispatcher: Dispatcher
   readonly permits: Semaphore.Semaphore | undefined
   /** The partial files being written, by absolute path. */
   readonly writing: Set<string>
-  closed: boolean
 }
 
 /** Makes a socket give no data while it is held: its buffer fills, and TCP makes the server wait. */
@@ -109,12 +90,11 @@ const connector = ({ after }: Settings, connections: Connections): buildConnecto
       callback(...args)
     })
     if (!(socket instanceof Socket)) return
-    const origin = `${options.protocol}//${options.host ?? options.hostname}`
     holdable(connections, socket)
     sockets.add(socket)
     socket.once("error", (error) => {
       // Errors of the operating system alone: undici ends sockets with errors of its own.
-      if ("syscall" in error) broken.set(origin, (broken.get(origin) ?? 0) + 1)
+      if ("syscall" in error) broken.set(socket, error)
     })
     socket.once("close", () => sockets.delete(socket))
   }
@@ -127,16 +107,15 @@ export const open = (options: SessionOptions): Live => {
     connections: settings.perHost,
     connect: connector(settings, connections)
   })
-  const dispatcher = flowing(agent, connections, settings)
   const permits = options.total === undefined
     ? undefined
     : Semaphore.unsafeMake(whole("total", options.total, 1), { name: "http downloads" })
-  return { settings, connections, agent, dispatcher, permits, writing: new Set(), closed: false }
+  return { settings, connections, agent, permits, writing: new Set() }
 }
 
 export const close = (live: Live): Effect.Effect<unknown> =>
   Effect.suspend(() => {
-    live.closed = true
+    live.connections.closed = true
     const destroyed = live.agent.destroy()
     // The agent forgets sockets that are still connecting.
     const closed = Array.from(live.connections.sockets, (socket) => {
@@ -146,129 +125,35 @@ export const close = (live: Live): Effect.Effect<unknown> =>
     return Effect.promise(() => Promise.all([destroyed, ...closed]))
   })
 
-/**
- * The handler between the agent and the reader. When the reader pauses, undici 7 pauses its parser; if a `connection: close`
- * arrives then, an assertion ends the process (undici #5360, fixed in 8 only). So a pause holds the socket instead of the parser.
- * undici's idle deadline does not see such a pause, so this class has its own: it counts silence only while the reader wants
- * more. `onFree` is called when the connection is free again.
- */
-export class Flow implements Dispatcher.DispatchHandler {
-  readonly inner: Dispatcher.DispatchHandler
-  readonly connections: Connections
-  readonly idleMillis: number
-  readonly onFree: () => void
-  free = false
-  controller: Dispatcher.DispatchController | undefined
-  socket: Socket | undefined
-  idle: NodeJS.Timeout | undefined
-
-  constructor(
-    inner: Dispatcher.DispatchHandler,
-    connections: Connections,
-    idle: number,
-    onFree: () => void
-  ) {
-    this.inner = inner
-    this.connections = connections
-    this.idleMillis = idle
-    this.onFree = onFree
+/** Sends a request. `onFlow` gets its flow before anything can happen to it. */
+export const start = (
+  live: Live,
+  options: Dispatcher.DispatchOptions,
+  handler: Dispatcher.DispatchHandler,
+  onFlow?: (flow: Flow) => void,
+  onFree: () => void = () => {}
+): boolean => {
+  const { after } = live.settings
+  const hasBody = options.body !== null && options.body !== undefined
+  const url = shown(`${options.origin}${options.path}`)
+  const flow = new Flow(handler, live.connections, url, after, hasBody, onFree)
+  onFlow?.(flow)
+  if (flow.abandoned !== undefined) {
+    flow.onResponseError(undefined, flow.abandoned)
+    return true
   }
-  /** Cuts the request unless its connection is free already. */
-  abandon(reason: Error): void {
-    if (!this.free) this.controller?.abort(reason)
-  }
-  hold(): void {
-    if (this.free || this.socket === undefined) return
-    this.connections.held.add(this.socket)
-    this.stopIdle()
-  }
-  release(): void {
-    const { socket } = this
-    if (this.free || socket === undefined || !this.connections.held.delete(socket)) return
-    this.startIdle()
-    // Later: this call may come from inside the parser that it would call.
-    queueMicrotask(() => socket.emit("readable"))
-  }
-  startIdle(): void {
-    this.stopIdle()
-    if (this.idleMillis === 0) return
-    const abandon = () => this.abandon(new Undici.errors.BodyTimeoutError())
-    this.idle = setTimeout(abandon, this.idleMillis)
-  }
-  stopIdle(): void {
-    clearTimeout(this.idle)
-    this.idle = undefined
-  }
-  freed(): void {
-    this.stopIdle()
-    // The next answer on this socket belongs to another request.
-    if (this.socket !== undefined) this.connections.held.delete(this.socket)
-    this.free = true
-    this.onFree()
-  }
-  /** The controller that the reader gets: its pauses hold the socket. */
-  controls(controller: Dispatcher.DispatchController): Dispatcher.DispatchController {
-    return {
-      get aborted() {
-        return controller.aborted
-      },
-      get paused() {
-        return controller.paused
-      },
-      get reason() {
-        return controller.reason
-      },
-      get rawHeaders() {
-        return controller.rawHeaders ?? null
-      },
-      get rawTrailers() {
-        return controller.rawTrailers ?? null
-      },
-      abort: (reason) => controller.abort(reason),
-      pause: () => this.hold(),
-      resume: () => this.release()
-    }
-  }
-  onRequestStart(controller: Dispatcher.DispatchController, context: unknown): void {
-    this.controller = controller
-    this.inner.onRequestStart?.(this.controls(controller), context)
-  }
-  onRequestUpgrade(...[controller, ...rest]: Arguments<"onRequestUpgrade">): void {
-    this.inner.onRequestUpgrade?.(this.controls(controller), ...rest)
-  }
-  onResponseStart(...[controller, ...rest]: Arguments<"onResponseStart">): void {
-    this.socket = this.connections.reading
-    this.startIdle()
-    this.inner.onResponseStart?.(this.controls(controller), ...rest)
-  }
-  onResponseData(...[controller, chunk]: Arguments<"onResponseData">): void {
-    this.idle?.refresh()
-    this.inner.onResponseData?.(this.controls(controller), chunk)
-  }
-  onResponseEnd(...[controller, trailers]: Arguments<"onResponseEnd">): void {
-    this.freed()
-    this.inner.onResponseEnd?.(this.controls(controller), trailers)
-  }
-  onResponseError(...[controller, error]: Arguments<"onResponseError">): void {
-    this.freed()
-    this.inner.onResponseError?.(this.controls(controller), error)
-  }
+  // Set per request, because the platform's client turns off the options of the agent.
+  const timeouts = { headersTimeout: hasBody ? millis(after.headers) : 0, bodyTimeout: 0 }
+  return live.agent.dispatch({ ...options, ...timeouts }, flow)
 }
-
-type Arguments<Event extends keyof Dispatcher.DispatchHandler> = Parameters<
-  NonNullable<Dispatcher.DispatchHandler[Event]>
->
 
 interface Tied extends Dispatcher.DispatchOptions {
   readonly onFlow?: ((flow: Flow) => void) | undefined
   readonly onFree?: (() => void) | undefined
 }
 
-const flowing = (agent: Dispatcher, connections: Connections, { after }: Settings): Dispatcher =>
-  agent.compose((dispatch) => ({ onFlow, onFree, ...options }: Tied, handler) => {
-    const flow = new Flow(handler, connections, millis(after.body), onFree ?? (() => {}))
-    onFlow?.(flow)
-    // Set per request, because the platform's client turns off the options of the agent.
-    const timeouts = { headersTimeout: millis(after.headers), bodyTimeout: 0 }
-    return dispatch({ ...options, ...timeouts }, flow)
-  })
+/** The agent as a dispatcher whose every request goes through a `Flow`. */
+export const dispatcherOf = (live: Live): Dispatcher =>
+  live.agent.compose(() => ({ onFlow, onFree, ...options }: Tied, handler) =>
+    start(live, options, handler, onFlow, onFree)
+  )

@@ -1,12 +1,19 @@
 /**
- * Http/errors: the errors of a download, and which of them may pass.
+ * Http/errors: the errors of a session, and which of them may pass.
  *
  * @since 0.1.0
  */
+import { RequestError, ResponseError } from "@effect/platform/HttpClientError"
 import * as Data from "effect/Data"
 import * as Duration from "effect/Duration"
 import type * as Files from "../Files.ts"
 import { printable } from "../Ledger/words.ts"
+
+/** An address without its query and its password, in which secrets may stand: errors, the ledger and spans show it like this. */
+export const shown = (url: string): string => {
+  const [path = "", query] = url.replace(/#.*$/s, "").split(/\?(.*)$/s, 2)
+  return path.replace(/^([^/]*\/\/)[^/]*@/, "$1") + (query ? "?…" : "")
+}
 
 /**
  * The server answered with something else than the file. `retryAfter` is what it asked for, if it did.
@@ -179,6 +186,40 @@ export class BadUrl extends Data.TaggedError("BadUrl")<{
 }
 
 /**
+ * The request cannot be sent: a header that HTTP does not allow, or one that only the connection may set.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class BadRequest extends Data.TaggedError("BadRequest")<{
+  readonly url: string
+  readonly reason: string
+}> {
+  override get message(): string {
+    return `The request to ${this.url} cannot be sent: ${
+      printable(this.reason)
+    }. Correct its headers.`
+  }
+}
+
+/**
+ * The server sent the body in a transfer coding other than `chunked`, though none was asked for. Its bytes are not the file's.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class UnsupportedEncoding extends Data.TaggedError("UnsupportedEncoding")<{
+  readonly url: string
+  readonly encoding: string
+}> {
+  override get message(): string {
+    return `${this.url} came in the transfer coding "${
+      printable(this.encoding)
+    }", which was not asked for. The server needs a repair.`
+  }
+}
+
+/**
  * The session's layer has closed. The request was not sent, or it was cut.
  *
  * @category errors
@@ -200,6 +241,7 @@ export class SessionClosed extends Data.TaggedError("SessionClosed")<{
  */
 export type DownloadError =
   | BadRedirect
+  | BadRequest
   | BadUrl
   | ChecksumMismatch
   | ConnectFailed
@@ -211,17 +253,42 @@ export type DownloadError =
   | TooManyRedirects
   | TransportFailed
   | Truncated
+  | UnsupportedEncoding
+
+/** `retry-after` in seconds or as a date, as a wait in milliseconds; any other text counts as none. */
+export const waitOf = (header: string | undefined, now: number): number | undefined => {
+  if (header === undefined) return undefined
+  if (/^\d+$/.test(header.trim())) return Number(header) * 1000
+  const at = Date.parse(header)
+  return Number.isNaN(at) ? undefined : Math.max(0, at - now)
+}
+
+/** The wait in milliseconds that a server asked for, or 0. */
+export const askedWait = (error: unknown, now: number): number => {
+  if (error instanceof HttpStatus && error.retryAfter !== undefined) {
+    return Duration.toMillis(error.retryAfter)
+  }
+  return error instanceof ResponseError
+    ? waitOf(error.response.headers["retry-after"], now) ?? 0
+    : 0
+}
+
+const mayPass = (status: number): boolean =>
+  status === 408 || status === 425 || status === 429 || (status >= 500 && status < 600)
 
 /**
- * Whether the same download may work a moment later. False for all other values.
+ * Whether the same download, or the same request of the session's `HttpClient`, may work a moment later. False for all other values.
  *
  * @category predicates
  * @since 0.1.0
  */
 export const isRetryable = (error: unknown): boolean => {
-  if (error instanceof HttpStatus) {
-    const { status } = error
-    return status === 408 || status === 425 || status === 429 || status >= 500
+  if (error instanceof HttpStatus) return mayPass(error.status)
+  if (error instanceof ResponseError && error.reason === "StatusCode") {
+    return mayPass(error.response.status)
+  }
+  if (error instanceof ResponseError || error instanceof RequestError) {
+    return isRetryable(error.cause)
   }
   return error instanceof ConnectFailed || error instanceof Stalled
     || error instanceof TransportFailed || error instanceof Truncated

@@ -1,131 +1,136 @@
 /**
- * Http/exchange: one request and its answer; the errors of undici become those of ./errors.ts. ../Http.ts has the invariants.
+ * Http/exchange: one request of a download, and its answer. ../Http.ts has the invariants.
  */
-import Undici, { type Dispatcher } from "@effect/platform-node/Undici"
+import type { Dispatcher } from "@effect/platform-node/Undici"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Managed from "../Managed.ts"
-import type { Live } from "./connections.ts"
-import { ConnectFailed, SessionClosed, Stalled, TransportFailed, Truncated } from "./errors.ts"
+import { type Live, start } from "./connections.ts"
+import { shown } from "./errors.ts"
+import { Abandoned, type Flow, type TransportError } from "./flow.ts"
 
-export type TransportError = ConnectFailed | SessionClosed | Stalled | TransportFailed | Truncated
-
-export interface Progress {
-  phase: "headers" | "body"
-  received: number
-  expected: number | undefined
-}
-
-const timeoutPhases: Readonly<Record<string, Stalled["phase"]>> = {
-  UND_ERR_CONNECT_TIMEOUT: "connect",
-  UND_ERR_HEADERS_TIMEOUT: "headers",
-  UND_ERR_BODY_TIMEOUT: "body"
-}
-
-/** The other side ended the body in an orderly way, but too early. */
-const cutCodes: ReadonlySet<string> = new Set([
-  "UND_ERR_SOCKET",
-  "UND_ERR_RES_CONTENT_LENGTH_MISMATCH",
-  "ERR_STREAM_PREMATURE_CLOSE"
-])
-
-const isCut = (error: object, code: string): boolean =>
-  cutCodes.has(code)
-  // The parser failed without data: the body ended in the middle of a chunk.
-  || (error instanceof Undici.errors.HTTPParserError && "data" in error && error.data === "")
-
-const codeOf = (error: object): string => {
-  if ("code" in error && typeof error.code === "string") return error.code
-  return "name" in error && typeof error.name === "string" ? error.name : "UNKNOWN"
-}
-
-const transportError = (
-  live: Live,
-  url: string,
-  progress: Progress,
-  cause: unknown
-): TransportError => {
-  if (live.closed) return new SessionClosed({ url })
-  const error = typeof cause === "object" && cause !== null ? cause : {}
-  const code = codeOf(error)
-  const phase = timeoutPhases[code]
-  const { expected, received } = progress
-  if (phase !== undefined) {
-    return new Stalled({ url, phase, bytes: received, after: live.settings.after[phase] })
-  }
-  if (live.connections.connectErrors.has(error)) return new ConnectFailed({ url, code, cause })
-  return progress.phase === "body" && isCut(error, code)
-    ? new Truncated({ url, received, expected })
-    : new TransportFailed({ url, code, received, cause })
-}
-
-/** A promise of undici, with its errors as ours. An invalid argument is a mistake of ours, so a defect. */
-export const promised = <A>(
-  live: Live,
-  url: string,
-  progress: Progress,
-  promise: () => Promise<A>
-): Effect.Effect<A, TransportError> =>
-  Effect.catchAll(
-    Effect.tryPromise({ try: promise, catch: (cause) => cause }),
-    (cause) =>
-      cause instanceof Undici.errors.InvalidArgumentError
-        ? Effect.die(cause)
-        : Effect.fail(transportError(live, url, progress, cause))
-  )
-
+/** An answer whose head has arrived. */
 export interface Exchange {
+  /** As errors show it. */
   readonly url: string
-  readonly origin: string
-  readonly response: Dispatcher.ResponseData
-  readonly progress: Progress
-  readonly live: Live
+  readonly status: number
+  readonly header: (name: string) => string | undefined
+  /** The chunks that have arrived since the last call; none at the end. One reader at a time. */
+  readonly take: Effect.Effect<ReadonlyArray<Uint8Array>, TransportError>
 }
+
+/** The server has to wait while so many bytes of an answer have not been taken. */
+const mostHeld = 1 << 20
+
+/** Gathers an answer for one reader. */
+class Answer implements Exchange, Dispatcher.DispatchHandler {
+  readonly url: string
+  flow: Flow | undefined
+  status = 0
+  #headers: Parameters<NonNullable<Dispatcher.DispatchHandler["onResponseStart"]>>[2] = {}
+  #chunks: Array<Uint8Array> = []
+  #held = 0
+  #hasEnded = false
+  #failure: TransportError | undefined
+  #controller: Dispatcher.DispatchController | undefined
+  /** Guarded by the reader, which is one. */
+  #wake: (() => void) | undefined
+
+  constructor(url: string) {
+    this.url = url
+  }
+  header(name: string): string | undefined {
+    const value = this.#headers[name]
+    return typeof value === "object" ? value[0] : value
+  }
+  #await<A>(poll: () => Effect.Effect<A, TransportError> | undefined) {
+    // WINDOW: a waker left behind resumes a wait that has ended, which does nothing.
+    return Effect.suspend(() =>
+      poll() ?? Effect.async<A, TransportError>((resume) => {
+        this.#wake = () => {
+          const ready = poll()
+          if (ready === undefined) return
+          this.#wake = undefined
+          resume(ready)
+        }
+        return Effect.sync(() => this.#wake = undefined)
+      })
+    )
+  }
+  /** Waits for the head. */
+  readonly head: Effect.Effect<Exchange, TransportError> = this.#await(() => {
+    if (this.#failure !== undefined) return Effect.fail(this.#failure)
+    return this.status === 0 ? undefined : Effect.succeed(this)
+  })
+  readonly take = this.#await(() => {
+    if (this.#failure !== undefined) return Effect.fail(this.#failure)
+    const chunks = this.#chunks
+    if (chunks.length === 0 && !this.#hasEnded) return undefined
+    this.#chunks = []
+    if (this.#held >= mostHeld) this.#controller?.resume()
+    this.#held = 0
+    return Effect.succeed(chunks)
+  })
+  onRequestStart(controller: Dispatcher.DispatchController): void {
+    this.#controller = controller
+  }
+  onResponseStart(...[, status, headers]: HeadArguments): void {
+    if (status < 200) return
+    this.status = status
+    this.#headers = headers
+    this.#wake?.()
+  }
+  onResponseData(controller: Dispatcher.DispatchController, chunk: Uint8Array): void {
+    this.#chunks.push(chunk)
+    this.#held += chunk.length
+    if (this.#held >= mostHeld) controller.pause()
+    this.#wake?.()
+  }
+  onResponseEnd(): void {
+    this.#hasEnded = true
+    this.#wake?.()
+  }
+  onResponseError(_: unknown, error: Error): void {
+    // `Flow` has made it ours.
+    this.#failure = error as TransportError
+    this.#wake?.()
+  }
+}
+
+type HeadArguments = Parameters<NonNullable<Dispatcher.DispatchHandler["onResponseStart"]>>
 
 /** One request and the use of its answer. Its connection is free or cut when this ends. */
 export const exchange = <A, E, R>(
   live: Live,
   url: URL,
   headers: Readonly<Record<string, string>>,
-  progress: Progress,
   use: (exchange: Exchange) => Effect.Effect<A, E, R>
 ): Effect.Effect<A, E | TransportError, R> => {
+  const shownUrl = shown(url.href)
   const request = Managed.make({
-    name: url.href,
+    name: shownUrl,
     kind: "http request",
-    // The owner exists before the request, so a request or its answer never lacks one.
-    acquire: Effect.sync(() => new AbortController()),
-    release: (controller) => Effect.sync(() => controller.abort())
+    acquire: Effect.sync(() => {
+      const answer = new Answer(shownUrl)
+      const path = url.pathname + url.search
+      const options = { method: "GET", origin: url.origin, path, headers: { ...headers } }
+      start(live, options, answer, (flow) => answer.flow = flow)
+      return answer
+    }),
+    release: ({ flow }) => Effect.sync(() => flow?.abandon(new Abandoned("The download ended.")))
   })
-  return Managed.use(request, ({ signal }) => {
-    progress.phase = "headers"
-    const answer = promised(live, url.href, progress, () =>
-      live.dispatcher.request({
-        method: "GET",
-        origin: url.origin,
-        path: url.pathname + url.search,
-        headers: { ...headers },
-        signal
-      }))
-    return Effect.flatMap(answer, (response) => {
-      // Without a listener, a body that is cut after its use would end the process.
-      response.body.on("error", () => {})
-      return use({ live, url: url.href, origin: url.origin, response, progress })
-    })
-  })
-}
-
-export const headerOf = ({ response }: Exchange, name: string): string | undefined => {
-  const value = response.headers[name]
-  return Array.isArray(value) ? value[0] : value
+  return Managed.use(request, ({ head }) => Effect.flatMap(head, use))
 }
 
 const drainBytes = 16_384
 const drainFor = Duration.seconds(1)
 
 /** Reads a small body to its end, so that its connection can serve again. The request's owner cuts a large or slow one. */
-export const drain = ({ response }: Exchange): Effect.Effect<void> =>
-  Effect.promise(() => response.body.dump({ limit: drainBytes }).catch(() => {})).pipe(
-    Effect.timeoutOption(drainFor),
-    Effect.asVoid
-  )
+export const drain = ({ take }: Exchange): Effect.Effect<void> =>
+  Effect.gen(function*() {
+    for (let left = drainBytes; left > 0;) {
+      const chunks = yield* take
+      if (chunks.length === 0) return
+      for (const { length } of chunks) left -= length
+    }
+  }).pipe(Effect.ignore, Effect.timeoutOption(drainFor), Effect.asVoid)

@@ -18,20 +18,15 @@ import {
   ChecksumMismatch,
   type DownloadError,
   HttpStatus,
+  shown,
   TooLarge,
   TooManyRedirects,
-  TransportFailed,
-  Truncated
+  Truncated,
+  UnsupportedEncoding,
+  waitOf
 } from "./errors.ts"
-import {
-  drain,
-  type Exchange,
-  exchange,
-  headerOf,
-  type Progress,
-  promised,
-  type TransportError
-} from "./exchange.ts"
+import { drain, type Exchange, exchange } from "./exchange.ts"
+import { lengthOf, type TransportError } from "./flow.ts"
 
 /**
  * Options of `download`.
@@ -50,6 +45,11 @@ export interface DownloadOptions {
   /** Called after each write with the number of bytes it added. */
   readonly onBytes?: ((added: number) => void) | undefined
   readonly headers?: Readonly<Record<string, string>> | undefined
+  /**
+   * Headers that only the origin of `url` may get, besides `authorization`, `cookie`, `x-api-key` and all others whose name has
+   * a word like them. They are left out for good once a redirect leads to another origin.
+   */
+  readonly secretHeaders?: ReadonlyArray<string> | undefined
 }
 
 /**
@@ -77,35 +77,42 @@ export interface Request {
   readonly progress: Progress
 }
 
+/** How far a download has come. */
+export interface Progress {
+  received: number
+}
+
 export const parse = (url: string | URL): Effect.Effect<URL, BadUrl> =>
   Effect.suspend(() => {
     const parsed = URL.canParse(String(url)) ? new URL(url) : undefined
-    if (parsed === undefined) return new BadUrl({ url: String(url), reason: "unreadable" })
-    if (parsed.username !== "" || parsed.password !== "") {
-      parsed.username = ""
-      parsed.password = ""
-      return new BadUrl({ url: parsed.href, reason: "credentials" })
-    }
+    const refuse = (reason: BadUrl["reason"]) => new BadUrl({ url: shown(String(url)), reason })
+    if (parsed === undefined) return refuse("unreadable")
+    if (parsed.username !== "" || parsed.password !== "") return refuse("credentials")
     parsed.hash = ""
-    return isWeb(parsed)
-      ? Effect.succeed(parsed)
-      : new BadUrl({ url: parsed.href, reason: "protocol" })
+    return isWeb(parsed) ? Effect.succeed(parsed) : refuse("protocol")
   })
 
 const isWeb = ({ protocol }: URL): boolean => protocol === "http:" || protocol === "https:"
 
-const secrets = new Set(["authorization", "cookie", "proxy-authorization"])
+/** Words that make a header a secret wherever they stand in its name. */
+const secretWords =
+  /(^|[-_])(auth|authorization|cookie|credentials?|jwt|key|apikey|passw(or)?d|secret|session|signature|token)([-_]|$)/
 
-/** The headers of one hop. Credentials go only to the origin they were given for. */
+/**
+ * The headers of one hop. Once a redirect has led to another origin, no later hop gets secrets, since a server that was not
+ * given them chose its address; nor `host`, which names the first origin.
+ */
 const headersFor = (
   settings: Settings,
-  given: Readonly<Record<string, string>> = {},
-  sameOrigin: boolean
+  { headers: given = {}, secretHeaders = [] }: DownloadOptions,
+  hasCrossed: boolean
 ): Readonly<Record<string, string>> => {
   const headers: Record<string, string> = { "user-agent": settings.userAgent, "accept": "*/*" }
+  const named = new Set(secretHeaders.map((name) => name.toLowerCase()))
   for (const [name, value] of Object.entries(given)) {
     const key = name.toLowerCase()
-    if (sameOrigin || !secrets.has(key)) headers[key] = value
+    const isBound = key === "host" || named.has(key) || secretWords.test(key)
+    if (!hasCrossed || !isBound) headers[key] = value
   }
   // The bytes of the file, not of a compressed form of it.
   return { ...headers, "accept-encoding": "identity" }
@@ -118,30 +125,31 @@ const redirected = (
   location: string | undefined,
   seen: ReadonlySet<string>
 ): Effect.Effect<URL, BadRedirect> => {
-  const refuse = (reason: BadRedirect["reason"]) =>
-    new BadRedirect({ url: from.href, location, reason })
+  const to = location !== undefined && URL.canParse(location, from.href)
+    ? new URL(location, from.href)
+    : undefined
+  const refuse = (reason: BadRedirect["reason"]) => {
+    const at = to?.href ?? location
+    return new BadRedirect({
+      url: shown(from.href),
+      location: at === undefined ? at : shown(at),
+      reason
+    })
+  }
   if (location === undefined) return refuse("missing")
-  if (!URL.canParse(location, from.href)) return refuse("invalid")
-  const to = new URL(location, from.href)
+  if (to === undefined) return refuse("invalid")
   to.hash = ""
   if (!isWeb(to) || to.username !== "" || to.password !== "") return refuse("protocol")
   return seen.has(to.href) ? refuse("loop") : Effect.succeed(to)
 }
 
-/** `retry-after` in seconds or as a date; any other text counts as none. */
-const retryAfterOf = (header = ""): Effect.Effect<Duration.Duration | undefined> =>
-  Effect.map(Clock.currentTimeMillis, (now) => {
-    if (/^\d+$/.test(header.trim())) return Duration.seconds(Number(header))
-    const at = Date.parse(header)
-    return Number.isNaN(at) ? undefined : Duration.millis(Math.max(0, at - now))
-  })
-
 const refused = (exchange: Exchange): Effect.Effect<never, HttpStatus> =>
-  Effect.flatMap(retryAfterOf(headerOf(exchange, "retry-after")), (retryAfter) =>
-    Effect.zipRight(
-      drain(exchange),
-      new HttpStatus({ url: exchange.url, status: exchange.response.statusCode, retryAfter })
-    ))
+  Effect.flatMap(Clock.currentTimeMillis, (now) => {
+    const { status, url } = exchange
+    const wait = waitOf(exchange.header("retry-after"), now)
+    const retryAfter = wait === undefined ? undefined : Duration.millis(wait)
+    return Effect.zipRight(drain(exchange), new HttpStatus({ url, status, retryAfter }))
+  })
 
 /** Within a session a partial file has one writer: two would mix their bytes. */
 export const claim = ({ writing }: Live, partial: string) => {
@@ -158,81 +166,62 @@ export const claim = ({ writing }: Live, partial: string) => {
   })
 }
 
-/** For a body without length or chunks, the number of broken sockets of the origin: undici takes a reset for the end of such a body. */
-const breaks = (exchange: Exchange): number =>
-  exchange.progress.expected === undefined && headerOf(exchange, "transfer-encoding") === undefined
-    ? exchange.live.connections.broken.get(exchange.origin) ?? 0
-    : 0
-
-const complete = (
-  exchange: Exchange,
-  brokenBefore: number
-): Effect.Effect<void, TransportError> => {
-  const { progress: { expected, received }, url } = exchange
-  if (expected !== undefined && received !== expected) {
-    return new Truncated({ url, received, expected })
-  }
-  return breaks(exchange) > brokenBefore
-    ? new TransportFailed({ url, code: "ECONNRESET", received, cause: undefined })
-    : Effect.void
-}
-
-/** Writes the body into the draft. Each chunk is asked for when the one before is written. */
+/** Writes the body into the draft: what has arrived in one write, while the next bytes arrive. */
 const pour = (
   exchange: Exchange,
   draft: Files.Draft,
-  { maxBytes = Infinity, onBytes }: DownloadOptions
+  { options: { maxBytes = Infinity, onBytes }, progress }: Request
 ): Effect.Effect<string, Files.FileError | TooLarge | TransportError> =>
   Effect.gen(function*() {
-    const { live, progress, response, url } = exchange
+    const { take, url } = exchange
     const hash = createHash("sha256")
-    const chunks: AsyncIterator<Uint8Array> = response.body[Symbol.asyncIterator]()
-    const brokenBefore = breaks(exchange)
-    progress.phase = "body"
     while (true) {
-      const next = yield* promised(live, url, progress, () => chunks.next())
-      if (next.done === true) break
-      progress.received += next.value.length
+      const chunks = yield* take
+      if (chunks.length === 0) return hash.digest("hex")
+      let added = 0
+      for (const { length } of chunks) added += length
+      progress.received += added
       if (progress.received > maxBytes) {
         return yield* new TooLarge({ url, maxBytes, seen: progress.received })
       }
-      hash.update(next.value)
-      yield* draft.write(next.value)
-      onBytes?.(next.value.length)
+      for (const chunk of chunks) {
+        hash.update(chunk)
+        yield* draft.write(chunk)
+      }
+      onBytes?.(added)
     }
-    yield* complete(exchange, brokenBefore)
-    return hash.digest("hex")
   })
 
-const lengthOf = (exchange: Exchange): number | undefined => {
-  const header = headerOf(exchange, "content-length")
-  return header !== undefined && /^\d+$/.test(header) ? Number(header) : undefined
-}
-
-const save = (exchange: Exchange, request: Request) =>
+const save = (exchange: Exchange, finalUrl: string, request: Request) =>
   Effect.gen(function*() {
-    const { progress, response, url } = exchange
+    const { url } = exchange
+    const { progress } = request
     const { durability, expectedSha256, maxBytes = Infinity } = request.options
-    const expected = lengthOf(exchange)
+    const encoding = exchange.header("transfer-encoding")?.trim().toLowerCase() ?? "chunked"
+    if (encoding !== "chunked") return yield* new UnsupportedEncoding({ url, encoding })
+    const expected = lengthOf(exchange.header("content-length"))
     if (expected !== undefined && expected > maxBytes) {
       return yield* new TooLarge({ url, maxBytes, seen: expected })
     }
-    progress.expected = expected
     return yield* Managed.use(Files.draft(request.partial, { replace: true }), (draft) =>
       Effect.gen(function*() {
-        const sha256 = yield* pour(exchange, draft, request.options)
+        const sha256 = yield* pour(exchange, draft, request)
+        const { received } = progress
+        if (expected !== undefined && received !== expected) {
+          return yield* new Truncated({ url, received, expected })
+        }
         if (expectedSha256 !== undefined && expectedSha256.toLowerCase() !== sha256) {
           return yield* new ChecksumMismatch({ url, expected: expectedSha256, actual: sha256 })
         }
         yield* draft.publish(request.destination, { durability })
         const downloaded: Downloaded = {
           url: request.url,
-          finalUrl: url,
+          finalUrl,
           path: request.destination,
-          bytes: progress.received,
+          bytes: received,
           sha256,
-          status: response.statusCode,
-          contentType: headerOf(exchange, "content-type")
+          status: exchange.status,
+          contentType: exchange.header("content-type")
         }
         return downloaded
       }))
@@ -248,22 +237,24 @@ export const fetched = (
     const { maxRedirects } = live.settings
     const seen = new Set([start.href])
     let at = start
+    let hasCrossed = false
     while (true) {
-      const headers = headersFor(live.settings, request.options.headers, at.origin === start.origin)
+      hasCrossed ||= at.origin !== start.origin
+      const headers = headersFor(live.settings, request.options, hasCrossed)
       const here = at
       const answered = (
         exchange: Exchange
       ): Effect.Effect<Downloaded | URL, DownloadError, FileSystem.FileSystem> => {
-        const { statusCode } = exchange.response
-        if (statusCode === 200 || statusCode === 203) return save(exchange, request)
-        if (!redirects.has(statusCode)) return refused(exchange)
-        const location = headerOf(exchange, "location")
+        const { status } = exchange
+        if (status === 200 || status === 203) return save(exchange, here.href, request)
+        if (!redirects.has(status)) return refused(exchange)
+        const location = exchange.header("location")
         return Effect.zipRight(drain(exchange), redirected(here, location, seen))
       }
-      const outcome = yield* exchange(live, here, headers, request.progress, answered)
+      const outcome = yield* exchange(live, here, headers, answered)
       if (!(outcome instanceof URL)) return outcome
       if (seen.size > maxRedirects) {
-        return yield* new TooManyRedirects({ url: request.url, maxRedirects })
+        return yield* new TooManyRedirects({ url: shown(start.href), maxRedirects })
       }
       at = outcome
       seen.add(at.href)

@@ -19,6 +19,11 @@ export interface Origin {
   /** The sockets open now. */
   readonly sockets: ReadonlySet<net.Socket>
   readonly seen: { accepted: number; most: number }
+  /**
+   * Resets the connections whose answers are `partly(…, "reset")`. A client calls it when it has read what came: libuv reports a
+   * reset that arrives with the bytes before it as an orderly end.
+   */
+  readonly reset: () => void
 }
 
 const listening = (server: net.Server): Effect.Effect<number> =>
@@ -59,7 +64,10 @@ export const make = (
       socket.once("close", () => sockets.delete(socket))
     })
     const port = yield* Effect.acquireRelease(listening(server), () => stopped(server))
-    return { url: (path) => `http://127.0.0.1:${port}${path}`, requests, sockets, seen }
+    const reset = () => {
+      for (const socket of sockets) if (resetting.delete(socket)) socket.resetAndDestroy()
+    }
+    return { url: (path) => `http://127.0.0.1:${port}${path}`, requests, sockets, seen, reset }
   })
 
 /** Takes connections and never says a word: a TLS handshake has no end there. */
@@ -116,19 +124,21 @@ export const redirect = (location: string, code = 302): Answer => status(code, {
 /** Takes the request and never answers. */
 export const silent: Answer = () => {}
 
-/** The head and some of the body, then `then`: nothing more, an orderly end, or a reset. */
+/** Those that `reset` resets. */
+const resetting = new WeakSet<net.Socket>()
+
+/** The head and some of the body, then `then`: nothing more, an orderly end, or a reset when the test asks for it. */
 export const partly = (
   bytes: Uint8Array | string,
   then: "silence" | "end" | "reset",
   headers: http.OutgoingHttpHeaders = {}
 ): Answer =>
 (response) => {
+  const { socket } = response
+  if (then === "reset" && socket !== null) resetting.add(socket)
   response.writeHead(200, headers)
   response.write(bytes, () => {
-    const { socket } = response
     if (then === "end") socket?.destroy()
-    // Later, so that what was written is read first: a reset throws away what is still on its way.
-    if (then === "reset") setTimeout(() => socket?.resetAndDestroy(), 20)
   })
 }
 
