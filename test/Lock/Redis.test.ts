@@ -201,6 +201,18 @@ describe.skipIf(redisServer === undefined)("Lock/Redis", () => {
       expect(Exit.isFailure(refused) && Cause.pretty(refused.cause)).toContain("needs one server")
     }))
 
+  it.scopedLive("a lock that is free costs two commands: one to acquire, one to release", () =>
+    Effect.gen(function*() {
+      const lock = yield* make()
+      const once = lock.withLock(freshKey())(Effect.void)
+      yield* once
+      yield* command(server, "CONFIG", "RESETSTAT")
+      yield* Effect.repeatN(once, 9)
+      const stats = String(yield* command(server, "INFO", "commandstats"))
+      expect(stats).toMatch(/^cmdstat_evalsha:calls=20,/m)
+      expect(stats).not.toMatch(/^cmdstat_(eval|script|subscribe|publish):/m)
+    }))
+
   it.scopedLive("LockRedis-2: interrupted around the grant 400 times, nothing waits and nothing is held", () =>
     Effect.gen(function*() {
       const one = yield* make({ namespace: "race" })

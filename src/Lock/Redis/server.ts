@@ -34,7 +34,11 @@ const within = <A>(work: Promise<A>, millis: number): Promise<A> =>
   new Promise((resolve, reject) => {
     const late = (): void => reject(new Error(`no answer within ${Math.round(millis)} ms`))
     const timer = setTimeout(late, Math.max(0, millis))
-    void work.then(resolve, reject).finally(() => clearTimeout(timer))
+    const ended = <B>(settle: (result: B) => void) => (result: B): void => {
+      clearTimeout(timer)
+      settle(result)
+    }
+    work.then(ended(resolve), ended(reject))
   })
 
 const connect = async ({ client: options, patienceMillis, url }: Settings): Promise<Redis> => {
@@ -95,6 +99,8 @@ export class Server {
   readonly settings: Settings
   /** The connection for questions, or the try to make it. Written only by this class, as `hearing`. */
   linking: Promise<Link> | undefined
+  /** The result of `linking`: a question on it needs no timer of its own for the connection. */
+  linked: Link | undefined
   /** The connection that is subscribed. */
   hearing: Promise<Redis> | undefined
   readonly clients = new Set<Redis>()
@@ -126,7 +132,10 @@ export class Server {
       const linking = this.openLink()
       this.linking = linking
       linking.then(
-        ({ client }) => void client.once("end", () => this.forget(linking)),
+        (link) => {
+          if (this.linking === linking) this.linked = link
+          link.client.once("end", () => this.forget(linking))
+        },
         () => this.forget(linking)
       )
     }
@@ -134,7 +143,7 @@ export class Server {
   }
 
   forget(linking: Promise<Link>): void {
-    if (this.linking === linking) this.linking = undefined
+    if (this.linking === linking) this.linking = this.linked = undefined
   }
 
   /** What `question` gives on a connection that works. It is asked again when its connection ends. */
@@ -143,7 +152,7 @@ export class Server {
     for (;;) {
       const linking = this.link()
       try {
-        const link = await within(linking, until - performance.now())
+        const link = this.linked ?? await within(linking, until - performance.now())
         const left = until - performance.now()
         return await within(question(link), Math.min(left, this.settings.answerMillis))
       } catch (error) {
