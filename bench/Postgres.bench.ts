@@ -26,10 +26,9 @@ await bare.query("create table rows (id serial primary key, name text)")
 await bare.query(
   "create table thousand as select n as id, 'name ' || n as name from generate_series(1, 1000) n"
 )
-process.once(
-  "beforeExit",
-  () => void bare.end().then(() => Effect.runPromise(Scope.close(scope, Exit.void)))
-)
+
+export const close = () =>
+  bare.end().then(() => Effect.runPromise(Scope.close(scope, Exit.void)))
 
 type PgCursor = new(text: string) => Pg.Submittable & {
   readonly read: (rows: number) => Promise<ReadonlyArray<unknown>>

@@ -1,14 +1,15 @@
 /**
  * `npm run bench` runs every suite, `npm run bench -- Managed Parallel` those two; `goals`, `postgres-faults` and
  * `postgres-interruptions` are no suites. A suite is a file `X.bench.ts` whose default export says what is ours and what it is
- * compared with; this file does the measuring and the printing.
+ * compared with, and whose `close` ends what would keep the process alive; this file does the measuring and the printing.
  *
- * Each contender does `operations` operations a call. Printed: the median time of one operation, and the ratio to ours
- * (2.00 means: takes twice as long as ours). Numbers of one run compare with each other, not with another day's.
+ * Each contender does `operations` operations a call. The contenders run in turns, so a slow moment of the machine hits all of them.
+ * Printed: the median time of one operation on the clock and of this process's processors, and the ratios of both to ours
+ * (2.00 means: takes twice as long as ours). On a busy machine the processor time is the steadier one. Numbers of one run compare
+ * with each other, not with another day's.
  */
 import * as fs from "node:fs"
 import * as os from "node:os"
-import { Bench } from "tinybench"
 
 export interface Suite {
   readonly title: string
@@ -18,22 +19,55 @@ export interface Suite {
   readonly contenders: Readonly<Record<string, () => Promise<unknown>>>
 }
 
-const microseconds = (millis: number, operations: number): string =>
-  `${((millis * 1000) / operations).toFixed(3).padStart(10)} µs`
+/** Milliseconds for each contender, and the fewest rounds, of which the first ones warm up. */
+const budget = 1_000
+const warmup = 3
+const fewestRounds = 7
+
+interface Taken {
+  readonly name: string
+  readonly run: () => Promise<unknown>
+  readonly wall: Array<number>
+  readonly processor: Array<number>
+}
+
+const median = (values: ReadonlyArray<number>): number =>
+  values.toSorted((a, b) => a - b)[values.length >> 1] ?? Number.NaN
+
+/** In microseconds of the clock and of the processors. */
+const timed = async (run: () => Promise<unknown>): Promise<readonly [number, number]> => {
+  const before = process.cpuUsage()
+  const began = performance.now()
+  await run()
+  const wall = (performance.now() - began) * 1000
+  const { system, user } = process.cpuUsage(before)
+  return [wall, user + system]
+}
 
 const measure = async ({ contenders, operations, title }: Suite): Promise<void> => {
-  const bench = new Bench({ time: 1_000, warmupTime: 250, throws: true })
-  for (const [name, run] of Object.entries(contenders)) bench.add(name, run)
-  const tasks = await bench.run()
-  const medians = tasks.map(({ name, result }) => {
-    if (result.state !== "completed") throw new Error(`${name} did not complete`)
-    return { name, median: result.latency.p50 }
-  })
-  const ours = medians[0]?.median ?? Number.NaN
+  const all = Object.entries(contenders).map(([name, run]): Taken => ({
+    name,
+    run,
+    wall: [],
+    processor: []
+  }))
+  const end = performance.now() + budget * all.length
+  for (let round = -warmup; round < fewestRounds || performance.now() < end; round++) {
+    for (const { processor, run, wall } of all) {
+      const [onClock, onProcessor] = await timed(run)
+      if (round < 0) continue
+      wall.push(onClock / operations)
+      processor.push(onProcessor / operations)
+    }
+  }
   console.log(`\n${title}`)
-  for (const { median, name } of medians) {
-    const ratio = (median / ours).toFixed(2).padStart(6)
-    console.log(`  ${name.padEnd(40)} ${microseconds(median, operations)} ${ratio}`)
+  const columns = (values: ReadonlyArray<number>, ours: ReadonlyArray<number>): string => {
+    const ratio = (median(values) / median(ours)).toFixed(2).padStart(6)
+    return `${median(values).toFixed(3).padStart(10)} µs ${ratio}`
+  }
+  for (const { name, processor, wall } of all) {
+    const onProcessor = columns(processor, all[0]!.processor)
+    console.log(`  ${name.padEnd(40)} ${columns(wall, all[0]!.wall)}  processor ${onProcessor}`)
   }
 }
 
@@ -56,8 +90,10 @@ if (names.length === 0) throw new Error(`No suite named ${wanted.join(", ")} in 
 
 console.log(`Node ${process.version}, ${os.cpus()[0]?.model.trim()} × ${os.cpus().length}`)
 for (const name of names) {
-  const { default: suites } = await import(`./${name}.bench.ts`) as {
+  const { close, default: suites } = await import(`./${name}.bench.ts`) as {
     readonly default: ReadonlyArray<Suite>
+    readonly close?: () => Promise<unknown>
   }
   for (const suite of suites) await measure(suite)
+  await close?.()
 }
