@@ -23,7 +23,7 @@ import type * as Pg from "pg"
 import { borrow, Inside, insideOf, Loan, loanOf } from "./loan.ts"
 import type { SessionPool } from "./pool.ts"
 import type { Pending, Session } from "./session.ts"
-import { prepareValue } from "./stream.ts"
+import { prepareValue } from "./statement.ts"
 
 /**
  * What a COPY FROM reads: pieces of the data in the format of the statement, cut anywhere, or rows. A row is sent in the text format,

@@ -15,9 +15,11 @@ export interface Result {
 /** Several, of a text of several statements. */
 export type Results = Result | ReadonlyArray<Result>
 
-const { prepareValue }: { readonly prepareValue: (value: unknown) => unknown } = createRequire(
-  import.meta.url
-)("pg/lib/utils.js")
+/** A value as text or bytes of the protocol, as `pg` does it. */
+export const { prepareValue }: { readonly prepareValue: (value: unknown) => unknown } =
+  createRequire(
+    import.meta.url
+  )("pg/lib/utils.js")
 
 /** The messages of a statement; pg's typings ask for one argument too many. */
 interface Wire {
@@ -31,20 +33,54 @@ interface Wire {
   readonly sendCopyFail: (reason: string) => void
 }
 
+export interface Field {
+  readonly name: string
+  readonly dataTypeID: number
+  readonly format: string
+}
+
+type ParseValue = (text: string) => unknown
+
 /** The part of `pg.Result` that its typings leave out. */
 interface Gathered {
   command: string | null
-  _types: unknown
+  fields: ReadonlyArray<Field>
   readonly rows: Array<object>
-  readonly addFields: (fields: ReadonlyArray<unknown>) => void
-  readonly parseRow: (fields: ReadonlyArray<unknown>) => object
-  readonly addCommandComplete: (message: object) => void
+  /** The client puts its type parsers in. */
+  _types: { getTypeParser(type: number, format: string): ParseValue }
+  _parsers: ReadonlyArray<ParseValue> | undefined
+  addFields(fields: ReadonlyArray<Field>): void
+  parseRow(values: ReadonlyArray<string | null>): object
+  addCommandComplete(message: object): void
 }
 
 const Gathered = Pg.Result as unknown as new(
-  rowMode: string | undefined,
-  types: unknown
+  rowMode: "array" | undefined,
+  types: Gathered["_types"] | undefined
 ) => Gathered
+
+/** A `pg.Result` without the model of a row, which takes `pg` longer to make than ten rows. */
+export class Rows extends Gathered {
+  /** `pg` makes the rows: of bytes, or with a name that a plain assignment would not set. */
+  isSpecial = false
+
+  override addFields(fields: ReadonlyArray<Field>): void {
+    this.isSpecial = fields.some(({ format, name }) => format !== "text" || name === "__proto__")
+    if (this.isSpecial) return super.addFields(fields)
+    this.fields = fields
+    this._parsers = fields.map(({ dataTypeID }) => this._types.getTypeParser(dataTypeID, "text"))
+  }
+
+  override parseRow(values: ReadonlyArray<string | null>): object {
+    if (this.isSpecial) return super.parseRow(values)
+    const row: Record<string, unknown> = {}
+    for (let i = 0; i < values.length; i++) {
+      const value = values[i]!
+      row[this.fields[i]!.name] = value === null ? null : this._parsers![i]!(value)
+    }
+    return row
+  }
+}
 
 /** Gets the answer, once. */
 interface Answered {
@@ -57,10 +93,9 @@ export class Statement<A> implements Pg.Submittable {
   readonly rowMode: "array" | undefined
   readonly project: (results: Results) => A
   readonly pending: Answered
-  /** The client puts its type parsers in. */
-  _result: Gathered
+  _result: Rows
   /** Several, of a text of several statements. */
-  results: Array<Gathered> | undefined = undefined
+  results: Array<Rows> | undefined = undefined
   badRow: unknown = undefined
 
   /** Throws for a value that has no text, before anything is sent. */
@@ -76,7 +111,7 @@ export class Statement<A> implements Pg.Submittable {
     this.rowMode = rowMode
     this.project = project
     this.pending = pending
-    this._result = new Gathered(rowMode, undefined)
+    this._result = new Rows(rowMode, undefined)
   }
 
   submit(connection: Pg.Connection): void {
@@ -92,19 +127,19 @@ export class Statement<A> implements Pg.Submittable {
   }
 
   /** The result of the statement that is answered now. */
-  get current(): Gathered {
+  get current(): Rows {
     if (this._result.command === null) return this._result
     this.results ??= [this._result]
-    this._result = new Gathered(this.rowMode, this._result._types)
+    this._result = new Rows(this.rowMode, this._result._types)
     this.results.push(this._result)
     return this._result
   }
 
-  handleRowDescription(message: { readonly fields: ReadonlyArray<unknown> }): void {
+  handleRowDescription(message: { readonly fields: ReadonlyArray<Field> }): void {
     this.current.addFields(message.fields)
   }
 
-  handleDataRow(message: { readonly fields: ReadonlyArray<unknown> }): void {
+  handleDataRow(message: { readonly fields: ReadonlyArray<string | null> }): void {
     try {
       this._result.rows.push(this._result.parseRow(message.fields))
     } catch (cause) {

@@ -11,23 +11,14 @@ import * as Chunk from "effect/Chunk"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
-import { createRequire } from "node:module"
-import * as Pg from "pg"
+import type * as Pg from "pg"
 import * as Deadline from "../Deadline.ts"
 import type { Pending, Session } from "./session.ts"
+import { type Field, prepareValue, Rows } from "./statement.ts"
 
 /** Rows of the first fetch. Each fetch asks for twice as many as the one before, up to `mostRows`. */
 const firstRows = 128
 const mostRows = 1024
-
-type PrepareValue = (value: unknown) => unknown
-
-/** A value as text or bytes of the protocol, as `pg` does it. */
-export const { prepareValue }: { readonly prepareValue: PrepareValue } = createRequire(
-  import.meta.url
-)(
-  "pg/lib/utils.js"
-)
 
 /** The messages that a portal sends; pg's typings ask for one argument too many. */
 interface Wire {
@@ -44,12 +35,6 @@ interface Wire {
   readonly sync: () => void
 }
 
-/** What `pg.Result` does with the rows of a text protocol. */
-interface Rows {
-  readonly addFields: (fields: ReadonlyArray<unknown>) => void
-  readonly parseRow: (fields: ReadonlyArray<unknown>) => object
-}
-
 let portals = 0
 
 /** `pg.Client` calls `submit` and the `handle…` methods. */
@@ -60,8 +45,7 @@ class Portal implements Pg.Submittable {
   values: ReadonlyArray<unknown>
   /** Whether other statements run between two fetches. */
   readonly isShared: boolean
-  /** The client puts its own type parsers in. */
-  readonly _result = new Pg.Result("object", undefined as never)
+  readonly _result = new Rows(undefined, undefined)
   isBound = false
   isOver = false
   size = firstRows
@@ -102,13 +86,13 @@ class Portal implements Pg.Submittable {
     this.rows = []
   }
 
-  handleRowDescription(message: { readonly fields: ReadonlyArray<unknown> }): void {
-    ;(this._result as unknown as Rows).addFields(message.fields)
+  handleRowDescription(message: { readonly fields: ReadonlyArray<Field> }): void {
+    this._result.addFields(message.fields)
   }
 
-  handleDataRow(message: { readonly fields: ReadonlyArray<unknown> }): void {
+  handleDataRow(message: { readonly fields: ReadonlyArray<string | null> }): void {
     try {
-      this.rows.push((this._result as unknown as Rows).parseRow(message.fields))
+      this.rows.push(this._result.parseRow(message.fields))
     } catch (cause) {
       this.badRow ??= cause
     }

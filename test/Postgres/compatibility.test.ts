@@ -27,6 +27,7 @@ import {
   Tracer
 } from "effect"
 import * as Postgres from "holdfast/Postgres"
+import type * as pg from "pg"
 import { beforeAll } from "vitest"
 import { embeddedServer, query } from "../support/postgres.ts"
 
@@ -419,6 +420,37 @@ const rows: ReadonlyArray<Row> = [
         return (yield* sql`select id from n_cats order by id`.values).flat()
       }),
     gives: [1, 3]
+  },
+  {
+    what: "a transformer sees and replaces each statement",
+    run: () =>
+      Effect.gen(function*() {
+        const sql = yield* SqlClient.SqlClient
+        const both = Effect.all([sql`select 1 as one`, sql.unsafe("select 2 as two").values])
+        return yield* Statement.withTransformer(
+          both,
+          (self, make) => Effect.succeed(make`select ${self.compile()[0]} as seen`)
+        )
+      }),
+    gives: [[{ seen: "select 1 as one" }], [["select 2 as two"]]]
+  },
+  {
+    what: "rows: the last of equal names, odd names, nulls, and a raw result",
+    run: () =>
+      Effect.gen(function*() {
+        const sql = yield* SqlClient.SqlClient
+        const [row] = yield* sql`select 1 as a, 2 as a, '{"b":1}'::json as "__proto__", null as n`
+        const result = (yield* sql`select 7 as n union all select null`.raw) as pg.QueryResult
+        const { command, fields, rowCount, rows } = result
+        return [Object.entries(row!), command, fields.map(({ name }) => name), rowCount, rows]
+      }),
+    gives: [
+      [["a", 2], ["__proto__", { b: 1 }], ["n", null]],
+      "SELECT",
+      ["n"],
+      2,
+      [{ n: 7 }, { n: null }]
+    ]
   },
   {
     what: "the span of a statement and of a transaction",
