@@ -27,8 +27,7 @@ await bare.query(
   "create table thousand as select n as id, 'name ' || n as name from generate_series(1, 1000) n"
 )
 
-export const close = () =>
-  bare.end().then(() => Effect.runPromise(Scope.close(scope, Exit.void)))
+export const close = () => bare.end().then(() => Effect.runPromise(Scope.close(scope, Exit.void)))
 
 type PgCursor = new(text: string) => Pg.Submittable & {
   readonly read: (rows: number) => Promise<ReadonlyArray<unknown>>
