@@ -23,6 +23,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest"
 import { mutants as Batch } from "./mutants/byTests/Batch.ts"
 import { mutants as Http } from "./mutants/byTests/Http.ts"
 import { mutants as Lock } from "./mutants/byTests/Lock.ts"
+import { mutants as LockFile } from "./mutants/byTests/LockFile.ts"
 import { mutants as Main } from "./mutants/byTests/Main.ts"
 import { type Mutant } from "./mutants/byTests/mutant.ts"
 import { mutants as Nursery } from "./mutants/byTests/Nursery.ts"
@@ -40,6 +41,7 @@ const rows = {
   Batch,
   Http,
   Lock,
+  LockFile,
   Main,
   Nursery,
   Pool,

@@ -19,7 +19,8 @@
  *   its grant is the one exception: its successor may get the same number.
  * - LockFile-5 Errors and `inspect` show the text that another account announces as its claim, in one line without control
  *   characters (Lock.ts).
- * - LockFile-6 A release wakes the process that has waited longest, and the others, with its own next waiter, when that one has the key.
+ * - LockFile-6 A release wakes the process that has waited longest, and the others, with its own next waiter, when that one has
+ *   the key. That one releases only when the others have come to it, or 10 ms later: each process gets its turn.
  * - LockFile-7 `make` removes the sockets that dead processes left in `directory`; a live one never.
  *
  * COST (2026-11) acquire and release 0.6 ms with `directory`; without, 1.2 ms (the clock must have advanced, LockFile-4);
@@ -71,6 +72,8 @@ const longestDirectory = 87
 const answerWithin = 500
 /** So many milliseconds the first waiter has to take a key before the others are woken: it may be stopped. */
 const handOverTries = 25
+/** So many milliseconds the others have to come to the new holder: they may be stopped or gone. */
+const followTries = 10
 /** In milliseconds: between two tries after an error that says nothing about the holder (a full backlog). */
 const retryPause = 20
 
@@ -92,21 +95,28 @@ const pause = (millis: number): Effect.Effect<void> =>
 interface Listener {
   readonly announce: (line: string) => void
   readonly close: Effect.Effect<void>
-  /** As `close`, but wakes the first waiter, and the others after `taken`. */
+  /** As `close`, but wakes the process that waits longest, and the others after `taken`. */
   readonly handOver: (taken: Effect.Effect<void>) => Effect.Effect<void>
+  /** Whether `others` wait, and each connection has said that it waits. */
+  readonly isFollowed: (others: number) => boolean
 }
 
 /** None if the name is taken. Runs uninterruptibly: it ends as soon as the kernel has answered. */
 const listen = (name: string): Effect.Effect<Option.Option<Listener>, Lock.LockBackendError> =>
   Effect.async((resume) => {
-    const waiting = new Set<net.Socket>()
+    const visitors = new Set<net.Socket>()
+    /** Those of the visitors that have said since when they wait. */
+    const waiting = new Map<net.Socket, number>()
     let line: string | undefined
     const server = net.createServer((socket) => {
-      waiting.add(socket)
+      visitors.add(socket)
       // A waiter that dies or leaves does not concern the holder.
       socket.on("error", () => {})
-      socket.on("close", () => waiting.delete(socket))
-      socket.resume()
+      socket.on("close", () => {
+        visitors.delete(socket)
+        waiting.delete(socket)
+      })
+      socket.on("data", (since) => waiting.set(socket, Number(since.toString())))
       if (line !== undefined) socket.write(line)
     })
     server.on("error", (error) => {
@@ -114,7 +124,7 @@ const listen = (name: string): Effect.Effect<Option.Option<Listener>, Lock.LockB
       resume(isTaken ? Effect.succeedNone : Effect.fail(failed("listen")(error)))
     })
     const wakeAll = Effect.sync(() => {
-      for (const socket of waiting) socket.destroy()
+      for (const socket of visitors) socket.destroy()
     })
     const closed = (first: Effect.Effect<void>) =>
       Effect.suspend(() => {
@@ -125,33 +135,37 @@ const listen = (name: string): Effect.Effect<Option.Option<Listener>, Lock.LockB
     const close = closed(Effect.void)
     const handOver = (taken: Effect.Effect<void>) =>
       closed(Effect.suspend(() => {
-        const [first] = waiting
-        first?.destroy()
+        const [first] = [...waiting].toSorted(([, since], [, other]) => since - other)
+        first?.[0].end(`${visitors.size - 1}\n`)
         return first === undefined ? Effect.void : taken
       }))
+    const isFollowed = (others: number): boolean =>
+      waiting.size >= others && waiting.size === visitors.size
     const announce = (announcement: string): void => {
       line = announcement
-      for (const socket of waiting) socket.write(announcement)
+      for (const socket of visitors) socket.write(announcement)
     }
     // exclusive: in a cluster worker the primary would otherwise share one listener among all workers.
     server.listen(
       { path: name, exclusive: true },
-      () => resume(Effect.succeedSome({ announce, close, handOver }))
+      () => resume(Effect.succeedSome({ announce, close, handOver, isFollowed }))
     )
   })
 
 /** How a connection to the holder ended. */
 type Visit =
   | { readonly ended: "line"; readonly line: string }
-  | { readonly ended: "connected" | "closed" | "refused" | "busy" | "silent" }
+  /** `others` is how many waited when the holder handed the key over to us. */
+  | { readonly ended: "closed"; readonly others: number }
+  | { readonly ended: "connected" | "refused" | "busy" | "silent" }
 
 /**
- * Connects to the holder, and waits until it closes (`"closed"`), or until it has sent its line (`"line"`), which is bounded; or
- * only connects (`"connected"`). Interrupted, it closes the socket.
+ * Connects to the holder, and waits until it closes (`closedSince`: in ms, since when we wait), or until it has sent its line
+ * (`"line"`), which is bounded; or only connects (`"connected"`). Interrupted, it closes the socket.
  */
 const visit = (
   name: string,
-  until: "connected" | "line" | "closed"
+  until: "connected" | "line" | { readonly closedSince: number }
 ): Effect.Effect<Visit, Lock.LockBackendError> =>
   Effect.suspend(() => {
     let leave = (): void => {}
@@ -159,6 +173,11 @@ const visit = (
       const socket = net.connect({ path: name }).setEncoding("utf8")
       let text = ""
       let connected = false
+      const closed = () =>
+        Effect.succeed<Visit>({
+          ended: "closed",
+          others: Number(/\n(\d{1,6})\n$/.exec(text)?.[1] ?? 0)
+        })
       const silent = () => finish(Effect.succeed({ ended: "silent" }))
       const timer = until === "line" ? setTimeout(silent, answerWithin) : undefined
       leave = () => {
@@ -172,10 +191,14 @@ const visit = (
       socket.on("connect", () => {
         connected = true
         if (until === "connected") finish(Effect.succeed({ ended: "connected" }))
+        else if (until !== "line") socket.write(`${until.closedSince}`)
       })
       socket.on("data", (chunk: string) => {
-        if (until !== "line") return
         text += chunk
+        if (until !== "line") {
+          text = text.slice(-16)
+          return
+        }
         const newline = text.indexOf("\n")
         if (newline >= 0) {
           finish(Effect.succeed({ ended: "line", line: text.slice(0, newline) }))
@@ -186,11 +209,11 @@ const visit = (
         if (code === "ECONNREFUSED" || code === "ENOENT") {
           finish(Effect.succeed({ ended: "refused" }))
         } else if (connected || code === "ECONNRESET" || code === "EPIPE") {
-          finish(Effect.succeed({ ended: "closed" }))
+          finish(closed())
         } else if (code === "EAGAIN") finish(Effect.succeed({ ended: "busy" }))
         else finish(Effect.fail(failed("connect")(error)))
       })
-      socket.on("close", () => finish(Effect.succeed({ ended: "closed" })))
+      socket.on("close", () => finish(closed()))
     })
     // A canceler that `Effect.async` is given comes two operations late: an interrupt in between would leave the socket open.
     return Effect.onInterrupt(visited, () => Effect.sync(() => leave()))
@@ -462,9 +485,17 @@ const backend = (names: Names, fences: Fences): Lock.Backend => {
       Option.isNone(socket)
         ? Effect.succeed(false)
         : Effect.map(visit(socket.value, "connected"), ({ ended }) => ended === "connected"))
+  /** Until the others have come, or `followTries` have passed. */
+  const followed = (listener: Listener, others: number, tries = followTries): Effect.Effect<void> =>
+    Effect.suspend(() =>
+      listener.isFollowed(others) || tries === 0
+        ? Effect.void
+        : Effect.zipRight(pause(1), followed(listener, others, tries - 1))
+    )
   const grantOf = (
     { key, label, owner }: Lock.Request,
-    listener: Listener
+    listener: Listener,
+    others = 0
   ): Effect.Effect<Lock.Grant, Lock.LockBackendError> =>
     Effect.matchCauseEffect(fences.next(key), {
       onFailure: (cause) => Effect.zipRight(listener.close, Effect.failCause(cause)),
@@ -474,25 +505,31 @@ const backend = (names: Names, fences: Fences): Lock.Backend => {
         return Effect.succeed({
           fence,
           verify: Effect.succeed(true),
-          release: Effect.zipRight(fences.settle(fence), listener.handOver(taken(key)))
+          release: fences.settle(fence).pipe(
+            Effect.zipRight(followed(listener, others)),
+            Effect.zipRight(listener.handOver(taken(key)))
+          )
         })
       }
     })
 
   const take = (
     request: Lock.Request,
-    restore: Managed.Restore
+    restore: Managed.Restore,
+    since = Date.now(),
+    others = 0
   ): Effect.Effect<Lock.Grant, Lock.LockBackendError> =>
     Effect.flatMap(names.attempt(request.key), (attempt) =>
       Either.isRight(attempt)
-        ? grantOf(request, attempt.right)
+        ? grantOf(request, attempt.right, others)
         // Only this waits (Lock-3); the kernel wakes it when the holder releases or dies.
-        : Effect.zipRight(restore(untilGone(attempt.left)), take(request, restore)))
+        : Effect.flatMap(restore(untilGone(attempt.left, since)), (others) =>
+          take(request, restore, since, others)))
 
   return {
     self: `${host}:${process.pid}`,
     remote: false,
-    take,
+    take: (request, restore) => take(request, restore),
     tryTake: (request) =>
       Effect.flatMap(names.attempt(request.key), (attempt) =>
         Either.isRight(attempt)
@@ -506,11 +543,12 @@ const backend = (names: Names, fences: Fences): Lock.Backend => {
   }
 }
 
-const untilGone = (socket: string): Effect.Effect<void, Lock.LockBackendError> =>
-  Effect.flatMap(
-    visit(socket, "closed"),
-    ({ ended }) => ended === "busy" ? pause(retryPause) : Effect.void
-  )
+/** How many others waited when the holder handed the key over to us. */
+const untilGone = (socket: string, since: number): Effect.Effect<number, Lock.LockBackendError> =>
+  Effect.flatMap(visit(socket, { closedSince: since }), (visited) => {
+    if (visited.ended === "closed") return Effect.succeed(visited.others)
+    return Effect.as(visited.ended === "busy" ? pause(retryPause) : Effect.void, 0)
+  })
 
 const holderSeen =
   (names: Names, socket: string) => (visited: Visit): Effect.Effect<Option.Option<Lock.Holder>> => {

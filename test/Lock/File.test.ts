@@ -1,5 +1,5 @@
 import { afterAll, describe, expect, it } from "@effect/vitest"
-import { Config, ConfigProvider, Effect, Exit, Fiber, Option } from "effect"
+import { Config, ConfigProvider, Deferred, Effect, Exit, Fiber, Option } from "effect"
 import * as Lock from "holdfast/Lock"
 import * as LockFile from "holdfast/Lock/File"
 import { type ChildProcess, spawn } from "node:child_process"
@@ -9,6 +9,7 @@ import * as net from "node:net"
 import * as os from "node:os"
 import * as path from "node:path"
 import {
+  eventually,
   failuresOf,
   freshKey,
   lockContract,
@@ -29,6 +30,10 @@ const kinds: ReadonlyArray<readonly [string, LockFile.Options]> = [
   ...(linux ? [["abstract", { namespace }]] as const : []),
   ["socket files", { namespace, sockets: "file", directory }]
 ]
+
+/** How many sockets this process has. */
+const pipes = (): number =>
+  process.getActiveResourcesInfo().filter((name) => name === "PipeWrap").length
 
 /** A process of its own that runs `body` (with `lock` and `Effect` in scope) on the built package. */
 const child = (options: LockFile.Options, body: string): ChildProcess =>
@@ -139,17 +144,42 @@ for (const [kind, options] of kinds) {
         const fibers: Array<Fiber.Fiber<unknown, unknown>> = []
         for (const client of [0, 1, 2]) {
           const lock = yield* LockFile.make(options)
-          const use = lock.withLock(key)(
-            Effect.zipRight(turns(2), Effect.sync(() => order.push(client)))
-          )
-          for (let i = 0; i < 3; i++) fibers.push(yield* Effect.fork(Effect.repeatN(use, 29)))
+          const use = lock.withLock(key)(Effect.sync(() => order.push(client)))
+          for (let i = 0; i < 3; i++) fibers.push(yield* Effect.fork(Effect.repeatN(use, 14)))
         }
         for (const fiber of fibers) yield* Fiber.join(fiber)
-        expect(order.length).toBe(270)
+        expect(order.length).toBe(135)
         // While all three contend, each has half of an equal share at least: a newcomer may come first in the instant of a hand-over.
-        const middle = order.slice(27, 207)
+        const middle = order.slice(15, 105)
         const shares = [0, 1, 2].map((client) => middle.filter((one) => one === client).length)
-        expect(Math.min(...shares)).toBeGreaterThan(30)
+        expect(Math.min(...shares)).toBeGreaterThan(15)
+      }))
+
+    it.scopedLive("LockFile-6: the process that has waited longest is next", () =>
+      Effect.gen(function*() {
+        const key = freshKey()
+        const order: Array<number> = []
+        const isHeld = yield* Deferred.make<void>()
+        const mayEnd = yield* Deferred.make<void>()
+        const before = pipes()
+        const fibers: Array<Fiber.Fiber<unknown, unknown>> = []
+        for (const client of [0, 1, 2, 3]) {
+          const lock = yield* LockFile.make(options)
+          const use = Deferred.succeed(isHeld, undefined).pipe(
+            Effect.zipRight(Deferred.await(mayEnd)),
+            Effect.zipRight(Effect.sync(() => order.push(client)))
+          )
+          fibers.push(yield* Effect.fork(lock.withLock(key)(use)))
+          if (client === 0) yield* Deferred.await(isHeld)
+          // Each begins to wait at a time of its own, in milliseconds.
+          yield* Effect.sleep("2 millis")
+        }
+        // Both ends of three connections.
+        yield* eventually(() => pipes() - before >= 6)
+        yield* turns(20)
+        yield* Deferred.succeed(mayEnd, undefined)
+        for (const fiber of fibers) yield* Fiber.join(fiber)
+        expect(order).toEqual([0, 1, 2, 3])
       }))
 
     it.scopedLive("LockFile-2: an interrupted waiter has closed its socket", () =>
@@ -158,13 +188,11 @@ for (const [kind, options] of kinds) {
         const lock = yield* LockFile.make(options)
         yield* holding(options, key)
         const waiter = yield* Effect.fork(lock.withLock(key)(Effect.void))
-        const sockets = () =>
-          process.getActiveResourcesInfo().filter((name) => name === "PipeWrap").length
-        const before = sockets()
+        const before = pipes()
         yield* turns(20)
         expect(Exit.isInterrupted(yield* Fiber.interrupt(waiter))).toBe(true)
         yield* turns(5)
-        expect(sockets()).toBeLessThanOrEqual(before)
+        expect(pipes()).toBeLessThanOrEqual(before)
       }))
   })
 }
