@@ -1,5 +1,5 @@
 /**
- * Files: writes that are whole or not at all, and temporary files that are gone with their owner.
+ * Files: writes that are whole or not at all, log files that lose no line, and temporary files that are gone with their owner.
  *
  * DESIGN. A new content is gathered in a draft (Files/drafts.ts): a file created exclusively beside its destination, written, and then
  * either published (fsync, rename, fsync of the directory) or removed. `writeAtomic` and `atomicSink` are a draft and its content;
@@ -17,6 +17,7 @@
  * - Files-5 Owner and mode go to the file that was written, never to what its path leads to by now.
  * - Files-6 (L6) The writers of one file in one process take turns, first come, first served, by whatever path they name it.
  * - Files-7 (F4) A temporary file or directory is removed with its owner; that it is gone already is no failure.
+ * - Files-8 Of all processes of a host one at a time is in a `lockedPath` of a file; a killed one frees it.
  *
  * COST (2026-11, 4 KiB, 2 cores) `npm run bench -- Files` shows it beside the same calls by hand. Calls about a file (lstat, open, fchmod,
  *   close) take microseconds on a local disk and are made at once; write, fsync and rename wait in Node's threads.
@@ -39,5 +40,17 @@ export {
   sweep
 } from "./Files/drafts.ts"
 export { FileError, toFileError } from "./Files/errors.ts"
+export { lockedPath } from "./Files/lockedPath.ts"
+export {
+  type LogFile,
+  logFile,
+  LogFileClosed,
+  LogFileFull,
+  type LogFileOptions,
+  type LogFileStats,
+  type RotateOptions
+} from "./Files/logFile.ts"
+export { layerLogger, type LoggerOptions } from "./Files/logger.ts"
+export { tail, type TailOptions } from "./Files/tail.ts"
 export { tempDirectory, tempFile, type TempOptions } from "./Files/temp.ts"
 export { atomicSink, writeAtomic, type WriteOptions } from "./Files/writeAtomic.ts"

@@ -82,8 +82,8 @@ describe("exports", () => {
         EnterTimeout TypeId layer make use
         type EnterOptions ExitStack InUse Options ReleaseOptions Replaces
       holdfast/Files
-        FileError atomicSink draft draftOf publish sweep tempDirectory tempFile toFileError writeAtomic
-        type Bytes Draft DraftOfOptions DraftOptions Durability PublishOptions TempOptions WriteOptions
+        FileError LogFileClosed LogFileFull atomicSink draft draftOf layerLogger lockedPath logFile publish sweep tail tempDirectory tempFile toFileError writeAtomic
+        type Bytes Draft DraftOfOptions DraftOptions Durability LogFile LogFileOptions LogFileStats LoggerOptions PublishOptions RotateOptions TailOptions TempOptions WriteOptions
       holdfast/Http
         BadRedirect BadRequest BadUrl ChecksumMismatch ConnectFailed HttpStatus Session SessionClosed Stalled TooLarge TooManyRedirects TransportFailed Truncated UnsupportedEncoding download isRetryable retryPolicy session
         type DownloadError DownloadOptions Downloaded RetryOptions SessionOptions SessionService SessionStats

@@ -273,6 +273,8 @@ export interface Draft {
 export type Bytes = Uint8Array | ReadonlyArray<Uint8Array>
 
 const pieceBytes = 1 << 20
+/** The kernel copies so many bytes sooner than a thread is asked to. */
+const atOnceBytes = 1 << 16
 /** The kernel takes 1,024 at once. */
 const piecesAtOnce = 1_000
 
@@ -298,7 +300,7 @@ const after = (chunks: ReadonlyArray<Uint8Array>, n: number): ReadonlyArray<Uint
     : [chunks[whole]!.subarray(left), ...chunks.slice(whole + 1)]
 }
 
-/** Has a descriptor until it is discarded. */
+/** Has a descriptor until it is ended. */
 export class OpenDraft implements Draft {
   written = 0
   #published = false
@@ -323,9 +325,12 @@ export class OpenDraft implements Draft {
   #piece(left: ReadonlyArray<Uint8Array>): Effect.Effect<ReadonlyArray<Uint8Array>, FileError> {
     const { fd, path, written } = this
     const piece = firstOf(left)
-    const wrote = piece.length === 1
-      ? call<number>("write", path, (done) => fs.write(fd, piece[0]!, 0, null, written, done))
-      : call<number>("write", path, (done) => fs.writev(fd, piece, written, done))
+    const [first] = piece
+    const wrote = piece.length > 1
+      ? call<number>("write", path, (done) => fs.writev(fd, piece, written, done))
+      : first!.length <= atOnceBytes
+      ? quick("write", path, () => fs.writeSync(fd, first!, 0, null, written))
+      : call<number>("write", path, (done) => fs.write(fd, first!, 0, null, written, done))
     return Effect.map(wrote, (n) => {
       this.written += n
       return after(left, n)
@@ -345,13 +350,14 @@ export class OpenDraft implements Draft {
       this.#published = true
     })
 
-  /** Removes it unless it was published. What another program has put at its path stays (Drafts-2). */
-  readonly discard = Effect.suspend(() => {
-    const removed = !this.#published && leadsTo(this.path, this.inode)
-      ? removeIfThere(this.path)
-      : Effect.void
-    return Effect.ensuring(removed, Effect.sync(() => fs.closeSync(this.fd)))
-  })
+  /** Closes it, and removes it unless it was published. What another program has put at its path stays (Drafts-2). */
+  readonly end = (): Effect.Effect<void, FileError> => {
+    // One operation: such a release needs no fiber of its own.
+    const closed = Effect.sync(() => fs.closeSync(this.fd))
+    return !this.#published && leadsTo(this.path, this.inode)
+      ? Effect.ensuring(removeIfThere(this.path), closed)
+      : closed
+  }
 }
 
 /** Removes a file; its absence is no failure (Files-3). */
@@ -386,7 +392,7 @@ export const openDraftOf = (
     name: path,
     kind: "file",
     acquire: Effect.zipRight(sweepOnce(directory), opened),
-    release: (draft) => draft.discard
+    release: (draft) => draft.end()
   })
 }
 
@@ -451,6 +457,6 @@ export const draft = (
     name: path,
     kind: "file",
     acquire: replace ? Effect.zipRight(removeIfThere(path), opened) : opened,
-    release: (draft) => draft.discard
+    release: (draft) => draft.end()
   })
 }

@@ -19,7 +19,7 @@ const hints: Readonly<Record<string, string>> = {
   EMFILE: "Too many files are open in this process; raise `ulimit -n` or open fewer at once.",
   ENAMETOOLONG: "Shorten the name (255 bytes on most file systems).",
   ENOENT: "Make its directory first.",
-  ENOSPC: "The disk is full; free some space. The old content is untouched.",
+  ENOSPC: "The disk is full; free some space.",
   ENOTDIR: "Something above it is a file, not a directory.",
   EPERM:
     "The operating system forbids it, whatever the mode says (immutable file, sticky directory).",
