@@ -30,7 +30,7 @@ import { keyOf, landing } from "./writeAtomic.ts"
  *     const count = fs.existsSync(path) ? Number(fs.readFileSync(path, "utf8")) : 0
  *     return Files.writeAtomic(path, `${count + 1}`, { durability: "none" })
  *   })
- *   yield* Effect.all([1, 2, 3].map(() => Files.lockedPath(path)(add)), { concurrency: 3 })
+ *   yield* Effect.forEach([1, 2, 3], () => Files.lockedPath(path)(add), { concurrency: 3 })
  *   return fs.readFileSync(path, "utf8")
  * }))
  * await Effect.runPromise(counted) // => "3"
