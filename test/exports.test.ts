@@ -107,7 +107,7 @@ describe("exports", () => {
         type Backend Bracket Get Options Request SemaphoreService Services SharedService TryBracket
       holdfast/Lock/Postgres
         guard layer layerConfig make transact
-        type Options TransactOptions
+        type Address Options TransactOptions
       holdfast/Lock/Redis
         layer layerConfig layerPermits make
         type Options

@@ -27,7 +27,8 @@ const optionsOf = (at: Embedded.Server, namespace: string): LockPostgres.Options
   host: at.host,
   port: at.port,
   user: "postgres",
-  database: "postgres"
+  database: "postgres",
+  idleTimeout: "100 millis"
 })
 const options = (): LockPostgres.Options => optionsOf(server.get(), "test")
 
@@ -147,22 +148,124 @@ describe("LockPostgres", () => {
       expect(fences.every((fence) => fence > BigInt(Date.now() - 3_600_000) * 1000n)).toBe(true)
     }))
 
-  it.scopedLive("LockPostgres-2: thirty waiters of one process are one connection to the server", () =>
+  it.scopedLive("LockPostgres-8: a hundred keys are held by one session, and thirty waiters of a key are one wait", () =>
     Effect.gen(function*() {
-      const holder = yield* LockPostgres.make(options())
-      const lock = yield* LockPostgres.make(options())
+      const holder = yield* LockPostgres.make({ ...options(), idleTimeout: "1 minute" })
+      const lock = yield* LockPostgres.make({ ...options(), idleTimeout: "1 minute" })
       const key = freshKey()
       const scope = yield* Scope.make()
       yield* Scope.extend(holder.get(key), scope)
+      for (let i = 0; i < 99; i++) yield* Scope.extend(holder.get(freshKey()), scope)
+      expect([yield* connections, yield* advisoryLocks]).toEqual([1, 100])
       const waiters = yield* Effect.forEach(
         Array.from({ length: 30 }, (_, index) => index),
         () => Effect.fork(lock.withLock(key)(Effect.void))
       )
-      yield* until(advisoryLocks, 2)
-      expect(yield* connections).toBe(2)
+      yield* until(advisoryLocks, 101)
+      // Its try was refused, so it waits on a session of its own.
+      expect(yield* connections).toBe(3)
       for (const waiter of waiters) yield* Effect.asVoid(Fiber.interrupt(waiter))
       yield* Scope.close(scope, Exit.void)
-      yield* until(connections, 0)
+      yield* until(advisoryLocks, 0)
+    }))
+
+  it.scopedLive("LockPostgres-8: an interrupted wait is cancelled, and its session waits for the next key", () =>
+    Effect.gen(function*() {
+      const one = yield* LockPostgres.make({ ...options(), idleTimeout: "1 minute" })
+      const two = yield* LockPostgres.make({ ...options(), idleTimeout: "1 minute" })
+      const pids = new Set<unknown>()
+      for (let round = 0; round < 10; round++) {
+        const key = freshKey()
+        yield* one.withLock(key)(Effect.gen(function*() {
+          const waiter = yield* Effect.fork(two.withLock(key)(Effect.void))
+          const waiting = Effect.promise(async () => {
+            const [row] = await query(
+              server.get(),
+              "SELECT min(pid) AS pid, count(*)::int AS n FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+            )
+            if (row?.["n"] === 1) pids.add(row["pid"])
+            return row?.["n"] as number
+          })
+          yield* until(waiting, 1)
+          yield* Fiber.interrupt(waiter)
+          expect(yield* waiting).toBe(0)
+        }))
+      }
+      expect(pids.size).toBe(1)
+      expect(yield* connections).toBe(3)
+      expect(yield* advisoryLocks).toBe(0)
+    }))
+
+  it.scopedLive("LockPostgres-8: with all sessions in use a wait goes on by tries, and nested waits of two services end", () =>
+    Effect.gen(function*() {
+      const few = { ...options(), maxSessions: 2 }
+      const one = yield* LockPostgres.make(few)
+      const two = yield* LockPostgres.make(few)
+      const [a, b] = [freshKey(), freshKey()]
+      const log: Array<string> = []
+      // The only session for waits of `two` waits for `a`; then `b` must be had by tries.
+      yield* one.withLock(a)(Effect.gen(function*() {
+        const first = yield* Effect.forkDaemon(two.withLock(a)(Effect.sync(() => log.push("a"))))
+        yield* until(advisoryLocks, 2)
+        const held = yield* Scope.make()
+        yield* Scope.extend(one.get(b), held)
+        const second = yield* Effect.forkDaemon(two.withLock(b)(Effect.sync(() => log.push("b"))))
+        yield* pause(50)
+        yield* Scope.close(held, Exit.void)
+        yield* Fiber.join(second)
+        return first
+      })).pipe(Effect.flatMap(Fiber.join))
+      expect(log).toEqual(["b", "a"])
+    }))
+
+  it.scopedLive("LockPostgres-3: the end of a session loses all its leases at once, and no other", () =>
+    Effect.gen(function*() {
+      const lock = yield* LockPostgres.make(options())
+      const other = yield* LockPostgres.make(options())
+      const mine = yield* Effect.forEach([1, 2, 3], () => heldBody(lock, freshKey()))
+      const [row] = yield* Effect.promise(() =>
+        query(
+          server.get(),
+          "SELECT min(pid) AS pid, count(*)::int AS n FROM pg_locks WHERE locktype = 'advisory'"
+        )
+      )
+      expect(row?.["n"]).toBe(3)
+      const spared = yield* heldBody(other, freshKey())
+      yield* Effect.promise(() =>
+        query(server.get(), `SELECT pg_terminate_backend(${row?.["pid"]})`)
+      )
+      for (const { fiber, seen } of mine) {
+        expect(failuresOf(yield* Fiber.join(fiber))).toMatchObject([{
+          _tag: "LockLost",
+          reason: "connection"
+        }])
+        expect(seen.interrupted).toBe(true)
+      }
+      yield* spared.lease.verify
+      // The service goes on with a new session.
+      expect(yield* lock.tryWithLock(freshKey())(Effect.succeed(1))).toEqual(Option.some(1))
+      yield* Fiber.interrupt(spared.fiber)
+    }))
+
+  it.scopedLive("LockPostgres-1: a role that may lock but draw no fence gets an error, and holds nothing", () =>
+    Effect.gen(function*() {
+      const lock = yield* LockPostgres.make(options())
+      yield* lock.withLock("makes the schema")(Effect.void)
+      yield* Effect.promise(() =>
+        query(
+          server.get(),
+          "DROP ROLE IF EXISTS poor; CREATE ROLE poor LOGIN; GRANT USAGE ON SCHEMA holdfast TO poor"
+        )
+      )
+      const poor = yield* LockPostgres.make({ ...options(), user: "poor" })
+      const key = freshKey()
+      const tried = yield* Effect.flip(poor.withLock(key)(Effect.void))
+      expect(tried.message).toContain("permission denied")
+      expect(yield* advisoryLocks).toBe(0)
+      yield* Effect.promise(() =>
+        query(server.get(), "GRANT USAGE ON SEQUENCE holdfast.lock_fence TO poor")
+      )
+      expect(yield* poor.withLock(key)(Effect.succeed(1))).toBe(1)
     }))
 
   it.live("LockPostgres-4: closing the layer takes the leases that are left, and leaves no connection", () =>
