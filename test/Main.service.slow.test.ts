@@ -103,14 +103,19 @@ const terminated = async (mode: Mode, round: number, moment: number) => {
   }
   const complete = new Set<number>()
   const incomplete = new Map<number, Outcome>()
-  let cap = setTimeout(() => child.kill("SIGKILL"), 30_000)
+  const kill = (why: string) => () => {
+    run.err += `killed: ${why}\n`
+    child.kill("SIGKILL")
+  }
+  // A busy machine may take half a minute for the start.
+  let cap = setTimeout(kill("no answer in 90 s"), 90_000)
   const signal = () => {
     if (run.isSignalled) return
     run.isSignalled = true
     setTimeout(() => {
       child.kill("SIGTERM")
       clearTimeout(cap)
-      cap = setTimeout(() => child.kill("SIGKILL"), mode === "ours" ? 25_000 : 3000)
+      cap = setTimeout(kill("it did not end"), mode === "ours" ? 25_000 : 3000)
     }, moment)
   }
   child.stdout.on("data", () => {
@@ -147,7 +152,7 @@ const terminated = async (mode: Mode, round: number, moment: number) => {
   const lost = accepted.filter((id) => !complete.has(id))
   const wrong = [...incomplete].filter(([, { is }]) => is === "wrong").map(([id]) => id)
   const described = [...new Set([...lost, ...wrong])].map((id) =>
-    `order ${id}: ${incomplete.get(id)?.says}`
+    `order ${id}: ${incomplete.get(id)?.says}, exit code ${code}`
   )
   return {
     code,

@@ -19,7 +19,7 @@ import { createServer } from "node:http"
 const [, , mode, port, host, database, upstream, journal] = process.argv
 
 // The test that started this process may be gone by then.
-setTimeout(() => process.kill(process.pid, "SIGKILL"), 60_000).unref()
+setTimeout(() => process.kill(process.pid, "SIGKILL"), 180_000).unref()
 
 const address = { host, port: 5432, user: "postgres", database }
 
