@@ -11,7 +11,7 @@
  *
  * INVARIANTS
  * - Pool-1 `idle + used + creating + closing = size ≤ max` at every instant, in every schedule. (An opening that was abandoned at
- *   its `createTimeout` counts no more, though it may ignore that for a while.)
+ *   its `createTimeout` counts no more, though it may ignore that for a while. `Control.resize` to less: PoolControl-1.)
  * - Pool-2 (L6) Waiters are served first come, first served within one priority, higher priorities first; no newcomer passes one.
  * - Pool-3 (L1, L2) An item lent comes back exactly once: by its bracket, its scope or its lease, whatever the exit; a grant
  *   whose waiter was interrupted goes to the next in the same step. In a scope that is closed nothing is lent.
@@ -27,7 +27,7 @@
  * COST (2026-11-21) a warm `use` is one operation, about 0.4 µs: 0.4 to 0.5 times a hand-written `uninterruptibleMask` pool. With
  * `invalidateOn` or `reset`, which are called with the exit, and under a tracker it is a mask: 1.1 to 1.4 times (bench/Pool.bench.ts). A check, a reset or a release forks. Housekeeping wakes once per
  * deadline and looks at every idle item: O(max) each time.
- * NOT DONE several holders per item (`concurrencyPerItem`), `resize`.
+ * NOT DONE several holders per item: that is Pool/Shared.ts. Another size, an item that leaves, events: Pool/Control.ts.
  * SOURCES puddle (opening outlives its caller), HikariCP (bounds on every step), tarn, the promises S1–S21 of the design.
  *
  * @since 0.1.0
@@ -150,14 +150,16 @@ const variance: any = { _A: identity, _E: identity }
 class PoolHandle<A, E> extends Handle implements Pool<A, E> {
   readonly [TypeId]: Pool<A, E>[TypeId] = variance
   readonly name: string
-  readonly max: number
   readonly partition: State.Partition<A, E>
 
   constructor(partition: State.Partition<A, E>) {
     super()
     this.name = partition.name
-    this.max = partition.pool.options.max
     this.partition = partition
+  }
+
+  get max(): number {
+    return this.partition.max
   }
 
   toJSON(): unknown {

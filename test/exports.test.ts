@@ -131,9 +131,15 @@ describe("exports", () => {
       holdfast/Pool
         PoolClosed PoolClosedByHolder PoolExhausted PoolLeak PoolTimeout TypeId awaitIdle close evictIdle get holders invalidate invalidateAll layer layerConfig lease make stats tryUse unsafeStats use
         type Bounds ErrorsOf Functions Holder Lease Options Pool PoolError PoolStats Reason Settings TimeoutOf TypeId WaitOptions
+      holdfast/Pool/Control
+        detach observe resize
+        type Event
       holdfast/Pool/Keyed
         TypeId awaitIdle close get holders invalidate invalidateKey layer lease make size stats statsKey tryUse use
         type KeyedPool Options TypeId
+      holdfast/Pool/Shared
+        TypeId get invalidate layer make stats use
+        type Options SharedPool SharedPoolStats TypeId
       holdfast/Postgres
         ConnectionLost ForeignStatement InvalidUrl Postgres PostgresClosed PostgresExhausted PostgresTimeout PostgresUnavailable SessionBusy TransactionAborted TransactionClosed TransactionOutcomeUnknown TransactionStuck causeOf isConnectionLost layer layerConfig layerEmbedded make onCommit onRollback sqlState transaction
         type Cause CopyInput CopyStatement Gap Notification Options PoolOptions ReservedSession Service Stats TransactionOptions

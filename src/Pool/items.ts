@@ -129,7 +129,7 @@ export const open = <A, E>(
       endOpening(partition, opening)
       const item = itemOf(partition, one, opening, random)
       partition.items.add(item)
-      pool.meter?.created(item.idleSince - startedAt)
+      pool.meter?.created(item.idleSince - startedAt, item.value)
       stopBackingOff(partition)
       then(opening, Exit.succeed(item))
     })
@@ -243,18 +243,29 @@ export const destroy = <A, E>(
   State.unlink(item)
   partition.closing++
   pool.closing++
-  pool.fork(Effect.map(item.close, (exit) => {
+  pool.fork(Effect.map(close(item), () => {
     partition.closing--
     pool.closing--
-    partition.items.delete(item)
-    pool.size--
-    pool.totals.destroyed++
-    pool.meter?.destroyed(reason)
-    if (Exit.isFailure(exit)) {
-      State.warn(pool, `Pool "${partition.name}": a release failed`, exit.cause)
-    }
+    forget(item, reason)
     then(partition)
   }))
+}
+
+/** Its release; a failure is logged. */
+export const close = <A, E>({ close, partition }: State.Item<A, E>): Effect.Effect<void> =>
+  Effect.map(close, (exit) => {
+    if (Exit.isFailure(exit)) {
+      State.warn(partition.pool, `Pool "${partition.name}": a release failed`, exit.cause)
+    }
+  })
+
+/** Its slot is free from this step on. */
+export const forget = <A, E>(item: State.Item<A, E>, reason: State.Reason): void => {
+  const { partition: { items, pool }, value } = item
+  items.delete(item)
+  pool.size--
+  pool.totals.destroyed++
+  pool.meter?.destroyed(reason, value)
 }
 
 /** Whether `invalidateOn` rules the item out after this use. */

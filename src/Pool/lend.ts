@@ -77,11 +77,12 @@ const lend = <A, E>(
   item.hold = hold
   item.lentAt = now
   State.append(lent, item)
+  pool.meter?.lent?.(item.value)
   if (pool.options.leakAfter !== Infinity) arm(pool, now + pool.options.leakAfter)
 }
 
 /** Ends the holding of an item. The item stands on no list until the caller puts it on one. */
-const unlend = <A, E>(item: State.Item<A, E>): void => {
+export const unlend = <A, E>(item: State.Item<A, E>): void => {
   const { name, pool } = item.partition
   State.unlink(item)
   if (item.isWarnedOf) {
@@ -174,7 +175,7 @@ const offer = <A, E>(item: State.Item<A, E>): void => {
 export const giveBack = <A, E>(item: State.Item<A, E>, exit: Exit.Exit<unknown, unknown>): void => {
   const { pool } = item.partition
   const now = State.borrowTimeOf(pool)
-  pool.meter?.used(now - item.lentAt)
+  pool.meter?.used(now - item.lentAt, item.value)
   unlend(item)
   item.uses++
   item.idleSince = now
@@ -234,7 +235,7 @@ export const settle = <A, E>(partition: State.Partition<A, E>): void => {
   if (State.isVacant(partition)) partition.forget()
 }
 
-const destroy = <A, E>(item: State.Item<A, E>, reason: State.Reason): void =>
+export const destroy = <A, E>(item: State.Item<A, E>, reason: State.Reason): void =>
   Items.destroy(item, reason, settle)
 
 const afterInspection =

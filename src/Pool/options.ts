@@ -137,6 +137,14 @@ export const checkWait = (where: string, options: WaitOptions | undefined): void
 export const unlessZero = (duration: Duration.DurationInput | undefined): number =>
   duration === undefined ? Infinity : Duration.toMillis(duration) || Infinity
 
+export const checkMinIdle = (where: string, minIdle: number, max: number): void => {
+  if (minIdle > max) {
+    throw new RangeError(
+      `${where}: \`minIdle\` ${minIdle} is more than ${max}, the most there may be.`
+    )
+  }
+}
+
 const defaultTimeout = Duration.seconds(5)
 
 const defaultRetry = Schedule.jittered(
@@ -154,11 +162,7 @@ export const resolve = <A, R2, R3>(
   Rule.check(where, settings, rules)
   const [max = Infinity, maxTotal = Infinity] = Object.values(limits)
   const { minIdle = 0, reset, validate } = settings
-  if (minIdle > max) {
-    throw new RangeError(
-      `${where}: \`minIdle\` ${minIdle} is more than ${max}, the most there may be.`
-    )
-  }
+  checkMinIdle(where, minIdle, max)
   const keepAlive = unlessZero(settings.keepAlive)
   if (keepAlive !== Infinity && validate === undefined) {
     throw new RangeError(`${where}: \`keepAlive\` needs \`validate\`: it checks the item.`)

@@ -62,23 +62,32 @@ export interface Holder {
 }
 
 /**
- * Why an item was destroyed.
+ * Why an item was destroyed, or that it left the pool with its holder (`"detached"`).
  *
  * @category models
  * @since 0.1.0
  */
-export type Reason = "idle" | "lifetime" | "uses" | "invalid" | "error" | "evicted" | "shutdown"
+export type Reason =
+  | "idle"
+  | "lifetime"
+  | "uses"
+  | "invalid"
+  | "error"
+  | "evicted"
+  | "shutdown"
+  | "detached"
 
 /** The user's line, or lines, that asked for an item. */
 export type Site = Pick<CapturedSite.Site, "text">
 
-/** Updates the metrics of a pool (meter.ts). */
+/** Is called at each change: updates the metrics of a pool (meter.ts), or tells its observers (Control.ts). */
 export interface Meter {
   readonly sample: (stats: PoolStats) => void
   readonly waited: (millis: number) => void
-  readonly used: (millis: number) => void
-  readonly created: (millis: number) => void
-  readonly destroyed: (reason: Reason) => void
+  readonly lent?: (item: unknown) => void
+  readonly used: (millis: number, item: unknown) => void
+  readonly created: (millis: number, item: unknown) => void
+  readonly destroyed: (reason: Reason, item: unknown) => void
   readonly createFailed: () => void
   readonly timedOut: () => void
   readonly cancelled: () => void
@@ -150,8 +159,8 @@ export interface Opening {
 export interface Partition<A, E> {
   readonly pool: State<A, E>
   readonly name: string
-  /** How many items it may have. */
-  readonly max: number
+  /** How many items it may have. Only Control.ts writes it. */
+  max: number
   readonly open: Effect.Effect<Opened<A>, E>
   /** Called when it has no items and no waiters. */
   readonly forget: () => void
@@ -174,7 +183,7 @@ export interface Partition<A, E> {
   lastFailure: Cause.Cause<unknown> | undefined
 }
 
-/** How partitions share one bound (quota.ts). A plain pool has none. */
+/** How partitions share one bound (quota.ts). A plain pool has none, unless it was resized (Control.ts). */
 export interface Quota {
   readonly next: <A, E>(pool: State<A, E>) => Decision<A, E> | undefined
   readonly owesSlot: <A, E>(partition: Partition<A, E>) => boolean
@@ -195,8 +204,9 @@ export type Totals = {
 /** The data that the partitions of one pool share. */
 export interface State<A, E> {
   readonly options: Options.Resolved<A>
-  readonly quota: Quota | undefined
-  readonly meter: Meter | undefined
+  // Only Control.ts writes these two.
+  quota: Quota | undefined
+  meter: Meter | undefined
   readonly clock: Clock.Clock
   /** Whether a borrow reads the time. */
   readonly isTimed: boolean
@@ -295,7 +305,8 @@ export const hasRoom = <A, E>(partition: Partition<A, E>): boolean =>
 export const isFull = <A, E>(partition: Partition<A, E>): boolean => {
   const { options, size } = partition.pool
   if (options.maxWaiters === Infinity) return false
-  const room = Math.min(partition.max - sizeOf(partition), options.maxTotal - size)
+  // Below 0 after a resize to less.
+  const room = Math.max(0, Math.min(partition.max - sizeOf(partition), options.maxTotal - size))
   const coming = partition.opening.size + partition.checking + partition.idle.size + room
   return partition.queue.size >= coming + options.maxWaiters
 }

@@ -219,6 +219,8 @@ export interface Lease<out A> {
   readonly release: Effect.Effect<void>
   /** The item will be destroyed instead of lent again. */
   readonly invalidate: Effect.Effect<boolean>
+  /** @internal Ends the lease without giving the item back, in this step; undefined if it has ended. For Control.ts. */
+  readonly unsafeKeep: () => State.Item<any, any> | undefined
 }
 
 /** A child scope for each lease: a release before the end of a long-lived scope leaves nothing behind in it. */
@@ -229,10 +231,14 @@ export const leaseInScope = <A, E>(
   const lent = Lent.lend("none", undefined, item.value)
   // After the end the item may have another holder.
   let hasEnded = false
+  const unsafeKeep = () => {
+    if (hasEnded) return undefined
+    hasEnded = true
+    return item
+  }
   const end = (exit: Exit.Exit<unknown, unknown>) =>
     Effect.sync(() => {
-      hasEnded = true
-      Lend.giveBack(item, exit)
+      if (unsafeKeep() !== undefined) Lend.giveBack(item, exit)
     })
   return Effect.flatMap(
     Scope.fork(scope, ExecutionStrategy.sequential),
@@ -241,7 +247,8 @@ export const leaseInScope = <A, E>(
         value: item.value,
         // MASK: a release that has begun is finished.
         release: Effect.uninterruptible(Scope.close(own, Exit.void)),
-        invalidate: Effect.sync(() => !hasEnded && Lend.unsafeInvalidate(item))
+        invalidate: Effect.sync(() => !hasEnded && Lend.unsafeInvalidate(item)),
+        unsafeKeep
       })
   )
 }

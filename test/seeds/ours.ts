@@ -15,6 +15,8 @@ import {
 import { Batch, Ledger, Lock, Managed, Nursery, Parallel, Semaphore } from "holdfast"
 import * as Mutex from "holdfast/Mutex"
 import * as Pool from "holdfast/Pool"
+import * as Control from "holdfast/Pool/Control"
+import * as SharedPool from "holdfast/Pool/Shared"
 import * as RateLimiter from "holdfast/RateLimiter"
 import * as RwLock from "holdfast/RwLock"
 import * as Shared from "holdfast/Shared"
@@ -472,6 +474,40 @@ export const ours: ReadonlyArray<Own> = [
     (probe) => Pool.make({ ...patient, acquire: resource(probe), max: 1 }),
     (pool, body) => Pool.tryUse(pool, () => body)
   ),
+  alone({
+    name: "Control.detach, beside a waiter",
+    setup: (probe: Probe.Probe) => Pool.make({ ...patient, acquire: resource(probe), max: 1 }),
+    body: (pool) =>
+      both(
+        Effect.scoped(
+          Effect.flatMap(Pool.lease(pool), (lease) => Effect.zipRight(Control.detach(lease), turn))
+        ),
+        Pool.use(pool, () => turn)
+      )
+  }),
+  alone({
+    name: "Control.resize and observe, beside users",
+    setup: (probe: Probe.Probe) => Pool.make({ ...patient, acquire: resource(probe), max: 1 }),
+    body: (pool) =>
+      both(
+        Effect.zipRight(
+          Control.observe(pool, () => {}),
+          Effect.zipRight(Control.resize(pool, 2), Effect.zipRight(turn, Control.resize(pool, 1)))
+        ),
+        both(Pool.use(pool, () => turn), Pool.use(pool, () => turn))
+      ),
+    invariant: (pool) => Pool.unsafeStats(pool).used === 0
+  }),
+  alone({
+    name: "SharedPool.use, two share",
+    setup: (probe: Probe.Probe) =>
+      SharedPool.make({ ...patient, acquire: resource(probe), max: 1, concurrencyPerItem: 2 }),
+    body: (pool) => {
+      const use = SharedPool.use(pool, () => turn)
+      return both(use, use)
+    },
+    invariant: (pool) => pool.groups.size === 0
+  }),
   ...contended(
     "Lock.acquire",
     Lock.makeMemory,

@@ -8,8 +8,84 @@ const items = of("Pool/items.ts", "Pool.test.ts")
 const close = of("Pool/close.ts", "Pool.test.ts")
 const state = of("Pool/state.ts", "Pool.test.ts")
 const quota = of("Pool/quota.ts", "Pool/Keyed.test.ts")
+const control = of("Pool/Control.ts", "Pool/Control.test.ts")
+const lease = of("Pool/use.ts", "Pool/Control.test.ts")
+const room = of("Pool/state.ts", "Pool/Control.test.ts")
+const shared = of("Pool/Shared.ts", "Pool/Shared.test.ts")
 
 export const mutants: ReadonlyArray<Mutant> = [
+  control(
+    "a surplus item that comes back is lent again",
+    "  owesSlot: hasSurplus",
+    "  owesSlot: () => false",
+    "a surplus that is held goes"
+  ),
+  control(
+    "items that are being destroyed count as surplus",
+    "State.sizeOf(partition) - partition.closing > partition.max",
+    "State.sizeOf(partition) > partition.max",
+    "a surplus that is idle goes"
+  ),
+  control(
+    "waiters do not get the new room",
+    "    while (idle.head !== undefined && hasSurplus(partition)) Lend.destroy(idle.head, \"evicted\")\n    Lend.settle(partition)\n",
+    "    while (idle.head !== undefined && hasSurplus(partition)) Lend.destroy(idle.head, \"evicted\")\n",
+    "more room goes to the waiters"
+  ),
+  control(
+    "a detached item keeps its slot",
+    "    Items.forget(item, \"detached\")\n",
+    "",
+    "the slot is free at once"
+  ),
+  control(
+    "nobody gets the slot of a detached item",
+    "    Lend.settle(partition)\n    const lent",
+    "    const lent",
+    "the slot is free at once"
+  ),
+  control(
+    "the metrics stop with the last observer",
+    "pool.meter = replaced",
+    "pool.meter = undefined",
+    "metrics go on beside observers"
+  ),
+  lease(
+    "a lease that was detached gives its item back",
+    "      if (unsafeKeep() !== undefined) Lend.giveBack(item, exit)\n",
+    "      Lend.giveBack(item, exit)\n",
+    "the slot is free at once"
+  ),
+  room(
+    "a surplus takes the places of waiters",
+    "Math.max(0, Math.min(partition.max - sizeOf(partition), options.maxTotal - size))",
+    "Math.min(partition.max - sizeOf(partition), options.maxTotal - size)",
+    "with a surplus maxWaiters"
+  ),
+  shared(
+    "a user is spread over items that have room",
+    "group.users > (fullest?.users ?? 0)",
+    "group.users <= (fullest?.users ?? 0)",
+    "users come together"
+  ),
+  shared(
+    "an item gets more users than it may have",
+    "group.users < concurrencyPerItem && ",
+    "",
+    "an item has so many users"
+  ),
+  shared(
+    "an item that is unfit gets new users",
+    "group.item !== undefined && unfit(group.item, now) !== undefined",
+    "false",
+    "so does one past its lifetime"
+  ),
+  shared(
+    "a user that has ended keeps its seat of the group",
+    "  if (--group.users === 0) groups.delete(group)\n",
+    "",
+    "users come together"
+  ),
   lend(
     "what idled for long is lent without a check",
     "    if (isStale(item, now)) return undefined\n",
@@ -84,8 +160,8 @@ export const mutants: ReadonlyArray<Mutant> = [
   ),
   items(
     "a release that fails keeps its slot",
-    "    pool.size--\n    pool.totals.destroyed++",
-    "    if (Exit.isSuccess(exit)) pool.size--\n    pool.totals.destroyed++",
+    "  pool.fork(Effect.map(close(item), () => {\n",
+    "  pool.fork(Effect.map(item.close, (exit) => {\n    if (Exit.isFailure(exit)) return\n",
     "Pool-7: an item whose release fails"
   ),
   items(
