@@ -9,7 +9,7 @@
  * INVARIANTS
  * - LogFile-1 (F3) An accepted line is written once, whole, and after the lines that its producer wrote before. Only `"dropOldest"`
  *   drops lines, and counts them.
- * - LogFile-2 (F3) At most `maxBufferedBytes` and one line wait in memory.
+ * - LogFile-2 (F3) At most `maxBufferedBytes` wait in memory, or one line that is longer.
  * - LogFile-3 (L5, L8) After a failed write the lines stay in the buffer, the file ends with a whole line, and each `write` fails
  *   with the `FileError` and makes one more attempt, until one succeeds.
  * - LogFile-4 (F3) The release writes and syncs all that was accepted, whatever the exit; it fails if it cannot.
@@ -27,14 +27,12 @@
  */
 import type * as Clock from "effect/Clock"
 import * as Data from "effect/Data"
-import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as FiberId from "effect/FiberId"
 import { Buffer } from "node:buffer"
 import * as fs from "node:fs"
 import * as Managed from "../Managed.ts"
-import * as Mutex from "../Mutex.ts"
+import * as Semaphore from "../Semaphore.ts"
 import { failed, FileError } from "./errors.ts"
 import { nextGeneration, tidy } from "./generations.ts"
 import { landing } from "./writeAtomic.ts"
@@ -174,7 +172,8 @@ class Writer implements LogFile {
   readonly #options: LogFileOptions
   readonly #clock: Clock.Clock
   readonly #maxBufferedBytes: number
-  readonly #queue = Mutex.unsafeMake({ name: "log file" })
+  /** A permit is a free byte of the buffer; the semaphore's queue is that of the producers (LogFile-6). */
+  readonly #room: Semaphore.Semaphore<Semaphore.Cancelled>
 
   #file!: fs.promises.FileHandle
   #fileBytes = 0
@@ -192,8 +191,6 @@ class Writer implements LogFile {
   #dropped = 0
   #bufferedBytes = 0
   #rotations = 0
-  #waiting = 0
-  #room: Deferred.Deferred<void> | undefined
   /** Of the last attempt to write; while lines wait, none is accepted. */
   #failure: FileError | undefined
   #tidyFailure: FileError | undefined
@@ -207,6 +204,7 @@ class Writer implements LogFile {
     this.#options = options
     this.#clock = clock
     this.#maxBufferedBytes = options.maxBufferedBytes ?? 1 << 20
+    this.#room = Semaphore.unsafeMake(this.#maxBufferedBytes, { name: path, closable: true })
   }
 
   // The file.
@@ -293,13 +291,12 @@ class Writer implements LogFile {
         } else if (this.#batch !== undefined || this.#head < this.#lines.length) {
           await this.#step()
           this.#failure = undefined
-          this.#wake()
         } else break
       }
     } catch (error) {
       this.#failure = failed("write", this.path)(error)
       for (const { reject } of this.#requests.splice(0)) reject(this.#failure)
-      this.#wake()
+      Effect.runSync(Semaphore.cancelWaiters(this.#room))
     }
     this.#pumping = undefined
   }
@@ -334,7 +331,7 @@ class Writer implements LogFile {
     }
     this.#batch = undefined
     this.#written += batch.lines
-    this.#bufferedBytes -= batch.bytes.length
+    this.#free(batch.bytes.length)
   }
 
   /** Takes back the part of a batch that was written, unless another process has appended to the file. */
@@ -383,10 +380,17 @@ class Writer implements LogFile {
 
   // Producers.
 
-  #hasRoom(size: number): boolean {
-    return this.#bufferedBytes === 0 || this.#bufferedBytes + size <= this.#maxBufferedBytes
+  /** A line that is longer than the buffer needs all of it. */
+  #permits(bytes: number): number {
+    return Math.min(bytes, this.#maxBufferedBytes)
   }
 
+  #free(bytes: number): void {
+    this.#bufferedBytes -= bytes
+    Semaphore.unsafeRelease(this.#room, this.#permits(bytes))
+  }
+
+  /** The permits are taken. */
   #accept(line: string, size: number): void {
     this.#lines.push(`${line}\n`)
     this.#sizes.push(size)
@@ -395,13 +399,18 @@ class Writer implements LogFile {
     this.#start()
   }
 
-  #dropOldest(size: number): void {
-    while (this.#head < this.#lines.length && !this.#hasRoom(size)) {
-      this.#bufferedBytes -= this.#sizes[this.#head]!
-      this.#head++
+  /** Drops lines until there is room, at last the new one: what is being written cannot be dropped. */
+  #acceptNewest(line: string, size: number): void {
+    while (this.#head < this.#lines.length) {
       this.#dropped++
+      this.#free(this.#sizes[this.#head++]!)
+      if (Semaphore.unsafeTryTake(this.#room, this.#permits(size))) {
+        this.#compact()
+        return this.#accept(line, size)
+      }
     }
-    this.#compact()
+    this.#accepted++
+    this.#dropped++
   }
 
   /** Why no line is accepted now. A failed file gets one more attempt. */
@@ -431,37 +440,22 @@ class Writer implements LogFile {
   readonly unsafeWrite = (line: string): boolean => {
     if (this.#refusal() !== undefined) return false
     const size = Buffer.byteLength(line) + 1
-    if (this.#waiting > 0 || !this.#hasRoom(size)) {
-      if (this.#options.onFull !== "dropOldest") return false
-      this.#dropOldest(size)
-    }
-    this.#accept(line, size)
+    if (Semaphore.unsafeTryTake(this.#room, this.#permits(size))) this.#accept(line, size)
+    else if (this.#options.onFull === "dropOldest") this.#acceptNewest(line, size)
+    else return false
     return true
   }
 
   #writeInTurn(line: string): Effect.Effect<void, FileError | LogFileClosed> {
     const size = Buffer.byteLength(line) + 1
-    const whenRoom: Effect.Effect<void, FileError | LogFileClosed> = Effect.suspend(() => {
-      const refusal = this.#refusal()
-      if (refusal !== undefined) return refusal
-      if (this.#hasRoom(size)) return Effect.sync(() => this.#accept(line, size))
-      this.#room ??= Deferred.unsafeMake(FiberId.none)
-      return Effect.zipRight(Deferred.await(this.#room), whenRoom)
-    })
-    // MASK: each waiter that is counted is discounted; the wait is restored.
-    return Effect.uninterruptibleMask((restore) => {
-      this.#waiting++
-      return Effect.ensuring(
-        restore(Mutex.withLock(whenRoom, this.#queue)),
-        Effect.sync(() => void this.#waiting--)
-      )
-    })
-  }
-
-  #wake(): void {
-    const room = this.#room
-    this.#room = undefined
-    if (room !== undefined) Deferred.unsafeDone(room, Effect.void)
+    // MASK: room that was taken is filled in the same step (LogFile-6); the wait is restored.
+    return Effect.uninterruptibleMask((restore) =>
+      Effect.matchEffect(Semaphore.takeInMask(this.#room, this.#permits(size), restore), {
+        onSuccess: () => Effect.sync(() => this.#accept(line, size)),
+        // The file failed, or is closed; or a later attempt has succeeded by now.
+        onFailure: () => this.#refusal() ?? restore(this.#writeInTurn(line))
+      })
+    )
   }
 
   // Requests.
@@ -503,7 +497,7 @@ class Writer implements LogFile {
   /** Writes and syncs all that was accepted. Fails if lines are left. */
   async close(): Promise<void> {
     this.#isClosed = true
-    this.#wake()
+    Effect.runSync(Semaphore.close(this.#room))
     try {
       await this.#pumping
       await this.#request(() => this.#file.sync())

@@ -56,7 +56,7 @@ describe("logFile", () => {
       const accepted = Array.from({ length: 100 }, () => 0)
       const produce = (log: Files.LogFile, producer: number) =>
         Effect.whileLoop({
-          while: () => accepted[producer]! < 300,
+          while: () => accepted[producer]! < 500,
           body: () => log.write(`${producer} ${accepted[producer]} ${"x".repeat(80)}`),
           step: () => {
             accepted[producer]!++
