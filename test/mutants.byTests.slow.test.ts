@@ -21,6 +21,7 @@ import * as path from "node:path"
 import { promisify } from "node:util"
 import { afterAll, beforeAll, describe, expect, it } from "vitest"
 import { mutants as Batch } from "./mutants/byTests/Batch.ts"
+import { mutants as Files } from "./mutants/byTests/Files.ts"
 import { mutants as Http } from "./mutants/byTests/Http.ts"
 import { mutants as Lock } from "./mutants/byTests/Lock.ts"
 import { mutants as LockFile } from "./mutants/byTests/LockFile.ts"
@@ -39,6 +40,7 @@ import { mutants as Waits } from "./mutants/byTests/Waits.ts"
 
 const rows = {
   Batch,
+  Files,
   Http,
   Lock,
   LockFile,

@@ -171,6 +171,8 @@ describe("logFile", () => {
       )
       expect(filesOf(at).map((file) => path.basename(file))).toEqual(["app.log.1.gz", "app.log"])
       fs.writeFileSync(`${at}.1`, "a 1\na 2\n")
+      yield* Managed.use(Files.logFile(at, { rotate: {} }), () => Effect.void)
+      expect(fs.existsSync(`${at}.1`)).toBe(false)
       fs.writeFileSync(`${at}.7`, "a 4\n")
       fs.writeFileSync(`${at}.old`, "a user's own")
       const rotate = { maxBytes: 10, keep: 3, gzip: true }
