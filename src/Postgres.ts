@@ -6,7 +6,8 @@
  * the layers; Postgres/{connection, session, pool, loan, stream, client, transaction, errors}.ts have the rest.
  *
  * INVARIANTS
- * - Postgres-1 Interrupting a statement returns within twice `cancelTimeout`, whatever the load of the pool.
+ * - Postgres-1 Interrupting a statement returns within twice `cancelTimeout`, whatever the load of the pool. In a black hole so does
+ *   interrupting a transaction.
  * - Postgres-2 A session is lent again only in status "I" with nothing running; one that was sent a cancel only if the
  *   server confirmed it (57014), or itself took it before it was sent anything else: a late cancel would hit the next statement.
  *   All others are closed.

@@ -250,8 +250,11 @@ export class Session extends Connection {
       // One bound for both: the interrupt waits no longer, whichever of them gets no answer.
       const both = Deadline.exit(Effect.zipRight(taken, pending.awaited), cancelTimeout)
       return Effect.map(both, () => {
-        if (!pending.isSettled) this.unsafeEnd("the server did not confirm a cancel")
-        else if (codeOf(pending.error) === "57014") this.stray = undefined
+        if (codeOf(pending.error) === "57014") this.stray = undefined
+        // INVARIANT Postgres-2: what follows could feel the cancel, even a ROLLBACK. The server rolls back by itself.
+        if (!pending.isSettled || this.stray === "sent") {
+          this.unsafeEnd("the server did not confirm a cancel")
+        }
         this.cleanInBackground()
       })
     })

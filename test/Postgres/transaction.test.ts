@@ -6,6 +6,7 @@ import {
   Cause,
   Chunk,
   Deferred,
+  type Duration,
   Effect,
   Exit,
   Fiber,
@@ -18,7 +19,7 @@ import {
 } from "effect"
 import * as Postgres from "holdfast/Postgres"
 import { embeddedServer } from "../support/postgres.ts"
-import { failureOf, poolsOf, reasonOf } from "../support/postgresPool.ts"
+import { failureOf, poolsOf, reasonOf, until } from "../support/postgresPool.ts"
 import { tcpProxy } from "../support/tcpProxy.ts"
 
 const server = embeddedServer({ settings: { max_connections: "60" } })
@@ -347,6 +348,55 @@ describe("Postgres/transaction: a lost server", () => {
       expect(yield* failureOf(sql.withTransaction(body))).toBe("no")
       expect(log).toEqual(["rolled back"])
       expect(yield* stats).toMatchObject({ active: 0, idle: 0 })
+    }))
+})
+
+describe("Postgres/transaction: a cancel without an answer", () => {
+  const throughProxy = (cancelTimeout: Duration.DurationInput) =>
+    Effect.gen(function*() {
+      const proxy = yield* Effect.acquireRelease(
+        Effect.promise(() => tcpProxy(server.get().host, server.get().port)),
+        (proxy) => Effect.promise(() => proxy.close())
+      )
+      const made = yield* pool({ max: 1, host: "127.0.0.1", port: proxy.port, cancelTimeout })
+      const untilActive = until(
+        "a statement runs",
+        Effect.map(statesOf(made.applicationName), (states) => states.includes("active"))
+      )
+      return { ...made, proxy, untilActive }
+    })
+
+  it.scopedLive("Postgres-2: the transaction fails, for the cancel may still hit its next statement", () =>
+    Effect.gen(function*() {
+      const { applicationName, proxy, sql, untilActive } = yield* throughProxy("300 millis")
+      const t = yield* table("id int")
+      const error = yield* failureOf(sql.withTransaction(Effect.gen(function*() {
+        yield* sql`insert into ${sql(t)} values (1)`
+        const slow = yield* Effect.fork(sql`select pg_sleep(0.1)`)
+        yield* untilActive
+        proxy.ignoreNew()
+        // The statement comes to its own end.
+        yield* Fiber.interrupt(slow)
+        yield* sql`insert into ${sql(t)} values (2)`
+      })))
+      expect(reasonOf(error)).toBe("ConnectionLost")
+      expect(yield* idsOf(t)).toEqual([])
+      yield* until(
+        "the session has ended",
+        Effect.map(statesOf(applicationName), (states) => states.length === 0)
+      )
+    }))
+
+  it.scopedLive("Postgres-1: in a black hole an interrupted transaction returns within twice cancelTimeout", () =>
+    Effect.gen(function*() {
+      const { proxy, sql, untilActive } = yield* throughProxy("1 second")
+      const fiber = yield* Effect.fork(sql.withTransaction(sql`select pg_sleep(0.2)`))
+      yield* untilActive
+      // The statement is still answered; the server gets neither a cancel nor a ROLLBACK.
+      proxy.freeze("toServer")
+      const began = performance.now()
+      yield* Fiber.interrupt(fiber)
+      expect(performance.now() - began).toBeLessThanOrEqual(2_000)
     }))
 })
 

@@ -3,9 +3,16 @@ import { type Mutant, of } from "./mutant.ts"
 
 const mutant = of("Postgres/transaction.ts", "Postgres/transaction.test.ts")
 const loan = of("Postgres/loan.ts", "Postgres/transaction.test.ts")
+const session = of("Postgres/session.ts", "Postgres/transaction.test.ts")
 const commit = of("Postgres/transaction.ts", "Postgres.test.ts")
 
 export const mutants: ReadonlyArray<Mutant> = [
+  session(
+    "a session in a transaction goes on although its cancel got no answer",
+    `!pending.isSettled || this.stray === "sent"`,
+    "!pending.isSettled",
+    "the transaction fails, for the cancel may still hit"
+  ),
   commit(
     "a nested transaction that failed is not rolled back",
     "() => this.outcome === \"open\" ? this.undo(rollback) : Effect.void",
