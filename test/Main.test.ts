@@ -4,10 +4,11 @@ import { type ChildProcess, execFile, spawn } from "node:child_process"
 import * as fs from "node:fs"
 import * as os from "node:os"
 import * as path from "node:path"
-import { fileURLToPath } from "node:url"
 import { afterAll, describe, expect, it } from "vitest"
+import { programs, startOf } from "./support/bundles.ts"
 
-const program = fileURLToPath(new URL("./support/programs/main.mjs", import.meta.url))
+const { env, file: program } = startOf(programs.main)
+const source = programs.main.source
 
 interface Ended {
   readonly code: number | null
@@ -27,7 +28,8 @@ const runProgram = (
 ): Promise<Ended> =>
   new Promise((resolve, reject) => {
     const child = spawn(process.execPath, [program, ...name.split(" ")], {
-      stdio: ["ignore", "pipe", "pipe"]
+      stdio: ["ignore", "pipe", "pipe"],
+      env
     })
     children.add(child)
     let out = ""
@@ -66,7 +68,7 @@ const shell = (command: string, ...args: ReadonlyArray<string>): Promise<Ended> 
     execFile(
       "bash",
       ["-o", "pipefail", "-c", command, process.execPath, program, ...args],
-      { timeout: 20_000 },
+      { timeout: 20_000, env },
       (error, out, err) =>
         resolve({ code: Number(error?.code ?? 0), out: out.trim().split("\n"), err })
     )
@@ -175,7 +177,7 @@ describe.concurrent("Main", () => {
   })
 
   it("Main-2: one hung release among 1,000 good ones: all are released, it is named with its line", async () => {
-    const line = fs.readFileSync(program, "utf8").split("\n")
+    const line = fs.readFileSync(source, "utf8").split("\n")
       .findIndex((text) => text.endsWith("// THE HUNG ONE")) + 1
     const ended = await runProgram("thousand", (child) => child.kill("SIGTERM"))
     expect(ended.code).toBe(1)
@@ -298,7 +300,7 @@ describe.concurrent("Main", () => {
 
   it("Main-3: work that overruns is reported with its line: at once, at the end, and in a dump", async () => {
     const lineOf = (mark: string) =>
-      fs.readFileSync(program, "utf8").split("\n").findIndex((text) => text.endsWith(mark)) + 1
+      fs.readFileSync(source, "utf8").split("\n").findIndex((text) => text.endsWith(mark)) + 1
     const ended = await runProgram("tooLong", (child) => {
       child.kill("SIGUSR2")
       setTimeout(() => child.kill("SIGTERM"), 300)
@@ -416,8 +418,7 @@ describe.concurrent("Main", () => {
   })
 
   it("Main-8: with `onExit` programs follow each other in a process, which keeps nothing of them", async () => {
-    const again = fileURLToPath(new URL("./support/programs/again.mjs", import.meta.url))
-    const { code, err, out } = await shell(`"$0" "$2"`, again)
+    const { code, err, out } = await shell(`"$0" "$2"`, startOf(programs.again).file)
     const endedWith = (code: number, lines: number) => ({
       code,
       isReady: true,

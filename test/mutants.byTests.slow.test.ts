@@ -4,12 +4,12 @@
  *
  * A copy is a folder of its own with package.json, `dist` and the tests, so `holdfast` means the copy there, also in the child processes of
  * Main's tests. What a copy loads is JavaScript that Node reads by itself: only the test files go through vitest. One vitest runs the tests
- * of all copies of a module.
+ * of all copies, since each start of one loads Effect and a Postgres server anew.
  *
  * `npm test` runs each fifth row, and looks whether all rows still fit the sources; `npm run mutants` runs all.
  *
  * To add a mutant: a row in test/mutants/byTests/<Module>.ts. To add a module: such a file, and its name in `rows` below. The rows
- * of one module alone: `vitest run … test/mutants.byTests.slow.test.ts -t Lock`.
+ * of one module alone: `vitest run … test/mutants.byTests.slow.test.ts -t Lock`; a part of a row's title runs that row.
  */
 import { Effect, Exit, Scope } from "effect"
 import * as esbuild from "esbuild"
@@ -19,7 +19,7 @@ import * as fs from "node:fs"
 import * as os from "node:os"
 import * as path from "node:path"
 import { promisify } from "node:util"
-import { afterAll, beforeAll, describe, expect, it } from "vitest"
+import { afterAll, beforeAll, describe, expect, it, type RunnerTestSuite as Suite } from "vitest"
 import { mutants as Batch } from "./mutants/byTests/Batch.ts"
 import { mutants as Files } from "./mutants/byTests/Files.ts"
 import { mutants as Http } from "./mutants/byTests/Http.ts"
@@ -99,6 +99,7 @@ interface Result {
   /** Why the file itself did not load, if it did not. */
   readonly message: string
   readonly passed: ReadonlyArray<string>
+  /** Each with its reason. */
   readonly failed: ReadonlyArray<string>
 }
 
@@ -106,45 +107,61 @@ interface JsonReport {
   readonly testResults: ReadonlyArray<{
     readonly name: string
     readonly message: string
-    readonly assertionResults: ReadonlyArray<{ readonly title: string; readonly status: string }>
+    readonly assertionResults: ReadonlyArray<
+      {
+        readonly title: string
+        readonly status: string
+        readonly failureMessages: ReadonlyArray<string>
+      }
+    >
   }>
 }
 
-/** A test that its mutant makes hang has found it; one of the unchanged sources may be slow on a busy machine. */
+/**
+ * A test that its mutant makes hang has found it; one of the unchanged sources may be slow on a busy machine. The two kinds share no
+ * process, so that no mutant spoils what is unchanged.
+ */
 const timeouts = {
-  mutant: { testTimeout: 6000, hookTimeout: 1000 },
-  unchanged: { testTimeout: 60_000 }
+  unchanged: { testTimeout: 60_000, hookTimeout: 60_000 },
+  mutant: { testTimeout: 6000, hookTimeout: 1000 }
 }
 
-/** Runs the tests of all copies of one kind below `work`; `titles` by the folder of the copy. */
+/** Copies that are run: each with parts of the titles of its tests. */
+type Titles = Readonly<Record<string, ReadonlyArray<string>>>
+
+/** Runs the tests of all copies below `work`; the results by the folder of the copy. */
 const runTests = async (
   work: string,
-  kind: "mutant" | "unchanged",
-  titles: Readonly<Record<string, ReadonlyArray<string>>>,
+  titles: Titles,
   server: Embedded.Server | undefined
 ): Promise<ReadonlyMap<string, Result>> => {
-  const out = path.join(work, `${kind}.json`)
+  const out = path.join(work, "report.json")
   const config = {
     root: work,
     test: {
-      include: [`${kind}-*/test/**/*.test.ts`],
-      setupFiles: [path.join(testFolder, "mutants/byTests/setup.ts")],
-      provide: { copies: work, titles },
+      projects: Object.entries(timeouts).map(([kind, bounds]) => ({
+        test: {
+          name: kind,
+          include: [`${kind}-*/test/**/*.test.ts`],
+          setupFiles: [path.join(testFolder, "mutants/byTests/setup.ts")],
+          provide: { copies: work, titles },
+          deps: { moduleDirectories: ["node_modules", "dist"] },
+          ...bounds
+        }
+      })),
       reporters: [["json", { outputFile: out }]],
-      deps: { moduleDirectories: ["node_modules", "dist"] },
       // Effect is loaded once and not for each copy; setup.ts clears what it keeps for the process.
       isolate: false,
       maxWorkers: 2,
-      minWorkers: 1,
-      ...timeouts[kind]
+      minWorkers: 1
     }
   }
-  const configFile = path.join(work, `${kind}.config.mjs`)
+  const configFile = path.join(work, "vitest.config.mjs")
   fs.writeFileSync(configFile, `export default ${JSON.stringify(config)}`)
   const vitest = path.join(root, "node_modules/vitest/vitest.mjs")
   await exec(process.execPath, [vitest, "run", "--config", configFile], {
     cwd: work,
-    timeout: 280_000,
+    timeout: limit,
     env: server === undefined
       ? process.env
       : { ...process.env, HOLDFAST_TEST_SERVER: JSON.stringify(server) },
@@ -155,9 +172,12 @@ const runTests = async (
   })
   const { testResults } = JSON.parse(fs.readFileSync(out, "utf8")) as JsonReport
   return new Map(testResults.map(({ assertionResults, message, name }) => {
-    const titlesOf = (status: string) =>
-      assertionResults.filter((one) => one.status === status).map(({ title }) => title)
-    const result = { message, passed: titlesOf("passed"), failed: titlesOf("failed") }
+    const endedAs = (status: string) => assertionResults.filter((one) => one.status === status)
+    const result = {
+      message,
+      passed: endedAs("passed").map(({ title }) => title),
+      failed: endedAs("failed").map((one) => [one.title, ...one.failureMessages].join("\n"))
+    }
     return [path.relative(work, name).split(path.sep)[0]!, result]
   }))
 }
@@ -166,67 +186,112 @@ it("each row fits the sources", () => {
   for (const mutant of Object.values(rows).flat()) expect(compiled(mutated(mutant))).not.toBe("")
 })
 
+const isWhole = process.env["HOLDFAST_MUTANTS"] === "all"
+const limit = isWhole ? 1_800_000 : 280_000
+
 /** Each fifth one, because all of them take as long as all other tests together. */
 const chosen = (mutants: ReadonlyArray<Mutant>): ReadonlyArray<Mutant> =>
-  process.env["HOLDFAST_MUTANTS"] === "all"
-    ? mutants
-    : mutants.filter((_, index) => index % 5 === 0)
+  isWhole ? mutants : mutants.filter((_, index) => index % 5 === 0)
 
-for (const [module, all] of Object.entries(rows)) {
+const slug = (file: string): string => file.replaceAll("/", "-").replace(/\.test\.ts$/, "")
+
+interface Copy {
+  readonly folder: string
+  readonly tests: string
+  readonly titles: ReadonlyArray<string>
+  /** None in the copies of the sources as they are, one for each file of tests. */
+  readonly mutant?: Mutant
+}
+
+const modules = Object.entries(rows).map(([module, all]) => {
   const mutants = chosen(all)
-  const files = Array.from(new Set(mutants.map(({ tests }) => tests)))
-  describe.runIf(mutants.length > 0)(`mutants of ${module}`, () => {
-    let work = ""
-    // One for all copies: a hook of a mutant has a second.
-    const scope = Effect.runSync(Scope.make())
-    let results: ReadonlyMap<string, Result> = new Map()
-    beforeAll(async () => {
-      work = fs.realpathSync(fs.mkdtempSync(path.join(os.tmpdir(), "hf-mutants-")))
-      fs.symlinkSync(path.join(root, "node_modules"), path.join(work, "node_modules"))
-      const titles: Record<string, ReadonlyArray<string>> = {}
-      for (const [index, file] of files.entries()) {
-        copy(path.join(work, `unchanged-${index}`), file, undefined)
-        titles[`unchanged-${index}`] = mutants.filter(({ tests }) => tests === file)
-          .map(({ title }) => title)
-      }
-      for (const [index, mutant] of mutants.entries()) {
-        copy(path.join(work, `mutant-${index}`), mutant.tests, mutant)
-        titles[`mutant-${index}`] = [mutant.title]
-      }
-      const server = module === "Transaction"
-        ? await Effect.runPromise(
-          Scope.extend(Embedded.make({ settings: { max_connections: "200" } }), scope)
+  const mutated = mutants.map((mutant, index): Copy => ({
+    folder: `mutant-${module}-${index}`,
+    tests: mutant.tests,
+    titles: [mutant.title],
+    mutant
+  }))
+  const unchanged = Array.from(new Set(mutants.map(({ tests }) => tests)), (tests): Copy => ({
+    folder: `unchanged-${module}-${slug(tests)}`,
+    tests,
+    titles: mutants.filter((mutant) => mutant.tests === tests).map(({ title }) => title)
+  }))
+  return { module, mutated, unchanged }
+})
+
+let work = ""
+let results: ReadonlyMap<string, Result> = new Map()
+// One for all copies: a hook of a mutant has a second.
+const scope = Effect.runSync(Scope.make())
+
+/** The tests of the copies in `asked`; a Postgres server for them if one needs it. */
+const runCopies = async (asked: ReadonlyArray<Copy>): Promise<void> => {
+  work = fs.realpathSync(fs.mkdtempSync(path.join(os.tmpdir(), "hf-mutants-")))
+  fs.symlinkSync(path.join(root, "node_modules"), path.join(work, "node_modules"))
+  if (asked.length === 0) return
+  for (const { folder, mutant, tests } of asked) copy(path.join(work, folder), tests, mutant)
+  const isOnServer = asked.some(({ tests }) =>
+    fs.readFileSync(path.join(testFolder, tests), "utf8").includes("embeddedServer(")
+  )
+  const server = isOnServer
+    ? await Effect.runPromise(
+      Scope.extend(Embedded.make({ settings: { max_connections: "200" } }), scope)
+    )
+    : undefined
+  const titles = Object.fromEntries(asked.map(({ folder, titles }) => [folder, titles]))
+  results = await runTests(work, titles, server)
+}
+
+/** The titles of the tests that `vitest -t` has left, in all modules. */
+const askedOf = ({ tasks }: Readonly<Suite>): ReadonlySet<string> =>
+  new Set(tasks.flatMap((task) =>
+    task.type === "suite"
+      ? [...askedOf(task)]
+      : task.mode === "run"
+      ? [`${task.suite?.name} ${task.name}`]
+      : []
+  ))
+
+const suiteOf = (module: string) => `mutants of ${module}`
+const unchangedTitle = (tests: string) =>
+  `${tests}: each named test passes on the sources as they are`
+const titleOf = ({ file, what }: Mutant) => `${file}: ${what}`
+
+beforeAll(async (file) => {
+  const titles = askedOf(file)
+  await runCopies(
+    modules.flatMap(({ module, mutated, unchanged }) =>
+      [...unchanged, ...mutated].filter(({ mutant, tests }) =>
+        titles.has(
+          `${suiteOf(module)} ${mutant === undefined ? unchangedTitle(tests) : titleOf(mutant)}`
         )
-        : undefined
-      results = new Map([
-        ...await runTests(work, "unchanged", titles, server),
-        ...await runTests(work, "mutant", titles, server)
-      ])
-    }, 300_000)
-    afterAll(async () => {
-      await Effect.runPromise(Scope.close(scope, Exit.void))
-      fs.rmSync(work, { recursive: true, force: true })
-    })
+      )
+    )
+  )
+}, limit + 20_000)
+afterAll(async () => {
+  await Effect.runPromise(Scope.close(scope, Exit.void))
+  fs.rmSync(work, { recursive: true, force: true })
+}, 180_000)
 
-    it("no child process of a test is left", async () => {
-      const { stdout } = await exec("ps", ["-A", "-o", "pid,args"], { maxBuffer: 1 << 28 })
-      expect(stdout.split("\n").filter((line) => line.includes(work))).toEqual([])
-    })
+it("no child process of a test is left", async () => {
+  const { stdout } = await exec("ps", ["-A", "-o", "pid,args"], { maxBuffer: 1 << 28 })
+  expect(stdout.split("\n").filter((line) => line.includes(work))).toEqual([])
+})
 
-    for (const [index, file] of files.entries()) {
-      it(`${file}: each named test passes on the sources as they are`, () => {
-        const { failed = [], message, passed = [] } = results.get(`unchanged-${index}`) ?? {}
+for (const { module, mutated, unchanged } of modules) {
+  describe.runIf(mutated.length > 0)(suiteOf(module), () => {
+    for (const { folder, tests, titles } of unchanged) {
+      it(unchangedTitle(tests), () => {
+        const { failed = [], message, passed = [] } = results.get(folder) ?? {}
         expect({ failed, message }).toEqual({ failed: [], message: "" })
-        const missing = mutants.filter(({ tests, title }) =>
-          tests === file && !passed.some((one) => one.includes(title))
-        )
-        expect(missing.map(({ title }) => title)).toEqual([])
+        expect(titles.filter((title) => !passed.some((one) => one.includes(title)))).toEqual([])
       })
     }
 
-    for (const [index, { file, what }] of mutants.entries()) {
-      it(`${file}: ${what}`, () => {
-        const { failed, message } = results.get(`mutant-${index}`) ?? {}
+    for (const { folder, mutant } of mutated) {
+      it(titleOf(mutant!), () => {
+        const { failed, message } = results.get(folder) ?? {}
         // A copy that does not load counts as not found.
         expect(message).toBe("")
         expect(failed).not.toEqual([])

@@ -6,15 +6,17 @@ import * as net from "node:net"
 import * as path from "node:path"
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest"
 import {
-  cli,
+  bundled,
+  bundledCli,
   type Ended,
   filesBelow,
   partials,
   processesOn,
-  run,
   temporaryFolder,
   writeList
 } from "../support/command.ts"
+
+const { run } = bundled
 
 /** An origin that does what hosts do at their worst, one path each. */
 const misbehave: http.RequestListener = (request, response) => {
@@ -222,7 +224,7 @@ const shell = (line: string, ...args: ReadonlyArray<string>) =>
   new Promise<{ readonly code: number; readonly out: string; readonly err: string }>((resolve) => {
     execFile(
       "bash",
-      ["-o", "pipefail", "-c", line, process.execPath, cli, ...args],
+      ["-o", "pipefail", "-c", line, process.execPath, bundledCli, ...args],
       { timeout: 25_000 },
       (error, out, err) => resolve({ code: Number(error?.code ?? 0), out, err })
     )

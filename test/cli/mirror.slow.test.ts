@@ -7,16 +7,17 @@ import { Client } from "pg"
 import { afterEach, beforeEach, describe, expect, it } from "vitest"
 import * as Origin from "../../src/cli/origin.ts"
 import {
+  bundled,
   filesBelow,
   partials,
   processesOn,
-  run,
   sha256,
-  start,
   temporaryFolder,
   until,
   writeList
 } from "../support/command.ts"
+
+const { run, start } = bundled
 
 interface Row {
   readonly url: string

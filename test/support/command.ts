@@ -8,9 +8,9 @@ import * as fs from "node:fs"
 import * as os from "node:os"
 import * as path from "node:path"
 import { setTimeout as pause } from "node:timers/promises"
-import { fileURLToPath } from "node:url"
+import { bundledCli, cli } from "./bundles.ts"
 
-export const cli = fileURLToPath(new URL("../../dist/cli.js", import.meta.url))
+export { bundledCli, cli }
 
 export interface Ended {
   readonly code: number | null
@@ -27,10 +27,19 @@ export interface Running {
 
 const cap = 120_000
 
-/** Starts the command; it is killed after two minutes, whatever it does. */
-export const start = (args: ReadonlyArray<string>, env: Record<string, string> = {}): Running => {
+interface Command {
+  /** It is killed after two minutes, whatever it does. */
+  readonly start: (args: ReadonlyArray<string>, env?: Record<string, string>) => Running
+  readonly run: (args: ReadonlyArray<string>, env?: Record<string, string>) => Promise<Ended>
+}
+
+const startFile = (
+  file: string,
+  args: ReadonlyArray<string>,
+  env: Record<string, string> = {}
+): Running => {
   const { DATABASE_URL: _, ...inherited } = process.env
-  const child = spawn(process.execPath, [cli, ...args], {
+  const child = spawn(process.execPath, [file, ...args], {
     stdio: ["ignore", "pipe", "pipe"],
     env: { ...inherited, ...env }
   })
@@ -52,8 +61,15 @@ export const start = (args: ReadonlyArray<string>, env: Record<string, string> =
   return { child, ended, output: () => out + err }
 }
 
-export const run = (args: ReadonlyArray<string>, env?: Record<string, string>): Promise<Ended> =>
-  start(args, env).ended
+const commandIn = (file: string): Command => ({
+  start: (args, env) => startFile(file, args, env),
+  run: (args, env) => startFile(file, args, env).ended
+})
+
+export const { run, start } = commandIn(cli)
+
+/** For tests that start the command again and again, and look at neither its lines nor its packages. */
+export const bundled = commandIn(bundledCli)
 
 /** A fresh folder that an unprivileged account can enter. */
 export const temporaryFolder = (): string => {

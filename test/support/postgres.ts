@@ -13,18 +13,18 @@ export interface TestServer {
   readonly get: () => Embedded.Server
 }
 
+/** Also under mutation (mutants.byTests.slow.test.ts), where other hooks have less. */
+const startTimeout = 60_000
+
 /** A running server, of which each test file gets a database of its own: the mutants start one for all their copies. */
 const givenServer = process.env["HOLDFAST_TEST_SERVER"]
 
 const databaseOf = (text: string): TestServer => {
   const server = JSON.parse(text) as Embedded.Server
   const database = `test_${process.pid}_${Math.random().toString(36).slice(2)}`
-  beforeAll(() => query(server, `create database ${database}`))
+  beforeAll(() => query(server, `create database ${database}`), startTimeout)
   return { get: () => ({ ...server, database } as unknown as Embedded.Server) }
 }
-
-/** Also under mutation (mutants.byTests.slow.test.ts), where other hooks have less. */
-const startTimeout = 60_000
 
 /**
  * Starts a server before all tests of this file (or `describe`) and stops it after them.

@@ -6,8 +6,8 @@ import { type ChildProcess, spawn, spawnSync } from "node:child_process"
 import * as fs from "node:fs"
 import * as os from "node:os"
 import * as path from "node:path"
-import { fileURLToPath } from "node:url"
 import { stripVTControlCharacters } from "node:util"
+import { programs, startOf } from "./bundles.ts"
 import { tool } from "./tools.ts"
 
 /** `holdfast` is Main.run with Managed, `raw` NodeRuntime.runMain with Effect.acquireRelease. */
@@ -51,7 +51,8 @@ export const budget = 8000
 /** Milliseconds to start, on a busy machine. */
 const startCap = 30_000
 
-export const table = fileURLToPath(new URL("./programs/table.mjs", import.meta.url))
+export const table = programs.table.source
+const { env, file } = startOf(programs.table)
 
 /** Runs a command under a pty that at `ready` gets a Ctrl-C or closes, and ends as it did. Node has no pty of its own. */
 const underTerminal = `
@@ -105,7 +106,7 @@ const packageOf = (folder: string, program: ReadonlyArray<string>): void =>
 const logOf = (folder: string): string => path.join(folder, "log")
 
 const launch = (row: Row, runner: Runner, folder: string): ChildProcess => {
-  const program = [process.execPath, table, runner, row.program]
+  const program = [process.execPath, file, runner, row.program]
   const logged = [...program, logOf(folder)]
   const inTerminal = ["python3", "-c", underTerminal, row.terminal ?? ""]
   const [command, ...args] = row.terminal === undefined
@@ -118,7 +119,7 @@ const launch = (row: Row, runner: Runner, folder: string): ChildProcess => {
     cwd: folder,
     stdio: ["ignore", "pipe", "pipe"],
     env: {
-      ...process.env,
+      ...env,
       npm_config_cache: path.join(folder, "npm"),
       npm_config_progress: "false",
       npm_config_script_shell: row.terminal === "bash" ? "bash" : "sh",
