@@ -281,11 +281,14 @@ class Client {
 
   /** Leaves the queue, and frees the lock if it is the owner's. Whether it was. */
   async leave(claim: Claim): Promise<boolean> {
+    const freed = (values: ReadonlyArray<unknown>): boolean =>
+      this.isMost(values.filter((value) => value === 1).length)
     const answers = await this.all(
       (server) => this.run(server, Scripts.release, claim, ...this.handover),
-      (values) => this.isMost(values.length)
+      // One that did not grant it may answer before those that did.
+      (values) => freed(values) || this.isMost(values.filter((value) => value === 0).length)
     )
-    return this.isMost(this.requireMost(answers).filter((value) => value === 1).length)
+    return freed(this.requireMost(answers))
   }
 
   /** `ttl` 0 only looks. */

@@ -542,6 +542,25 @@ console.log(exit.cause.error._tag)`
       expect((yield* Effect.flip(lock.withLock("k")(Effect.void)))._tag).toBe("LockBackendError")
     }))
 
+  it.scopedLive("LockRedis-4: with several servers, a release counts all that granted the lease, though another answers first", () =>
+    Effect.gen(function*() {
+      const { delay, port } = yield* proxy
+      const others = servers.slice(1).map(({ socket }) => socket)
+      const lock = yield* make({ url: [`redis://127.0.0.1:${port}`, ...others] })
+      const key = freshKey()
+      const ends = (Date.now() + 60_000) * 1000
+      yield* command(servers[2]!, "HSET", lockKey(key), "other|1|other", `1 ${ends} 1`)
+      delay(30)
+      const warnings: Array<unknown> = []
+      const logger = Logger.make(({ message }) => void warnings.push(message))
+      yield* Effect.provide(
+        lock.withLock(key)(Effect.void),
+        Logger.replace(Logger.defaultLogger, logger)
+      )
+      expect(warnings).toEqual([])
+      yield* command(servers[2]!, "DEL", lockKey(key))
+    }))
+
   it.scopedLive("`layerConfig` reads its options from the configuration", () =>
     Effect.gen(function*() {
       const config = {

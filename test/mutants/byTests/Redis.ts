@@ -71,6 +71,12 @@ const all: ReadonlyArray<Mutant> = [
     "LockRedis-7: a waiter that was killed"
   ),
   redis(
+    "a release counts the first answers of a quorum only",
+    "(values) => freed(values) || this.isMost(values.filter((value) => value === 0).length)",
+    "(values) => this.isMost(values.length)",
+    "LockRedis-4: with several servers"
+  ),
+  redis(
     "a fence of a quorum is not written back",
     "this.isAlone || await this.raise(claim, fence)",
     "true",
