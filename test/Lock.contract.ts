@@ -3,7 +3,8 @@
  * `lockContract("mine", { one, two })`, where `two` is a second service on the same locks, if there can be one.
  */
 import { expect, it } from "@effect/vitest"
-import { Cause, Chunk, Effect, Exit, Fiber, FiberId, Option, Scope } from "effect"
+import { Cause, Chunk, Deferred, Effect, Exit, Fiber, FiberId, Option, Scope } from "effect"
+import * as fc from "fast-check"
 import { Ledger } from "holdfast"
 import * as Lock from "holdfast/Lock"
 import * as Singleton from "holdfast/Lock/Singleton"
@@ -88,6 +89,42 @@ export const lockContract = (name: string, subject: Subject): void => {
         expect(fences.length).toBe(fibers)
         for (let i = 1; i < fences.length; i++) expect(fences[i]! > fences[i - 1]!).toBe(true)
       })
+  )
+
+  test(
+    "Lock-1: T10: a process whose clock is an hour ahead, or behind, takes no key that is held",
+    (one, two) =>
+      Effect.gen(function*() {
+        const key = freshKey()
+        const held = yield* Scope.make()
+        yield* Scope.extend(one.get(key), held)
+        for (const ahead of [3_600_000, -3_600_000]) {
+          const tried = yield* Effect.acquireUseRelease(
+            Effect.sync(() => shiftClock(ahead)),
+            () => two.tryWithLock(key)(Effect.void),
+            (restore) => Effect.sync(restore)
+          )
+          expect(tried).toEqual(Option.none())
+        }
+        yield* Scope.close(held, Exit.void)
+        expect(yield* two.tryWithLock(key)(Effect.void)).toEqual(Option.some(undefined))
+      })
+  )
+
+  test(
+    "Lock-1, Lock-3: T19: in any order of takes, ends and interruptions one body runs, fences rise, and the key is free afterwards",
+    (one, two) =>
+      Effect.promise(() =>
+        fc.assert(
+          fc.asyncProperty(
+            fc.array(fc.tuple(fc.constantFrom("toggle", "interrupt"), fc.nat(3)), {
+              maxLength: 14
+            }),
+            (events) => Effect.runPromise(inAnyOrder([one, two], events))
+          ),
+          { numRuns: 12, seed: 19 }
+        )
+      )
   )
 
   test("Lock-6: first come, first served among fibers", (lock) =>
@@ -309,6 +346,60 @@ export const lockContract = (name: string, subject: Subject): void => {
       })
   )
 }
+
+/** Shifts the clock of this process; the result shifts it back. */
+const shiftClock = (millis: number): () => void => {
+  const real = Date.now
+  Date.now = () => real() + millis
+  return () => {
+    Date.now = real
+  }
+}
+
+/** Four visitors of one key. A toggle lets one ask for it, or end its body, at once if it still waits. */
+const inAnyOrder = (
+  locks: readonly [Lock.Service, Lock.Service],
+  events: ReadonlyArray<readonly [string, number]>
+) =>
+  Effect.gen(function*() {
+    const key = freshKey()
+    const visitors = new Map<
+      number,
+      { readonly gate: Deferred.Deferred<void>; readonly fiber: Fiber.Fiber<void, unknown> }
+    >()
+    let inside = 0
+    let last = 0n
+    const body = (gate: Deferred.Deferred<void>) => ({ fence }: Lock.Lease) =>
+      Effect.suspend(() => {
+        expect(++inside).toBe(1)
+        expect(fence > last).toBe(true)
+        last = fence
+        return Effect.ensuring(Deferred.await(gate), Effect.sync(() => inside--))
+      })
+    const fibers: Array<Fiber.Fiber<void, unknown>> = []
+    for (const [event, who] of events) {
+      const visitor = visitors.get(who)
+      visitors.delete(who)
+      if (visitor !== undefined) {
+        if (event === "toggle") yield* Deferred.succeed(visitor.gate, undefined)
+        else yield* Fiber.interrupt(visitor.fiber)
+      } else if (event === "toggle") {
+        const gate = yield* Deferred.make<void>()
+        const fiber = yield* Effect.fork(locks[who % 2]!.withLock(key)(body(gate)))
+        visitors.set(who, { gate, fiber })
+        fibers.push(fiber)
+      }
+      yield* turns(2)
+    }
+    for (const { gate } of visitors.values()) yield* Deferred.succeed(gate, undefined)
+    for (const fiber of fibers) {
+      const exit = yield* Fiber.await(fiber)
+      expect(Exit.isSuccess(exit) || Cause.isInterruptedOnly(exit.cause)).toBe(true)
+    }
+    for (const lock of locks) {
+      expect(yield* lock.tryWithLock(key)(Effect.void)).toEqual(Option.some(undefined))
+    }
+  })
 
 /** Runs it in a fiber without a parent: a child inherits the keys that its parent holds. */
 const outside = <A, E>(effect: Effect.Effect<A, E>): Effect.Effect<A, E> =>

@@ -10,7 +10,7 @@ import { type Hold, type Place, type Side, sides } from "./sides.ts"
 export const now = (): number => Number(process.hrtime.bigint()) / 1e6
 
 export interface Event {
-  readonly what: "held" | "tick" | "lost" | "ended" | "failed"
+  readonly what: "held" | "tick" | "lost" | "ended"
   readonly at: number
 }
 
@@ -73,16 +73,24 @@ const interrupt = async (
   return took
 }
 
-/** Holds until it is freed, and ticks while the side says that the lock is live. */
-const keep = (hold: Hold, key: string, freed: AbortSignal, emit: Emit): Promise<void> =>
-  hold(key, async ({ isLive }) => {
-    emit("held")
-    while (!freed.aborted && isLive()) {
-      emit("tick")
-      await pause(10)
-    }
-    if (!isLive()) emit("lost")
-  }).then(() => emit("ended"), () => emit("failed"))
+/** Holds until it is freed, and ticks while the side says that the lock is live. A failed acquire is tried again. */
+const keep = (hold: Hold, key: string, freed: AbortSignal, emit: Emit): Promise<void> => {
+  let isHeld = false
+  const again = (): Promise<void> | void => {
+    if (!isHeld) return pause(10).then(attempt)
+  }
+  const attempt = (): Promise<void> =>
+    hold(key, async ({ isLive }) => {
+      isHeld = true
+      emit("held")
+      while (!freed.aborted && isLive()) {
+        emit("tick")
+        await pause(10)
+      }
+      if (!isLive()) emit("lost")
+    }).catch(again)
+  return attempt().then(() => emit("ended"))
+}
 
 const commands = { contend, alone, interrupt }
 type Commands = typeof commands
