@@ -10,14 +10,19 @@ import * as SqlClient from "@effect/sql/SqlClient"
 import type { Connection } from "@effect/sql/SqlConnection"
 import type { SqlError } from "@effect/sql/SqlError"
 import * as Statement from "@effect/sql/Statement"
+import * as Channel from "effect/Channel"
 import * as Context from "effect/Context"
 import * as DefaultServices from "effect/DefaultServices"
 import * as Effect from "effect/Effect"
+import type * as Effectable from "effect/Effectable"
+import type * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
 import * as Tracer from "effect/Tracer"
-import { loanOf, Single } from "./loan.ts"
+import { loanOf, Single, type Statements } from "./loan.ts"
 import type { SessionPool } from "./pool.ts"
+import type { Rows } from "./stream.ts"
 import { withTransaction } from "./transaction.ts"
 
 interface Options {
@@ -37,45 +42,59 @@ type Run = (
   params: ReadonlyArray<unknown>
 ) => Effect.Effect<unknown, SqlError>
 
-type WithConnection = (
-  operation: string,
-  run: Run,
-  withoutTransform?: boolean
-) => Effect.Effect<unknown, SqlError>
-
-/** The method through which a statement of `@effect/sql` runs; its typings keep it private. */
-interface Running extends Statement.Statement<any> {
-  withConnection: WithConnection
+/** A statement of `@effect/sql`, with what its typings keep private. */
+declare class Stock extends Effectable.Class<ReadonlyArray<any>, SqlError> {
+  constructor(segments: ReadonlyArray<Statement.Segment>, ...client: ReadonlyArray<unknown>)
+  readonly segments: ReadonlyArray<Statement.Segment>
+  withConnection(
+    operation: string,
+    run: Run,
+    withoutTransform?: boolean
+  ): Effect.Effect<unknown, SqlError>
+  get stream(): Stream.Stream<any, SqlError>
+  compile(withoutTransform?: boolean): readonly [sql: string, params: ReadonlyArray<unknown>]
+  commit(): Effect.Effect<ReadonlyArray<any>, SqlError>
 }
 
-/** `Statement.make`, whose statements take the short way. A version of `@effect/sql` without `withConnection` never takes it. */
+/** Whether nothing looks at the statements of a fiber. */
+const isUnwatched = (fiber: Fiber.RuntimeFiber<any, any>): boolean =>
+  fiber.currentTracer === noTracer
+  && Option.isNone(fiber.getFiberRef(Statement.currentTransformer))
+
+/** `Statement.make`, whose statements take the short way where they can. */
 const constructorOf = (
   { compiler, pool, spanAttributes, transformRows }: Omit<Options, "reserve">
 ): Statement.Constructor => {
   const single = new Single(pool)
-  const connectionOf = (context: Context.Context<never>): Connection =>
+  const connectionOf = (context: Context.Context<never>): Statements =>
     loanOf(context, pool) ?? single
-  const stock = Statement.make(
+  const client = [
     Effect.contextWith(connectionOf),
     compiler,
     spanAttributes,
     transformRows
-  )
-  const { withConnection }: Running = Object.getPrototypeOf(stock.unsafe(""))
-  function quick(this: Running, ...how: Parameters<WithConnection>) {
-    return Effect.withFiberRuntime<unknown, SqlError>((fiber) => {
-      const isBare = fiber.currentTracer === noTracer
-        && Option.isNone(fiber.getFiberRef(Statement.currentTransformer))
-      if (!isBare) return withConnection.apply(this, how)
-      const [, run, withoutTransform] = how
-      const [sql, params] = this.compile(withoutTransform)
-      return run(connectionOf(fiber.currentContext), sql, params)
-    })
+  ] as const
+  const stock = Statement.make(...client)
+  const Base = stock.unsafe("").constructor as typeof Stock
+  class Quick extends Base {
+    override withConnection(operation: string, run: Run, withoutTransform?: boolean) {
+      return Effect.withFiberRuntime<unknown, SqlError>((fiber) => {
+        if (!isUnwatched(fiber)) return super.withConnection(operation, run, withoutTransform)
+        const [sql, params] = this.compile(withoutTransform)
+        return run(connectionOf(fiber.currentContext), sql, params)
+      })
+    }
+
+    override get stream() {
+      const rows = Effect.withFiberRuntime<Rows, SqlError, Scope.Scope>((fiber) => {
+        if (!isUnwatched(fiber)) return Effect.succeed(Stream.toChannel(super.stream))
+        const [sql, params] = this.compile()
+        return connectionOf(fiber.currentContext).rows(sql, params, transformRows)
+      })
+      return Stream.fromChannel(Channel.unwrapScoped(rows))
+    }
   }
-  const quicken = (statement: object): any => {
-    ;(statement as Running).withConnection = quick
-    return statement
-  }
+  const quicken = ({ segments }: Statement.Fragment): any => new Quick(segments, ...client)
   const template = (first: any, ...values: Array<any>) => {
     const made = stock(first, ...values)
     return typeof first === "string" ? made : quicken(made)

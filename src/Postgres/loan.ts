@@ -7,7 +7,7 @@
 import * as SqlClient from "@effect/sql/SqlClient"
 import type { Connection } from "@effect/sql/SqlConnection"
 import type { SqlError } from "@effect/sql/SqlError"
-import * as Chunk from "effect/Chunk"
+import * as Channel from "effect/Channel"
 import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -26,9 +26,7 @@ import {
 } from "./errors.ts"
 import type { SessionPool } from "./pool.ts"
 import type { Result, Results, Session } from "./session.ts"
-import { rowsOf } from "./stream.ts"
-
-type TransformRows = Parameters<Connection["execute"]>[2]
+import { type Rows, rowsOf, type TransformRows } from "./stream.ts"
 
 /** A text of several statements gives several results. */
 const rowsOfResults = (results: Results): ReadonlyArray<any> =>
@@ -37,7 +35,7 @@ const rowsOfResults = (results: Results): ReadonlyArray<any> =>
     : (results as Result).rows ?? []
 
 /** `@effect/sql`'s `Connection` over `run` and `rows`. */
-abstract class Statements implements Connection {
+export abstract class Statements implements Connection {
   /** `Session.query` when its turn has come. */
   abstract run<A>(
     sql: string,
@@ -45,7 +43,12 @@ abstract class Statements implements Connection {
     project: (results: Results) => A,
     rowMode?: "array"
   ): Effect.Effect<A, SqlError>
-  abstract rows(sql: string, params: ReadonlyArray<unknown>): Stream.Stream<object, SqlError>
+  /** What a stream reads, which ends with the scope. */
+  abstract rows(
+    sql: string,
+    params: ReadonlyArray<unknown>,
+    transformRows: TransformRows
+  ): Effect.Effect<Rows, SqlError, Scope.Scope>
 
   execute(sql: string, params: ReadonlyArray<unknown>, transformRows: TransformRows) {
     const rows = this.run(sql, params, rowsOfResults)
@@ -65,13 +68,7 @@ abstract class Statements implements Connection {
   }
 
   executeStream(sql: string, params: ReadonlyArray<unknown>, transformRows: TransformRows) {
-    const rows = this.rows(sql, params)
-    return transformRows === undefined ?
-      rows :
-      Stream.mapChunks(
-        rows,
-        (chunk) => Chunk.unsafeFromArray(transformRows(Chunk.toReadonlyArray(chunk)))
-      )
+    return Stream.fromChannel(Channel.unwrapScoped(this.rows(sql, params, transformRows)))
   }
 }
 
@@ -93,9 +90,10 @@ export class Single extends Statements {
     return this.pool.single((session) => session.query(sql, params, project, rowMode))
   }
 
-  override rows(sql: string, params: ReadonlyArray<unknown>): Stream.Stream<object, SqlError> {
-    return Stream.unwrapScoped(
-      Effect.map(borrow(this.pool, false), (loan) => loan.rows(sql, params))
+  override rows(sql: string, params: ReadonlyArray<unknown>, transformRows: TransformRows) {
+    return Effect.flatMap(
+      borrow(this.pool, false),
+      (loan) => loan.rows(sql, params, transformRows)
     )
   }
 }
@@ -260,18 +258,22 @@ export class Loan extends Statements {
     return this.turn(this.session.query(sql, params, project, rowMode))
   }
 
-  override rows(sql: string, params: ReadonlyArray<unknown>): Stream.Stream<object, SqlError> {
+  override rows(
+    sql: string,
+    params: ReadonlyArray<unknown>,
+    transformRows: TransformRows
+  ): Effect.Effect<Rows, SqlError, Scope.Scope> {
     const turn = <A>(exchange: Effect.Effect<A, SqlError>) =>
       Effect.contextWithEffect((context: Context.Context<never>) =>
         innermost(context, this).turn(exchange)
       )
-    return Stream.unwrapScoped(
-      Effect.suspend(() =>
-        this.owner === "transaction" || this.session.status !== "I"
-          ? Effect.succeed(rowsOf(this, turn, sql, params))
-          : Effect.as(this.keepFor("stream"), rowsOf(this, undefined, sql, params))
-      )
-    )
+    return Effect.suspend(() => {
+      if (this.owner === "transaction" || this.session.status !== "I") {
+        return rowsOf(this, turn, sql, params, transformRows)
+      }
+      const rows = rowsOf(this, undefined, sql, params, transformRows)
+      return Effect.zipRight(this.keepFor("stream"), rows)
+    })
   }
 
   /** The lock until the scope ends; meanwhile a statement would wait for itself if the reader of the stream sent it. */

@@ -12,9 +12,11 @@
  * - PgPool-3 A server that has no room (53300, EAGAIN) is a smaller `max` for a while, as long as the pool has a session there.
  */
 import { SqlError } from "@effect/sql/SqlError"
+import * as Cause from "effect/Cause"
 import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
 import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
 import * as Runtime from "effect/Runtime"
@@ -150,7 +152,10 @@ export class SessionPool {
           isReady ? use(session) : Effect.fail(new Unready(session))
       )
     })
-    return Effect.catchAll(lent, (error) => {
+    return Effect.catchAllCause(lent, (cause) => {
+      const failure = Cause.failureOrCause(cause)
+      if (Either.isRight(failure)) return Effect.failCause(failure.right)
+      const error = failure.left
       const isUnready = error instanceof Unready
       if (attempts > 0 && (isUnready || (error._tag === "SqlError" && isAgain(error)))) {
         return this.lend(use, isAgain, attempts - 1)

@@ -48,11 +48,12 @@ export const resultsOf = (result: Results): ReadonlyArray<Result> =>
 
 /** An answer that is awaited from the server. */
 export class Pending {
-  readonly resume: (answer: Effect.Effect<any, SqlError>) => void
+  /** Called once each, when it is settled. */
   waiting: Array<() => void> | undefined = undefined
   /** The server has answered, and will soon be ready for the next statement. */
   isAnswered = false
-  isSettled = false
+  /** What its sender gets; set once. */
+  outcome: Effect.Effect<any, SqlError> | undefined = undefined
   isCancelled = false
   /** Asks the server to end it, where a cancel does not reach: a COPY that waits for data. */
   abort: (() => void) | undefined = undefined
@@ -61,9 +62,12 @@ export class Pending {
   error: unknown = undefined
   value: unknown = undefined
 
-  constructor(resume: Pending["resume"], bytesBefore: number) {
-    this.resume = resume
+  constructor(bytesBefore: number) {
     this.bytesBefore = bytesBefore
+  }
+
+  get isSettled(): boolean {
+    return this.outcome !== undefined
   }
 
   answer(error: unknown, value: unknown): void {
@@ -73,17 +77,21 @@ export class Pending {
     this.value = value
   }
 
-  settle(answer: Effect.Effect<unknown, SqlError>): void {
-    this.isSettled = true
-    this.resume(answer)
+  settle(outcome: Effect.Effect<unknown, SqlError>): void {
+    this.outcome = outcome
     if (this.waiting !== undefined) { for (const wake of this.waiting) wake() }
   }
 
+  /** Waits for the outcome and gives it. */
+  readonly received: Effect.Effect<any, SqlError> = Effect.async((resume) => {
+    const wake = (): void => resume(this.outcome!)
+    if (this.isSettled) wake()
+    else if (this.waiting === undefined) this.waiting = [wake]
+    else this.waiting.push(wake)
+  })
+
   get awaited(): Effect.Effect<void> {
-    return Effect.async((resume) => {
-      if (this.isSettled) resume(Effect.void)
-      else (this.waiting ??= []).push(() => resume(Effect.void))
-    })
+    return Effect.ignore(this.received)
   }
 }
 
@@ -168,10 +176,10 @@ export class Session extends Connection {
     start: (pending: Pending) => void,
     whenInterrupted: WhenInterrupted = "stop"
   ): Effect.Effect<A, SqlError> {
-    // WINDOW: what nobody stopped is stopped as the session is given back.
-    return Effect.async((resume) => {
-      if (this.lost !== undefined) return resume(Effect.fail(unsent(this.lost)))
-      const pending = new Pending(resume, this.wire.stream.bytesWritten)
+    // MASK: from the sending to the outcome, or to the end of what was interrupted; the wait is restored.
+    return Effect.uninterruptibleMask((restore) => {
+      if (this.lost !== undefined) return Effect.fail(unsent(this.lost))
+      const pending = new Pending(this.wire.stream.bytesWritten)
       this.pending = pending
       this.exchanges++
       try {
@@ -180,7 +188,11 @@ export class Session extends Connection {
         pending.answer(cause, undefined)
         this.settle(pending)
       }
-      return whenInterrupted === "stop" ? this.stop(pending) : this.finish(pending)
+      return Effect.catchAllCause(restore(pending.received), (cause) => {
+        if (pending.isSettled) return Effect.failCause(cause)
+        const end = whenInterrupted === "stop" ? this.stop(pending) : this.finish(pending)
+        return Effect.zipRight(end, Effect.failCause(cause))
+      })
     })
   }
 
@@ -323,7 +335,7 @@ export class Session extends Connection {
   cleanInBackground(): void {
     if (this.isReserved || this.cleaning !== undefined || this.lost !== undefined) return
     if (this.isFit || this.pending !== undefined) return
-    const cleaning = new Pending(() => {}, 0)
+    const cleaning = new Pending(0)
     this.cleaning = cleaning
     this.settings.fork(Effect.map(this.clean, () => {
       this.cleaning = undefined

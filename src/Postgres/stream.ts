@@ -6,15 +6,17 @@
  * statement, and its portal with it, ends with the exchange: the session then serves the portal alone until it is closed.
  * ../Postgres.ts has the invariants.
  */
+import type { Connection } from "@effect/sql/SqlConnection"
 import type { SqlError } from "@effect/sql/SqlError"
+import * as Channel from "effect/Channel"
 import * as Chunk from "effect/Chunk"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
-import * as Stream from "effect/Stream"
+import type * as Scope from "effect/Scope"
 import type * as Pg from "pg"
 import * as Deadline from "../Deadline.ts"
 import type { Pending, Session } from "./session.ts"
-import { type Field, prepareValue, Rows } from "./statement.ts"
+import { type Field, prepareValue, Rows as Result } from "./statement.ts"
 
 /** Rows of the first fetch. Each fetch asks for twice as many as the one before, up to `mostRows`. */
 const firstRows = 128
@@ -45,7 +47,7 @@ class Portal implements Pg.Submittable {
   values: ReadonlyArray<unknown>
   /** Whether other statements run between two fetches. */
   readonly isShared: boolean
-  readonly _result = new Rows(undefined, undefined)
+  readonly _result = new Result(undefined, undefined)
   isBound = false
   isOver = false
   size = firstRows
@@ -174,6 +176,25 @@ interface Lender {
 /** Waits until an exchange may begin. */
 type Turn = <A>(exchange: Effect.Effect<A, SqlError>) => Effect.Effect<A, SqlError>
 
+export type TransformRows = Parameters<Connection["execute"]>[2]
+
+/** Rows, chunk by chunk. */
+export type Rows = Channel.Channel<Chunk.Chunk<any>, unknown, SqlError, unknown, unknown, unknown>
+
+/** `pull` gives some rows, and none at the end. */
+const channelOf = (
+  pull: Effect.Effect<ReadonlyArray<object>, SqlError>,
+  transformRows: TransformRows
+): Rows => {
+  // By hand: the loop of `Stream.repeatEffectChunkOption` takes twice as many operations.
+  const rows: Rows = Channel.flatMap(Channel.fromEffect(pull), (some): Rows => {
+    if (some.length === 0) return Channel.void
+    const chunk = Chunk.unsafeFromArray(transformRows === undefined ? some : transformRows(some))
+    return Channel.flatMap(Channel.write(chunk), () => rows)
+  })
+  return rows
+}
+
 /**
  * The rows of a statement. The scope of the stream closes the portal. In a transaction `turn` is for each fetch; without it the session
  * serves this stream alone.
@@ -182,8 +203,9 @@ export const rowsOf = (
   loan: Lender,
   turn: Turn | undefined,
   sql: string,
-  values: ReadonlyArray<unknown>
-): Stream.Stream<object, SqlError> => {
+  values: ReadonlyArray<unknown>,
+  transformRows: TransformRows
+): Effect.Effect<Rows, never, Scope.Scope> => {
   const { session } = loan
   const open = Effect.sync(() => {
     session.note(sql)
@@ -195,22 +217,10 @@ export const rowsOf = (
     portal.isShared
       ? Effect.sync(() => loan.isOpen && unsafeCloseShared(portal))
       : end(portal)
-  const pull = (portal: Portal) => {
+  return Effect.map(Effect.acquireRelease(open, close), (portal) => {
     const next = fetch(portal)
     const fetched = turn === undefined ? Effect.zipRight(loan.ifOpen, next) : turn(next)
-    const rows = Effect.suspend(() => portal.isOver ? Effect.as(loan.ifOpen, []) : fetched)
-    return Effect.flatMap(
-      Effect.mapError(rows, Option.some),
-      (some) =>
-        some.length === 0
-          ? Effect.fail(Option.none<SqlError>())
-          : Effect.succeed(Chunk.unsafeFromArray(some))
-    )
-  }
-  return Stream.unwrapScoped(
-    Effect.map(
-      Effect.acquireRelease(open, close),
-      (portal) => Stream.repeatEffectChunkOption(pull(portal))
-    )
-  )
+    const pull = Effect.suspend(() => portal.isOver ? Effect.as(loan.ifOpen, []) : fetched)
+    return channelOf(pull, transformRows)
+  })
 }
