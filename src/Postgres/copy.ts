@@ -280,7 +280,7 @@ export const copyFrom = <E, R>(
           ))
       )
     })
-    return loan.turn(copied)
+    return loan.turn((restore) => restore(copied))
   }))
 
 /** The data of `COPY … TO STDOUT`, as it is read. */

@@ -26,7 +26,7 @@ import {
 } from "./errors.ts"
 import type { SessionPool } from "./pool.ts"
 import type { Result, Results, Session } from "./session.ts"
-import { type Rows, rowsOf, type TransformRows } from "./stream.ts"
+import { type Rows, rowsOf, type TransformRows, type Turn } from "./stream.ts"
 
 /** A text of several statements gives several results. */
 const rowsOfResults = (results: Results): ReadonlyArray<any> =>
@@ -87,7 +87,12 @@ export class Single extends Statements {
     project: (results: Results) => A,
     rowMode?: "array"
   ): Effect.Effect<A, SqlError> {
-    return this.pool.single((session) => session.query(sql, params, project, rowMode))
+    return this.pool.single((session) =>
+      // MASK: of the exchange; the wait for its answer is restored.
+      Effect.uninterruptibleMask((restore) =>
+        session.queryInMask(restore, sql, params, project, rowMode)
+      )
+    )
   }
 
   override rows(sql: string, params: ReadonlyArray<unknown>, transformRows: TransformRows) {
@@ -207,9 +212,11 @@ export class Loan extends Statements {
   }
 
   get ifOpen(): Effect.Effect<void, SqlError> {
-    return Effect.suspend(() =>
-      this.isOpen ? Effect.void : Effect.fail(failed(new TransactionClosed({ owner: this.owner })))
-    )
+    return Effect.suspend(() => this.isOpen ? Effect.void : this.closed)
+  }
+
+  get closed(): Effect.Effect<never, SqlError> {
+    return Effect.fail(failed(new TransactionClosed({ owner: this.owner })))
   }
 
   /** Waits for the lock, which `unsafeRelease` returns. Called inside a mask. */
@@ -236,17 +243,27 @@ export class Loan extends Statements {
   }
 
   /** One exchange with the server, when its turn has come. */
-  turn<A, E, R>(exchange: Effect.Effect<A, E, R>): Effect.Effect<A, E | SqlError, R> {
-    // MASK: between the lock and its release; the wait and the exchange are restored.
-    return Effect.uninterruptibleMask((restore) =>
-      Effect.zipRight(
-        this.take(restore),
-        Effect.ensuring(
-          restore(Effect.zipRight(this.ifOpen, exchange)),
-          Effect.sync(() => this.unsafeRelease())
-        )
+  turn<A, E, R>(
+    exchange: (restore: Managed.Restore) => Effect.Effect<A, E, R>
+  ): Effect.Effect<A, E | SqlError, R> {
+    // MASK: between the lock and its release; the wait is restored, and `exchange` restores its own.
+    return Effect.uninterruptibleMask((restore) => {
+      const open = Effect.suspend((): Effect.Effect<A, E | SqlError, R> =>
+        this.isOpen ? exchange(restore) : this.closed
       )
-    )
+      const exchanged = Effect.matchCauseEffect(open, {
+        onFailure: (cause) => {
+          this.unsafeRelease()
+          return Effect.failCause(cause)
+        },
+        onSuccess: (value) => {
+          this.unsafeRelease()
+          return Effect.succeed(value)
+        }
+      })
+      const isFree = this.keeper === undefined && Semaphore.unsafeTryTake(this.lock, 1)
+      return isFree ? exchanged : Effect.zipRight(this.take(restore), exchanged)
+    })
   }
 
   override run<A>(
@@ -255,7 +272,7 @@ export class Loan extends Statements {
     project: (results: Results) => A,
     rowMode?: "array"
   ): Effect.Effect<A, SqlError> {
-    return this.turn(this.session.query(sql, params, project, rowMode))
+    return this.turn((restore) => this.session.queryInMask(restore, sql, params, project, rowMode))
   }
 
   override rows(
@@ -263,7 +280,7 @@ export class Loan extends Statements {
     params: ReadonlyArray<unknown>,
     transformRows: TransformRows
   ): Effect.Effect<Rows, SqlError, Scope.Scope> {
-    const turn = <A>(exchange: Effect.Effect<A, SqlError>) =>
+    const turn: Turn = (exchange) =>
       Effect.contextWithEffect((context: Context.Context<never>) =>
         innermost(context, this).turn(exchange)
       )

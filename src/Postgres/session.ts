@@ -10,8 +10,10 @@ import { SqlError } from "@effect/sql/SqlError"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import { identity } from "effect/Function"
 import * as Option from "effect/Option"
 import * as Deadline from "../Deadline.ts"
+import type * as Managed from "../Managed.ts"
 import { Connection, type Settings as ConnectionSettings } from "./connection.ts"
 import {
   codeOf,
@@ -174,25 +176,33 @@ export class Session extends Connection {
   /** Sends something and waits for its answer; an interrupt ends it and waits until it has ended. */
   exchange<A>(
     start: (pending: Pending) => void,
-    whenInterrupted: WhenInterrupted = "stop"
+    whenInterrupted?: WhenInterrupted
   ): Effect.Effect<A, SqlError> {
     // MASK: from the sending to the outcome, or to the end of what was interrupted; the wait is restored.
-    return Effect.uninterruptibleMask((restore) => {
-      if (this.lost !== undefined) return Effect.fail(unsent(this.lost))
-      const pending = new Pending(this.wire.stream.bytesWritten)
-      this.pending = pending
-      this.exchanges++
-      try {
-        start(pending)
-      } catch (cause) {
-        pending.answer(cause, undefined)
-        this.settle(pending)
-      }
-      return Effect.catchAllCause(restore(pending.received), (cause) => {
-        if (pending.isSettled) return Effect.failCause(cause)
-        const end = whenInterrupted === "stop" ? this.stop(pending) : this.finish(pending)
-        return Effect.zipRight(end, Effect.failCause(cause))
-      })
+    return Effect.uninterruptibleMask((restore) =>
+      this.exchangeInMask(restore, start, whenInterrupted)
+    )
+  }
+
+  exchangeInMask<A>(
+    restore: Managed.Restore,
+    start: (pending: Pending) => void,
+    whenInterrupted: WhenInterrupted = "stop"
+  ): Effect.Effect<A, SqlError> {
+    if (this.lost !== undefined) return Effect.fail(unsent(this.lost))
+    const pending = new Pending(this.wire.stream.bytesWritten)
+    this.pending = pending
+    this.exchanges++
+    try {
+      start(pending)
+    } catch (cause) {
+      pending.answer(cause, undefined)
+      this.settle(pending)
+    }
+    return Effect.catchAllCause(restore(pending.received), (cause) => {
+      if (pending.isSettled) return Effect.failCause(cause)
+      const end = whenInterrupted === "stop" ? this.stop(pending) : this.finish(pending)
+      return Effect.zipRight(end, Effect.failCause(cause))
     })
   }
 
@@ -207,14 +217,15 @@ export class Session extends Connection {
     if (verdict === "spoilt") this.isSpoilt = this.isDirty
   }
 
-  /** A statement of a user. `project` makes the value of its results. */
-  query<A>(
+  /** A statement of a user. `project` makes the value of its results. Called inside a mask. */
+  queryInMask<A>(
+    restore: Managed.Restore,
     sql: string,
     values: ReadonlyArray<unknown>,
     project: (results: Results) => A,
     rowMode?: "array"
   ): Effect.Effect<A, SqlError> {
-    return this.exchange((pending) => {
+    return this.exchangeInMask(restore, (pending) => {
       this.note(sql)
       this.client.query(new Statement(sql, values, rowMode, project, pending))
     })
@@ -223,10 +234,7 @@ export class Session extends Connection {
   /** A statement of ours. */
   send(sql: string): Effect.Effect<Results, SqlError> {
     return this.exchange((pending) => {
-      this.client.query(sql, (error: unknown, results: Results) => {
-        pending.answer(error, results)
-        if (this.lost !== undefined) this.settle(pending)
-      })
+      this.client.query(new Statement(sql, [], undefined, identity, pending))
     })
   }
 

@@ -15,6 +15,7 @@ import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import type * as Pg from "pg"
 import * as Deadline from "../Deadline.ts"
+import type * as Managed from "../Managed.ts"
 import type { Pending, Session } from "./session.ts"
 import { type Field, prepareValue, Rows as Result } from "./statement.ts"
 
@@ -127,8 +128,11 @@ class Portal implements Pg.Submittable {
   }
 }
 
-const fetch = (portal: Portal): Effect.Effect<ReadonlyArray<object>, SqlError> =>
-  portal.session.exchange((pending) => {
+const fetchInMask = (
+  restore: Managed.Restore,
+  portal: Portal
+): Effect.Effect<ReadonlyArray<object>, SqlError> =>
+  portal.session.exchangeInMask(restore, (pending) => {
     const { client } = portal.session
     portal.pending = pending
     // Fails here for a value that has no text, before the client is busy with it.
@@ -173,8 +177,10 @@ interface Lender {
   readonly ifOpen: Effect.Effect<void, SqlError>
 }
 
-/** Waits until an exchange may begin. */
-type Turn = <A>(exchange: Effect.Effect<A, SqlError>) => Effect.Effect<A, SqlError>
+/** Waits until an exchange may begin, which is called inside a mask. */
+export type Turn = <A>(
+  exchange: (restore: Managed.Restore) => Effect.Effect<A, SqlError>
+) => Effect.Effect<A, SqlError>
 
 export type TransformRows = Parameters<Connection["execute"]>[2]
 
@@ -218,8 +224,11 @@ export const rowsOf = (
       ? Effect.sync(() => loan.isOpen && unsafeCloseShared(portal))
       : end(portal)
   return Effect.map(Effect.acquireRelease(open, close), (portal) => {
-    const next = fetch(portal)
-    const fetched = turn === undefined ? Effect.zipRight(loan.ifOpen, next) : turn(next)
+    const next = (restore: Managed.Restore) => fetchInMask(restore, portal)
+    // MASK: of the exchange; the wait for its answer is restored.
+    const fetched = turn === undefined
+      ? Effect.zipRight(loan.ifOpen, Effect.uninterruptibleMask(next))
+      : turn(next)
     const pull = Effect.suspend(() => portal.isOver ? Effect.as(loan.ifOpen, []) : fetched)
     return channelOf(pull, transformRows)
   })

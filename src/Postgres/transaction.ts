@@ -11,6 +11,7 @@ import type { SqlError } from "@effect/sql/SqlError"
 import type * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
+import { identity } from "effect/Function"
 import * as Option from "effect/Option"
 import * as Schedule from "effect/Schedule"
 import * as Tracer from "effect/Tracer"
@@ -36,6 +37,7 @@ import {
 } from "./loan.ts"
 import type { SessionPool } from "./pool.ts"
 import { type Results, resultsOf } from "./session.ts"
+import { Statement } from "./statement.ts"
 
 /** "unknown": COMMIT was sent and has not been answered. */
 type Outcome = "open" | "committed" | "rolled back" | "unknown"
@@ -95,11 +97,11 @@ class Attempt {
     }
     const exchange = session.exchange((pending) => {
       this.outcome = "unknown"
-      session.client.query({ text: "COMMIT" }, (error: unknown, results: Results) => {
-        answered(error, results)
+      const answer = (error: unknown, results: unknown): void => {
+        answered(error, results as Results)
         pending.answer(error, results)
-        if (session.lost !== undefined) session.settle(pending)
-      })
+      }
+      session.client.query(new Statement("COMMIT", [], undefined, identity, { answer }))
     }, "finish")
     return Effect.matchEffect(this.restore(exchange), {
       onFailure: (error) => {
