@@ -87,12 +87,7 @@ export class Single extends Statements {
     project: (results: Results) => A,
     rowMode?: "array"
   ): Effect.Effect<A, SqlError> {
-    return this.pool.single((session) =>
-      // MASK: of the exchange; the wait for its answer is restored.
-      Effect.uninterruptibleMask((restore) =>
-        session.queryInMask(restore, sql, params, project, rowMode)
-      )
-    )
+    return this.pool.single((session) => session.query(sql, params, project, rowMode))
   }
 
   override rows(sql: string, params: ReadonlyArray<unknown>, transformRows: TransformRows) {

@@ -217,7 +217,19 @@ export class Session extends Connection {
     if (verdict === "spoilt") this.isSpoilt = this.isDirty
   }
 
-  /** A statement of a user. `project` makes the value of its results. Called inside a mask. */
+  /** A statement of a user. `project` makes the value of its results. */
+  query<A>(
+    sql: string,
+    values: ReadonlyArray<unknown>,
+    project: (results: Results) => A,
+    rowMode?: "array"
+  ): Effect.Effect<A, SqlError> {
+    // MASK: of the exchange; the wait for its answer is restored.
+    return Effect.uninterruptibleMask((restore) =>
+      this.queryInMask(restore, sql, values, project, rowMode)
+    )
+  }
+
   queryInMask<A>(
     restore: Managed.Restore,
     sql: string,
