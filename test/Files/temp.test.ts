@@ -1,5 +1,5 @@
 import { describe, expect, it } from "@effect/vitest"
-import { Effect, Fiber } from "effect"
+import { Effect } from "effect"
 import { Managed } from "holdfast"
 import * as Files from "holdfast/Files"
 import * as fs from "node:fs"
@@ -28,23 +28,5 @@ describe("temp", () => {
       const missing = Files.tempFile({ directory: path.join(directory, "missing") })
       const { code, operation } = yield* Effect.flip(Managed.use(missing, () => Effect.void))
       expect([operation, code]).toEqual(["create", "ENOENT"])
-    }))
-
-  // HOLDFAST_INTERRUPTIONS=1000 for more.
-  const rounds = Number(process.env["HOLDFAST_INTERRUPTIONS"] ?? 100)
-  it.scopedLive("Files-7: interruptions leave nothing, and no descriptor", () =>
-    Effect.gen(function*() {
-      const directory = yield* Files.tempDirectory()
-      const descriptors = () => fs.readdirSync("/proc/self/fd").length
-      const before = descriptors()
-      const either = [Files.tempFile({ directory }), Files.tempDirectory({ directory })]
-      for (let i = 0; i < rounds; i++) {
-        const held = Managed.use(either[i % 2]!, () => Effect.yieldNow({ priority: i % 3 }))
-        const fiber = yield* Effect.fork(Effect.withMaxOpsBeforeYield(held, 14 + i % 29))
-        yield* Effect.repeatN(Effect.yieldNow(), i % 7)
-        yield* Fiber.interrupt(fiber)
-      }
-      expect(fs.readdirSync(directory)).toEqual([])
-      expect(descriptors()).toBe(before)
     }))
 })
