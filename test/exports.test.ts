@@ -106,8 +106,8 @@ describe("exports", () => {
         DistributedSemaphore SharedLock layer layerMemory make
         type Backend Bracket Get Options Request SemaphoreService Services SharedService TryBracket
       holdfast/Lock/Postgres
-        guard layer layerConfig make transact
-        type Address Options TransactOptions
+        guard layer layerAdvisory layerConfig layerLease layerLeaseConfig make makeLease transact
+        type Address LeaseOptions Options TransactOptions
       holdfast/Lock/Redis
         layer layerConfig layerPermits make
         type Options

@@ -2,7 +2,7 @@
  * Lock/Redis: a lock among all that reach one Redis server, or most of several; a lease with a time to live.
  *
  * DESIGN. A grant is a field of a hash, with its end; its holder renews it at each third of the time to live. Lock/Redis/scripts.ts has the steps
- * that run on the server, server.ts the connections, renewal.ts the deadline that stops the body without the server's help. A
+ * that run on the server, server.ts the connections, Lock/renewal.ts the deadline that stops the body without the server's help. A
  * waiter stands in a queue on the server. A release gives the lock to the first waiter and wakes it by a message; a waiter also asks
  * again at each `pollInterval`, so a lost message is a delay only.
  * With several servers a grant needs most of them. Its fence is the highest that they drew, and is written back to most of them
@@ -43,9 +43,9 @@ import * as Ledger from "../Ledger.ts"
 import * as Lock from "../Lock.ts"
 import * as Managed from "../Managed.ts"
 import * as Permits from "./Permits.ts"
-import { type Answer, type Moment, now, Renewal, since } from "./Redis/renewal.ts"
 import * as Scripts from "./Redis/scripts.ts"
 import { evaluate, Server } from "./Redis/server.ts"
+import { type Answer, type Moment, now, Renewal, since } from "./renewal.ts"
 
 /**
  * Where the servers are, and how long a lease lives.

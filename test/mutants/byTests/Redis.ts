@@ -7,7 +7,7 @@ import { type Mutant, of } from "./mutant.ts"
 const tests = "Lock/Redis.test.ts"
 const redis = of("Lock/Redis.ts", tests)
 const scripts = of("Lock/Redis/scripts.ts", tests)
-const renewal = of("Lock/Redis/renewal.ts", tests)
+const renewal = of("Lock/renewal.ts", tests)
 
 const all: ReadonlyArray<Mutant> = [
   scripts(

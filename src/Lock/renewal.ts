@@ -6,7 +6,7 @@
  * the monotonic clock stands still while a machine sleeps, and the wall clock may be set back. Both are the machine's own, not
  * Effect's `Clock`, because the server does not follow that.
  */
-import type { LossReason } from "../errors.ts"
+import type { LossReason } from "./errors.ts"
 
 export interface Moment {
   readonly monotonic: number
@@ -61,7 +61,7 @@ export class Renewal {
 
   /** Whether the lease is live, by the clocks of this machine alone. */
   isLive(): boolean {
-    // INVARIANT LockRedis-3: after a pause of this process the first look ends the lease, before any timer or answer.
+    // INVARIANT LockRedis-3, LockPostgres-9: after a pause of this process the first look ends the lease, before any timer or answer.
     if (!this.isOver && this.left() <= 0) this.end("deadline")
     return !this.isOver
   }
