@@ -147,9 +147,13 @@ const runtimeOf = (caller: AnyFiber): Runtime.Runtime<never> => {
   const fiberRefs = caller.getFiberRefs()
   return Runtime.make({
     context: Context.empty(),
-    runtimeFlags: RuntimeFlags.enable(
-      FiberRefs.getOrDefault(fiberRefs, FiberRef.currentRuntimeFlags),
-      RuntimeFlags.Interruption
+    // A fiber that has ended is winding down, and so uninterruptible: `stop` would leave the sleep to its end.
+    runtimeFlags: RuntimeFlags.disable(
+      RuntimeFlags.enable(
+        FiberRefs.getOrDefault(fiberRefs, FiberRef.currentRuntimeFlags),
+        RuntimeFlags.Interruption
+      ),
+      RuntimeFlags.WindDown
     ),
     fiberRefs
   })

@@ -58,6 +58,20 @@ describe("timers", () => {
       expect(sleepers()).toEqual([])
     }))
 
+  it.effect("Timers-2: a stopped timer leaves no fiber though the caller had ended", () =>
+    Effect.gen(function*() {
+      const { timers } = yield* makeTimers
+      const caller = yield* Effect.fork(Effect.sync(() => currentFiber()!))
+      const ended = yield* Fiber.join(caller)
+      yield* settle
+      const timer = Timers.start(timers, 1_000, ended, () => {})
+      yield* settle
+      expect(sleepers().length).toBe(1)
+      Timers.stop(timer)
+      yield* settle
+      expect(sleepers()).toEqual([])
+    }))
+
   it.effect("Timers-2: somebody else's interrupt of the fiber ends no timer, and a release that waits is not cut", () =>
     Effect.gen(function*() {
       const { log, start, timers } = yield* makeTimers
