@@ -122,9 +122,8 @@ describe.skipIf(pgbouncer === undefined)("behind pgbouncer", () => {
       const one = Effect.map(sql`select 1 as one`, (rows) => rows.length)
       const guarded = lock.withLock(freshKey())((lease) => LockPostgres.guard(lease)(one))
       const transacted = LockPostgres.transact(freshKey(), { namespace: "n" })(one)
-      for (const program of [guarded, transacted]) {
-        expect(yield* Effect.provideService(program, SqlClient.SqlClient, sql)).toBe(1)
-      }
+      const using = Effect.provideService(SqlClient.SqlClient, sql)
+      expect([yield* using(guarded), yield* using(transacted)]).toEqual([1, 1])
     }))
 })
 
