@@ -27,7 +27,7 @@ const optionsOf = (at: Embedded.Server, namespace: string): LockPostgres.Options
   host: at.host,
   port: at.port,
   user: "postgres",
-  database: "postgres",
+  database: at.database ?? "postgres",
   idleTimeout: "100 millis"
 })
 const options = (): LockPostgres.Options => optionsOf(server.get(), "test")
@@ -48,17 +48,20 @@ afterAll(() => {
 const pause = (millis: number): Effect.Effect<void> =>
   Effect.promise(() => new Promise((resolve) => setTimeout(resolve, millis)))
 
+/** The mutants have one server for all their copies, with a database each. */
+const here = "database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+
 const connections = Effect.promise(async () => {
   const [row] = await query(
     server.get(),
-    "SELECT count(*)::int AS n FROM pg_stat_activity WHERE application_name LIKE 'lock:%'"
+    "SELECT count(*)::int AS n FROM pg_stat_activity WHERE application_name LIKE 'lock:%' AND datname = current_database()"
   )
   return row?.["n"] as number
 })
 const advisoryLocks = Effect.promise(async () => {
   const [row] = await query(
     server.get(),
-    "SELECT count(*)::int AS n FROM pg_locks WHERE locktype = 'advisory'"
+    `SELECT count(*)::int AS n FROM pg_locks WHERE locktype = 'advisory' AND ${here}`
   )
   return row?.["n"] as number
 })
@@ -87,7 +90,7 @@ describe("LockPostgres", () => {
       yield* Effect.promise(() =>
         query(
           server.get(),
-          `SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND granted`
+          `SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND granted AND ${here}`
         )
       )
       expect(failuresOf(yield* Fiber.join(fiber))).toMatchObject([
@@ -181,7 +184,7 @@ describe("LockPostgres", () => {
           const waiting = Effect.promise(async () => {
             const [row] = await query(
               server.get(),
-              "SELECT min(pid) AS pid, count(*)::int AS n FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+              `SELECT min(pid) AS pid, count(*)::int AS n FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND ${here}`
             )
             if (row?.["n"] === 1) pids.add(row["pid"])
             return row?.["n"] as number
@@ -226,7 +229,7 @@ describe("LockPostgres", () => {
       const [row] = yield* Effect.promise(() =>
         query(
           server.get(),
-          "SELECT min(pid) AS pid, count(*)::int AS n FROM pg_locks WHERE locktype = 'advisory'"
+          `SELECT min(pid) AS pid, count(*)::int AS n FROM pg_locks WHERE locktype = 'advisory' AND ${here}`
         )
       )
       expect(row?.["n"]).toBe(3)
@@ -254,7 +257,7 @@ describe("LockPostgres", () => {
       yield* Effect.promise(() =>
         query(
           server.get(),
-          "DROP ROLE IF EXISTS poor; CREATE ROLE poor LOGIN; GRANT USAGE ON SCHEMA holdfast TO poor"
+          "CREATE ROLE poor LOGIN; GRANT USAGE ON SCHEMA holdfast TO poor"
         )
       )
       const poor = yield* LockPostgres.make({ ...options(), user: "poor" })
@@ -335,7 +338,7 @@ const forgePid = (chunk: Buffer): void => {
 describe("LockPostgres, through a network", () => {
   const through = (port: number): LockPostgres.Options => ({
     namespace: "proxy",
-    url: `postgres://postgres@127.0.0.1:${port}/postgres`,
+    url: `postgres://postgres@127.0.0.1:${port}/${server.get().database ?? "postgres"}`,
     pingInterval: "50 millis",
     pingTimeout: "200 millis"
   })

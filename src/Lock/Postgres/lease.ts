@@ -28,6 +28,7 @@ import {
   failed,
   isDirect,
   type LockSession,
+  longestAnswer,
   makeSchema,
   managedSession,
   type Row
@@ -118,7 +119,7 @@ class Client {
     this.realm = `lease:${options.namespace}`
     this.ttl = Duration.toMillis(options.ttl ?? "15 seconds")
     this.pollMillis = Duration.toMillis(options.pollInterval ?? "1 second")
-    this.patience = Duration.millis(Math.min(900, this.ttl))
+    this.patience = Duration.min(longestAnswer, Duration.millis(this.ttl))
     this.run = run
   }
 
@@ -282,7 +283,7 @@ export const makeLeaseService = (
     const settings = {
       client: clientOf(options),
       connectTimeout: Duration.min(options.connectTimeout ?? "5 seconds", client.patience),
-      answerTimeout: Duration.millis(Math.min(900, client.ttl / 3)),
+      answerTimeout: Duration.min(longestAnswer, Duration.millis(client.ttl / 3)),
       // No lease ends with its session, so none is pinged.
       pingInterval: Duration.zero,
       pingTimeout: Duration.zero,

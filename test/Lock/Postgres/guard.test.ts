@@ -144,6 +144,8 @@ const guards = (
         const key = freshKey()
         const { add, value } = yield* counter(db, `${name} ${key}`)
         const old = yield* Effect.scoped(lock.get(key))
+        // Its row has its fence already: another transaction of it only keeps the row.
+        yield* using(db, LockPostgres.guard(stale(old))(Effect.void))
         const isInside = yield* Deferred.make<void>()
         const mayEnd = yield* Deferred.make<void>()
         const paused = Effect.zipRight(
@@ -165,6 +167,12 @@ const guards = (
   })
 
 guards("advisory", advisory)
+guards(
+  "lease",
+  Effect.suspend(() =>
+    LockPostgres.makeLease({ ...address(), namespace: "guarded", pollInterval: "20 millis" })
+  )
+)
 guards(
   "Redis",
   Effect.flatMap(
@@ -235,4 +243,20 @@ it.scopedLive("LockPostgres-7: a lease whose fences are those of one process is 
     const exit = yield* Effect.exit(using(yield* sql, LockPostgres.guard(lease)(Effect.void)))
     expect(Exit.isFailure(exit) && exit.cause._tag).toBe("Die")
     yield* Fiber.interrupt(fiber)
+  }))
+
+it.scopedLive("LockPostgres-7: a long key, and one with bytes that Postgres refuses, have a row each", () =>
+  Effect.gen(function*() {
+    const lock = yield* Effect.suspend(() =>
+      LockPostgres.makeLease({ ...address(), namespace: "keys\0" })
+    )
+    const db = yield* sql
+    const keys = ["\0", "\ud800", "\ud801", Array.from({ length: 9000 }, (_, i) => i * 7919).join()]
+    const held = yield* lock.withLocks(keys)((leases) =>
+      Effect.forEach(
+        leases,
+        (lease) => using(db, LockPostgres.guard(lease)(Effect.succeed(lease.key)))
+      )
+    )
+    expect(held).toEqual(keys.toSorted())
   }))

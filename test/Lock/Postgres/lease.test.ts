@@ -100,7 +100,7 @@ describe.skipIf(pgbouncer === undefined)("behind pgbouncer", () => {
       expect(fences).toEqual(fences.toSorted((a, b) => Number(a - b)))
       expect(yield* held).toBe(0)
       const listening = yield* ask(
-        "select pid from pg_stat_activity where query like '%LISTEN%' and application_name like 'lock:%'"
+        "select pid from pg_stat_activity where query like '%LISTEN%' and application_name like 'lock:%' and datname = current_database()"
       )
       expect(listening).toEqual([])
     }))
@@ -138,10 +138,10 @@ describe("faults", () => {
   it.scopedLive("LockPostgres-9: renewals keep a lease; a silent server ends it at its deadline, and then another gets the key", () =>
     Effect.gen(function*() {
       const proxy = yield* proxied
-      const lock = yield* far(proxy, { ttl: "900 millis" })
+      const lock = yield* far(proxy, { ttl: "2 seconds" })
       const key = freshKey()
       const { fiber, lease, seen } = yield* heldBody(lock, key)
-      yield* pause(1500)
+      yield* pause(2300)
       yield* lease.verify
       expect(seen.interrupted).toBe(false)
       proxy.freeze()
@@ -177,7 +177,7 @@ describe("faults", () => {
         yield* pause(20)
         if (round % 2 === 0) proxy.reset()
         else {yield* ask(
-            "select pg_terminate_backend(pid) from pg_stat_activity where application_name like 'lock:%'"
+            "select pg_terminate_backend(pid) from pg_stat_activity where application_name like 'lock:%' and datname = current_database()"
           )}
         yield* lease.verify
       }
@@ -188,7 +188,7 @@ describe("faults", () => {
 
   it.scopedLive("LockPostgres-10: a row that another took, or that is gone, loses the lease; a late release frees nothing of another's", () =>
     Effect.gen(function*() {
-      const lock = yield* direct({ ttl: "600 millis" })
+      const lock = yield* direct({ ttl: "2 seconds" })
       const key = freshKey()
       const { fiber } = yield* heldBody(lock, key)
       yield* ask(
