@@ -1,4 +1,4 @@
-/** `Managed` interrupted at every point while one thing goes wrong, all grades counted; without a fault: test/Testing/ours.test.ts. */
+/** `Managed` interrupted at every point while nothing or one thing goes wrong, all grades counted. */
 import { describe, expect, it } from "@effect/vitest"
 import { Explore } from "holdfast/Testing"
 import { managed } from "./seeds/lifecycle.ts"
@@ -21,7 +21,8 @@ describe("Managed-1, Managed-4, Managed-7: with each fault, interrupted at every
   for (const { interruptions, name } of managed) {
     it(name, async () => {
       const verdict = await interruptions({ fail: ["R0", "R1", "R2", "R3", "R4"], faults, budget })
-      expect(verdict.passed, Explore.format(verdict)).toBe(true)
+      expect(verdict.status, Explore.format(verdict)).toBe("safe")
+      expect(verdict.covered).toBe("every point, FIFO order, this input, first use")
     })
   }
 })

@@ -4,29 +4,33 @@
  */
 import { BaseSequencer, type TestSpecification } from "vitest/node"
 
-/** Ten seconds of work and more (2026-11-20), the longest first, except that what mostly waits runs beside what computes most. */
+/** Ten seconds of work and more (2026-11-21), the longest first, except that what mostly waits runs beside what computes most. */
 const long = [
-  "mutants.slow",
-  "mutants.byTests.slow",
-  "Postgres/Embedded",
-  "Lock/Postgres",
   "cli/mirror.slow",
-  "cli/mirror.hostile.slow",
-  "Main",
-  "Main.table.slow",
-  "Main.service.slow",
+  "mutants.byTests.slow",
+  "mutants.slow",
+  "Postgres/Embedded",
   "Testing/ours",
-  "ExitStack.interruption",
-  "Pool.interruption",
+  "cli/mirror.hostile.slow",
+  "ExitStack.interruption.slow",
+  "Main.table.slow",
   "Managed.interruption.slow",
-  "Nursery.interruption",
-  "Nursery.laws",
+  "Main",
+  "Lock/Postgres",
+  "Testing",
+  "Lock/File",
+  "Lock/Redis",
+  "Pool.interruption",
+  "Main.service.slow",
   "cli/view.slow",
   "Pool.laws",
-  "Lock/File",
-  "Testing",
+  "Http/Server",
   "Files",
-  "Shared.laws"
+  "Testing/Vitest.slow",
+  "Shared.laws",
+  "docs",
+  "Shutdown.interruption",
+  "Nursery.interruption"
 ]
 const place = ({ moduleId }: TestSpecification): number => {
   const at = long.findIndex((name) => moduleId.endsWith(`/test/${name}.test.ts`))

@@ -1,4 +1,4 @@
-/** Every way to use a stack, interrupted at every point with each fault (test/Testing/ours.test.ts: without, in all orders). */
+/** Every way to use a stack, interrupted at every point, without a fault and with each (test/Testing/ours.test.ts: in all orders). */
 import { describe, expect, it } from "@effect/vitest"
 import { Effect, Exit, Fiber } from "effect"
 import { Managed } from "holdfast"
@@ -28,6 +28,7 @@ describe(
       it(`${name}, with each fault`, async () => {
         const verdict = await interruptions({ faults, budget })
         expect(verdict.status, Explore.format(verdict)).toBe("safe")
+        expect(verdict.covered).toBe("every point, FIFO order, this input, first use")
       })
     }
   }
