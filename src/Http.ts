@@ -3,7 +3,7 @@
  *
  * DESIGN. A session is one undici `Agent` owned by a scope. `@effect/platform`'s `HttpClient` uses the same agent inside it, with
  * deadlines that fire; the stock layers turn them off. `download` talks to the agent itself, because a platform error does not
- * distinguish a refused connection from a cut body. The body goes into a `Files.draft`, so the destination holds the old file or
+ * distinguish a refused connection from a cut body. The body goes into a `Files.draftOf`, so the destination holds the old file or
  * the whole new one. The caller retries: `Effect.retry(retryPolicy())`.
  * Http/connections.ts has the sockets, Http/exchange.ts one request, Http/save.ts redirects and the file, Http/client.ts the
  * platform's client.
@@ -12,21 +12,20 @@
  * - Http-1 (H1) When the layer has closed, every socket is closed and every request in flight has failed.
  * - Http-2 (H1) An unread body is cut when the scope of its request ends, without waiting for the garbage collector.
  * - Http-3 (H2) Every wait has a deadline: connect, headers, silence in the body. Each is a `Stalled` that says which.
- * - Http-4 (H3) After `download`, however it ended, the destination is untouched or complete, and the partial file is gone.
+ * - Http-4 (H3) After `download`, however it ended, the destination is untouched or complete, and nothing of it is left beside it.
+ *   Downloads to one destination do not touch each other, and no file of the user's but the destination is touched.
  * - Http-5 (H4) Never more than `perHost` connections to one origin, nor more than `total` downloads at once.
  * - Http-6 (H3) Once a redirect has left the first origin, no hop gets a secret. Errors, the ledger and spans show no query.
  *
  * COST (2026-11, loopback, 2 cores) about 3.5 ms a small download, nearly all of it calls to the file system; 300 MB/s a
  *   large one, hashed; one chunk (up to 64 KiB) in memory each.
  * NOT DONE: resuming with Range; proxies; HTTP/2; `total` counts downloads, not the `HttpClient`'s requests; a body without
- *   length or chunks ends where the server closes, so a cut one looks complete (give `expectedSha256`); two
- *   processes must not share a partial path (within a session it is refused).
+ *   length or chunks ends where the server closes, so a cut one looks complete (give `expectedSha256`);
  * SOURCES undici #1139, #4364 (unread bodies hold connections), #5360 (its backpressure may end the process: see `Flow`);
  *   huggingface_hub #4060, httrack #428 (short answers taken for success); httpx #1461 (cancelled requests eat the pool).
  *
  * @since 0.1.0
  */
-import type * as FileSystem from "@effect/platform/FileSystem"
 import * as HttpClient from "@effect/platform/HttpClient"
 import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
@@ -73,7 +72,7 @@ export type { Downloaded, DownloadOptions } from "./Http/save.ts"
 export interface SessionStats {
   /** Connections open or opening. */
   readonly sockets: number
-  /** Partial files being written. */
+  /** Downloads that have begun and not ended. */
   readonly downloads: number
   readonly closed: boolean
 }
@@ -123,7 +122,7 @@ export const session = (
   return Layer.scopedContext(Effect.map(Ledger.withSite(opened, site), (live) => {
     const stats = Effect.sync(() => ({
       sockets: live.connections.sockets.size,
-      downloads: live.writing.size,
+      downloads: live.downloads,
       closed: live.connections.closed
     }))
     const client = Context.make(HttpClient.HttpClient, makeClient(live))
@@ -148,20 +147,23 @@ export const download = (
   url: string | URL,
   destination: string,
   options: Save.DownloadOptions = {}
-): Effect.Effect<Save.Downloaded, Errors.DownloadError, FileSystem.FileSystem | Session> => {
+): Effect.Effect<Save.Downloaded, Errors.DownloadError, Session> => {
   const site = Ledger.unsafeSite()
   const downloaded = Effect.gen(function*() {
     const { live } = yield* Session
     const start = yield* Save.parse(url)
     const shown = Errors.shown(start.href)
     const { permits, settings: { after } } = live
-    const partial = options.partial ?? `${destination}.part`
     const progress = { received: 0 }
-    const request: Save.Request = { url: start.href, destination, partial, options, progress }
+    const request: Save.Request = { url: start.href, destination, options, progress }
     const attempt = Effect.suspend(() =>
       live.connections.closed
         ? new Errors.SessionClosed({ url: shown })
-        : Managed.use(Save.claim(live, partial), () => Save.fetched(live, start, request))
+        : Effect.acquireUseRelease(
+          Effect.sync(() => live.downloads++),
+          () => Save.fetched(live, start, request),
+          () => Effect.sync(() => live.downloads--)
+        )
     )
     const turn = permits === undefined ? attempt : Semaphore.withPermits(permits, 1)(attempt)
     const traced = Ledger.withSpan(turn, "http.download", {

@@ -108,7 +108,6 @@ describe("download", () => {
       })
       for (const route of ["/length", "/chunked", "/close", "/empty", "/more"]) {
         fs.writeFileSync(at, "old")
-        fs.writeFileSync(`${at}.part`, "left by a killed process")
         let progress = 0
         const url = origin.url(route)
         const downloaded = yield* Http.download(`${url}#fragment`, at, {
@@ -426,22 +425,47 @@ describe("download", () => {
   )
 
   live(
-    "Http-4: a partial file has one writer",
+    "Http-4: two sessions download to one destination, and the file is whole; files of the user stay",
+    Effect.gen(function*() {
+      const dir = yield* directory
+      const at = path.join(dir, "song")
+      const mine = path.join(dir, "song.part")
+      fs.writeFileSync(mine, "mine")
+      const whole = Buffer.alloc(200_000, "a")
+      const origin = yield* Origin.make({
+        "/slow": Origin.slowly(whole, 20, 10),
+        "/short": Origin.partly("0123456789", "silence", { "content-length": 20 })
+      })
+      const get = (route: string) =>
+        Effect.fork(Effect.provide(Http.download(origin.url(route), at), Http.session()))
+      const slow = yield* get("/slow")
+      const short = yield* get("/short")
+      yield* Origin.eventually("both are written", () => fs.readdirSync(dir).length === 3)
+      const { bytes, sha256: hash } = yield* Fiber.join(slow)
+      expect([bytes, hash]).toEqual([200_000, sha256(whole)])
+      expect(fs.readFileSync(at).equals(whole)).toBe(true)
+      yield* Fiber.interrupt(short)
+      expect(fs.readFileSync(at).equals(whole)).toBe(true)
+      expect(fs.readdirSync(dir).toSorted()).toEqual(["song", "song.part"])
+      expect(fs.readFileSync(mine, "utf8")).toBe("mine")
+    })
+  )
+
+  live(
+    "Http-4: a file that has taken the draft's place is not published",
     Effect.gen(function*() {
       const dir = yield* directory
       const at = path.join(dir, "file")
-      const origin = yield* Origin.make({
-        "/slow": Origin.slowly(content, 20, 10),
-        "/file": Origin.body("other")
-      })
-      const first = yield* Effect.fork(Http.download(origin.url("/slow"), at))
-      yield* Origin.eventually("it has begun", () => fs.existsSync(`${at}.part`))
-      const second = yield* Effect.flip(Http.download(origin.url("/file"), at))
-      expect(second).toMatchObject({ _tag: "FileError", code: "EBUSY" })
-      yield* Fiber.join(first)
-      expect(fs.readFileSync(at).equals(content)).toBe(true)
-      yield* Http.download(origin.url("/file"), at)
-      expect(fs.readFileSync(at, "utf8")).toBe("other")
+      const origin = yield* Origin.make({ "/file": Origin.body(content) })
+      const planted = Effect.flip(Http.download(origin.url("/file"), at, {
+        onBytes: () => {
+          const [draft = ""] = fs.readdirSync(dir)
+          fs.rmSync(path.join(dir, draft))
+          fs.symlinkSync("/etc/passwd", path.join(dir, draft))
+        }
+      }))
+      expect(yield* planted).toMatchObject({ _tag: "FileError", code: "ESTALE" })
+      expect(fs.existsSync(at)).toBe(false)
     }).pipe(Effect.provide(Http.session()))
   )
 })

@@ -63,8 +63,8 @@ export interface Live {
   readonly connections: Connections
   readonly agent: Dispatcher
   readonly permits: Semaphore.Semaphore | undefined
-  /** The partial files being written, by absolute path. */
-  readonly writing: Set<string>
+  /** How many have begun and not ended. */
+  downloads: number
 }
 
 /** Makes a socket give no data while it is held: its buffer fills, and TCP makes the server wait. */
@@ -110,7 +110,7 @@ export const open = (options: SessionOptions): Live => {
   const permits = options.total === undefined
     ? undefined
     : Semaphore.unsafeMake(whole("total", options.total, 1), { name: "http downloads" })
-  return { settings, connections, agent, permits, writing: new Set() }
+  return { settings, connections, agent, permits, downloads: 0 }
 }
 
 export const close = (live: Live): Effect.Effect<unknown> =>

@@ -3,12 +3,10 @@
  *
  * @since 0.1.0
  */
-import type * as FileSystem from "@effect/platform/FileSystem"
 import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import { createHash } from "node:crypto"
-import * as Path from "node:path"
 import * as Files from "../Files.ts"
 import * as Managed from "../Managed.ts"
 import type { Live, Settings } from "./connections.ts"
@@ -35,8 +33,8 @@ import { lengthOf, type TransportError } from "./flow.ts"
  * @since 0.1.0
  */
 export interface DownloadOptions {
-  /** Where the body is gathered; must be on the destination's file system. Default: the destination and `.part`. */
-  readonly partial?: string | undefined
+  /** Where the body is gathered; must be on the destination's file system. Default: the directory of the destination. */
+  readonly temporaryDirectory?: string | undefined
   readonly maxBytes?: number | undefined
   /** In hexadecimal. */
   readonly expectedSha256?: string | undefined
@@ -72,7 +70,6 @@ export interface Downloaded {
 export interface Request {
   readonly url: string
   readonly destination: string
-  readonly partial: string
   readonly options: DownloadOptions
   readonly progress: Progress
 }
@@ -151,21 +148,6 @@ const refused = (exchange: Exchange): Effect.Effect<never, HttpStatus> =>
     return Effect.zipRight(drain(exchange), new HttpStatus({ url, status, retryAfter }))
   })
 
-/** Within a session a partial file has one writer: two would mix their bytes. */
-export const claim = ({ writing }: Live, partial: string) => {
-  const path = Path.resolve(partial)
-  return Managed.make({
-    name: path,
-    kind: "partial file",
-    acquire: Effect.suspend(() =>
-      writing.has(path)
-        ? new Files.FileError({ operation: "claim", path, code: "EBUSY" })
-        : Effect.sync(() => void writing.add(path))
-    ),
-    release: () => Effect.sync(() => writing.delete(path))
-  })
-}
-
 /** Writes the body into the draft: what has arrived in one write, while the next bytes arrive. */
 const pour = (
   exchange: Exchange,
@@ -184,10 +166,8 @@ const pour = (
       if (progress.received > maxBytes) {
         return yield* new TooLarge({ url, maxBytes, seen: progress.received })
       }
-      for (const chunk of chunks) {
-        hash.update(chunk)
-        yield* draft.write(chunk)
-      }
+      for (const chunk of chunks) hash.update(chunk)
+      yield* draft.write(chunks)
       onBytes?.(added)
     }
   })
@@ -203,7 +183,7 @@ const save = (exchange: Exchange, finalUrl: string, request: Request) =>
     if (expected !== undefined && expected > maxBytes) {
       return yield* new TooLarge({ url, maxBytes, seen: expected })
     }
-    return yield* Managed.use(Files.draft(request.partial, { replace: true }), (draft) =>
+    return yield* Managed.use(Files.draftOf(request.destination, request.options), (draft) =>
       Effect.gen(function*() {
         const sha256 = yield* pour(exchange, draft, request)
         const { received } = progress
@@ -232,7 +212,7 @@ export const fetched = (
   live: Live,
   start: URL,
   request: Request
-): Effect.Effect<Downloaded, DownloadError, FileSystem.FileSystem> =>
+): Effect.Effect<Downloaded, DownloadError> =>
   Effect.gen(function*() {
     const { maxRedirects } = live.settings
     const seen = new Set([start.href])
@@ -242,9 +222,7 @@ export const fetched = (
       hasCrossed ||= at.origin !== start.origin
       const headers = headersFor(live.settings, request.options, hasCrossed)
       const here = at
-      const answered = (
-        exchange: Exchange
-      ): Effect.Effect<Downloaded | URL, DownloadError, FileSystem.FileSystem> => {
+      const answered = (exchange: Exchange): Effect.Effect<Downloaded | URL, DownloadError> => {
         const { status } = exchange
         if (status === 200 || status === 203) return save(exchange, here.href, request)
         if (!redirects.has(status)) return refused(exchange)
