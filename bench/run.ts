@@ -84,6 +84,10 @@ if (process.argv.includes("lock-worker")) await (await import("./locks/worker.ts
 if (process.argv.includes("locks")) await (await import("./locks/speed.ts")).run()
 if (process.argv.includes("lock-torture")) await (await import("./locks/torture.ts")).run()
 if (process.argv.includes("lock-faults")) await (await import("./locks/faults.ts")).run()
+if (process.argv.includes("downloads")) {
+  const share = Number(process.argv[process.argv.indexOf("downloads") + 1] ?? 1)
+  await (await import("./downloads.ts")).downloads(share)
+}
 
 if (process.argv.includes("files-faults")) await (await import("./filesFaults.ts")).faults()
 if (process.argv.includes("files-kills")) await (await import("./filesFaults.ts")).kills()
