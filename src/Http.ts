@@ -30,20 +30,30 @@ import * as HttpClient from "@effect/platform/HttpClient"
 import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import { dual } from "effect/Function"
 import * as Layer from "effect/Layer"
 import * as Random from "effect/Random"
 import * as Schedule from "effect/Schedule"
 import * as ScheduleDecision from "effect/ScheduleDecision"
 import * as ScheduleInterval from "effect/ScheduleInterval"
 import { makeClient } from "./Http/client.ts"
-import { close, type Live, open, type SessionOptions } from "./Http/connections.ts"
+import {
+  type Bounds,
+  bounds,
+  close,
+  type Live,
+  open,
+  type SessionOptions,
+  settingsFor
+} from "./Http/connections.ts"
 import * as Errors from "./Http/errors.ts"
 import * as Save from "./Http/save.ts"
 import * as Ledger from "./Ledger.ts"
 import * as Managed from "./Managed.ts"
+import * as RateLimiter from "./RateLimiter.ts"
 import * as Semaphore from "./Semaphore.ts"
 
-export type { SessionOptions } from "./Http/connections.ts"
+export type { Bounds, SessionOptions, Tls } from "./Http/connections.ts"
 export {
   BadRedirect,
   BadRequest,
@@ -116,7 +126,12 @@ export const session = (
   const opened = Managed.make({
     name: options.userAgent ?? "holdfast",
     kind: "http session",
-    acquire: Effect.sync(() => open(options)),
+    acquire: Effect.map(
+      options.hostRate === undefined
+        ? Effect.succeed(undefined)
+        : RateLimiter.makeKeyed<string>(options.hostRate),
+      (rate) => open(options, rate)
+    ),
     release: close
   })
   return Layer.scopedContext(Effect.map(Ledger.withSite(opened, site), (live) => {
@@ -153,7 +168,8 @@ export const download = (
     const { live } = yield* Session
     const start = yield* Save.parse(url)
     const shown = Errors.shown(start.href)
-    const { permits, settings: { after } } = live
+    const { permits } = live
+    const settings = yield* settingsFor(live)
     const progress = { received: 0 }
     const request: Save.Request = { url: start.href, destination, options, progress }
     const attempt = Effect.suspend(() =>
@@ -161,7 +177,7 @@ export const download = (
         ? new Errors.SessionClosed({ url: shown })
         : Effect.acquireUseRelease(
           Effect.sync(() => live.downloads++),
-          () => Save.fetched(live, start, request),
+          () => Save.fetched(live, settings, start, request),
           () => Effect.sync(() => live.downloads--)
         )
     )
@@ -170,7 +186,7 @@ export const download = (
       kind: "client",
       attributes: () => ({ "http.request.method": "GET", "url.full": shown })
     })
-    const { total } = after
+    const { total } = settings.after
     if (!Duration.isFinite(total)) return yield* traced
     const onTimeout = () =>
       new Errors.Stalled({
@@ -183,6 +199,33 @@ export const download = (
   })
   return Ledger.withSite(downloaded, site)
 }
+
+/**
+ * Runs requests with other bounds than those of their session: downloads, and requests of the session's `HttpClient`.
+ *
+ * **Example** (a stream that may be silent for as long as it likes)
+ * ```ts
+ * import { HttpClient } from "@effect/platform"
+ * import { Duration, Effect, Stream } from "effect"
+ * import * as Http from "holdfast/Http"
+ *
+ * const events = Effect.flatMap(HttpClient.get("https://example.com/events"), (response) =>
+ *   Stream.runForEach(response.stream, (bytes) => Effect.log(bytes.length)))
+ *
+ * export const heard = Effect.scoped(events).pipe(Http.withBounds({ idleTimeout: Duration.infinity }))
+ * ```
+ *
+ * @category combinators
+ * @since 0.1.0
+ */
+export const withBounds: {
+  (own: Bounds): <A, E, R>(self: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
+  <A, E, R>(self: Effect.Effect<A, E, R>, own: Bounds): Effect.Effect<A, E, R>
+} = dual(
+  2,
+  <A, E, R>(self: Effect.Effect<A, E, R>, own: Bounds) =>
+    Effect.locallyWith(self, bounds, (outer) => ({ ...outer, ...own }))
+)
 
 /**
  * Options of `retryPolicy`.

@@ -16,18 +16,24 @@ import {
   Scope,
   Stream,
   TestClock,
+  TestContext,
   Tracer
 } from "effect"
 import { Ledger } from "holdfast"
 import * as Files from "holdfast/Files"
 import * as Http from "holdfast/Http"
 import { createHash } from "node:crypto"
+import { once } from "node:events"
 import * as fs from "node:fs"
 import type { IncomingHttpHeaders } from "node:http"
+import * as https from "node:https"
+import type { AddressInfo } from "node:net"
 import * as os from "node:os"
 import * as path from "node:path"
+import type { TLSSocket } from "node:tls"
 import { gzipSync } from "node:zlib"
 import * as Origin from "./support/httpOrigin.ts"
+import { selfSigned } from "./support/selfSigned.ts"
 
 /** A directory of its own, gone with the test. */
 const directory: Effect.Effect<string, never, Scope.Scope> = Effect.acquireRelease(
@@ -209,6 +215,21 @@ describe("download", () => {
       response.socket!.write(packed)
       response.socket!.end("\r\n0\r\n\r\n")
     }, { _tag: "UnsupportedEncoding", encoding: "gzip, chunked" }],
+    "/range": [Origin.status(416), { _tag: "HttpStatus", status: 416 }],
+    "/flood": [(response) => {
+      response.socket!.write("HTTP/1.1 200 OK\r\n")
+      const { socket } = response
+      const more = () => {
+        if (socket?.destroyed === false) socket.write(`x-flood: ${"a".repeat(8_000)}\r\n`, more)
+      }
+      more()
+    }, { _tag: "TransportFailed", code: "UND_ERR_HEADERS_OVERFLOW" }],
+    "/early-flood": [(response) => {
+      const timer = setInterval(() => {
+        response.socket?.write("HTTP/1.1 103 Early\r\nlink: a\r\n\r\n")
+      }, 1)
+      response.on("close", () => clearInterval(timer))
+    }, { _tag: "Stalled", phase: "headers" }],
     "/unknown": [Origin.status(999), { _tag: "HttpStatus", status: 999 }],
     "/ftp": [Origin.redirect("ftp://127.0.0.1/file"), { _tag: "BadRedirect", reason: "protocol" }],
     "/nowhere": [Origin.status(302), {
@@ -316,6 +337,61 @@ describe("download", () => {
       }
       expect(yield* Http.download(origin.url("/late"), at)).toMatchObject({ bytes: 4 })
     }).pipe(Effect.provide(Http.session(quick)))
+  )
+
+  live(
+    "a body that its server calls gzip is saved as it came: a bomb does not expand",
+    Effect.gen(function*() {
+      const at = path.join(yield* directory, "file")
+      const bomb = gzipSync(Buffer.alloc(50_000_000))
+      const origin = yield* Origin.make({
+        "/bomb": Origin.body(bomb, {
+          "content-encoding": "gzip",
+          "content-disposition": "attachment; filename=\"../../etc/passwd\""
+        })
+      })
+      yield* Http.download(origin.url("/bomb"), at, { maxBytes: bomb.length })
+      expect(fs.readFileSync(at).equals(bomb)).toBe(true)
+    }).pipe(Effect.provide(Http.session()))
+  )
+
+  live(
+    "Http-3: each bound can be set for a request, and switched off",
+    Effect.gen(function*() {
+      const at = path.join(yield* directory, "file")
+      const slow = Origin.slowly(Buffer.from("slow"), 2, 250)
+      const origin = yield* Origin.make({
+        "/slow": (response, request, hit) => {
+          setTimeout(() => slow(response, request, hit), 250)
+        },
+        "/silent": Origin.silent,
+        "/a": Origin.redirect("/b"),
+        "/b": Origin.body("b")
+      })
+      const off = { headersTimeout: Duration.infinity, idleTimeout: Duration.infinity }
+      const text = Effect.flatMap(HttpClient.get(origin.url("/slow")), (response) => response.text)
+      const strict = {
+        connectTimeout: 100,
+        headersTimeout: 100,
+        idleTimeout: 100,
+        totalTimeout: 150
+      }
+      const requests = Effect.gen(function*() {
+        expect(yield* Effect.flip(Effect.scoped(text))).toMatchObject({
+          cause: { phase: "headers" }
+        })
+        expect(yield* Effect.scoped(text).pipe(Http.withBounds(off))).toBe("slow")
+        expect(yield* Http.withBounds(text, off)).toBe("slow")
+        const download = Http.download(origin.url("/slow"), at)
+        expect(yield* Effect.flip(Http.withBounds(download, off))).toMatchObject({ phase: "total" })
+        const endless = Http.withBounds({ ...off, totalTimeout: Duration.infinity })
+        expect(yield* endless(download)).toMatchObject({ bytes: 4 })
+        const moved = Http.download(origin.url("/a"), at)
+        const none = yield* Effect.flip(Http.withBounds(moved, { ...off, maxRedirects: 0 }))
+        expect(none).toMatchObject({ _tag: "TooManyRedirects", maxRedirects: 0 })
+      })
+      yield* Effect.provide(requests, Http.session(strict))
+    })
   )
 
   live(
@@ -625,6 +701,67 @@ describe("session", () => {
       expect(most).toBe(1)
       expect(order).toEqual([0, 1, 2, 3, 5, 6, 7])
     }).pipe(Effect.provide(Http.session({ total: 1 })))
+  )
+
+  live(
+    "TLS: a certificate is checked, `ca` adds one, and a client shows its own",
+    Effect.gen(function*() {
+      const at = path.join(yield* directory, "file")
+      const options = {
+        ...selfSigned,
+        ca: selfSigned.cert,
+        requestCert: true,
+        rejectUnauthorized: false
+      }
+      const server = https.createServer(options, (request, response) => {
+        response.end(String((request.socket as TLSSocket).authorized))
+      })
+      yield* Effect.acquireRelease(
+        Effect.promise(() => once(server.listen(0, "127.0.0.1"), "listening")),
+        () => Effect.sync(() => server.close())
+      )
+      const { port } = server.address() as AddressInfo
+      const get = (session: Http.SessionOptions) =>
+        Http.download(`https://localhost:${port}/`, at).pipe(
+          Effect.as(undefined),
+          Effect.zipRight(Effect.sync(() => fs.readFileSync(at, "utf8"))),
+          Effect.provide(Http.session(session))
+        )
+      const refused = yield* Effect.flip(get({}))
+      expect(refused).toMatchObject({ _tag: "ConnectFailed", code: "DEPTH_ZERO_SELF_SIGNED_CERT" })
+      const { cert, key } = selfSigned
+      expect(yield* get({ tls: { ca: cert } })).toBe("false")
+      expect(yield* get({ tls: { ca: cert, cert, key } })).toBe("true")
+    })
+  )
+
+  live(
+    "Http-5: requests to one host keep its rate, redirects and those of the HttpClient included",
+    Effect.gen(function*() {
+      const at = path.join(yield* directory, "file")
+      const other = yield* Origin.make({ "/file": Origin.body("x") })
+      const origin = yield* Origin.make({
+        "/file": Origin.body("x"),
+        "/moved": Origin.redirect("/file")
+      })
+      const get = HttpClient.get(origin.url("/file"))
+      yield* Http.download(origin.url("/moved"), at)
+      yield* Http.download(other.url("/file"), at)
+      const waiting = yield* Effect.fork(Http.download(origin.url("/file"), at))
+      const client = yield* Effect.fork(Effect.scoped(get))
+      yield* Effect.repeatN(tick, 20)
+      expect(origin.requests.length).toBe(2)
+      yield* TestClock.adjust("1 hour")
+      yield* Fiber.join(waiting)
+      yield* Fiber.join(client)
+    }).pipe(
+      Effect.provide(
+        Layer.provideMerge(
+          Http.session({ hostRate: { limit: 2, interval: "1 hour" } }),
+          TestContext.TestContext
+        )
+      )
+    )
   )
 
   live(

@@ -8,14 +8,24 @@ import * as ExecutionStrategy from "effect/ExecutionStrategy"
 import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
 import * as Scope from "effect/Scope"
-import { dispatcherOf, type Live } from "./connections.ts"
+import { atRate, dispatcherOf, type Live, type Settings, settingsFor } from "./connections.ts"
 import { Abandoned, type Flow } from "./flow.ts"
 
+const { UndiciRequestOptions } = NodeHttpClient
+
+/** Path and method are the request's; the platform writes them over these. */
+const own = { path: "", method: "GET" } as const
+
 /** Ties a request to the scope it runs in, if any, until its connection is free (Http-2). */
-const tied = <A, E, R>(request: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+const tied = <A, E, R>(request: Effect.Effect<A, E, R>, settings: Settings) =>
   Effect.contextWithEffect((context: Context.Context<R>) => {
+    const given = Option.getOrUndefined(Context.getOption(context, UndiciRequestOptions))
+    const { after } = settings
     const scope = Context.getOption(context, Scope.Scope)
-    if (Option.isNone(scope)) return request
+    if (Option.isNone(scope)) {
+      const options = { ...own, ...given, after }
+      return Effect.provideService(request, UndiciRequestOptions, options)
+    }
     // MASK: the tie is made before the request and undone with it; the request itself is restored.
     return Effect.uninterruptibleMask((restore) =>
       Effect.gen(function*() {
@@ -24,7 +34,8 @@ const tied = <A, E, R>(request: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> 
         let flow: Flow | undefined
         let hasEnded = false
         const onFree = () => Effect.runSync(Scope.close(tie, Exit.void))
-        const abandon = () => flow?.abandon(new Abandoned("The scope of this request has ended."))
+        const abandon = () =>
+          flow?.abandon(() => new Abandoned("The scope of this request has ended."))
         const onFlow = (started: Flow) => {
           flow = started
           if (hasEnded) abandon()
@@ -34,16 +45,15 @@ const tied = <A, E, R>(request: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> 
           abandon()
         }
         yield* Scope.addFinalizer(tie, Effect.sync(ended))
-        const given = Context.getOption(context, NodeHttpClient.UndiciRequestOptions)
-        // Path and method are the request's; the platform writes them over these.
-        const own = { path: "", method: "GET" } as const
-        const options = { ...own, ...Option.getOrUndefined(given), onFlow, onFree }
-        const { UndiciRequestOptions } = NodeHttpClient
+        const options = { ...own, ...given, after, onFlow, onFree }
         const sent = restore(Effect.provideService(request, UndiciRequestOptions, options))
         return yield* Effect.onError(sent, (cause) => Scope.close(tie, Exit.failCause(cause)))
       })
     )
   })
+
+const hostOf = ({ url }: HttpClientRequest.HttpClientRequest): string =>
+  URL.canParse(url) ? new URL(url).host : ""
 
 export const makeClient = (live: Live): HttpClient.HttpClient =>
   NodeHttpClient.makeUndici(dispatcherOf(live)).pipe(
@@ -52,5 +62,11 @@ export const makeClient = (live: Live): HttpClient.HttpClient =>
         ? HttpClientRequest.setHeader(request, "user-agent", live.settings.userAgent)
         : request
     ),
-    HttpClient.transformResponse(tied)
+    HttpClient.transform((sent, request) =>
+      atRate(
+        live,
+        hostOf(request),
+        Effect.flatMap(settingsFor(live), (settings) => tied(sent, settings))
+      )
+    )
   )

@@ -5,9 +5,9 @@ import type { Dispatcher } from "@effect/platform-node/Undici"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Managed from "../Managed.ts"
-import { type Live, start } from "./connections.ts"
+import { atRate, type Live, start } from "./connections.ts"
 import { shown } from "./errors.ts"
-import { Abandoned, type Flow, type TransportError } from "./flow.ts"
+import { Abandoned, type Flow, type TransportError, type Waits } from "./flow.ts"
 
 /** An answer whose head has arrived. */
 export interface Exchange {
@@ -102,6 +102,7 @@ type HeadArguments = Parameters<NonNullable<Dispatcher.DispatchHandler["onRespon
 /** One request and the use of its answer. Its connection is free or cut when this ends. */
 export const exchange = <A, E, R>(
   live: Live,
+  after: Waits,
   url: URL,
   headers: Readonly<Record<string, string>>,
   use: (exchange: Exchange) => Effect.Effect<A, E, R>
@@ -114,12 +115,17 @@ export const exchange = <A, E, R>(
       const answer = new Answer(shownUrl)
       const path = url.pathname + url.search
       const options = { method: "GET", origin: url.origin, path, headers: { ...headers } }
-      start(live, options, answer, (flow) => answer.flow = flow)
+      start(live, options, answer, after, (flow) => answer.flow = flow)
       return answer
     }),
-    release: ({ flow }) => Effect.sync(() => flow?.abandon(new Abandoned("The download ended.")))
+    release: ({ flow }) =>
+      Effect.sync(() => flow?.abandon(() => new Abandoned("The download ended.")))
   })
-  return Managed.use(request, ({ head }) => Effect.flatMap(head, use))
+  return atRate(
+    live,
+    url.host,
+    Managed.use(request, ({ head }) => Effect.flatMap(head, use))
+  )
 }
 
 const drainBytes = 16_384

@@ -9,6 +9,7 @@ import {
   BadRequest,
   ConnectFailed,
   SessionClosed,
+  shown,
   Stalled,
   TransportFailed,
   Truncated
@@ -39,7 +40,7 @@ export class Connections {
 }
 
 /** How long each wait of a request may take. */
-export type Bounds = Readonly<Record<Stalled["phase"], Duration.Duration>>
+export type Waits = Readonly<Record<Stalled["phase"], Duration.Duration>>
 
 const timeoutPhases: Readonly<Record<string, Stalled["phase"]>> = {
   UND_ERR_CONNECT_TIMEOUT: "connect",
@@ -84,9 +85,8 @@ export class Abandoned extends Error {}
 export class Flow implements Dispatcher.DispatchHandler {
   readonly inner: Dispatcher.DispatchHandler
   readonly connections: Connections
-  /** As errors show it. */
-  readonly url: string
-  readonly after: Bounds
+  readonly options: Dispatcher.DispatchOptions
+  readonly after: Waits
   readonly hasBody: boolean
   readonly onFree: () => void
   /** Bytes of the body that have arrived. */
@@ -106,23 +106,22 @@ export class Flow implements Dispatcher.DispatchHandler {
   constructor(
     inner: Dispatcher.DispatchHandler,
     connections: Connections,
-    url: string,
-    after: Bounds,
-    hasBody: boolean,
+    options: Dispatcher.DispatchOptions,
+    after: Waits,
     onFree: () => void
   ) {
     this.inner = inner
     this.connections = connections
-    this.url = url
+    this.options = options
     this.after = after
-    this.hasBody = hasBody
+    this.hasBody = options.body !== null && options.body !== undefined
     this.onFree = onFree
   }
   /** Cuts the request unless its connection is free already. One that waits for a connection ends when it gets one. */
-  abandon(reason: Error): void {
+  abandon(reason: () => Error): void {
     if (this.free) return
-    this.abandoned = reason
-    this.controller?.abort(reason)
+    this.abandoned = reason()
+    this.controller?.abort(this.abandoned)
   }
   hold(): void {
     if (this.free || this.socket === undefined) return
@@ -139,7 +138,7 @@ export class Flow implements Dispatcher.DispatchHandler {
   startTimer(after: Duration.Duration, error: new() => Error): void {
     this.stopTimer()
     const ms = millis(after)
-    if (ms > 0) this.timer = setTimeout(() => this.abandon(new error()), ms)
+    if (ms > 0) this.timer = setTimeout(() => this.abandon(() => new error()), ms)
   }
   startIdle(): void {
     this.startTimer(this.after.body, Undici.errors.BodyTimeoutError)
@@ -156,7 +155,8 @@ export class Flow implements Dispatcher.DispatchHandler {
     this.onFree()
   }
   failureOf(cause: Error): Abandoned | TransportError {
-    const { after, connections, expected, received, url } = this
+    const { after, connections, expected, options, received } = this
+    const url = shown(`${options.origin}${options.path}`)
     if (connections.closed) return new SessionClosed({ url })
     if (cause instanceof Abandoned) return cause
     if (cause instanceof InvalidArgumentError || cause instanceof NotSupportedError) {

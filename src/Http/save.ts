@@ -126,12 +126,8 @@ const redirected = (
     ? new URL(location, from.href)
     : undefined
   const refuse = (reason: BadRedirect["reason"]) => {
-    const at = to?.href ?? location
-    return new BadRedirect({
-      url: shown(from.href),
-      location: at === undefined ? at : shown(at),
-      reason
-    })
+    const at = location === undefined ? location : shown(location)
+    return new BadRedirect({ url: shown(from.href), location: at, reason })
   }
   if (location === undefined) return refuse("missing")
   if (to === undefined) return refuse("invalid")
@@ -210,17 +206,18 @@ const save = (exchange: Exchange, finalUrl: string, request: Request) =>
 /** Follows redirects. The connection of each hop is free before the next request. */
 export const fetched = (
   live: Live,
+  settings: Settings,
   start: URL,
   request: Request
 ): Effect.Effect<Downloaded, DownloadError> =>
   Effect.gen(function*() {
-    const { maxRedirects } = live.settings
+    const { after, maxRedirects } = settings
     const seen = new Set([start.href])
     let at = start
     let hasCrossed = false
     while (true) {
       hasCrossed ||= at.origin !== start.origin
-      const headers = headersFor(live.settings, request.options, hasCrossed)
+      const headers = headersFor(settings, request.options, hasCrossed)
       const here = at
       const answered = (exchange: Exchange): Effect.Effect<Downloaded | URL, DownloadError> => {
         const { status } = exchange
@@ -229,7 +226,7 @@ export const fetched = (
         const location = exchange.header("location")
         return Effect.zipRight(drain(exchange), redirected(here, location, seen))
       }
-      const outcome = yield* exchange(live, here, headers, answered)
+      const outcome = yield* exchange(live, after, here, headers, answered)
       if (!(outcome instanceof URL)) return outcome
       if (seen.size > maxRedirects) {
         return yield* new TooManyRedirects({ url: shown(start.href), maxRedirects })

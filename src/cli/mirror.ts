@@ -169,9 +169,7 @@ const fetchInto = (folder: string, parts: string, place: string, url: string, op
   Effect.gen(function*() {
     const destination = path.join(folder, place)
     yield* MirrorFolder.openAbove(folder, destination)
-    const name = createHash("sha256").update(url).digest("hex").slice(0, 32)
-    const partial = path.join(parts, `${name}.part`)
-    return yield* Http.download(url, destination, { ...options, partial })
+    return yield* Http.download(url, destination, { ...options, temporaryDirectory: parts })
   })
 
 /** Whether every other item would fail too: the disk is full or read-only, or the database is gone. */
