@@ -217,7 +217,7 @@ describe("a whole service, terminated at random moments", { concurrent: true }, 
         const [, drained, exit] =
           /\nSIGTERM: \d+ released in \d+\.\d s;( 1 drained, run again for the rest;)? exit (\d+)\.\n$/
             .exec(err) ?? [err]
-        expect({ code, exit }).toEqual({
+        expect({ code, exit }, err).toEqual({
           code: drained === undefined ? 143 : 75,
           exit: String(code)
         })
