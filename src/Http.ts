@@ -16,11 +16,12 @@
  *   Downloads to one destination do not touch each other, and no file of the user's but the destination is touched.
  * - Http-5 (H4) Never more than `perHost` connections to one origin, nor more than `total` downloads at once.
  * - Http-6 (H3) Once a redirect has left the first origin, no hop gets a secret. Errors, the ledger and spans show no query.
+ * - Http-7 (H4) `downloadAll` has at most `concurrency` files in hand. When it has ended, however it ended, none of them changes.
  *
  * COST (2026-11, loopback, 2 cores) about 3.5 ms a small download, nearly all of it calls to the file system; 300 MB/s a
  *   large one, hashed; one chunk (up to 64 KiB) in memory each.
- * NOT DONE: resuming with Range; proxies; HTTP/2; `total` counts downloads, not the `HttpClient`'s requests; a body without
- *   length or chunks ends where the server closes, so a cut one looks complete (give `expectedSha256`);
+ * NOT DONE: resuming with Range; proxies; a circuit breaker; `refusePrivate` trusts that a name keeps the address it had when asked; HTTP/2; `total` counts downloads, not the `HttpClient`'s requests; a body without
+ *   length or chunks ends where the server closes, so a cut one looks complete (give `expectedSha256`).
  * SOURCES undici #1139, #4364 (unread bodies hold connections), #5360 (its backpressure may end the process: see `Flow`);
  *   huggingface_hub #4060, httrack #428 (short answers taken for success); httpx #1461 (cancelled requests eat the pool).
  *
@@ -30,8 +31,10 @@ import * as HttpClient from "@effect/platform/HttpClient"
 import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import type * as Either from "effect/Either"
 import { dual } from "effect/Function"
 import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
 import * as Random from "effect/Random"
 import * as Schedule from "effect/Schedule"
 import * as ScheduleDecision from "effect/ScheduleDecision"
@@ -47,9 +50,11 @@ import {
   settingsFor
 } from "./Http/connections.ts"
 import * as Errors from "./Http/errors.ts"
+import { exchange, exchangeThrough } from "./Http/exchange.ts"
 import * as Save from "./Http/save.ts"
 import * as Ledger from "./Ledger.ts"
 import * as Managed from "./Managed.ts"
+import * as Parallel from "./Parallel.ts"
 import * as RateLimiter from "./RateLimiter.ts"
 import * as Semaphore from "./Semaphore.ts"
 
@@ -98,6 +103,8 @@ export interface SessionService {
   readonly stats: Effect.Effect<SessionStats>
   /** @internal */
   readonly live: Live
+  /** @internal */
+  readonly own: HttpClient.HttpClient
 }
 
 /**
@@ -140,8 +147,8 @@ export const session = (
       downloads: live.downloads,
       closed: live.connections.closed
     }))
-    const client = Context.make(HttpClient.HttpClient, makeClient(live))
-    return Context.add(client, Session, { live, stats })
+    const own = makeClient(live)
+    return Context.add(Context.make(HttpClient.HttpClient, own), Session, { live, own, stats })
   }))
 }
 
@@ -149,7 +156,8 @@ export const session = (
  * Downloads one file: one attempt, whole or not at all.
  *
  * **Details** — redirects are followed, the body is asked for uncompressed, hashed as it passes and gathered in a partial
- *   file, which takes the destination's place when it is complete. The directory must exist.
+ *   file, which takes the destination's place when it is complete. The directory must exist. The requests go through the
+ *   `HttpClient` of the Context, if something is wrapped around the session's (`client`).
  * **Interruption** — waiting for a permit, a connection or bytes: at once. Writing: after the chunk in flight. The partial
  *   file is removed, the connection cut, the destination untouched, unless the rename had begun: then it is complete.
  * **Errors** — see `DownloadError`; `isRetryable` says which may pass, `retryPolicy` waits for them.
@@ -165,19 +173,25 @@ export const download = (
 ): Effect.Effect<Save.Downloaded, Errors.DownloadError, Session> => {
   const site = Ledger.unsafeSite()
   const downloaded = Effect.gen(function*() {
-    const { live } = yield* Session
+    const { live, own } = yield* Session
     const start = yield* Save.parse(url)
     const shown = Errors.shown(start.href)
     const { permits } = live
     const settings = yield* settingsFor(live)
     const progress = { received: 0 }
+    const found = options.client === "session"
+      ? Option.none()
+      : yield* Effect.serviceOption(HttpClient.HttpClient)
+    const send: Save.Send = Option.isNone(found) || found.value === own
+      ? (...request) => exchange(live, settings.after, ...request)
+      : (...request) => exchangeThrough(found.value, ...request)
     const request: Save.Request = { url: start.href, destination, options, progress }
     const attempt = Effect.suspend(() =>
       live.connections.closed
         ? new Errors.SessionClosed({ url: shown })
         : Effect.acquireUseRelease(
           Effect.sync(() => live.downloads++),
-          () => Save.fetched(live, settings, start, request),
+          () => Save.fetched(send, settings, start, request),
           () => Effect.sync(() => live.downloads--)
         )
     )
@@ -199,6 +213,115 @@ export const download = (
   })
   return Ledger.withSite(downloaded, site)
 }
+
+/**
+ * One file of `downloadAll`.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface DownloadItem extends Save.DownloadOptions {
+  readonly url: string | URL
+  readonly destination: string
+}
+
+/**
+ * How far `downloadAll` has come.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface DownloadProgress {
+  /** Written, those of failed attempts included. */
+  readonly bytes: number
+  readonly succeeded: number
+  readonly failed: number
+}
+
+/**
+ * Options of `downloadAll`.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface DownloadAllOptions {
+  /** Files at once. The session's `perHost` bounds the connections to each origin. Default 8. */
+  readonly concurrency?: number | undefined
+  /** `"failFast"` interrupts the others when one fails; `"either"` gives the outcome of each. Default `"failFast"`. */
+  readonly mode?: "either" | "failFast" | undefined
+  /** When a file is tried again, such as `retryPolicy()`. Default: never. */
+  readonly retry?: Schedule.Schedule<unknown, Errors.DownloadError> | undefined
+  readonly onProgress?: ((progress: DownloadProgress) => void) | undefined
+}
+
+/**
+ * Downloads many files; each is whole or not there.
+ *
+ * **Details** — the results are in the order of the items, which are taken as workers become free.
+ * **Interruption** — stops all, and waits until none of them changes a file any more.
+ * **Errors** — with `"failFast"` the first; with `"either"` none.
+ * **Cost** — a download each.
+ *
+ * **Example** (all that can be had)
+ * ```ts
+ * import { Effect } from "effect"
+ * import * as Http from "holdfast/Http"
+ *
+ * const names = ["a", "b", "c"]
+ * const items = names.map((name) => ({ url: `https://example.com/${name}`, destination: name }))
+ * export const outcomes = Http.downloadAll(items, { mode: "either", retry: Http.retryPolicy() }).pipe(
+ *   Effect.provide(Http.session())
+ * )
+ * ```
+ *
+ * @category operations
+ * @since 0.1.0
+ */
+export const downloadAll: {
+  (
+    items: Iterable<DownloadItem>,
+    options: DownloadAllOptions & { readonly mode: "either" }
+  ): Effect.Effect<
+    Array<Either.Either<Save.Downloaded, Errors.DownloadError>>,
+    never,
+    Session
+  >
+  (
+    items: Iterable<DownloadItem>,
+    options?: DownloadAllOptions & { readonly mode?: "failFast" | undefined }
+  ): Effect.Effect<Array<Save.Downloaded>, Errors.DownloadError, Session>
+} = (items: Iterable<DownloadItem>, options: DownloadAllOptions = {}) =>
+  // The type depends on the mode, which an implementation cannot say.
+  (options.mode === "either"
+    ? all(items, options, Effect.either)
+    : all(items, options, (one) => one)) as Effect.Effect<Array<never>, never, Session>
+
+const all = <A, E>(
+  items: Iterable<DownloadItem>,
+  { concurrency = 8, onProgress, retry }: DownloadAllOptions,
+  outcome: (
+    one: Effect.Effect<Save.Downloaded, Errors.DownloadError, Session>
+  ) => Effect.Effect<A, E, Session>
+): Effect.Effect<Array<A>, E, Session> =>
+  Effect.suspend(() => {
+    let progress: DownloadProgress = { bytes: 0, succeeded: 0, failed: 0 }
+    const add = (key: keyof DownloadProgress, n: number) => {
+      progress = { ...progress, [key]: progress[key] + n }
+      onProgress?.(progress)
+    }
+    const each = ({ destination, url, ...own }: DownloadItem) => {
+      const onBytes = (added: number) => {
+        own.onBytes?.(added)
+        add("bytes", added)
+      }
+      const one = download(url, destination, { ...own, onBytes })
+      return outcome(Effect.tapBoth(retry === undefined ? one : Effect.retry(one, retry), {
+        onFailure: () => Effect.sync(() => add("failed", 1)),
+        onSuccess: () => Effect.sync(() => add("succeeded", 1))
+      }))
+    }
+    return Parallel.forEach(items, each, { concurrency })
+  })
 
 /**
  * Runs requests with other bounds than those of their session: downloads, and requests of the session's `HttpClient`.

@@ -1,4 +1,11 @@
-import { type FileSystem, HttpBody, HttpClient, type HttpClientError } from "@effect/platform"
+import {
+  type FileSystem,
+  HttpBody,
+  HttpClient,
+  type HttpClientError,
+  HttpClientRequest,
+  HttpClientResponse
+} from "@effect/platform"
 import { NodeFileSystem } from "@effect/platform-node"
 import { describe, expect, it } from "@effect/vitest"
 import {
@@ -543,6 +550,142 @@ describe("download", () => {
       expect(yield* planted).toMatchObject({ _tag: "FileError", code: "ESTALE" })
       expect(fs.existsSync(at)).toBe(false)
     }).pipe(Effect.provide(Http.session()))
+  )
+})
+
+describe("downloadAll", () => {
+  const itemsOf = (origin: Origin.Origin, dir: string, routes: ReadonlyArray<string>) =>
+    routes.map((route, i) => ({ url: origin.url(route), destination: path.join(dir, `${i}`) }))
+
+  live(
+    "Http-7: with `either` each file has its outcome, in order; the cap, the retries and the progress are exact",
+    Effect.gen(function*() {
+      const dir = yield* directory
+      let now = 0
+      let most = 0
+      const origin = yield* Origin.make({
+        "/file": (response) => {
+          most = Math.max(most, ++now)
+          setTimeout(() => {
+            now--
+            response.end("text")
+          }, 5)
+        },
+        "/busy": (response, request, hit) =>
+          (hit < 3 ? Origin.status(503) : Origin.body("at last"))(response, request, hit)
+      })
+      const routes = ["/file", "/missing", "/busy", ...Array.from({ length: 17 }, () => "/file")]
+      const seen: Array<Http.DownloadProgress> = []
+      const outcomes = yield* Http.downloadAll(itemsOf(origin, dir, routes), {
+        concurrency: 3,
+        mode: "either",
+        retry: Http.retryPolicy({ base: 1 }),
+        onProgress: (progress) => seen.push(progress)
+      })
+      expect(outcomes.map((one) => Either.isRight(one) ? one.right.bytes : one.left._tag)).toEqual(
+        [4, "HttpStatus", 7, ...Array.from({ length: 17 }, () => 4)]
+      )
+      expect(most).toBe(3)
+      expect(seen.at(-1)).toEqual({ bytes: 18 * 4 + 7, succeeded: 19, failed: 1 })
+      expect(fs.readdirSync(dir).length).toBe(19)
+    }).pipe(Effect.provide(Http.session()))
+  )
+
+  live(
+    "Http-7: the first failure, or an interrupt, stops all; no file is half there, and nothing changes afterwards",
+    Effect.gen(function*() {
+      const dir = yield* directory
+      const origin = yield* Origin.make({
+        "/endless": Origin.slowly(content, 60_000, 5),
+        "/late": (response) => setTimeout(() => response.writeHead(404).end(), 50)
+      })
+      const items = itemsOf(origin, dir, ["/endless", "/endless", "/late", "/never"])
+      const failed = yield* Effect.flip(Http.downloadAll(items, { concurrency: 3 }))
+      expect(failed).toMatchObject({ _tag: "HttpStatus", status: 404 })
+      expect(fs.readdirSync(dir)).toEqual([])
+      const fiber = yield* Effect.fork(Http.downloadAll(items.slice(0, 2)))
+      yield* Origin.eventually("both are written", () => fs.readdirSync(dir).length === 2)
+      yield* Fiber.interrupt(fiber)
+      expect(fs.readdirSync(dir)).toEqual([])
+      expect(origin.requests.map(({ url }) => url)).not.toContain("/never")
+      expect((yield* (yield* Http.Session).stats).downloads).toBe(0)
+    }).pipe(Effect.provide(Http.session()))
+  )
+})
+
+describe("download through the HttpClient of the Context", () => {
+  live(
+    "what is wrapped around the session's client applies, and its failures keep their names",
+    Effect.gen(function*() {
+      const at = path.join(yield* directory, "file")
+      const origin = yield* Origin.make({
+        "/file": Origin.body(content),
+        "/cut": Origin.partly("abc", "end", { "content-length": 9 }),
+        "/stall": Origin.partly("abc", "silence")
+      })
+      const signed = Effect.map(HttpClient.HttpClient, (client) =>
+        client.pipe(
+          HttpClient.mapRequest(HttpClientRequest.bearerToken("mine")),
+          HttpClient.filterStatusOk
+        ))
+      const get = (route: string, options?: Http.DownloadOptions) =>
+        Effect.flatMap(signed, (client) =>
+          Http.download(origin.url(route), at, options).pipe(
+            Effect.provideService(HttpClient.HttpClient, client)
+          ))
+      expect(yield* get("/file")).toMatchObject({ bytes: content.length, sha256: sha256(content) })
+      expect(fs.readFileSync(at).equals(content)).toBe(true)
+      yield* get("/file", { client: "session" })
+      expect(origin.requests.map(({ headers }) => headers.authorization)).toEqual([
+        "Bearer mine",
+        undefined
+      ])
+      expect(yield* Effect.flip(get("/missing"))).toMatchObject({ _tag: "HttpStatus", status: 404 })
+      expect(yield* Effect.flip(get("/cut"))).toMatchObject({ _tag: "Truncated", expected: 9 })
+      expect(yield* Effect.flip(get("/stall"))).toMatchObject({ _tag: "Stalled", phase: "body" })
+      expect(yield* Effect.flip(get("/file", { headers: { expect: "1" } }))).toMatchObject({
+        _tag: "BadRequest"
+      })
+    }).pipe(Effect.provide(Http.session(quick)))
+  )
+
+  live(
+    "Http-6: `refusePrivate` refuses a redirect from a public server to this machine or its network",
+    Effect.gen(function*() {
+      const at = path.join(yield* directory, "file")
+      const origin = yield* Origin.make({ "/file": Origin.body("secret") })
+      const get = (location: string) =>
+        Effect.flatMap(HttpClient.HttpClient, (own) => {
+          const client = HttpClient.make((request, url) =>
+            url.hostname === "203.0.113.1"
+              ? Effect.succeed(HttpClientResponse.fromWeb(
+                request,
+                new Response("", { status: 302, headers: { location } })
+              ))
+              : own.execute(request)
+          )
+          return Http.download("http://203.0.113.1/", at, { refusePrivate: true }).pipe(
+            Effect.provideService(HttpClient.HttpClient, client)
+          )
+        })
+      const { port } = new URL(origin.url("/"))
+      for (
+        const host of [
+          "127.0.0.1",
+          "localhost",
+          "[::1]",
+          "[::ffff:127.0.0.1]",
+          "169.254.169.254",
+          "10.0.0.1"
+        ]
+      ) {
+        const error = yield* Effect.flip(get(`http://${host}:${port}/file`))
+        expect(error, host).toMatchObject({ _tag: "BadRedirect", reason: "private" })
+      }
+      expect(origin.requests).toEqual([])
+      const local = Http.download(origin.url("/file"), at, { refusePrivate: true })
+      expect(yield* local).toMatchObject({ bytes: 6 })
+    }).pipe(Effect.provide(Http.session(quick)))
   )
 })
 

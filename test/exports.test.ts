@@ -85,8 +85,8 @@ describe("exports", () => {
         FileError LogFileClosed LogFileFull atomicSink draft draftOf layerLogger lockedPath logFile publish sweep tail tempDirectory tempFile toFileError writeAtomic
         type Bytes Draft DraftOfOptions DraftOptions Durability LogFile LogFileOptions LogFileStats LoggerOptions PublishOptions RotateOptions TailOptions TempOptions WriteOptions
       holdfast/Http
-        BadRedirect BadRequest BadUrl ChecksumMismatch ConnectFailed HttpStatus Session SessionClosed Stalled TooLarge TooManyRedirects TransportFailed Truncated UnsupportedEncoding download isRetryable retryPolicy session withBounds
-        type Bounds DownloadError DownloadOptions Downloaded RetryOptions SessionOptions SessionService SessionStats Tls
+        BadRedirect BadRequest BadUrl ChecksumMismatch ConnectFailed HttpStatus Session SessionClosed Stalled TooLarge TooManyRedirects TransportFailed Truncated UnsupportedEncoding download downloadAll isRetryable retryPolicy session withBounds
+        type Bounds DownloadAllOptions DownloadError DownloadItem DownloadOptions DownloadProgress Downloaded RetryOptions SessionOptions SessionService SessionStats Tls
       holdfast/Http/Server
         layer layerConfig
         type Checks Options

@@ -120,7 +120,8 @@ export class TooManyRedirects extends Data.TaggedError("TooManyRedirects")<{
 }
 
 /**
- * A redirect that cannot be followed: without a location, to another protocol, or in a circle.
+ * A redirect that cannot be followed: without a location, to another protocol, in a circle, or (with `refusePrivate`) from a
+ * public server into a private network.
  *
  * @category errors
  * @since 0.1.0
@@ -128,7 +129,7 @@ export class TooManyRedirects extends Data.TaggedError("TooManyRedirects")<{
 export class BadRedirect extends Data.TaggedError("BadRedirect")<{
   readonly url: string
   readonly location: string | undefined
-  readonly reason: "missing" | "invalid" | "protocol" | "loop"
+  readonly reason: "missing" | "invalid" | "protocol" | "loop" | "private"
 }> {
   override get message(): string {
     const to = this.location === undefined ? "nowhere" : printable(this.location)
@@ -232,6 +233,20 @@ export class SessionClosed extends Data.TaggedError("SessionClosed")<{
     return `The HTTP session closed before ${this.url} was saved. Run downloads inside the scope that provides the session.`
   }
 }
+
+const transportErrors = [
+  BadRequest,
+  ConnectFailed,
+  SessionClosed,
+  Stalled,
+  TransportFailed,
+  Truncated
+]
+
+export const isTransportError = (
+  error: unknown
+): error is InstanceType<(typeof transportErrors)[number]> =>
+  transportErrors.some((one) => error instanceof one)
 
 /**
  * The failures of a download.

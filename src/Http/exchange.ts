@@ -2,11 +2,17 @@
  * Http/exchange: one request of a download, and its answer. ../Http.ts has the invariants.
  */
 import type { Dispatcher } from "@effect/platform-node/Undici"
+import type * as HttpClient from "@effect/platform/HttpClient"
+import type { HttpClientError } from "@effect/platform/HttpClientError"
+import * as HttpClientRequest from "@effect/platform/HttpClientRequest"
+import * as Chunk from "effect/Chunk"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import * as Stream from "effect/Stream"
 import * as Managed from "../Managed.ts"
 import { atRate, type Live, start } from "./connections.ts"
-import { shown } from "./errors.ts"
+import { isTransportError, shown, TransportFailed } from "./errors.ts"
 import { Abandoned, type Flow, type TransportError, type Waits } from "./flow.ts"
 
 /** An answer whose head has arrived. */
@@ -126,6 +132,51 @@ export const exchange = <A, E, R>(
     url.host,
     Managed.use(request, ({ head }) => Effect.flatMap(head, use))
   )
+}
+
+/** A failure of an `HttpClient` that may not be ours. */
+const failureOf = (url: string, received: number) => (error: HttpClientError): TransportError => {
+  const { cause } = error
+  if (isTransportError(cause)) return cause
+  return new TransportFailed({ url, code: error.reason, received, cause: error })
+}
+
+/** As `exchange`, through any client. Its deadlines are its own. */
+export const exchangeThrough = <A, E, R>(
+  client: HttpClient.HttpClient,
+  url: URL,
+  headers: Readonly<Record<string, string>>,
+  use: (exchange: Exchange) => Effect.Effect<A, E, R>
+): Effect.Effect<A, E | TransportError, R> => {
+  const shownUrl = shown(url.href)
+  let received = 0
+  const exchanged = Effect.gen(function*() {
+    const sent = client.execute(HttpClientRequest.get(url, { headers }))
+    const response = yield* Effect.catchAll(sent, (error) =>
+      // A client that fails for a status has an answer all the same.
+      error._tag === "ResponseError" && error.reason === "StatusCode"
+        ? Effect.succeed(error.response)
+        : Effect.fail(failureOf(shownUrl, received)(error)))
+    const pull = yield* Stream.toPull(response.stream)
+    const take: Exchange["take"] = Effect.matchEffect(pull, {
+      onSuccess: (chunk: Chunk.Chunk<Uint8Array>) => {
+        const chunks = Chunk.toReadonlyArray(chunk)
+        for (const { length } of chunks) received += length
+        return Effect.succeed(chunks)
+      },
+      onFailure: Option.match({
+        onNone: () => Effect.succeed<ReadonlyArray<Uint8Array>>([]),
+        onSome: (error: HttpClientError) => Effect.fail(failureOf(shownUrl, received)(error))
+      })
+    })
+    return yield* use({
+      url: shownUrl,
+      status: response.status,
+      header: (name) => response.headers[name],
+      take
+    })
+  })
+  return Effect.scoped(exchanged) as Effect.Effect<A, E | TransportError, R>
 }
 
 const drainBytes = 16_384

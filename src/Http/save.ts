@@ -9,7 +9,7 @@ import * as Effect from "effect/Effect"
 import { createHash } from "node:crypto"
 import * as Files from "../Files.ts"
 import * as Managed from "../Managed.ts"
-import type { Live, Settings } from "./connections.ts"
+import type { Settings } from "./connections.ts"
 import {
   BadRedirect,
   BadUrl,
@@ -23,8 +23,9 @@ import {
   UnsupportedEncoding,
   waitOf
 } from "./errors.ts"
-import { drain, type Exchange, exchange } from "./exchange.ts"
+import { drain, type Exchange } from "./exchange.ts"
 import { lengthOf, type TransportError } from "./flow.ts"
+import { isPrivate } from "./guard.ts"
 
 /**
  * Options of `download`.
@@ -48,6 +49,13 @@ export interface DownloadOptions {
    * a word like them. They are left out for good once a redirect leads to another origin.
    */
   readonly secretHeaders?: ReadonlyArray<string> | undefined
+  /** Refuses redirects from a public server to this machine, its link or its private network. Default `false`. */
+  readonly refusePrivate?: boolean | undefined
+  /**
+   * Which client sends the requests: the `HttpClient` of the Context, with what is wrapped around it, or the session alone. A client
+   * that is not made of the session's has deadlines of its own. Default `"context"`.
+   */
+  readonly client?: "context" | "session" | undefined
 }
 
 /**
@@ -203,15 +211,24 @@ const save = (exchange: Exchange, finalUrl: string, request: Request) =>
       }))
   })
 
+/** Sends one request, and uses its answer. */
+export type Send = <A, E>(
+  url: URL,
+  headers: Readonly<Record<string, string>>,
+  use: (exchange: Exchange) => Effect.Effect<A, E>
+) => Effect.Effect<A, E | TransportError>
+
 /** Follows redirects. The connection of each hop is free before the next request. */
 export const fetched = (
-  live: Live,
+  send: Send,
   settings: Settings,
   start: URL,
   request: Request
 ): Effect.Effect<Downloaded, DownloadError> =>
   Effect.gen(function*() {
-    const { after, maxRedirects } = settings
+    const { maxRedirects } = settings
+    const { refusePrivate = false } = request.options
+    const isPublic = refusePrivate && !(yield* isPrivate(start))
     const seen = new Set([start.href])
     let at = start
     let hasCrossed = false
@@ -226,10 +243,14 @@ export const fetched = (
         const location = exchange.header("location")
         return Effect.zipRight(drain(exchange), redirected(here, location, seen))
       }
-      const outcome = yield* exchange(live, after, here, headers, answered)
+      const outcome = yield* send(here, headers, answered)
       if (!(outcome instanceof URL)) return outcome
       if (seen.size > maxRedirects) {
         return yield* new TooManyRedirects({ url: shown(start.href), maxRedirects })
+      }
+      if (isPublic && (yield* isPrivate(outcome))) {
+        const location = shown(outcome.href)
+        return yield* new BadRedirect({ url: shown(at.href), location, reason: "private" })
       }
       at = outcome
       seen.add(at.href)

@@ -5,6 +5,7 @@ const client = of("Http/client.ts", "Http.test.ts")
 const connections = of("Http/connections.ts", "Http.test.ts")
 const errors = of("Http/errors.ts", "Http.test.ts")
 const flow = of("Http/flow.ts", "Http.test.ts")
+const door = of("Http.ts", "Http.test.ts")
 const save = of("Http/save.ts", "Http.test.ts")
 
 export const mutants = [
@@ -73,6 +74,30 @@ export const mutants = [
     "named.has(key) || ",
     "",
     "once a redirect has left"
+  ),
+  save(
+    "a redirect into the private network is followed",
+    "if (isPublic && (yield* isPrivate(outcome))) {",
+    "if (isPublic && false) {",
+    "`refusePrivate` refuses"
+  ),
+  door(
+    "what is wrapped around the client of the session does not apply",
+    "Option.isNone(found) || found.value === own",
+    "true",
+    "what is wrapped around"
+  ),
+  door(
+    "`withBounds` changes nothing",
+    "(outer) => ({ ...outer, ...own })",
+    "(outer) => outer",
+    "each bound can be set"
+  ),
+  door(
+    "the cap of files is not kept",
+    "return Parallel.forEach(items, each, { concurrency })",
+    "return Parallel.forEach(items, each, { concurrency: concurrency + 1 })",
+    "with `either` each file"
   ),
   errors(
     "an error shows the query",
