@@ -8,7 +8,7 @@ import { randomBytes } from "node:crypto"
 import { once } from "node:events"
 import * as fs from "node:fs"
 import * as path from "node:path"
-import { SonicBoom } from "sonic-boom"
+import sonicBoomModule from "sonic-boom"
 import type { Suite } from "./run.ts"
 
 const scope = Effect.runSync(Scope.make())
@@ -90,7 +90,7 @@ const ours = (lines: number) => async () => {
 /** As pino uses it: one call per line, and a wait where its buffer is full. */
 const sonicBoom = (lines: number) => async () => {
   const at = fresh()
-  const log = new SonicBoom({ dest: at, minLength: 4096, fsync: false })
+  const log = new sonicBoomModule.SonicBoom({ dest: at, minLength: 4096, fsync: false })
   await once(log, "ready")
   for (let n = 0; n < lines; n++) {
     if (!log.write(`${line}\n`)) await once(log, "drain")

@@ -21,7 +21,8 @@
  *
  * COST (2026-11, 4 KiB, 2 cores) `npm run bench -- Files` shows it beside the same calls by hand. Calls about a file (lstat, open, fchmod,
  *   close) take microseconds on a local disk and are made at once; write, fsync and rename wait in Node's threads.
- * NOT DONE: extended attributes, ACLs and hard links of the replaced file (a rename cannot keep them); Windows is not tested.
+ * NOT DONE: extended attributes, ACLs and hard links of the replaced file (a rename cannot keep them); a refusal of symbolic links
+ *   at the destination, which who may write in its directory can plant; Windows is not tested.
  * SOURCES npm write-file-atomic #28, PR #17; atomically PR #18 (short writes truncated a vault); gsd-core #1540 (never fall
  *   back to a plain write).
  *
