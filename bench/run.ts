@@ -21,7 +21,7 @@ export interface Suite {
 
 /** Milliseconds for each contender, and the fewest rounds, of which the first ones warm up. */
 const budget = 1_000
-const warmup = 3
+const warmup = 2
 const fewestRounds = 7
 
 interface Taken {
