@@ -25,6 +25,7 @@ import { mutants as Files } from "./mutants/byTests/Files.ts"
 import { mutants as Http } from "./mutants/byTests/Http.ts"
 import { mutants as Lock } from "./mutants/byTests/Lock.ts"
 import { mutants as LockFile } from "./mutants/byTests/LockFile.ts"
+import { mutants as LockPostgres } from "./mutants/byTests/LockPostgres.ts"
 import { mutants as Main } from "./mutants/byTests/Main.ts"
 import { type Mutant } from "./mutants/byTests/mutant.ts"
 import { mutants as Nursery } from "./mutants/byTests/Nursery.ts"
@@ -44,6 +45,7 @@ const rows = {
   Http,
   Lock,
   LockFile,
+  LockPostgres,
   Main,
   Nursery,
   Pool,

@@ -215,7 +215,7 @@ describe("LockPostgres", () => {
         const second = yield* Effect.forkDaemon(two.withLock(b)(Effect.sync(() => log.push("b"))))
         yield* pause(50)
         yield* Scope.close(held, Exit.void)
-        yield* Fiber.join(second)
+        yield* Effect.timeout(Fiber.join(second), "10 seconds")
         return first
       })).pipe(Effect.flatMap(Fiber.join))
       expect(log).toEqual(["b", "a"])
@@ -353,7 +353,9 @@ describe("LockPostgres, through a network", () => {
       yield* pause(300)
       expect(seen.interrupted).toBe(false)
       state.frozen = true
-      expect(failuresOf(yield* Fiber.join(fiber))).toMatchObject([{ _tag: "LockLost" }])
+      expect(failuresOf(yield* Effect.timeout(Fiber.join(fiber), "10 seconds"))).toMatchObject([{
+        _tag: "LockLost"
+      }])
     }))
 
   it.scopedLive("LockPostgres-2: an interrupted waiter of a silent server ends within the bound", () =>

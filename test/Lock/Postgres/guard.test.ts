@@ -157,7 +157,8 @@ const guards = (
         const next = yield* Effect.fork(
           lock.withLock(key)((lease) => using(db, LockPostgres.guard(lease)(add)))
         )
-        yield* Effect.sleep("50 millis")
+        // Time enough for one that does not wait.
+        yield* Effect.sleep("300 millis")
         expect(next.unsafePoll()).toBe(null)
         yield* Deferred.succeed(mayEnd, undefined)
         yield* Fiber.join(late)

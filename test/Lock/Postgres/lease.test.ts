@@ -201,6 +201,13 @@ describe("faults", () => {
       const [row] = yield* ask(`select owner from holdfast.lock_lease where name like '%${key}%'`)
       expect(row).toEqual({ owner: "thief" })
       expect(yield* lock.tryWithLock(key)(Effect.void)).toEqual(Option.none())
+      const third = freshKey()
+      const scope = yield* Scope.make()
+      yield* Scope.extend(lock.get(third), scope)
+      yield* ask(`update holdfast.lock_lease set owner = 'thief' where name like '%${third}%'`)
+      yield* Scope.close(scope, Exit.void)
+      const owner = yield* ask(`select owner from holdfast.lock_lease where name like '%${third}%'`)
+      expect(owner).toEqual([{ owner: "thief" }])
       const again = freshKey()
       const { lease } = yield* heldBody(lock, again)
       yield* ask(`update holdfast.lock_lease set owner = null where name like '%${again}%'`)
@@ -208,7 +215,7 @@ describe("faults", () => {
         _tag: "LockLost",
         reason: "vanished"
       })
-    }))
+    }).pipe(Effect.provide(Logger.remove(Logger.defaultLogger))))
 
   it.scopedLive("LockPostgres-11: without any notification a waiter asks again", () =>
     Effect.gen(function*() {
@@ -223,7 +230,7 @@ describe("faults", () => {
       yield* ask(
         `update holdfast.lock_lease set owner = null, expires_at = null, wanted = false where name like '%${key}%'`
       )
-      expect(yield* Fiber.join(waiter)).toBe("mine")
+      expect(yield* Effect.timeout(Fiber.join(waiter), "10 seconds")).toBe("mine")
       yield* Effect.exit(Scope.close(scope, Exit.void))
     }).pipe(Effect.provide(Logger.remove(Logger.defaultLogger))))
 
