@@ -253,6 +253,12 @@ const onPostgres = (server: Embedded.Server): ReadonlyArray<Own> => {
         Lock.withLock(Effect.yieldNow(), "key").pipe(Effect.provideService(Lock.Lock, service))
     }),
     alone({
+      name: "Lock/Postgres, a lease: withLock",
+      setup: LockPostgres.makeLease({ ...address, namespace: "explored" }),
+      body: (service: Lock.Service) =>
+        Lock.withLock(Effect.yieldNow(), "key").pipe(Effect.provideService(Lock.Lock, service))
+    }),
+    alone({
       name: "Batch with a checkpoint in Postgres: each effect once",
       setup: Effect.gen(function*() {
         const service = yield* pool
