@@ -6,6 +6,7 @@
 export * as Batch from "./Batch.ts"
 export * as Deadline from "./Deadline.ts"
 export * as ExitStack from "./ExitStack.ts"
+export * as Job from "./Job.ts"
 export * as Ledger from "./Ledger.ts"
 export * as Lock from "./Lock.ts"
 export * as Managed from "./Managed.ts"

@@ -5,19 +5,42 @@ import {
   Context,
   Data,
   Deferred,
+  Duration,
   Effect,
   Exit,
   Fiber,
   Option,
   Schedule,
+  Schema,
+  Stream,
   TestClock,
   Tracer
 } from "effect"
-import { Batch, Ledger, Managed, Shutdown } from "holdfast"
+import { Batch, Job, Ledger, Managed, RateLimiter, Shutdown } from "holdfast"
 import { expectTypeOf } from "vitest"
 
 const sum = (report: Batch.Report): number =>
   report.done + report.alreadyDone + report.skipped + report.failed + report.interrupted
+
+/** In memory; what it is asked to do is in `log`. */
+const memory = (done: Set<string> = new Set(), log: Array<string> = []): Batch.Checkpoint => ({
+  run: "in memory",
+  groupSize: 1,
+  begin: (keys) =>
+    Effect.succeed(
+      new Map(keys.filter((key) => done.has(key)).map((key) => [key, "done" as const]))
+    ),
+  commit: (keys, effects) =>
+    Effect.gen(function*() {
+      log.push(`begin ${keys}`)
+      yield* effects
+      log.push(`end ${keys}`)
+      for (const key of keys) done.add(key)
+      return true
+    }),
+  release: () => Effect.void,
+  bury: ({ key }) => Effect.sync(() => log.push(`bury ${key}`))
+})
 
 const range = (n: number): Array<number> => Array.from({ length: n }, (_, i) => i)
 
@@ -429,88 +452,104 @@ describe("Batch", () => {
         range(4),
         {
           concurrency: 1,
-          checkpoint: {
-            isDone: (key) => Effect.succeed(done.has(key)),
-            commit: (key, effects) =>
-              Effect.gen(function*() {
-                log.push(`begin ${key}`)
-                yield* effects
-                log.push(`end ${key}`)
-                return true
-              })
-          }
+          checkpoint: memory(done, log)
         }
       )
       expect([report.done, report.alreadyDone]).toEqual([2, 2])
       expect(log).toEqual(["begin 2", "effect 4", "end 2", "begin 3", "effect 6", "end 3"])
     }))
 
-  it.effect("process, commit, checkpoint and hooks each have errors and needs of their own, inferred", () =>
+  it.effect("Job-1: process, commit, source and hooks each have errors and needs of their own, inferred", () =>
     Effect.gen(function*() {
       class Odd extends Data.TaggedError("Odd")<{ readonly n: number }> {}
       class Refused
         extends Data.TaggedError("Refused")<{ readonly n: number; readonly by: string }>
       {}
-      class Lost extends Data.TaggedError("Lost")<{ readonly key: string; readonly at: number }> {}
+      class Cut extends Data.TaggedError("Cut")<{ readonly at: number }> {}
       class Full extends Data.TaggedError("Full")<{ readonly bytes: bigint }> {}
       class Web extends Context.Tag("Web")<Web, { readonly get: number }>() {}
       class Store extends Context.Tag("Store")<Store, { readonly limit: number }>() {}
       class Log extends Context.Tag("Log")<Log, Array<string>>() {}
-      const checkpoint: Batch.Checkpoint<Lost, never> = {
-        isDone: (key) =>
-          key === "7" ? Effect.fail(new Lost({ key, at: 1 })) : Effect.succeed(false),
-        commit: (_, effects) => Effect.as(effects, true)
+      class Feed extends Context.Tag("Feed")<Feed, { readonly size: number }>() {}
+      const lost = new Batch.CheckpointError({ operation: "begin", run: "r", cause: "gone" })
+      const checkpoint = {
+        ...memory(),
+        begin: (keys: ReadonlyArray<string>) =>
+          keys.includes("7") ? Effect.fail(lost) : Effect.succeed(new Map())
       }
-      const run = Batch.run(
-        {
-          name: "mixed",
-          key: (n: number) => String(n),
-          process: (n) =>
-            Effect.flatMap(
-              Web,
-              ({ get }) => n % 2 === 1 && n < 7 ? new Odd({ n }) : Effect.succeed(n * get)
-            ),
-          retry: Schedule.recurs(1),
-          commit: (n, value) =>
-            Effect.flatMap(
-              Store,
-              ({ limit }) => value > limit ? new Refused({ n, by: "limit" }) : Effect.void
-            )
-        },
-        range(8),
-        {
-          concurrency: 1,
-          checkpoint,
-          onError: (cause) =>
-            Cause.failures(cause).pipe(Chunk.some((e) => e._tag === "Lost")) ? "skip" : "collect",
-          onSettled: (outcome) =>
-            outcome.index > 99
-              ? new Full({ bytes: 1n })
-              : Effect.flatMap(Log, (log) =>
-                Effect.sync(() => {
-                  const error = outcome.status === "failed" || outcome.status === "skipped"
-                    ? Option.getOrUndefined(Cause.failureOption(outcome.cause))
-                    : undefined
-                  log.push(error?._tag ?? outcome.status)
-                }))
-        }
+      const timeouts = Schedule.recurWhile((error: Odd | Job.ItemTimeout) =>
+        error._tag === "ItemTimeout"
       )
-      type Failure = Batch.BatchFailed<Odd | Refused | Lost | Full | Batch.ItemTimeout>
-      expectTypeOf(run).toEqualTypeOf<Effect.Effect<Batch.Report, Failure, Web | Store | Log>>()
+      const job = Job.make({
+        name: "mixed",
+        item: Schema.NumberFromString,
+        key: String,
+        process: (n: number) =>
+          Effect.flatMap(
+            Web,
+            ({ get }) => n % 2 === 1 && n < 7 ? new Odd({ n }) : Effect.succeed(n * get)
+          ),
+        retry: timeouts,
+        commit: (n, value) =>
+          Effect.flatMap(
+            Store,
+            ({ limit }) => value > limit ? new Refused({ n, by: "limit" }) : Effect.void
+          )
+      })
+      expectTypeOf(job).toEqualTypeOf<Job.Job<number, number, Odd | Refused, Web | Store>>()
+      const source = Stream.unwrap(
+        Effect.map(
+          Feed,
+          ({ size }) =>
+            size > 99 ? Stream.fail(new Cut({ at: size })) : Stream.fromIterable(range(size))
+        )
+      )
+      const run = Batch.run(job, source, {
+        concurrency: 1,
+        checkpoint,
+        onError: (cause) =>
+          Cause.failures(cause).pipe(Chunk.some((e) => e._tag === "CheckpointError"))
+            ? "skip"
+            : "collect",
+        onSettled: (outcome) =>
+          outcome.index > 99
+            ? new Full({ bytes: 1n })
+            : Effect.flatMap(Log, (log) =>
+              Effect.sync(() => {
+                const error = outcome.status === "failed" || outcome.status === "skipped"
+                  ? Option.getOrUndefined(Cause.failureOption(outcome.cause))
+                  : undefined
+                log.push(error?._tag ?? outcome.status)
+              }))
+      })
+      type Failure = Batch.BatchFailed<Odd | Refused | Cut | Full | Batch.ItemFailure>
+      expectTypeOf(run).toEqualTypeOf<
+        Effect.Effect<Batch.Report, Failure, Web | Store | Log | Feed>
+      >()
       const log: Array<string> = []
       const report = yield* run.pipe(
         Effect.provideService(Web, { get: 10 }),
         Effect.provideService(Store, { limit: 50 }),
-        Effect.provideService(Log, log)
+        Effect.provideService(Log, log),
+        Effect.provideService(Feed, { size: 8 })
       )
-      expect(log).toEqual(["done", "Odd", "done", "Odd", "done", "Odd", "Refused", "Lost"])
+      expect(log).toEqual([
+        "done",
+        "Odd",
+        "done",
+        "Odd",
+        "done",
+        "Odd",
+        "Refused",
+        "CheckpointError"
+      ])
       expect([report.done, report.failed, report.skipped]).toEqual([3, 4, 1])
 
       const sure = Batch.run({ name: "sure", process: Effect.succeed, retry: Schedule.recurs(1) }, [
         1
       ])
       expectTypeOf(sure).toEqualTypeOf<
-        Effect.Effect<Batch.Report, Batch.BatchFailed<Batch.ItemTimeout>>
+        Effect.Effect<Batch.Report, Batch.BatchFailed<Batch.ItemFailure>>
       >()
       expect((yield* sure).done).toBe(1)
     }))
@@ -522,15 +561,22 @@ describe("Batch", () => {
       }
       const job = { name: "bombs", key: String, process: (i: number) => Effect.succeed(i) }
       const failing = { ...job, process: () => Effect.fail("item") }
-      const checkpoint = { isDone: bomb, commit: () => Effect.succeed(true) }
       const items = [1, 2, 3]
       const runs = {
         key: Batch.run({ ...job, key: bomb }, items),
         process: Batch.run({ ...job, process: bomb }, items),
         commit: Batch.run({ ...job, commit: bomb }, items),
-        isDone: Batch.run(job, items, { checkpoint }),
-        onTaken: Batch.run(job, items, { onTaken: bomb }),
-        onTakenDies: Batch.run(job, items, { onTaken: () => Effect.die(new Error("bomb")) }),
+        begin: Batch.run(job, items, { checkpoint: { ...memory(), begin: bomb } }),
+        bury: Batch.run(failing, items, {
+          onError: "skip",
+          checkpoint: { ...memory(), bury: bomb }
+        }),
+        release: Batch.run(failing, items, {
+          onError: "collect",
+          checkpoint: { ...memory(), release: bomb },
+          onSettled: bomb
+        }),
+        progress: Batch.run(job, items, { progress: { onProgress: bomb } }),
         onSettled: Batch.run(job, items, { onSettled: bomb }),
         onError: Batch.run(failing, items, { onError: bomb }),
         both: Batch.run(failing, items, { onSettled: bomb }),
@@ -551,7 +597,7 @@ describe("Batch", () => {
   it.effect("Batch-2: an item that interrupts itself counts as interrupted, a hook that does fails the run; the caller is not interrupted", () =>
     Effect.gen(function*() {
       const job = { name: "quits", process: () => Effect.void }
-      const taken = yield* Batch.run(job, [1, 2], { onTaken: () => Effect.interrupt })
+      const taken = yield* Batch.run({ ...job, process: () => Effect.interrupt }, [1, 2])
       expect([taken.taken, taken.interrupted]).toEqual([2, 2])
       const settled = yield* Effect.flip(Batch.run(job, [1, 2], {
         onSettled: () => Effect.interrupt
@@ -629,8 +675,222 @@ describe("Batch", () => {
       expect(yield* said(Batch.run(job, [1], { onError: "ignore" }))).toContain(
         `\`onError\` must be one of "fail", "collect", "skip", or a function; got "ignore".`
       )
-      const checkpoint = { isDone: () => Effect.succeed(false), commit: () => Effect.succeed(true) }
-      const keyless = yield* Effect.exit(Batch.run(job, [1], { checkpoint }))
+      const keyless = yield* Effect.exit(Batch.run(job, [1], { checkpoint: memory() }))
       expect(Exit.isFailure(keyless) && Cause.pretty(keyless.cause)).toContain("no `key`")
+    }))
+
+  it.effect("Batch-7: items that wait together share a transaction; one that fails spoils no other", () =>
+    Effect.gen(function*() {
+      const log: Array<string> = []
+      const checkpoint = { ...memory(new Set(), log), groupSize: 4 }
+      const commits: Array<string> = []
+      const report = yield* Batch.run(
+        Job.make({
+          name: "groups",
+          key: String,
+          process: Effect.succeed<number>,
+          commitAll: (group) =>
+            Effect.suspend(() => {
+              const items = group.map(({ item }) => item)
+              commits.push(`${items}`)
+              return items.includes(5) ? Effect.fail("five") : Effect.void
+            })
+        }),
+        range(8),
+        { concurrency: 8, checkpoint, onError: "collect" }
+      )
+      expect([report.done, report.failed]).toEqual([7, 1])
+      expect(commits).toEqual(["0,1,2,3", "4,5,6,7", "4", "5", "6", "7"])
+      expect(log.filter((line) => line.startsWith("end"))).toEqual([
+        "end 0,1,2,3",
+        "end 4",
+        "end 6",
+        "end 7"
+      ])
+    }))
+
+  it.effect("BatchGroups-1 Batch-7: a group that is interrupted is awaited, and what waits leaves its place", () =>
+    Effect.gen(function*() {
+      for (const groupSize of [1, 3]) {
+        const ended: Array<string> = []
+        const checkpoint: Batch.Checkpoint = {
+          ...memory(),
+          groupSize,
+          commit: (keys, effects) =>
+            Effect.onExit(
+              Effect.as(Effect.zipRight(effects, Effect.sleep("1 second")), true),
+              (exit) => Effect.sync(() => ended.push(`${keys} ${exit._tag}`))
+            )
+        }
+        const fiber = yield* Effect.fork(Batch.run(
+          Job.make({ name: "cut", key: String, process: Effect.succeed<number> }),
+          range(4),
+          { concurrency: 4, checkpoint, drain: { grace: "1 second" } }
+        ))
+        yield* TestClock.adjust("10 millis")
+        expect(ended).toEqual([])
+        yield* Fiber.interruptFork(fiber)
+        yield* TestClock.adjust("5 seconds")
+        expect(Exit.isInterrupted(yield* Fiber.await(fiber))).toBe(true)
+        expect(ended.toSorted()).toEqual(
+          groupSize === 1
+            ? ["0 Success", "1 Success", "2 Success", "3 Success"]
+            : ["0,1,2 Success", "3 Failure"]
+        )
+      }
+    }))
+
+  it.effect("Batch-8: at most `skipLimit` or `skipRate` are skipped, by all workers together, each with one dead letter written before", () =>
+    Effect.gen(function*() {
+      const job = Job.make({
+        name: "skips",
+        key: String,
+        process: (n: number) =>
+          Effect.zipRight(Effect.yieldNow(), n % 2 === 0 ? Effect.fail("even") : Effect.void)
+      })
+      const log: Array<string> = []
+      const checkpoint: Batch.Checkpoint = {
+        ...memory(),
+        bury: ({ key }) => Effect.zipRight(Effect.yieldNow(), Effect.sync(() => log.push(key)))
+      }
+      const onSettled = ({ item, status }: Batch.Outcome<number, void, unknown>) =>
+        Effect.sync(() => {
+          if (status === "skipped") expect(log).toContain(`${item}`)
+        })
+      const failed = yield* Effect.flip(
+        Batch.run(job, range(50), {
+          concurrency: 8,
+          onError: "skip",
+          skipLimit: 3,
+          checkpoint,
+          onSettled
+        })
+      )
+      expect([failed.report.skipped, log.length]).toEqual([3, 3])
+      expect(sum(failed.report)).toBe(failed.report.taken)
+      const rate = { concurrency: 8, onError: "skip", skipRate: 0.4 } as const
+      const over = yield* Effect.flip(Batch.run(job, range(500), rate))
+      expect(over.report.taken).toBeLessThan(120)
+      expect((yield* Batch.run(job, range(90), rate)).skipped).toBe(45)
+      const unwritten = yield* Effect.flip(Batch.run(job, range(3), {
+        onError: "skip",
+        checkpoint: {
+          ...memory(),
+          bury: () =>
+            Effect.fail(new Batch.CheckpointError({ operation: "bury", run: "r", cause: "full" }))
+        }
+      }))
+      expect([unwritten.report.skipped, unwritten.report.failed]).toEqual([0, 2])
+      const dead = yield* Batch.run(job, range(3), {
+        checkpoint: {
+          ...memory(),
+          begin: () => Effect.succeed(new Map([["0", "dead"], ["2", "crashing"]]))
+        }
+      })
+      expect([dead.done, dead.skipped]).toEqual([1, 2])
+    }))
+
+  it.effect("Batch-9: a stream is a source: no look-ahead, closed once, its failure typed", () =>
+    Effect.gen(function*() {
+      let pulled = 0
+      let closed = 0
+      const stream = Stream.ensuring(
+        Stream.repeatEffect(Effect.sync(() => pulled++)),
+        Effect.sync(() => closed++)
+      )
+      const job = {
+        name: "stream",
+        process: (n: number) => n >= 9 ? Effect.fail("nine") : Effect.void
+      }
+      const failed = yield* Effect.flip(Batch.run(job, stream, { concurrency: 3 }))
+      expect(Cause.failureOption(failed.failure)).toEqual(Option.some("nine"))
+      expect(pulled - failed.report.taken).toBeLessThan(2)
+      expect(closed).toBe(1)
+      const broken = Stream.concat(Stream.make(1, 2), Stream.fail({ _tag: "Cut" } as const))
+      const cut = yield* Effect.flip(Batch.run(job, broken))
+      expectTypeOf(cut.failure).toEqualTypeOf<
+        Cause.Cause<string | { readonly _tag: "Cut" } | Batch.ItemFailure>
+      >()
+      expect(Cause.failures(cut.failure)).toEqual(Chunk.of({ _tag: "Cut" }))
+      expect(cut.report.done).toBe(2)
+      const whole = yield* Batch.run(job, Stream.range(1, 5))
+      expect([whole.status, whole.done]).toEqual(["complete", 5])
+      const fiber = yield* Effect.fork(
+        Batch.run(job, Stream.concat(Stream.make(1), Stream.never), {
+          drain: { when: Effect.sleep("1 second") }
+        })
+      )
+      yield* TestClock.adjust("1 second")
+      expect((yield* Fiber.join(fiber)).status).toBe("drained")
+    }))
+
+  it.effect("Batch-10: progress never decreases and ends as the report; a rate limit paces the starts and not a drain", () =>
+    Effect.gen(function*() {
+      const seen: Array<Batch.Progress> = []
+      const rate = yield* RateLimiter.make({ limit: 2, interval: "1 second", burst: 1 })
+      const options = {
+        concurrency: 4,
+        rate,
+        progress: { onProgress: (now: Batch.Progress) => Effect.sync(() => seen.push(now)) }
+      }
+      const job = { name: "paced", process: () => Effect.void }
+      const fiber = yield* Effect.fork(Batch.run(job, range(9), options))
+      yield* TestClock.adjust("3900 millis")
+      expect(fiber.unsafePoll()).toBe(null)
+      expect(seen.map(({ done }) => done)).toEqual([3, 5, 7])
+      const last = seen.at(-1)!
+      expect([last.total, last.inFlight, last.perSecond, last.eta]).toEqual([
+        9,
+        0,
+        7 / 3,
+        Duration.seconds(2 / (7 / 3))
+      ])
+      yield* TestClock.adjust("200 millis")
+      const report = yield* Fiber.join(fiber)
+      expect({ ...report, ...seen.at(-1) }).toMatchObject(report)
+      const drained = yield* Effect.fork(
+        Batch.run(job, range(9), { ...options, drain: { when: Effect.sleep("1 second") } })
+      )
+      yield* TestClock.adjust("1 second")
+      expect(drained.unsafePoll()).not.toBe(null)
+    }))
+
+  it.effect("Batch-11: a stream of outcomes, in order if asked; a slow reader holds the items back, one that leaves ends them", () =>
+    Effect.gen(function*() {
+      let started = 0
+      const job = Job.make({
+        name: "results",
+        process: (n: number) =>
+          Effect.zipRight(
+            Effect.sync(() => started++),
+            Effect.zipRight(
+              Effect.sleep(n % 3 * 10),
+              n === 4 ? Effect.fail("four") : Effect.succeed(n)
+            )
+          )
+      })
+      for (const ordered of [true, false]) {
+        const fiber = yield* Effect.fork(Stream.runCollect(
+          Batch.stream(job, range(30), { ordered, concurrency: 5, window: 6, onError: "collect" })
+        ))
+        yield* TestClock.adjust("1 second")
+        const outcomes = Array.from(yield* Fiber.join(fiber))
+        const items = outcomes.map(({ item }) => item)
+        expect(ordered ? items : items.toSorted((a, b) => a - b)).toEqual(range(30))
+        expect(outcomes.find(({ item }) => item === 4)?.status).toBe("failed")
+      }
+      started = 0
+      const endless = (function*() {
+        for (let n = 0;; n += 3) yield n
+      })()
+      const first = Stream.runHead(
+        Batch.stream(job, endless, { ordered: true, concurrency: 2, window: 4 })
+      )
+      const fiber = yield* Effect.fork(first)
+      yield* TestClock.adjust("1 second")
+      expect(Option.map(yield* Fiber.join(fiber), ({ index }) => index)).toEqual(Option.some(0))
+      expect(started).toBeLessThan(20)
+      const failed = yield* Effect.flip(Stream.runDrain(Batch.stream(job, [4])))
+      expect(failed._tag).toBe("BatchFailed")
     }))
 })

@@ -71,11 +71,11 @@ describe("exports", () => {
     expect(`\n${surface}\n`).toMatchInlineSnapshot(`
       "
       holdfast/Batch
-        BatchFailed Checkpoint CheckpointError ItemTimeout Superseded run
-        type Checkpoint Ending Job Options Outcome Report Verdict
+        BatchFailed Checkpoint CheckpointError ItemDead Superseded run stream
+        type Checkpoint DeadLetter DeadLetters Ending ItemFailure Letter Options Outcome Progress Report Source Tally Verdict
       holdfast/Batch/Postgres
-        checkpoint layer layerConfig
-        type Checkpoint Options
+        checkpoint deadLetters layer layerConfig status
+        type Options
       holdfast/Deadline
         exit
       holdfast/ExitStack
@@ -176,7 +176,7 @@ describe("exports", () => {
         it
         type Interleaved Methods Safe
       holdfast
-        Batch Deadline ExitStack Ledger Lock Managed Mutex Nursery Parallel Pool RateLimiter RwLock Semaphore Shared Shutdown
+        Batch Deadline ExitStack Job Ledger Lock Managed Mutex Nursery Parallel Pool RateLimiter RwLock Semaphore Shared Shutdown
       "
     `)
   })

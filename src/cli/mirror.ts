@@ -8,7 +8,7 @@
  * INVARIANTS
  * - Mirror-1 Two runs on one folder never overlap, on one host (folder lock) or through one database (row lock).
  * - Mirror-2 A file appears complete or not at all, and never outside the folder.
- * - Mirror-3 A row says `done` in the same transaction as the checkpoint, after the file is on disk.
+ * - Mirror-3 A row, which is the checkpoint, says `done` after the file is on disk.
  * - Mirror-4 `done + alreadyDone + skipped + failed + interrupted = taken` in the report, rejected lines (skipped) included.
  * - Mirror-5 The report is written and the ledger summed, and written, after the last release.
  */
@@ -22,13 +22,12 @@ import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
-import * as Stream from "effect/Stream"
 import { createHash } from "node:crypto"
 import * as path from "node:path"
 import * as Batch from "../Batch.ts"
-import * as BatchPostgres from "../Batch/Postgres.ts"
 import * as Files from "../Files.ts"
 import * as Http from "../Http.ts"
+import * as Job from "../Job.ts"
 import * as Ledger from "../Ledger.ts"
 import * as View from "../Ledger/View.ts"
 import { printable } from "../Ledger/words.ts"
@@ -59,6 +58,8 @@ export interface Options {
   readonly ledger: string | undefined
   readonly drain: Duration.Duration
   readonly timeout: Duration.Duration
+  /** Whether files that are done are read and hashed. */
+  readonly verify: boolean
 }
 
 /**
@@ -152,16 +153,6 @@ const connectionOf = (folder: string, databaseUrl: Redacted.Redacted | undefined
 
 // ------------------------------------------------------------------------------------------- one item
 
-const isUnchanged = (file: string, row: MirrorStore.Row) =>
-  Effect.gen(function*() {
-    const fs = yield* FileSystem.FileSystem
-    const { size } = yield* fs.stat(file)
-    if (Number(size) !== row.bytes) return false
-    const hash = createHash("sha256")
-    yield* Stream.runForEach(fs.stream(file), (chunk) => Effect.sync(() => hash.update(chunk)))
-    return hash.digest("hex") === row.sha256
-  }).pipe(Effect.orElseSucceed(() => false))
-
 const fetchInto = (folder: string, parts: string, place: string, url: string, options: {
   readonly maxBytes: number | undefined
   readonly onBytes: (added: number) => void
@@ -193,91 +184,74 @@ const download = (
   voice: Voice
 ) =>
   Effect.gen(function*() {
-    const fs = yield* FileSystem.FileSystem
-    const session = yield* Http.Session
     const shutdown = yield* Shutdown.Shutdown
     const store = yield* MirrorStore.open
-    const checkpoint = yield* BatchPostgres.checkpoint({ run: `mirror:${folder}` })
     const parts = yield* MirrorFolder.openParts(folder)
     const taken = new Map(
       Array.from(store.rows.values()).flatMap(({ path, url }) => path === null ? [] : [[url, path]])
     )
     const plan = MirrorPath.plan(list.urls, taken)
-    const placeOf = (url: string): string => plan.get(url)!
-    yield* store.reserve(new Map(list.urls.map((url) => [url, placeOf(url)])))
+    yield* store.reserve(plan)
     const { progress } = run
-
-    const job: Batch.Job<string, Http.Downloaded, MirrorError, never> = {
+    const retry = Http.retryPolicy({ times: options.retries })
+    const job = Job.make({
       name: "mirror",
-      key: (url) => url,
+      key: (url: string) => url,
       process: (url) =>
-        fetchInto(folder, parts, placeOf(url), url, {
+        fetchInto(folder, parts, plan.get(url)!, url, {
           maxBytes: options.maxBytes,
           onBytes: (added) => void (progress.bytes += added)
-        }).pipe(
-          Effect.provideService(FileSystem.FileSystem, fs),
-          Effect.provideService(Http.Session, session),
-          Ledger.withOwner(url)
-        ),
-      commit: (url, { bytes, sha256 }, attempts) => store.done({ url, bytes, sha256, attempts }),
-      retry: Http.retryPolicy({ times: options.retries })
+        }).pipe(Ledger.withOwner(url)),
+      commitAll: store.done,
+      retry
+    })
+    const settled = (outcome: Outcome): Effect.Effect<void, SqlError.SqlError> => {
+      const item = reported(outcome, store, plan)
+      run.items.push(item)
+      // After a fatal error the row stays as it was; the next run finds it unfinished.
+      return outcome.status === "failed" && verdict(outcome.cause) !== "fail"
+        ? store.failed({ ...item, error: item.error ?? "" })
+        : Effect.void
     }
     yield* Progress.reporter(progress, voice.progress)
     const report = yield* shutdown.drains(Batch.run(job, list.urls, {
       concurrency: options.concurrency,
       onError: verdict,
       drain: { when: shutdown.requested, grace: options.drain },
-      checkpoint: {
-        commit: checkpoint.commit,
-        isDone: (url) =>
-          Effect.gen(function*() {
-            const row = store.rows.get(url)
-            if (row?.status !== "done" || row.path !== placeOf(url)) return false
-            if (!(yield* checkpoint.isDone(url))) return false
-            return yield* isUnchanged(path.join(folder, placeOf(url)), row)
-          }).pipe(Effect.provideService(FileSystem.FileSystem, fs))
+      checkpoint: store.checkpoint(folder, plan, options.verify),
+      progress: {
+        every: Progress.redrawEvery,
+        onProgress: (now) => Effect.sync(() => Progress.update(progress, now))
       },
-      onTaken: () =>
-        Effect.sync(() => {
-          progress.taken++
-          progress.inFlight++
-        }),
-      onSettled: (outcome) => settled(outcome, run, store, placeOf(outcome.item))
+      onSettled: settled
     }))
     run.status = report.status
   })
 
-type MirrorError =
-  | Effect.Effect.Error<ReturnType<typeof fetchInto>>
-  | SqlError.SqlError
-  | Batch.Superseded
+type MirrorError = Effect.Effect.Error<ReturnType<typeof fetchInto>> | SqlError.SqlError
+type Outcome = Batch.Outcome<string, Http.Downloaded, MirrorError | Batch.ItemFailure>
 
-const settled = (
-  outcome: Batch.Outcome<string, Http.Downloaded, MirrorError | Batch.ItemTimeout>,
-  { items, progress }: Run,
+const reported = (
+  outcome: Outcome,
   store: MirrorStore.Store,
-  place: string
-): Effect.Effect<void, SqlError.SqlError> =>
-  Effect.suspend(() => {
-    const { attempts, item: url, status } = outcome
-    const noFile = { path: null, bytes: null, sha256: null }
-    const item: Report.Item = { url, status, ...noFile, attempts, error: null }
-    progress.inFlight--
-    if (status === "interrupted") {
-      items.push(item)
-      return Effect.void
+  plan: ReadonlyMap<string, string>
+): Report.Item => {
+  const { attempts, item: url, status } = outcome
+  const item = { url, status, path: null, bytes: null, sha256: null, attempts, error: null }
+  switch (outcome.status) {
+    case "interrupted":
+      return item
+    case "done":
+    case "alreadyDone": {
+      const { bytes, sha256 } = outcome.status === "done"
+        ? outcome.value
+        : store.rows.get(url) ?? item
+      return { ...item, path: plan.get(url) ?? null, bytes, sha256 }
     }
-    progress[status]++
-    if (status === "done" || status === "alreadyDone") {
-      const { bytes, sha256 } = status === "done" ? outcome.value : store.rows.get(url) ?? item
-      items.push({ ...item, path: place, bytes, sha256 })
-      return Effect.void
-    }
-    const error = printable(describeCause(outcome.cause))
-    items.push({ ...item, error })
-    // After a fatal error the row stays as it was; the next run finds it unfinished.
-    return verdict(outcome.cause) === "fail" ? Effect.void : store.failed({ url, attempts, error })
-  })
+    default:
+      return { ...item, error: printable(describeCause(outcome.cause)) }
+  }
+}
 
 const inFolder = (options: Options, list: UrlList.UrlList, run: Run, voice: Voice) =>
   Effect.scoped(Effect.gen(function*() {

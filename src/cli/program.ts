@@ -94,7 +94,8 @@ const mirror = Command.make("mirror", {
   ledger: CliOptions.optional(
     text("ledger", "Where to write who held what, and when, as JSON for `holdfast view`.")
   ),
-  drain: duration("drain", "25 seconds", "How long a first Ctrl-C lets running downloads go on.")
+  drain: duration("drain", "25 seconds", "How long a first Ctrl-C lets running downloads go on."),
+  verify: flag("verify", "Read and hash the files that are done; default: look at size and time.")
 }, (given) =>
   exitWith(Effect.gen(function*() {
     const fromEnvironment = process.env["DATABASE_URL"]
@@ -114,7 +115,8 @@ const mirror = Command.make("mirror", {
           : Redacted.make(fromEnvironment)),
       report: Option.getOrUndefined(given.report),
       ledger: Option.getOrUndefined(given.ledger),
-      drain: yield* Settings.duration("drain", given.drain)
+      drain: yield* Settings.duration("drain", given.drain),
+      verify: given.verify
     }
     return yield* load(() => import("./mirror.ts"), ({ mirror }) => mirror(options, voice))
   }))).pipe(

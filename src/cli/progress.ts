@@ -16,6 +16,7 @@
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
+import type * as Batch from "../Batch.ts"
 import * as Managed from "../Managed.ts"
 
 /** The counters of a run, which the run alone writes; `startedAt` is in milliseconds of the `Clock`. */
@@ -42,7 +43,8 @@ export interface Sink {
 }
 
 const paceAfter = 2000
-const redrawEvery = 100
+/** In milliseconds. */
+export const redrawEvery = 100
 const logEvery = 2000
 
 export const start = (total: number, startedAt: number): ProgressState => ({
@@ -56,6 +58,14 @@ export const start = (total: number, startedAt: number): ProgressState => ({
   inFlight: 0,
   startedAt
 })
+
+/** Takes over the counts of a run: nothing is counted twice. */
+export const update = (
+  state: ProgressState,
+  { alreadyDone, done, failed, inFlight, skipped, taken }: Batch.Progress
+): void => {
+  Object.assign(state, { alreadyDone, done, failed, inFlight, skipped, taken })
+}
 
 const settledOf = (state: ProgressState): number =>
   state.done + state.alreadyDone + state.failed + state.skipped

@@ -13,7 +13,8 @@ export const defaults = {
   databaseUrl: undefined,
   report: undefined,
   ledger: undefined,
-  timeout: Duration.seconds(30)
+  timeout: Duration.seconds(30),
+  verify: false
 } as const
 
 const bad = (option: string, value: string, expected: string): Refusal =>

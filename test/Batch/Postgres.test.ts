@@ -1,7 +1,7 @@
 import { SqlClient, type SqlError } from "@effect/sql"
 import { expect, it } from "@effect/vitest"
-import { Config, ConfigProvider, Effect, Exit, Fiber } from "effect"
-import { Batch, Parallel } from "holdfast"
+import { Config, ConfigProvider, Effect, Exit, Fiber, Schema } from "effect"
+import { Batch, Job, Parallel } from "holdfast"
 import * as BatchPostgres from "holdfast/Batch/Postgres"
 import * as Postgres from "holdfast/Postgres"
 import { expectTypeOf } from "vitest"
@@ -14,13 +14,17 @@ const setUp = Effect.gen(function*() {
   return sql
 })
 
-const job = (sql: SqlClient.SqlClient, process: (i: number) => Effect.Effect<void, Error>) => ({
-  name: "rows",
-  key: String,
-  process,
-  commit: (i: number) =>
-    Effect.asVoid(sql`INSERT INTO effect_rows ${sql.insert({ key: String(i) })}`)
-})
+const job = (sql: SqlClient.SqlClient, process: (i: number) => Effect.Effect<void, Error>) =>
+  Job.make({
+    name: "rows",
+    key: String,
+    process,
+    commit: (i: number) =>
+      Effect.asVoid(sql`INSERT INTO effect_rows ${sql.insert({ key: String(i) })}`)
+  })
+
+const isDone = (checkpoint: Batch.Checkpoint) =>
+  Effect.map(checkpoint.begin(["k"]), (known) => known.get("k") === "done")
 
 const counts = (sql: SqlClient.SqlClient) =>
   Effect.map(
@@ -53,24 +57,22 @@ it.layer(Postgres.layerEmbedded({ max: 4 }), {
         yield* sql`DROP TABLE effect_rows`
       }))
 
-    it.scoped("BatchPostgres-1: a commit that fails leaves neither mark nor effect; forget makes it undone", () =>
+    it.scoped("BatchPostgres-1: a commit that fails leaves neither mark nor effect", () =>
       Effect.gen(function*() {
         const sql = yield* setUp
         const checkpoint = yield* BatchPostgres.checkpoint({ run: "failing" })
         const failing = checkpoint.commit(
-          "k",
+          ["k"],
           Effect.zipRight(
             sql`INSERT INTO effect_rows ${sql.insert({ key: "k" })}`,
             Effect.fail("after the effect")
           )
         )
         expect(Exit.isFailure(yield* Effect.exit(failing))).toBe(true)
-        expect(yield* checkpoint.isDone("k")).toBe(false)
+        expect(yield* isDone(checkpoint)).toBe(false)
         expect(yield* counts(sql)).toEqual({ n: 0, d: 0 })
-        yield* checkpoint.commit("k", Effect.void)
-        expect(yield* checkpoint.isDone("k")).toBe(true)
-        yield* checkpoint.forget("k")
-        expect(yield* checkpoint.isDone("k")).toBe(false)
+        yield* checkpoint.commit(["k"], Effect.void)
+        expect(yield* isDone(checkpoint)).toBe(true)
         yield* sql`DROP TABLE effect_rows`
       }))
 
@@ -83,29 +85,25 @@ it.layer(Postgres.layerEmbedded({ max: 4 }), {
           Effect.Effect<
             Batch.Report,
             Batch.BatchFailed<
-              | Error
-              | SqlError.SqlError
-              | Batch.CheckpointError
-              | Batch.Superseded
-              | Batch.ItemTimeout
+              Error | SqlError.SqlError | Batch.ItemFailure
             >
           >
         >()
         expect([(yield* run).done, (yield* run).alreadyDone]).toEqual([60, 60])
         const wrong = sql`SELECT * FROM no_such_table`
-        expect((yield* Effect.flip(checkpoint.commit("k", wrong)))._tag).toBe("SqlError")
+        expect((yield* Effect.flip(checkpoint.commit(["k"], wrong)))._tag).toBe("SqlError")
         yield* sql`ALTER TABLE holdfast_batch_done RENAME TO away`
-        const failed = yield* Effect.flip(checkpoint.commit("k", Effect.void))
-        const unread = yield* Effect.flip(checkpoint.isDone("k"))
+        const failed = yield* Effect.flip(checkpoint.commit(["k"], Effect.void))
+        const unread = yield* Effect.flip(checkpoint.begin(["k"]))
         yield* sql`ALTER TABLE away RENAME TO holdfast_batch_done`
         if (failed._tag !== "CheckpointError" || unread._tag !== "CheckpointError") {
           return expect.fail(`${failed}, ${unread}`)
         }
-        expect([failed._tag, failed.operation, unread.operation, unread.key]).toEqual([
+        expect([failed._tag, failed.operation, unread.operation, unread.run]).toEqual([
           "CheckpointError",
           "commit",
-          "isDone",
-          "k"
+          "begin",
+          "service"
         ])
         yield* sql`DROP TABLE effect_rows`
       }).pipe(
@@ -120,6 +118,76 @@ it.layer(Postgres.layerEmbedded({ max: 4 }), {
         const opens = Array.from({ length: 4 }, () => BatchPostgres.checkpoint({ run: "first" }))
         const all = yield* Parallel.all(opens, { concurrency: 4 })
         expect(all.length).toBe(4)
+      }))
+
+    it.scoped("BatchPostgres-1 Batch-7: many items share a transaction; one that fails is replayed alone and doubles nothing", () =>
+      Effect.gen(function*() {
+        const sql = yield* setUp
+        const checkpoint = yield* BatchPostgres.checkpoint({ run: "grouped", groupSize: 20 })
+        const insert = Job.make({
+          name: "rows",
+          key: String,
+          process: () => Effect.void,
+          commitAll: (group: ReadonlyArray<Job.Processed<number, void>>) =>
+            Effect.zipRight(
+              sql`INSERT INTO effect_rows ${
+                sql.insert(group.map(({ item }) => ({ key: `${item}` })))
+              }`,
+              group.some(({ item }) => item === 33) ? Effect.fail("33") : Effect.void
+            )
+        })
+        const options = { concurrency: 50, checkpoint, onError: "collect" } as const
+        const before = yield* sql<{ n: number }>`SELECT pg_current_xact_id()::text::int AS n`
+        const report = yield* Batch.run(insert, items, options)
+        const after = yield* sql<{ n: number }>`SELECT pg_current_xact_id()::text::int AS n`
+        expect([report.done, report.failed]).toEqual([59, 1])
+        expect(yield* counts(sql)).toEqual({ n: 59, d: 59 })
+        // Three groups, of which one is replayed.
+        expect(after[0]!.n - before[0]!.n).toBeLessThan(30)
+        expect((yield* Batch.run(insert, items, options)).alreadyDone).toBe(59)
+        yield* sql`DROP TABLE effect_rows`
+      }))
+
+    it.scoped("BatchPostgres-4 BatchPostgres-5: an item that kills its process gets a dead letter, which is retried or discarded", () =>
+      Effect.gen(function*() {
+        const options = { run: "poison", maxCrashes: 2 }
+        const item = Schema.Struct({ id: Schema.Number, due: Schema.Date })
+        const poison = Job.make({
+          name: "poison",
+          item,
+          key: ({ id }) => `${id}`,
+          process: ({ id }) => id === 2 ? Effect.fail("bad") : Effect.void
+        })
+        const rows = [1, 2, 3].map((id) => ({ id, due: new Date(id) }))
+        for (let crash = 0; crash < 2; crash++) {
+          // A process that dies here has begun item 3, and ends nothing.
+          yield* Effect.flatMap(BatchPostgres.checkpoint(options), (it) => it.begin(["3"]))
+        }
+        const run = Effect.flatMap(
+          BatchPostgres.checkpoint(options),
+          (checkpoint) => Batch.run(poison, rows, { checkpoint, onError: "skip" })
+        )
+        const first = yield* run
+        expect([first.done, first.skipped]).toEqual([1, 2])
+        const letters = yield* BatchPostgres.deadLetters(options)
+        expect(
+          (yield* letters.list).map(({ attempts, item, key }) => [key, item, attempts]).toSorted()
+        )
+          .toEqual([
+            ["2", { id: 2, due: "1970-01-01T00:00:00.002Z" }, 1],
+            ["3", { id: 3, due: "1970-01-01T00:00:00.003Z" }, 0]
+          ])
+        const second = yield* run
+        expect([second.alreadyDone, second.skipped]).toEqual([1, 2])
+        expect((yield* letters.list).length).toBe(2)
+        expect(yield* letters.discard(["2"])).toBe(1)
+        expect(yield* letters.retry()).toBe(1)
+        const third = yield* run
+        expect([third.alreadyDone, third.done, third.skipped]).toEqual([2, 1, 0])
+        expect(yield* BatchPostgres.status(options)).toEqual({ done: 3, dead: 0, epoch: 5 })
+        // Items that ended, in whatever way, count no crash.
+        const sql = yield* SqlClient.SqlClient
+        expect(yield* sql`SELECT * FROM holdfast_batch_attempt`).toEqual([])
       }))
   }
 )

@@ -102,7 +102,7 @@ describe("holdfast mirror", { timeout: 90_000 }, () => {
     expect(origin.requests).toBe(requests)
   })
 
-  it("Mirror-3: a file that was changed or removed is fetched again", async () => {
+  it("Mirror-3 MirrorStore-4: a file that was changed or removed is fetched again", async () => {
     const origin = await openOrigin({ documents: 20, pace: 0 })
     const list = writeList(work, origin.urls)
     expect((await run(["mirror", list, "--to", out])).code).toBe(0)

@@ -1,3 +1,4 @@
+import { NodeFileSystem } from "@effect/platform-node"
 import { SqlClient } from "@effect/sql"
 import { describe, expect, it } from "@effect/vitest"
 import { Effect } from "effect"
@@ -13,7 +14,11 @@ describe("mirrorStore", () => {
     Effect.gen(function*() {
       const open = Effect.flatMap(
         pool(),
-        ({ sql }) => Effect.provideService(MirrorStore.open, SqlClient.SqlClient, sql)
+        ({ sql }) =>
+          MirrorStore.open.pipe(
+            Effect.provideService(SqlClient.SqlClient, sql),
+            Effect.provide(NodeFileSystem.layer)
+          )
       )
       const [first, second] = yield* Effect.all([open, open])
       const plan = Array.from(

@@ -1,9 +1,15 @@
 /** Mutants of Batch, found by test/Batch.test.ts; test/mutants.byTests.slow.test.ts says how to add one. */
 import { type Mutant } from "./mutant.ts"
 
-const mutant = (what: string, from: string, to: string, title: string): Mutant => ({
+const mutant = (
+  what: string,
+  from: string,
+  to: string,
+  title: string,
+  file = "Batch/engine.ts"
+): Mutant => ({
   what,
-  file: "Batch.ts",
+  file,
   from,
   to,
   tests: "Batch.test.ts",
@@ -13,13 +19,13 @@ const mutant = (what: string, from: string, to: string, title: string): Mutant =
 export const mutants: ReadonlyArray<Mutant> = [
   mutant(
     "the source is not closed",
-    "        intake.close,\n",
-    "        Effect.succeed(undefined),\n",
+    "          intake.close,\n",
+    "          Effect.succeed(undefined),\n",
     "Batch-3"
   ),
   mutant(
     "an item that ends is not counted",
-    "    tally[ending.status]++\n",
+    "        this.tally[ending.status]++\n",
     "",
     "Batch-2: the report adds up"
   ),
@@ -31,44 +37,47 @@ export const mutants: ReadonlyArray<Mutant> = [
   ),
   mutant(
     "a source that answers late is not waited for",
-    "answer === undefined ? Effect.void : Condition.wait(group.changed, isAnswered)",
+    "question === undefined ? Effect.void : Condition.wait(group.changed, isAnswered)",
     "Effect.void",
-    "Batch-2: an item that an async source was giving"
+    "Batch-2: an item that an async source was giving",
+    "Batch/intake.ts"
   ),
   mutant(
     "a source that has nothing to give delays a drain",
     "() => isAnswered() || group.stopped)",
     "isAnswered)",
-    "Batch-4: an async source that never yields"
+    "Batch-4: an async source that never yields",
+    "Batch/intake.ts"
   ),
   mutant(
-    "`onTaken` that fails passes the tally",
-    "const began = yield* exitOf(() => options.onTaken?.(item, index))",
-    "yield* options.onTaken?.(item, index) ?? Effect.void\n    const began = Exit.void",
-    "Batch-2: whatever throws"
+    "the failure of a stream is a mere end",
+    "return Exit.isFailure(answer) ? answer.cause : undefined",
+    "return undefined",
+    "Batch-9",
+    "Batch/intake.ts"
   ),
   mutant(
     "one item more than `concurrency` is in flight",
-    "    count: concurrency,",
-    "    count: concurrency + 1,",
+    "      count: concurrency,",
+    "      count: concurrency + 1,",
     "Batch-3"
   ),
   mutant(
     "a drain request is not heard",
-    "  const drainOnRequest = (drain?.when ?? Effect.never).pipe(",
-    "  const drainOnRequest = Effect.never.pipe(",
+    "    const drainOnRequest = (drain?.when ?? Effect.never).pipe(",
+    "    const drainOnRequest = Effect.never.pipe(",
     "Batch-4: a drain lets what runs finish"
   ),
   mutant(
     "a drain has no grace",
-    "    Effect.zipRight(Effect.sleep(grace)),\n",
+    "      Effect.zipRight(Effect.sleep(grace)),\n",
     "",
     "Batch-4: a drain lets what runs finish"
   ),
   mutant(
     "a drain never ends what runs",
-    "    Effect.zipRight(Effect.sync(() => Workers.cut(group))),\n",
-    "    Effect.zipRight(Effect.never),\n",
+    "      Effect.zipRight(Effect.sync(() => Workers.cut(group)))\n",
+    "      Effect.zipRight(Effect.never)\n",
     "Batch-4 Batch-5"
   ),
   mutant(
@@ -79,31 +88,31 @@ export const mutants: ReadonlyArray<Mutant> = [
   ),
   mutant(
     "an interruption counts as a failure",
-    "const failure = Exit.isFailure(exit) && !Cause.isInterruptedOnly(exit.cause)",
-    "const failure = Exit.isFailure(exit)",
+    "const isInterrupted = Cause.isInterruptedOnly(found)",
+    "const isInterrupted = false",
     "Batch-4 Batch-5"
   ),
   mutant(
     "a key that comes twice is two items",
-    "      if (!this.isFirst(key)) return\n",
+    "    if (!this.isFirst(key)) return Effect.void\n",
     "",
     "Batch-6"
   ),
   mutant(
     "a done item is processed again",
-    "checkpoint.isDone(key)",
-    "Effect.succeed(false)",
+    "state === \"done\"",
+    "state === \"never\" as string",
     "with a checkpoint: what is done is not processed again"
   ),
   mutant(
     "`commit` runs beside the checkpoint's transaction",
-    "checkpoint.commit(key, commitOf(value))",
-    "Effect.zipRight(checkpoint.commit(key, Effect.void), commitOf(value))",
+    "checkpoint.commit(group.map(({ key }) => key), effectsOf(group))",
+    "Effect.zipLeft(checkpoint.commit(group.map(({ key }) => key), Effect.void), effectsOf(group))",
     "with a checkpoint: what is done is not processed again"
   ),
   mutant(
     "a verdict of `skip` counts as a failure",
-    "failure.verdict === \"skip\" ? \"skipped\" : \"failed\"",
+    "verdict === \"skip\" && !isLost ? \"skipped\" : \"failed\"",
     "\"failed\"",
     "Batch-2: the report adds up"
   ),
@@ -112,5 +121,68 @@ export const mutants: ReadonlyArray<Mutant> = [
     "const isComplete = intake.isExhausted() && tally.interrupted === 0",
     "const isComplete = true",
     "Batch-4: a drain lets what runs finish"
+  ),
+  mutant(
+    "one item that fails spoils its group",
+    "Effect.forEach(group, (one) => commitGroup([one]))",
+    "Effect.succeed(group.map(() => exit))",
+    "Batch-7: items that wait together"
+  ),
+  mutant(
+    "a group is committed, then each of its items again",
+    "(Exit.isSuccess(exit) ? exit.value : ",
+    "(Exit.isSuccess(exit) ? false : ",
+    "Batch-7: items that wait together"
+  ),
+  mutant(
+    "an interrupted item does not await its group",
+    "if (at < 0) return Condition.wait(changed, isAnswered)",
+    "if (at < 0) return Effect.void",
+    "Batch-7: a group that is interrupted",
+    "Batch/groups.ts"
+  ),
+  mutant(
+    "the skip limit is each worker's own",
+    "    if (!isOver) this.skipping++\n",
+    "    this.skipping = this.tally.skipped\n",
+    "Batch-8"
+  ),
+  mutant(
+    "a dead letter that is lost is no failure",
+    "const isLost = Exit.isFailure(letter)",
+    "const isLost = false",
+    "Batch-8"
+  ),
+  mutant(
+    "an item counts as skipped before its dead letter is written",
+    "    const bounded = verdict === \"skip\"\n",
+    "    const bounded = verdict === \"skip\" && Effect.runFork(written) === undefined\n",
+    "Batch-8"
+  ),
+  mutant(
+    "the last progress is not shown",
+    "yield* Effect.exit(progress.once)",
+    "Exit.void",
+    "Batch-10"
+  ),
+  mutant(
+    "a rate limit is not kept",
+    "    const start = rate === undefined\n",
+    "    const start = rate === undefined || rate !== undefined\n",
+    "Batch-10"
+  ),
+  mutant(
+    "outcomes come as they end",
+    "ordered ? settled.has(next) : settled.size > 0",
+    "settled.size > 0",
+    "Batch-11",
+    "Batch.ts"
+  ),
+  mutant(
+    "a reader that leaves does not end the run",
+    "isClosed ? Effect.interrupt : Effect.void",
+    "Effect.void",
+    "Batch-11",
+    "Batch.ts"
   )
 ]

@@ -1,0 +1,465 @@
+/**
+ * Batch/engine: one run of a job, shared by its workers. ../Batch.ts has the invariants.
+ */
+import * as Cause from "effect/Cause"
+import * as Chunk from "effect/Chunk"
+import * as Clock from "effect/Clock"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
+import type * as Schedule from "effect/Schedule"
+import * as Condition from "../internal/condition.ts"
+import { BudgetInForce, exitWithin } from "../internal/deadline.ts"
+import { prettyOf, withFailure } from "../internal/exit.ts"
+import { withSpan } from "../internal/span.ts"
+import * as Workers from "../internal/workers.ts"
+import { ItemTimeout, type Job, type Processed } from "../Job.ts"
+import * as Nursery from "../Nursery.ts"
+import * as Parallel from "../Parallel.ts"
+import * as RateLimiter from "../RateLimiter.ts"
+import type * as Semaphore from "../Semaphore.ts"
+import { type Checkpoint, CheckpointError, ItemDead, Superseded } from "./checkpoint.ts"
+import * as Groups from "./groups.ts"
+import * as Intake from "./intake.ts"
+import {
+  BatchFailed,
+  type Ending,
+  type ItemFailure,
+  type Options,
+  type Progress,
+  type Report,
+  type Tally,
+  type Verdict
+} from "./model.ts"
+
+/** The work on one item; `attempts` counts how often `process` has started. */
+interface Attempts<A, E, R> {
+  readonly work: Effect.Effect<Ending<A, E>, E, R>
+  readonly attempts: () => number
+}
+
+export type Begin<Item, A, E, R> = (item: Item, key: string | undefined) => Attempts<A, E, R>
+
+/** One request to mark an item. */
+interface Marked<Item, A> extends Processed<Item, A> {
+  readonly key: string
+}
+
+/** INVARIANT Batch-7: the transactions of a run's items, many at once. Gives whether the item was new. */
+const committer = <Item, A, E, R>(job: Job<Item, A, E, R>, checkpoint: Checkpoint) => {
+  const { commit, commitAll } = job
+  const effectsOf = (group: ReadonlyArray<Marked<Item, A>>): Effect.Effect<unknown, E, R> =>
+    Effect.suspend(() =>
+      commitAll !== undefined
+        ? commitAll(group)
+        : commit === undefined
+        ? Effect.void
+        : Effect.forEach(group, (one) => commit(one.item, one.value, one.attempts), {
+          discard: true
+        })
+    )
+  const commitGroup = (group: ReadonlyArray<Marked<Item, A>>) =>
+    Effect.exit(checkpoint.commit(group.map(({ key }) => key), effectsOf(group)))
+  type Ended = Exit.Exit<boolean, E | CheckpointError | Superseded>
+  return Groups.make(
+    checkpoint.groupSize,
+    (group: ReadonlyArray<Marked<Item, A>>): Effect.Effect<ReadonlyArray<Ended>, never, R> =>
+      Effect.flatMap(commitGroup(group), (exit) => {
+        const isFinal = group.length === 1
+          || (Exit.isSuccess(exit)
+            ? exit.value
+            : Cause.isInterruptedOnly(exit.cause) || ends(exit.cause))
+        return isFinal
+          ? Effect.succeed(group.map(() => exit))
+          : Effect.forEach(group, (one) => commitGroup([one]))
+      })
+  )
+}
+
+/** Whether nothing more can be committed. */
+const ends = (cause: Cause.Cause<unknown>): boolean =>
+  Chunk.some(Cause.failures(cause), (error) => error instanceof Superseded)
+
+export const beginItem = <Item, A, E, R>(
+  job: Job<Item, A, E, R>,
+  checkpoint: Checkpoint | undefined
+): Begin<Item, A, E | ItemFailure, R> => {
+  type Work = Attempts<A, E | ItemFailure, R>["work"]
+  const timeout = job.timeout === undefined ? undefined : Duration.decode(job.timeout)
+  // `Job.make` has checked that it takes what `process` fails with.
+  const retry = job.retry as Schedule.Schedule<unknown, unknown, R> | undefined
+  const done = (value: A) => ({ status: "done", value } as const)
+  const alreadyDone = { status: "alreadyDone" } as const
+  const processed = (item: Item, attempts: { n: number }): Effect.Effect<A, E | ItemTimeout, R> => {
+    const attempt = Effect.suspend(() => {
+      const n = ++attempts.n
+      const work = job.process(item, n)
+      return timeout === undefined ? work : Nursery.timeoutFail(work, {
+        duration: timeout,
+        onTimeout: () => new ItemTimeout({ job: job.name, attempt: n, timeout })
+      })
+    })
+    return retry === undefined ? attempt : Effect.retry(attempt, retry)
+  }
+  if (checkpoint === undefined) {
+    return (item) => {
+      const attempts = { n: 0 }
+      const value = processed(item, attempts)
+      const { commit, commitAll } = job
+      const work: Work = commit === undefined && commitAll === undefined
+        ? Effect.map(value, done)
+        : Effect.flatMap(value, (value) =>
+          Effect.as(
+            commitAll?.([{ item, value, attempts: attempts.n }]) ??
+              commit!(item, value, attempts.n),
+            done(value)
+          ))
+      return { work, attempts: () => attempts.n }
+    }
+  }
+  const known = Groups.make(
+    checkpoint.groupSize,
+    (keys: ReadonlyArray<string>) =>
+      Effect.map(checkpoint.begin(keys), (known) => keys.map((key) => Exit.succeed(known.get(key))))
+  )
+  const mark = committer(job, checkpoint)
+  return (item, key = "") => {
+    const attempts = { n: 0 }
+    const fresh = Effect.flatMap(
+      processed(item, attempts),
+      (value) =>
+        Effect.map(
+          mark({ key, item, value, attempts: attempts.n }),
+          (isNew) => isNew ? done(value) : alreadyDone
+        )
+    )
+    const work: Work = Effect.flatMap(known(key), (state): Work =>
+      state === "done"
+        ? Effect.succeed(alreadyDone)
+        : state === undefined
+        ? fresh
+        : Effect.fail(new ItemDead({ run: checkpoint.run, key, reason: state })))
+    return { work, attempts: () => attempts.n }
+  }
+}
+
+/** For an item that the source gave after the last worker had ended. */
+const notBegun: Attempts<never, never, never> = { work: Effect.interrupt, attempts: () => 0 }
+
+const defaultGrace = Duration.seconds(25)
+const defaultEvery = Duration.seconds(1)
+const releaseBound = Duration.seconds(5)
+/** `skipRate` is looked at from so many ended items on. */
+const rateAfter = 100
+
+const fatal = (cause: Cause.Cause<unknown>): boolean =>
+  Cause.isDie(cause)
+  || Chunk.some(Cause.failures(cause), (error) => error instanceof CheckpointError)
+
+/** The name, key and schema of a job: what a run needs of it beside the work. */
+type Named<Item> = Pick<Job<Item, unknown, unknown, unknown>, "name" | "key" | "item">
+
+type RunFailure<E, E2> = E | E2 | ItemFailure
+
+/** Items fail with `E`, the source and the hooks with `E2`. */
+export class Run<Item, A, E, E2, R> {
+  readonly group = Workers.makeGroup<RunFailure<E, E2>>()
+  readonly seen = new Set<string>()
+  /** Written by `settle` and what it calls. */
+  readonly tally: { -readonly [K in keyof Tally]: number } = {
+    taken: 0,
+    done: 0,
+    alreadyDone: 0,
+    skipped: 0,
+    failed: 0,
+    interrupted: 0,
+    duplicates: 0
+  }
+  /** Counted as skipped, or about to be when its dead letter is written (Batch-8). */
+  skipping = 0
+  readonly intake: Intake.Intake<Item, E2, R>
+  readonly job: Named<Item>
+  readonly begin: Begin<Item, A, E, R>
+  readonly options: Options<Item, A, E, E2, R>
+  readonly total: number | undefined
+
+  constructor(
+    source: Intake.Source<Item, E2, R>,
+    job: Named<Item>,
+    begin: Begin<Item, A, E, R>,
+    options: Options<Item, A, E, E2, R>
+  ) {
+    this.intake = Intake.open(source, this.group)
+    this.job = job
+    this.begin = begin
+    this.options = options
+    this.total = Array.isArray(source) ? source.length : undefined
+  }
+
+  hasWork(): boolean {
+    return !this.group.stopped && !this.intake.isExhausted()
+  }
+
+  /** Forks the workers, watches for a drain, and closes the source after the last of them. */
+  supervise(): Effect.Effect<Report, BatchFailed<RunFailure<E, E2>>, R> {
+    const { group, intake, options: { concurrency = 16, drain } } = this
+    const grace = Duration.decode(drain?.grace ?? defaultGrace)
+    const stop = Effect.sync(() => Workers.stop(group))
+    const workers = Workers.run(group, {
+      count: concurrency,
+      hasWork: () => this.hasWork(),
+      worker: () => this.worker(),
+      onInterrupted: drain === undefined
+        ? stop
+        : Effect.zipRight(stop, exitWithin(Workers.awaitEnd(group), grace))
+    })
+    const drainOnRequest = (drain?.when ?? Effect.never).pipe(
+      Effect.zipRight(stop),
+      Effect.zipRight(Effect.sleep(grace)),
+      Effect.zipRight(Effect.sync(() => Workers.cut(group)))
+    )
+    // Without its watcher the run cannot be drained, so it fails with the cause.
+    const watch = (watcher: Effect.Effect<unknown, E2, R>) =>
+      Effect.forkDaemon(Effect.interruptible(
+        Effect.catchAllCause(watcher, (cause) => Effect.sync(() => Workers.fail(group, cause)))
+      ))
+    // MASK: the watchers and the source must be ended whatever the workers' end; `workers` is restored.
+    return Effect.uninterruptibleMask((restore) =>
+      Effect.gen(this, function*() {
+        const progress = yield* this.progress()
+        const watchers = [yield* watch(drainOnRequest), yield* watch(progress.repeated)]
+        const ended = yield* Effect.exit(restore(workers))
+        yield* Fiber.interruptAll(watchers)
+        const closed = yield* Effect.exit(Effect.flatMap(
+          intake.close,
+          (late) => late === undefined ? Effect.void : this.settle(late, restore, () => notBegun)
+        ))
+        const shown = yield* Effect.exit(progress.once)
+        return yield* this.reported(both(both(ended, closed), shown))
+      })
+    )
+  }
+
+  /** Calls the hook now and then; Batch-10. */
+  progress() {
+    const { options: { progress }, tally, total } = this
+    return Effect.map(Clock.currentTimeMillis, (began) => {
+      if (progress === undefined) return { once: Effect.void, repeated: Effect.never }
+      const once = Effect.flatMap(
+        Clock.currentTimeMillis,
+        (now) => progress.onProgress(progressOf(tally, total, now - began))
+      )
+      return {
+        once,
+        repeated: Effect.forever(Effect.delay(once, progress.every ?? defaultEvery))
+      }
+    })
+  }
+
+  reported(
+    exit: Exit.Exit<void, RunFailure<E, E2>>
+  ): Effect.Effect<Report, BatchFailed<RunFailure<E, E2>>> {
+    const { group, intake, job, tally } = this
+    const isComplete = intake.isExhausted() && tally.interrupted === 0
+    const status = Exit.isFailure(exit) ? "failed" : isComplete ? "complete" : "drained"
+    const report: Report = { name: job.name, status, ...tally }
+    if (Exit.isSuccess(exit)) {
+      return status === "drained" ? Effect.as(countDrained, report) : Effect.succeed(report)
+    }
+    if (!Workers.wasInterrupted(group)) {
+      return new BatchFailed({ report, failure: exit.cause })
+    }
+    // The caller was interrupted: the cause has its interrupt, and the failures that followed.
+    return Effect.failCause(
+      Cause.map(exit.cause, (error) => new BatchFailed({ report, failure: Cause.fail(error) }))
+    )
+  }
+
+  worker(): Effect.Effect<void, RunFailure<E, E2>, R> {
+    const { group, intake, options: { rate } } = this
+    const stopped = Condition.wait(group.changed, () => group.stopped)
+    const start = rate === undefined
+      ? (taken: Intake.Taken<Item>, restore: Semaphore.Restore) =>
+        this.settle(taken, restore, this.begin)
+      // Paced after it is taken: before, the end of the source would have to wait for its turn too.
+      : (taken: Intake.Taken<Item>, restore: Semaphore.Restore) =>
+        Effect.flatMap(
+          Effect.exit(
+            restore(Parallel.raceFirst(RateLimiter.withLimit(Effect.void, rate), stopped))
+          ),
+          () => this.settle(taken, restore, group.stopped ? () => notBegun : this.begin)
+        )
+    const settleNext = (restore: Semaphore.Restore) => {
+      const taken = group.stopped ? undefined : intake.take()
+      if (taken === undefined) return Effect.void
+      return Cause.isCause(taken) ? Effect.failCause(taken) : start(taken, restore)
+    }
+    // MASK: taking an item and settling it belong together, or the report would not add up; waiting and processing are restored.
+    return Effect.uninterruptibleMask((restore) =>
+      Effect.whileLoop({
+        while: () => this.hasWork(),
+        body: () =>
+          intake.ready === undefined
+            ? settleNext(restore)
+            : Effect.flatMap(restore(intake.ready), () => settleNext(restore)),
+        step: () => {}
+      })
+    )
+  }
+
+  /** True if the key is new in this run (Batch-6). */
+  isFirst(key: string | undefined): boolean {
+    if (key === undefined) return true
+    if (this.seen.has(key)) {
+      this.tally.duplicates++
+      return false
+    }
+    this.seen.add(key)
+    return true
+  }
+
+  /** An `onError` that throws is itself a failure, which ends the run. */
+  judge(cause: Cause.Cause<E>, item: Item): { cause: Cause.Cause<E>; verdict: Verdict } {
+    const { onError } = this.options
+    if (ends(cause)) return { cause, verdict: "fail" }
+    if (Chunk.some(Cause.failures(cause), (error) => error instanceof ItemDead)) {
+      return this.limited(cause)
+    }
+    try {
+      const verdict = typeof onError === "function"
+        ? onError(cause, item)
+        : fatal(cause)
+        ? "fail"
+        : onError ?? "fail"
+      return verdict === "skip" ? this.limited(cause) : { cause, verdict }
+    } catch (thrown) {
+      return { cause: Cause.sequential(cause, Cause.die(thrown)), verdict: "fail" }
+    }
+  }
+
+  /** INVARIANT Batch-8: counted before anything is awaited, so the limits hold for all workers together. */
+  limited(cause: Cause.Cause<E>): { cause: Cause.Cause<E>; verdict: Verdict } {
+    const { options: { skipLimit = Infinity, skipRate = 1 }, skipping, tally } = this
+    const ended = tally.done + tally.alreadyDone + tally.failed + skipping + 1
+    const isOver = skipping >= skipLimit
+      || (ended >= rateAfter && (skipping + 1) / ended > skipRate)
+    if (!isOver) this.skipping++
+    return { cause, verdict: isOver ? "fail" : "skip" }
+  }
+
+  settle(
+    { item }: Intake.Taken<Item>,
+    restore: Semaphore.Restore,
+    begin: Begin<Item, A, E, R>
+  ): Effect.Effect<void, RunFailure<E, E2>, R> {
+    const key = this.job.key?.(item)
+    if (!this.isFirst(key)) return Effect.void
+    const { attempts, work } = begin(item, key)
+    // INVARIANT Batch-2: up to the count of its ending, no failure may leave this function.
+    const taken = { item, index: this.tally.taken++ }
+    return Effect.matchCauseEffect(restore(this.spanned(taken, key, work)), {
+      onSuccess: (ending) => {
+        this.tally[ending.status]++
+        return this.settled(taken, attempts(), ending)
+      },
+      onFailure: (cause) => this.failed(taken, key, attempts(), cause)
+    })
+  }
+
+  spanned<B>(
+    { index }: Intake.Taken<Item>,
+    key: string | undefined,
+    work: Effect.Effect<B, E, R>
+  ): Effect.Effect<B, E, R> {
+    const attributes = () => ({
+      "holdfast.batch.job": this.job.name,
+      "holdfast.batch.index": index,
+      ...key === undefined ? {} : { "holdfast.batch.key": key }
+    })
+    return Effect.withFiberRuntime<B, E, R>((fiber) =>
+      withSpan(fiber, work, "batch.item", attributes, undefined)
+    )
+  }
+
+  /** Judges a failure, writes a dead letter before the item counts as skipped, and counts. */
+  failed(
+    taken: Intake.Taken<Item>,
+    key: string | undefined,
+    attempts: number,
+    found: Cause.Cause<E>
+  ): Effect.Effect<void, RunFailure<E, E2>, R> {
+    const { options: { checkpoint }, tally } = this
+    const isInterrupted = Cause.isInterruptedOnly(found)
+    const { cause, verdict } = isInterrupted
+      ? { cause: found, verdict: "collect" as const }
+      : this.judge(found, taken.item)
+    const written = Effect.suspend((): Effect.Effect<void, ItemFailure> =>
+      checkpoint === undefined || key === undefined
+        ? Effect.void
+        : verdict !== "skip"
+        ? checkpoint.release(key)
+        : checkpoint.bury({
+          key,
+          item: taken.item,
+          schema: this.job.item,
+          attempts,
+          cause: prettyOf(cause)
+        })
+    )
+    // An end that was cut has no time for a database that does not answer.
+    const bounded = verdict === "skip"
+      ? Effect.exit(written)
+      : Effect.as(exitWithin(written, releaseBound), Exit.void)
+    return Effect.flatMap(bounded, (letter) => {
+      const isLost = Exit.isFailure(letter)
+      const ending: Ending<A, E> = isInterrupted
+        ? { status: "interrupted" }
+        : { status: verdict === "skip" && !isLost ? "skipped" : "failed", cause }
+      tally[ending.status]++
+      return Effect.flatMap(Effect.exit(this.settled(taken, attempts, ending)), (settled) => {
+        const own = verdict === "fail" || isLost ? Exit.failCause(cause) : Exit.void
+        return both(both(own, letter), settled)
+      })
+    })
+  }
+
+  /** The hook, which may throw. */
+  settled(
+    { index, item }: Intake.Taken<Item>,
+    attempts: number,
+    ending: Ending<A, E>
+  ): Effect.Effect<void, E2, R> {
+    const { onSettled } = this.options
+    if (onSettled === undefined) return Effect.void
+    return Effect.asVoid(Effect.suspend(() => onSettled({ item, index, attempts, ...ending })))
+  }
+}
+
+/** For the report of Shutdown.ts, and the exit code of `Main.run`. */
+const countDrained = Effect.map(BudgetInForce, (budget) => void budget.drained++)
+
+/** The first exit; if both failed, both causes (L5). */
+const both = <A, E, E2>(
+  first: Exit.Exit<A, E>,
+  second: Exit.Exit<unknown, E2>
+): Exit.Exit<A, E | E2> => Exit.isSuccess(second) ? first : withFailure(first, second.cause)
+
+const rateFrom = 2000
+
+const progressOf = (tally: Tally, total: number | undefined, millis: number): Progress => {
+  const worked = tally.done + tally.skipped + tally.failed
+  const ended = worked + tally.alreadyDone + tally.interrupted
+  const perSecond = millis < rateFrom ? null : worked * 1000 / millis
+  const left = total === undefined ? undefined : total - ended - tally.duplicates
+  return {
+    ...tally,
+    inFlight: tally.taken - ended,
+    total,
+    elapsed: Duration.millis(millis),
+    perSecond,
+    eta: perSecond === null || perSecond === 0 || left === undefined
+      ? null
+      : Duration.seconds(left / perSecond)
+  }
+}

@@ -1,0 +1,179 @@
+/**
+ * Batch/intake: an iterable, an async iterable or a stream that several workers take items from. ../Batch.ts has the invariants.
+ *
+ * DESIGN. A question to an asynchronous source outlives the wait of an interrupted worker, because it may bring an item. So the
+ * answer is kept here, and a worker takes it in the step that begins to settle it.
+ */
+import * as Cause from "effect/Cause"
+import * as Chunk from "effect/Chunk"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
+import * as Option from "effect/Option"
+import * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
+import * as Condition from "../internal/condition.ts"
+import { exitWithin } from "../internal/deadline.ts"
+import * as Iterables from "../internal/source.ts"
+import type * as Workers from "../internal/workers.ts"
+import * as Semaphore from "../Semaphore.ts"
+
+/**
+ * Where items come from; endless ones too.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Source<Item, E = never, R = never> =
+  | Iterable<Item>
+  | AsyncIterable<Item>
+  | Stream.Stream<Item, E, R>
+
+export type Taken<Item> = Iterables.Taken<Item>
+
+export interface Intake<Item, E, R> {
+  /** Waits until `take` may give an item. An interrupt loses no item. Undefined if the source is synchronous. */
+  readonly ready: Effect.Effect<void, never, R> | undefined
+  /** The next item if it is there, or how the source failed; run in the step that begins to settle it. */
+  readonly take: () => Taken<Item> | Cause.Cause<E> | undefined
+  /** Ends the source, and returns the last item that it gave if no worker took it. */
+  readonly close: Effect.Effect<Taken<Item> | undefined, E, R>
+  readonly isExhausted: () => boolean
+}
+
+const closeDeadline = Duration.seconds(5)
+
+export const isStream = (source: object): source is Stream.Stream<unknown, unknown, unknown> =>
+  Stream.StreamTypeId in source
+
+export const open = <Item, E, R>(
+  source: Source<Item, E, R>,
+  group: Workers.Group<unknown>
+): Intake<Item, E, R> => {
+  if (typeof source === "object" && isStream(source)) {
+    return asynchronous(streamed(source as Stream.Stream<Item, E, R>), group)
+  }
+  if (Symbol.asyncIterator in Object(source)) {
+    return asynchronous(promised(source as AsyncIterable<Item>), group)
+  }
+  const { close, isExhausted, pull } = Iterables.make(source as Iterable<Item>)
+  return {
+    ready: undefined,
+    take: pull,
+    close: Effect.as(Effect.sync(close), undefined),
+    isExhausted
+  }
+}
+
+/** An item, or none at the end, or the failure of the source. */
+type Answer<Item, E> = Exit.Exit<Option.Option<Item>, E>
+
+interface Feed<Item, E, R> {
+  /** Asks for one item, and calls back whatever happens to the asker. */
+  readonly ask: (answered: (answer: Answer<Item, E>) => void) => Effect.Effect<void, never, R>
+  readonly close: Effect.Effect<unknown, never, R>
+}
+
+const promised = <Item>(source: AsyncIterable<Item>): Feed<Item, never, never> => {
+  const iterator = source[Symbol.asyncIterator]()
+  const next = async (): Promise<Answer<Item, never>> => {
+    try {
+      const result = await iterator.next()
+      return Exit.succeed(result.done === true ? Option.none() : Option.some(result.value))
+    } catch (error) {
+      return Exit.die(error)
+    }
+  }
+  return {
+    ask: (answered) => Effect.sync(() => void next().then(answered)),
+    close: Effect.promise(async () => iterator.return?.())
+  }
+}
+
+const streamed = <Item, E, R>(stream: Stream.Stream<Item, E, R>): Feed<Item, E, R> => {
+  const scope = Effect.runSync(Scope.make())
+  let pull: Effect.Effect<Chunk.Chunk<Item>, Option.Option<E>, R> | undefined
+  let asked: Fiber.RuntimeFiber<Answer<Item, E>> | undefined
+  const opened = Effect.suspend(() =>
+    pull === undefined
+      // One item at a time: the rest of a chunk would be lost to the report.
+      ? Effect.map(
+        Scope.extend(Stream.toPull(Stream.rechunk(stream, 1)), scope),
+        (it) => pull = it
+      )
+      : Effect.succeed(pull)
+  )
+  const next = Effect.matchCause(Effect.flatten(opened), {
+    onFailure: (cause): Answer<Item, E> =>
+      Option.match(Cause.flipCauseOption(cause), {
+        onNone: () => Exit.succeed(Option.none()),
+        onSome: Exit.failCause
+      }),
+    onSuccess: (chunk): Answer<Item, E> => Exit.succeed(Chunk.head(chunk))
+  })
+  return {
+    ask: (answered) =>
+      Effect.map(Effect.forkDaemon(Effect.interruptible(next)), (fiber) => {
+        asked = fiber
+        fiber.addObserver((exit) => answered(Exit.flatten(exit)))
+      }),
+    close: Effect.zipRight(
+      Effect.suspend(() => asked === undefined ? Effect.void : Fiber.interrupt(asked)),
+      Scope.close(scope, Exit.void)
+    )
+  }
+}
+
+const asynchronous = <Item, E, R>(
+  feed: Feed<Item, E, R>,
+  group: Workers.Group<unknown>
+): Intake<Item, E, R> => {
+  const turn = Semaphore.unsafeMake(1, { name: "batch source" })
+  let question: { answer: Answer<Item, E> | undefined } | undefined
+  let exhausted = false
+  let index = 0
+  const isAnswered = () => question?.answer !== undefined
+  const ready = Effect.suspend(() => {
+    if (exhausted || group.stopped) return Effect.void
+    const asked: { answer: Answer<Item, E> | undefined } = { answer: undefined }
+    const ask = question !== undefined ? Effect.void : feed.ask((answer) => {
+      asked.answer = answer
+      Condition.notify(group.changed)
+    })
+    question ??= asked
+    // A source that has nothing to give must not delay a drain.
+    return Effect.zipRight(ask, Condition.wait(group.changed, () => isAnswered() || group.stopped))
+  })
+  const take = () => {
+    const answer = question?.answer
+    if (answer === undefined) return undefined
+    question = undefined
+    if (Exit.isSuccess(answer) && Option.isSome(answer.value)) {
+      return { item: answer.value.value, index: index++ }
+    }
+    // A source that fails has ended.
+    exhausted = true
+    return Exit.isFailure(answer) ? answer.cause : undefined
+  }
+  const closed = Effect.zipRight(
+    feed.close,
+    Effect.suspend(() =>
+      question === undefined ? Effect.void : Condition.wait(group.changed, isAnswered)
+    )
+  )
+  return {
+    ready: Semaphore.withPermit(turn)(ready),
+    take,
+    close: Effect.gen(function*() {
+      if (exhausted) return undefined
+      const ended = yield* exitWithin(closed, closeDeadline)
+      if (Option.isSome(ended)) yield* ended.value
+      const last = take()
+      if (!Cause.isCause(last)) return last
+      exhausted = Cause.isInterruptedOnly(last) ? false : exhausted
+      return Cause.isInterruptedOnly(last) ? undefined : yield* Effect.failCause(last)
+    }),
+    isExhausted: () => exhausted
+  }
+}
