@@ -4,7 +4,7 @@
  * DESIGN. A job (Job.ts) says how to process and commit one item. `run` has workers (internal/workers.ts) that take items from
  * Batch/intake.ts. A worker takes an item and settles it, which counts it, in one masked step, so a report always adds up
  * (Batch/engine.ts). With a checkpoint, the items that wait to be looked up or committed at the same time share one statement or
- * one transaction (Batch/groups.ts), so a checkpoint costs less per item the more items are in flight.
+ * one transaction (Batch/Checkpoint.ts), so a checkpoint costs less per item the more items are in flight.
  *
  * INVARIANTS
  * - Batch-1 (L10) When `run` returns, by success, failure, interruption or drain, no item is running and the source is closed.
@@ -14,12 +14,9 @@
  *   interrupts and awaits them.
  * - Batch-5 An interruption is never counted as a failure of its item.
  * - Batch-6 With a `key`, a key that comes twice in one run is one item.
- * - Batch-7 Items that share a transaction are committed together or, if that fails, each alone: an item that fails spoils no other.
- * - Batch-8 At most `skipLimit` items are skipped, by all workers together. With a checkpoint each has one dead letter, written before
+ * - Batch-7 At most `skipLimit` items are skipped, by all workers together. With a checkpoint each has one dead letter, written before
  *   it counts as skipped; an item with a dead letter is not processed; a letter that cannot be written ends the run.
- * - Batch-9 The failure of a `Stream` source ends the run with that failure, typed.
- * - Batch-10 The numbers of `progress` never decrease, but for `inFlight`, and its last ones are those of the report.
- * - Batch-11 `stream` gives each outcome once and, `ordered`, in the order of the source; items wait for a slow reader.
+ * - Batch-8 The numbers of `progress` never decrease, but for `inFlight`, and its last ones are those of the report.
  *
  * COST (2026-11) about 0.8 µs per item over the item itself; memory is O(concurrency), plus the keys if there is a `key`.
  * NOT DONE adaptive concurrency; the cluster.
@@ -27,31 +24,15 @@
  *
  * @since 0.1.0
  */
-import * as Cause from "effect/Cause"
-import * as Chunk from "effect/Chunk"
 import * as Effect from "effect/Effect"
-import * as Exit from "effect/Exit"
-import * as Fiber from "effect/Fiber"
-import * as Option from "effect/Option"
-import * as Stream from "effect/Stream"
 import * as Engine from "./Batch/engine.ts"
 import type { Source } from "./Batch/intake.ts"
-import type { BatchFailed, ItemFailure, Options, Outcome, Report } from "./Batch/model.ts"
-import * as Condition from "./internal/condition.ts"
+import type { BatchFailed, ItemFailure, Options, Report } from "./Batch/model.ts"
 import * as Rules from "./internal/options.ts"
 import type { Job } from "./Job.ts"
 import * as Ledger from "./Ledger.ts"
 
-export {
-  Checkpoint,
-  CheckpointError,
-  type DeadLetter,
-  type DeadLetters,
-  ItemDead,
-  type Letter,
-  Superseded
-} from "./Batch/checkpoint.ts"
-export type { Source } from "./Batch/intake.ts"
+export type { Answer, Feed, Source } from "./Batch/intake.ts"
 export {
   BatchFailed,
   type Ending,
@@ -88,8 +69,8 @@ const progressRules = { every: Rules.positiveDuration, onProgress: Rules.callbac
 /**
  * Runs a job over a source and reports.
  *
- * **Details** — `source` is an iterable, an async iterable or a `Stream`, endless ones too. A source that throws ends the run with
- *   a defect, a stream that fails with its failure. An item that an async source gives after the run has stopped counts as interrupted, and
+ * **Details** — `source` is an iterable or an async iterable, endless ones too, or a `Stream` by `source` of
+ *   `holdfast/Batch/Streams`. A source that throws ends the run with a defect. An item that an async source gives after the run has stopped counts as interrupted, and
  *   `onSettled` sees it; a source that does not answer within 5 seconds is abandoned. All items share the resources acquired
  *   around `run`, which are released after the last item has ended (Batch-1). Where the program has a tracer, each item has a
  *   span `holdfast.batch.item`.
@@ -139,96 +120,4 @@ export const run = <Item, A, E, R, E2 = never, R2 = never, E3 = never, R3 = neve
     )
     return Ledger.withSite(Ledger.withOwner(run.supervise(), job.name), site)
   })
-}
-
-/**
- * Runs a job over a source and gives how each item ended, as a stream. A failed or skipped item has its place in it too.
- *
- * **Details** — With `ordered`, in the order of the source: at most `window` (default four times the concurrency) items wait for
- *   an earlier one, or for the reader. **Interruption**, and a reader that ends early — as an interrupted `run`.
- * **Errors** — `BatchFailed`, after the outcomes. **Cost** — about 2 µs per item over those of `run`.
- *
- * **Example** (the results as an array, in order)
- * ```ts run
- * import { Effect, Stream } from "effect"
- * import { Batch, Job } from "holdfast"
- *
- * const square = Job.make({ name: "square", process: (n: number) => Effect.succeed(n * n) })
- * const squares = Batch.stream(square, [1, 2, 3], { ordered: true }).pipe(
- *   Stream.map((outcome) => outcome.status === "done" ? outcome.value : undefined),
- *   Stream.runCollect
- * )
- * Array.from(await Effect.runPromise(squares)) // => [1, 4, 9]
- * ```
- *
- * @category operations
- * @since 0.1.0
- */
-export const stream = <Item, A, E, R, E2 = never, R2 = never, E3 = never, R3 = never>(
-  job: Job<Item, A, E, R>,
-  source: Source<Item, E2, R2>,
-  { ordered = false, window, ...options }:
-    & Omit<Options<Item, A, NoInfer<E | ItemFailure>, E3, R3>, "onSettled">
-    & { readonly ordered?: boolean; readonly window?: number } = {}
-): Stream.Stream<
-  Outcome<Item, A, E | ItemFailure>,
-  BatchFailed<E | E2 | E3 | ItemFailure>,
-  R | R2 | R3
-> =>
-  Stream.unwrapScoped(Effect.gen(function*() {
-    const room = window ?? 4 * (options.concurrency ?? 16)
-    const changed = Condition.make()
-    const settled = new Map<number, Outcome<Item, A, E | ItemFailure>>()
-    let next = 0
-    let isClosed = false
-    const hasNext = () => ordered ? settled.has(next) : settled.size > 0
-    const onSettled = (outcome: Outcome<Item, A, E | ItemFailure>) => {
-      settled.set(outcome.index, outcome)
-      Condition.notify(changed)
-      const fits = () => isClosed || (ordered ? outcome.index - next < room : settled.size < room)
-      // It ends the run when the reader has left. A wait that is met at once would never yield.
-      const end = Effect.suspend(() => isClosed ? Effect.interrupt : Effect.void)
-      return fits() ? end : Effect.zipRight(Condition.wait(changed, fits), end)
-    }
-    let ended: Exit.Exit<Report, BatchFailed<E | E2 | E3 | ItemFailure>> | undefined
-    const fiber = yield* Effect.acquireRelease(
-      Effect.forkDaemon(Effect.interruptible(run(job, source, { ...options, onSettled }))),
-      (fiber) => {
-        // Items that wait for the reader must not wait for ever.
-        isClosed = true
-        Condition.notify(changed)
-        return Fiber.interrupt(fiber)
-      }
-    )
-    fiber.addObserver((exit) => {
-      ended = exit
-      Condition.notify(changed)
-    })
-    const take = () => {
-      const outcomes = []
-      for (const [index, outcome] of ordered ? inOrder(settled, next) : settled) {
-        outcomes.push(outcome)
-        settled.delete(index)
-        next++
-      }
-      Condition.notify(changed)
-      return Chunk.unsafeFromArray(outcomes)
-    }
-    const end = () =>
-      ended !== undefined && Exit.isFailure(ended)
-        ? Effect.failCause(Cause.map(ended.cause, Option.some))
-        : Effect.fail(Option.none())
-    return Stream.repeatEffectChunkOption(
-      Effect.flatMap(
-        Condition.wait(changed, () => hasNext() || ended !== undefined),
-        () => hasNext() ? Effect.sync(take) : end()
-      )
-    )
-  }))
-
-function* inOrder<A>(
-  settled: ReadonlyMap<number, A>,
-  from: number
-): Generator<readonly [number, A]> {
-  for (let at = from; settled.has(at); at++) yield [at, settled.get(at)!]
 }

@@ -17,13 +17,15 @@ import {
   Tracer
 } from "effect"
 import { Batch, Job, Ledger, Managed, RateLimiter, Shutdown } from "holdfast"
+import * as Checkpoint from "holdfast/Batch/Checkpoint"
+import * as BatchStreams from "holdfast/Batch/Streams"
 import { expectTypeOf } from "vitest"
 
 const sum = (report: Batch.Report): number =>
   report.done + report.alreadyDone + report.skipped + report.failed + report.interrupted
 
 /** In memory; what it is asked to do is in `log`. */
-const memory = (done: Set<string> = new Set(), log: Array<string> = []): Batch.Checkpoint => ({
+const memory = (done: Set<string> = new Set(), log: Array<string> = []): Checkpoint.Backend => ({
   run: "in memory",
   groupSize: 1,
   begin: (keys) =>
@@ -452,7 +454,7 @@ describe("Batch", () => {
         range(4),
         {
           concurrency: 1,
-          checkpoint: memory(done, log)
+          checkpoint: Checkpoint.make(memory(done, log))
         }
       )
       expect([report.done, report.alreadyDone]).toEqual([2, 2])
@@ -471,12 +473,12 @@ describe("Batch", () => {
       class Store extends Context.Tag("Store")<Store, { readonly limit: number }>() {}
       class Log extends Context.Tag("Log")<Log, Array<string>>() {}
       class Feed extends Context.Tag("Feed")<Feed, { readonly size: number }>() {}
-      const lost = new Batch.CheckpointError({ operation: "begin", run: "r", cause: "gone" })
-      const checkpoint = {
+      const lost = new Checkpoint.CheckpointError({ operation: "begin", run: "r", cause: "gone" })
+      const checkpoint = Checkpoint.make({
         ...memory(),
         begin: (keys: ReadonlyArray<string>) =>
           keys.includes("7") ? Effect.fail(lost) : Effect.succeed(new Map())
-      }
+      })
       const timeouts = Schedule.recurWhile((error: Odd | Job.ItemTimeout) =>
         error._tag === "ItemTimeout"
       )
@@ -504,7 +506,7 @@ describe("Batch", () => {
             size > 99 ? Stream.fail(new Cut({ at: size })) : Stream.fromIterable(range(size))
         )
       )
-      const run = Batch.run(job, source, {
+      const run = Batch.run(job, BatchStreams.source(source), {
         concurrency: 1,
         checkpoint,
         onError: (cause) =>
@@ -566,14 +568,16 @@ describe("Batch", () => {
         key: Batch.run({ ...job, key: bomb }, items),
         process: Batch.run({ ...job, process: bomb }, items),
         commit: Batch.run({ ...job, commit: bomb }, items),
-        begin: Batch.run(job, items, { checkpoint: { ...memory(), begin: bomb } }),
+        begin: Batch.run(job, items, {
+          checkpoint: Checkpoint.make({ ...memory(), begin: bomb })
+        }),
         bury: Batch.run(failing, items, {
           onError: "skip",
-          checkpoint: { ...memory(), bury: bomb }
+          checkpoint: Checkpoint.make({ ...memory(), bury: bomb })
         }),
         release: Batch.run(failing, items, {
           onError: "collect",
-          checkpoint: { ...memory(), release: bomb },
+          checkpoint: Checkpoint.make({ ...memory(), release: bomb }),
           onSettled: bomb
         }),
         progress: Batch.run(job, items, { progress: { onProgress: bomb } }),
@@ -675,14 +679,16 @@ describe("Batch", () => {
       expect(yield* said(Batch.run(job, [1], { onError: "ignore" }))).toContain(
         `\`onError\` must be one of "fail", "collect", "skip", or a function; got "ignore".`
       )
-      const keyless = yield* Effect.exit(Batch.run(job, [1], { checkpoint: memory() }))
+      const keyless = yield* Effect.exit(
+        Batch.run(job, [1], { checkpoint: Checkpoint.make(memory()) })
+      )
       expect(Exit.isFailure(keyless) && Cause.pretty(keyless.cause)).toContain("no `key`")
     }))
 
-  it.effect("Batch-7: items that wait together share a transaction; one that fails spoils no other", () =>
+  it.effect("BatchCheckpoint-2: items that wait together share a transaction; one that fails spoils no other", () =>
     Effect.gen(function*() {
       const log: Array<string> = []
-      const checkpoint = { ...memory(new Set(), log), groupSize: 4 }
+      const checkpoint = Checkpoint.make({ ...memory(new Set(), log), groupSize: 4 })
       const commits: Array<string> = []
       const report = yield* Batch.run(
         Job.make({
@@ -709,11 +715,11 @@ describe("Batch", () => {
       ])
     }))
 
-  it.effect("BatchGroups-1 Batch-7: a group that is interrupted is awaited, and what waits leaves its place", () =>
+  it.effect("BatchCheckpoint-1: a group that is interrupted is awaited, and what waits leaves its place", () =>
     Effect.gen(function*() {
       for (const groupSize of [1, 3]) {
         const ended: Array<string> = []
-        const checkpoint: Batch.Checkpoint = {
+        const checkpoint = Checkpoint.make({
           ...memory(),
           groupSize,
           commit: (keys, effects) =>
@@ -721,7 +727,7 @@ describe("Batch", () => {
               Effect.as(Effect.zipRight(effects, Effect.sleep("1 second")), true),
               (exit) => Effect.sync(() => ended.push(`${keys} ${exit._tag}`))
             )
-        }
+        })
         const fiber = yield* Effect.fork(Batch.run(
           Job.make({ name: "cut", key: String, process: Effect.succeed<number> }),
           range(4),
@@ -740,7 +746,7 @@ describe("Batch", () => {
       }
     }))
 
-  it.effect("Batch-8: at most `skipLimit` or `skipRate` are skipped, by all workers together, each with one dead letter written before", () =>
+  it.effect("Batch-7: at most `skipLimit` or `skipRate` are skipped, by all workers together, each with one dead letter written before", () =>
     Effect.gen(function*() {
       const job = Job.make({
         name: "skips",
@@ -749,10 +755,10 @@ describe("Batch", () => {
           Effect.zipRight(Effect.yieldNow(), n % 2 === 0 ? Effect.fail("even") : Effect.void)
       })
       const log: Array<string> = []
-      const checkpoint: Batch.Checkpoint = {
+      const checkpoint = Checkpoint.make({
         ...memory(),
         bury: ({ key }) => Effect.zipRight(Effect.yieldNow(), Effect.sync(() => log.push(key)))
-      }
+      })
       const onSettled = ({ item, status }: Batch.Outcome<number, void, unknown>) =>
         Effect.sync(() => {
           if (status === "skipped") expect(log).toContain(`${item}`)
@@ -774,23 +780,25 @@ describe("Batch", () => {
       expect((yield* Batch.run(job, range(90), rate)).skipped).toBe(45)
       const unwritten = yield* Effect.flip(Batch.run(job, range(3), {
         onError: "skip",
-        checkpoint: {
+        checkpoint: Checkpoint.make({
           ...memory(),
           bury: () =>
-            Effect.fail(new Batch.CheckpointError({ operation: "bury", run: "r", cause: "full" }))
-        }
+            Effect.fail(
+              new Checkpoint.CheckpointError({ operation: "bury", run: "r", cause: "full" })
+            )
+        })
       }))
       expect([unwritten.report.skipped, unwritten.report.failed]).toEqual([0, 2])
       const dead = yield* Batch.run(job, range(3), {
-        checkpoint: {
+        checkpoint: Checkpoint.make({
           ...memory(),
           begin: () => Effect.succeed(new Map([["0", "dead"], ["2", "crashing"]]))
-        }
+        })
       })
       expect([dead.done, dead.skipped]).toEqual([1, 2])
     }))
 
-  it.effect("Batch-9: a stream is a source: no look-ahead, closed once, its failure typed", () =>
+  it.effect("BatchStreams-1: a stream is a source: no look-ahead, closed once, its failure typed", () =>
     Effect.gen(function*() {
       let pulled = 0
       let closed = 0
@@ -802,21 +810,23 @@ describe("Batch", () => {
         name: "stream",
         process: (n: number) => n >= 9 ? Effect.fail("nine") : Effect.void
       }
-      const failed = yield* Effect.flip(Batch.run(job, stream, { concurrency: 3 }))
+      const failed = yield* Effect.flip(
+        Batch.run(job, BatchStreams.source(stream), { concurrency: 3 })
+      )
       expect(Cause.failureOption(failed.failure)).toEqual(Option.some("nine"))
       expect(pulled - failed.report.taken).toBeLessThan(2)
       expect(closed).toBe(1)
       const broken = Stream.concat(Stream.make(1, 2), Stream.fail({ _tag: "Cut" } as const))
-      const cut = yield* Effect.flip(Batch.run(job, broken))
+      const cut = yield* Effect.flip(Batch.run(job, BatchStreams.source(broken)))
       expectTypeOf(cut.failure).toEqualTypeOf<
         Cause.Cause<string | { readonly _tag: "Cut" } | Batch.ItemFailure>
       >()
       expect(Cause.failures(cut.failure)).toEqual(Chunk.of({ _tag: "Cut" }))
       expect(cut.report.done).toBe(2)
-      const whole = yield* Batch.run(job, Stream.range(1, 5))
+      const whole = yield* Batch.run(job, BatchStreams.source(Stream.range(1, 5)))
       expect([whole.status, whole.done]).toEqual(["complete", 5])
       const fiber = yield* Effect.fork(
-        Batch.run(job, Stream.concat(Stream.make(1), Stream.never), {
+        Batch.run(job, BatchStreams.source(Stream.concat(Stream.make(1), Stream.never)), {
           drain: { when: Effect.sleep("1 second") }
         })
       )
@@ -824,7 +834,7 @@ describe("Batch", () => {
       expect((yield* Fiber.join(fiber)).status).toBe("drained")
     }))
 
-  it.effect("Batch-10: progress never decreases and ends as the report; a rate limit paces the starts and not a drain", () =>
+  it.effect("Batch-8: progress never decreases and ends as the report; a rate limit paces the starts and not a drain", () =>
     Effect.gen(function*() {
       const seen: Array<Batch.Progress> = []
       const rate = yield* RateLimiter.make({ limit: 2, interval: "1 second", burst: 1 })
@@ -855,7 +865,7 @@ describe("Batch", () => {
       expect(drained.unsafePoll()).not.toBe(null)
     }))
 
-  it.effect("Batch-11: a stream of outcomes, in order if asked; a slow reader holds the items back, one that leaves ends them", () =>
+  it.effect("BatchStreams-2: a stream of outcomes, in order if asked; a slow reader holds the items back, one that leaves ends them", () =>
     Effect.gen(function*() {
       let started = 0
       const job = Job.make({
@@ -871,7 +881,12 @@ describe("Batch", () => {
       })
       for (const ordered of [true, false]) {
         const fiber = yield* Effect.fork(Stream.runCollect(
-          Batch.stream(job, range(30), { ordered, concurrency: 5, window: 6, onError: "collect" })
+          BatchStreams.outcomes(job, range(30), {
+            ordered,
+            concurrency: 5,
+            window: 6,
+            onError: "collect"
+          })
         ))
         yield* TestClock.adjust("1 second")
         const outcomes = Array.from(yield* Fiber.join(fiber))
@@ -884,13 +899,13 @@ describe("Batch", () => {
         for (let n = 0;; n += 3) yield n
       })()
       const first = Stream.runHead(
-        Batch.stream(job, endless, { ordered: true, concurrency: 2, window: 4 })
+        BatchStreams.outcomes(job, endless, { ordered: true, concurrency: 2, window: 4 })
       )
       const fiber = yield* Effect.fork(first)
       yield* TestClock.adjust("1 second")
       expect(Option.map(yield* Fiber.join(fiber), ({ index }) => index)).toEqual(Option.some(0))
       expect(started).toBeLessThan(20)
-      const failed = yield* Effect.flip(Stream.runDrain(Batch.stream(job, [4])))
+      const failed = yield* Effect.flip(Stream.runDrain(BatchStreams.outcomes(job, [4])))
       expect(failed._tag).toBe("BatchFailed")
     }))
 })

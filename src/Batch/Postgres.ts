@@ -28,7 +28,7 @@ import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Schema from "effect/Schema"
-import * as Batch from "../Batch.ts"
+import * as Checkpoint from "./Checkpoint.ts"
 
 /**
  * How to open a run.
@@ -85,8 +85,6 @@ class Own<E> {
   }
 }
 
-type Failure = Batch.CheckpointError | Batch.Superseded
-
 /** In one order for all transactions, so that no two wait for each other's marks. */
 const sorted = (keys: ReadonlyArray<string>): Array<string> => keys.toSorted()
 
@@ -94,7 +92,7 @@ const sorted = (keys: ReadonlyArray<string>): Array<string> => keys.toSorted()
  * Opens the checkpoint of a run, under a new epoch, and creates its tables `holdfast_batch_*` if they are missing.
  *
  * **Interruption** — as the statements'; opening waits for the commits of an earlier run that are under way. **Errors** —
- *   `CheckpointError`; then also `Batch.Superseded`, once a later run was opened. **Cost** — per group one indexed read, BEGIN,
+ *   `CheckpointError`; then also `Checkpoint.Superseded`, once a later run was opened. **Cost** — per group one indexed read, BEGIN,
  *   one insert and COMMIT beside the items' own statements.
  *
  * **Example** (a job whose items are inserted once, many in one transaction)
@@ -122,12 +120,12 @@ const sorted = (keys: ReadonlyArray<string>): Array<string> => keys.toSorted()
  */
 export const checkpoint = (
   { groupSize = 1, maxCrashes, run }: Options
-): Effect.Effect<Batch.Checkpoint, Batch.CheckpointError, SqlClient.SqlClient> =>
+): Effect.Effect<Checkpoint.Checkpoint, Checkpoint.CheckpointError, SqlClient.SqlClient> =>
   Effect.gen(function*() {
     const sql = yield* SqlClient.SqlClient
-    const failed = (operation: Batch.CheckpointError["operation"]) =>
+    const failed = (operation: Checkpoint.CheckpointError["operation"]) =>
       Effect.mapError((cause: SqlError.SqlError) =>
-        new Batch.CheckpointError({ operation, run, cause })
+        new Checkpoint.CheckpointError({ operation, run, cause })
       )
     yield* failed("open")(createTables(sql))
     const raised = sql<{ epoch: number }>`INSERT INTO holdfast_batch_run VALUES (${run}, 1)
@@ -137,7 +135,7 @@ export const checkpoint = (
     // INVARIANT BatchPostgres-3: the lock lasts until the transaction has ended, and a new epoch waits for it.
     const fence = sql`SELECT 1 FROM holdfast_batch_run
       WHERE run = ${run} AND epoch = ${epoch} FOR SHARE`
-    const superseded = new Batch.Superseded({ run, epoch })
+    const superseded = new Checkpoint.Superseded({ run, epoch })
     const ended = (keys: Statement.Fragment) =>
       maxCrashes === undefined
         ? sql``
@@ -154,7 +152,7 @@ export const checkpoint = (
           ? Effect.void
           : Effect.flatMap(
             failed("commit")(fence),
-            (rows): Effect.Effect<never, Failure | AlreadyDone> =>
+            (rows): Effect.Effect<never, Checkpoint.CheckpointFailure | AlreadyDone> =>
               Effect.fail(rows.length === 0 ? superseded : new AlreadyDone())
           ))
     }
@@ -173,7 +171,7 @@ export const checkpoint = (
         SELECT key, state FROM known
         UNION ALL
         SELECT key, 'crashing' FROM started WHERE n > ${maxCrashes}`
-    return {
+    return Checkpoint.make({
       run,
       groupSize,
       begin: (keys) => {
@@ -190,13 +188,15 @@ export const checkpoint = (
         Effect.zipRight(mark(keys), Effect.mapError(effects, (error) => new Own(error))).pipe(
           Effect.as(true),
           sql.withTransaction,
-          Effect.catchAll((error): Effect.Effect<boolean, E | Failure> =>
+          Effect.catchAll((error): Effect.Effect<boolean, E | Checkpoint.CheckpointFailure> =>
             error instanceof AlreadyDone
               ? Effect.succeed(false)
               : error instanceof Own
               ? Effect.fail(error.error)
               : error._tag === "SqlError"
-              ? Effect.fail(new Batch.CheckpointError({ operation: "commit", run, cause: error }))
+              ? Effect.fail(
+                new Checkpoint.CheckpointError({ operation: "commit", run, cause: error })
+              )
               : Effect.fail(error)
           )
         ),
@@ -211,7 +211,7 @@ export const checkpoint = (
       bury: ({ attempts, cause, item, key, schema }) => {
         const encoded = Effect.mapError(
           schema === undefined ? Effect.succeed(item) : Schema.encode(schema)(item),
-          (cause) => new Batch.CheckpointError({ operation: "bury", run, cause })
+          (cause) => new Checkpoint.CheckpointError({ operation: "bury", run, cause })
         )
         const insert = (json: string) =>
           sql`WITH fence AS MATERIALIZED (${fence})${ended(sql`ARRAY[${key}]`)}
@@ -224,7 +224,7 @@ export const checkpoint = (
           Effect.asVoid
         )
       }
-    }
+    })
   })
 
 /**
@@ -235,7 +235,11 @@ export const checkpoint = (
  */
 export const deadLetters = (
   { run }: Pick<Options, "run">
-): Effect.Effect<Batch.DeadLetters<SqlError.SqlError>, SqlError.SqlError, SqlClient.SqlClient> =>
+): Effect.Effect<
+  Checkpoint.DeadLetters<SqlError.SqlError>,
+  SqlError.SqlError,
+  SqlClient.SqlClient
+> =>
   Effect.gen(function*() {
     const sql = yield* SqlClient.SqlClient
     yield* createTables(sql)
@@ -244,7 +248,7 @@ export const deadLetters = (
       return sql`DELETE FROM holdfast_batch_dead WHERE run = ${run}${chosen} RETURNING key`
     }
     return {
-      list: sql<Batch.DeadLetter>`SELECT key, item, attempts, cause FROM holdfast_batch_dead
+      list: sql<Checkpoint.DeadLetter>`SELECT key, item, attempts, cause FROM holdfast_batch_dead
         WHERE run = ${run} ORDER BY buried_at, key`,
       retry: (keys) => Effect.map(taken(keys), (rows) => rows.length),
       // INVARIANT BatchPostgres-5.
@@ -280,7 +284,7 @@ export const status = ({ run }: Pick<Options, "run">): Effect.Effect<
   })
 
 /**
- * Provides the service `Batch.Checkpoint` from the checkpoint of a run.
+ * Provides the service `Checkpoint.Checkpoint` from the checkpoint of a run.
  *
  * **Interruption**, **Errors**, **Cost** — as `checkpoint`.
  *
@@ -289,8 +293,8 @@ export const status = ({ run }: Pick<Options, "run">): Effect.Effect<
  */
 export const layer = (
   options: Options
-): Layer.Layer<Batch.Checkpoint, Batch.CheckpointError, SqlClient.SqlClient> =>
-  Layer.effect(Batch.Checkpoint, checkpoint(options))
+): Layer.Layer<Checkpoint.Checkpoint, Checkpoint.CheckpointError, SqlClient.SqlClient> =>
+  Layer.effect(Checkpoint.Checkpoint, checkpoint(options))
 
 /**
  * `layer` with options that are read from the configuration.
@@ -301,7 +305,7 @@ export const layer = (
 export const layerConfig = (
   options: Config.Config.Wrap<Options>
 ): Layer.Layer<
-  Batch.Checkpoint,
-  Batch.CheckpointError | ConfigError.ConfigError,
+  Checkpoint.Checkpoint,
+  Checkpoint.CheckpointError | ConfigError.ConfigError,
   SqlClient.SqlClient
 > => Layer.unwrapEffect(Effect.map(Config.unwrap(options), layer))

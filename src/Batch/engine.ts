@@ -8,19 +8,19 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
+import * as Predicate from "effect/Predicate"
 import type * as Schedule from "effect/Schedule"
 import * as Condition from "../internal/condition.ts"
 import { BudgetInForce, exitWithin } from "../internal/deadline.ts"
 import { prettyOf, withFailure } from "../internal/exit.ts"
 import { withSpan } from "../internal/span.ts"
 import * as Workers from "../internal/workers.ts"
-import { ItemTimeout, type Job, type Processed } from "../Job.ts"
+import { ItemTimeout, type Job } from "../Job.ts"
 import * as Nursery from "../Nursery.ts"
 import * as Parallel from "../Parallel.ts"
 import * as RateLimiter from "../RateLimiter.ts"
 import type * as Semaphore from "../Semaphore.ts"
-import { type Checkpoint, CheckpointError, ItemDead, Superseded } from "./checkpoint.ts"
-import * as Groups from "./groups.ts"
+import type { Checkpoint, CheckpointError, ItemDead, Superseded } from "./Checkpoint.ts"
 import * as Intake from "./intake.ts"
 import {
   BatchFailed,
@@ -41,45 +41,11 @@ interface Attempts<A, E, R> {
 
 export type Begin<Item, A, E, R> = (item: Item, key: string | undefined) => Attempts<A, E, R>
 
-/** One request to mark an item. */
-interface Marked<Item, A> extends Processed<Item, A> {
-  readonly key: string
-}
+type Fatal = (CheckpointError | Superseded | ItemDead)["_tag"]
 
-/** INVARIANT Batch-7: the transactions of a run's items, many at once. Gives whether the item was new. */
-const committer = <Item, A, E, R>(job: Job<Item, A, E, R>, checkpoint: Checkpoint) => {
-  const { commit, commitAll } = job
-  const effectsOf = (group: ReadonlyArray<Marked<Item, A>>): Effect.Effect<unknown, E, R> =>
-    Effect.suspend(() =>
-      commitAll !== undefined
-        ? commitAll(group)
-        : commit === undefined
-        ? Effect.void
-        : Effect.forEach(group, (one) => commit(one.item, one.value, one.attempts), {
-          discard: true
-        })
-    )
-  const commitGroup = (group: ReadonlyArray<Marked<Item, A>>) =>
-    Effect.exit(checkpoint.commit(group.map(({ key }) => key), effectsOf(group)))
-  type Ended = Exit.Exit<boolean, E | CheckpointError | Superseded>
-  return Groups.make(
-    checkpoint.groupSize,
-    (group: ReadonlyArray<Marked<Item, A>>): Effect.Effect<ReadonlyArray<Ended>, never, R> =>
-      Effect.flatMap(commitGroup(group), (exit) => {
-        const isFinal = group.length === 1
-          || (Exit.isSuccess(exit)
-            ? exit.value
-            : Cause.isInterruptedOnly(exit.cause) || ends(exit.cause))
-        return isFinal
-          ? Effect.succeed(group.map(() => exit))
-          : Effect.forEach(group, (one) => commitGroup([one]))
-      })
-  )
-}
-
-/** Whether nothing more can be committed. */
-const ends = (cause: Cause.Cause<unknown>): boolean =>
-  Chunk.some(Cause.failures(cause), (error) => error instanceof Superseded)
+/** By tag: a run without a checkpoint does not load its errors. */
+const failedWith = (cause: Cause.Cause<unknown>, tag: Fatal): boolean =>
+  Chunk.some(Cause.failures(cause), Predicate.isTagged(tag))
 
 export const beginItem = <Item, A, E, R>(
   job: Job<Item, A, E, R>,
@@ -118,28 +84,21 @@ export const beginItem = <Item, A, E, R>(
       return { work, attempts: () => attempts.n }
     }
   }
-  const known = Groups.make(
-    checkpoint.groupSize,
-    (keys: ReadonlyArray<string>) =>
-      Effect.map(checkpoint.begin(keys), (known) => keys.map((key) => Exit.succeed(known.get(key))))
-  )
-  const mark = committer(job, checkpoint)
+  const attached = checkpoint.attach(job)
   return (item, key = "") => {
     const attempts = { n: 0 }
     const fresh = Effect.flatMap(
       processed(item, attempts),
       (value) =>
         Effect.map(
-          mark({ key, item, value, attempts: attempts.n }),
+          attached.commit({ key, item, value, attempts: attempts.n }),
           (isNew) => isNew ? done(value) : alreadyDone
         )
     )
-    const work: Work = Effect.flatMap(known(key), (state): Work =>
-      state === "done"
-        ? Effect.succeed(alreadyDone)
-        : state === undefined
-        ? fresh
-        : Effect.fail(new ItemDead({ run: checkpoint.run, key, reason: state })))
+    const work: Work = Effect.flatMap(
+      attached.isDone(key),
+      (isDone) => isDone ? Effect.succeed(alreadyDone) : fresh
+    )
     return { work, attempts: () => attempts.n }
   }
 }
@@ -154,8 +113,7 @@ const releaseBound = Duration.seconds(5)
 const rateAfter = 100
 
 const fatal = (cause: Cause.Cause<unknown>): boolean =>
-  Cause.isDie(cause)
-  || Chunk.some(Cause.failures(cause), (error) => error instanceof CheckpointError)
+  Cause.isDie(cause) || failedWith(cause, "CheckpointError")
 
 /** The name, key and schema of a job: what a run needs of it beside the work. */
 type Named<Item> = Pick<Job<Item, unknown, unknown, unknown>, "name" | "key" | "item">
@@ -176,7 +134,7 @@ export class Run<Item, A, E, E2, R> {
     interrupted: 0,
     duplicates: 0
   }
-  /** Counted as skipped, or about to be when its dead letter is written (Batch-8). */
+  /** Counted as skipped, or about to be when its dead letter is written (Batch-7). */
   skipping = 0
   readonly intake: Intake.Intake<Item, E2, R>
   readonly job: Named<Item>
@@ -241,7 +199,7 @@ export class Run<Item, A, E, E2, R> {
     )
   }
 
-  /** Calls the hook now and then; Batch-10. */
+  /** Calls the hook now and then; Batch-8. */
   progress() {
     const { options: { progress }, tally, total } = this
     return Effect.map(Clock.currentTimeMillis, (began) => {
@@ -322,10 +280,8 @@ export class Run<Item, A, E, E2, R> {
   /** An `onError` that throws is itself a failure, which ends the run. */
   judge(cause: Cause.Cause<E>, item: Item): { cause: Cause.Cause<E>; verdict: Verdict } {
     const { onError } = this.options
-    if (ends(cause)) return { cause, verdict: "fail" }
-    if (Chunk.some(Cause.failures(cause), (error) => error instanceof ItemDead)) {
-      return this.limited(cause)
-    }
+    if (failedWith(cause, "BatchSuperseded")) return { cause, verdict: "fail" }
+    if (failedWith(cause, "BatchItemDead")) return this.limited(cause)
     try {
       const verdict = typeof onError === "function"
         ? onError(cause, item)
@@ -338,7 +294,7 @@ export class Run<Item, A, E, E2, R> {
     }
   }
 
-  /** INVARIANT Batch-8: counted before anything is awaited, so the limits hold for all workers together. */
+  /** INVARIANT Batch-7: counted before anything is awaited, so the limits hold for all workers together. */
   limited(cause: Cause.Cause<E>): { cause: Cause.Cause<E>; verdict: Verdict } {
     const { options: { skipLimit = Infinity, skipRate = 1 }, skipping, tally } = this
     const ended = tally.done + tally.alreadyDone + tally.failed + skipping + 1

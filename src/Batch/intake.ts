@@ -1,23 +1,42 @@
 /**
- * Batch/intake: an iterable, an async iterable or a stream that several workers take items from. ../Batch.ts has the invariants.
+ * Batch/intake: an iterable, an async iterable or a feed that several workers take items from. ../Batch.ts has the invariants.
  *
  * DESIGN. A question to an asynchronous source outlives the wait of an interrupted worker, because it may bring an item. So the
  * answer is kept here, and a worker takes it in the step that begins to settle it.
  */
 import * as Cause from "effect/Cause"
-import * as Chunk from "effect/Chunk"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
-import * as Scope from "effect/Scope"
-import * as Stream from "effect/Stream"
 import * as Condition from "../internal/condition.ts"
 import { exitWithin } from "../internal/deadline.ts"
 import * as Iterables from "../internal/source.ts"
 import type * as Workers from "../internal/workers.ts"
 import * as Semaphore from "../Semaphore.ts"
+
+export const FeedTypeId = Symbol.for("holdfast/Batch/Feed")
+
+/**
+ * An item, or none at the end, or the failure of the source.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Answer<Item, E> = Exit.Exit<Option.Option<Item>, E>
+
+/**
+ * A source that is asked for one item at a time.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Feed<Item, E, R> {
+  readonly [FeedTypeId]: typeof FeedTypeId
+  /** Asks for one item, and calls back whatever happens to the asker. */
+  readonly ask: (answered: (answer: Answer<Item, E>) => void) => Effect.Effect<void, never, R>
+  readonly close: Effect.Effect<unknown, never, R>
+}
 
 /**
  * Where items come from; endless ones too.
@@ -28,7 +47,7 @@ import * as Semaphore from "../Semaphore.ts"
 export type Source<Item, E = never, R = never> =
   | Iterable<Item>
   | AsyncIterable<Item>
-  | Stream.Stream<Item, E, R>
+  | Feed<Item, E, R>
 
 export type Taken<Item> = Iterables.Taken<Item>
 
@@ -44,16 +63,11 @@ export interface Intake<Item, E, R> {
 
 const closeDeadline = Duration.seconds(5)
 
-export const isStream = (source: object): source is Stream.Stream<unknown, unknown, unknown> =>
-  Stream.StreamTypeId in source
-
 export const open = <Item, E, R>(
   source: Source<Item, E, R>,
   group: Workers.Group<unknown>
 ): Intake<Item, E, R> => {
-  if (typeof source === "object" && isStream(source)) {
-    return asynchronous(streamed(source as Stream.Stream<Item, E, R>), group)
-  }
+  if (typeof source === "object" && FeedTypeId in source) return asynchronous(source, group)
   if (Symbol.asyncIterator in Object(source)) {
     return asynchronous(promised(source as AsyncIterable<Item>), group)
   }
@@ -64,15 +78,6 @@ export const open = <Item, E, R>(
     close: Effect.as(Effect.sync(close), undefined),
     isExhausted
   }
-}
-
-/** An item, or none at the end, or the failure of the source. */
-type Answer<Item, E> = Exit.Exit<Option.Option<Item>, E>
-
-interface Feed<Item, E, R> {
-  /** Asks for one item, and calls back whatever happens to the asker. */
-  readonly ask: (answered: (answer: Answer<Item, E>) => void) => Effect.Effect<void, never, R>
-  readonly close: Effect.Effect<unknown, never, R>
 }
 
 const promised = <Item>(source: AsyncIterable<Item>): Feed<Item, never, never> => {
@@ -86,42 +91,9 @@ const promised = <Item>(source: AsyncIterable<Item>): Feed<Item, never, never> =
     }
   }
   return {
+    [FeedTypeId]: FeedTypeId,
     ask: (answered) => Effect.sync(() => void next().then(answered)),
     close: Effect.promise(async () => iterator.return?.())
-  }
-}
-
-const streamed = <Item, E, R>(stream: Stream.Stream<Item, E, R>): Feed<Item, E, R> => {
-  const scope = Effect.runSync(Scope.make())
-  let pull: Effect.Effect<Chunk.Chunk<Item>, Option.Option<E>, R> | undefined
-  let asked: Fiber.RuntimeFiber<Answer<Item, E>> | undefined
-  const opened = Effect.suspend(() =>
-    pull === undefined
-      // One item at a time: the rest of a chunk would be lost to the report.
-      ? Effect.map(
-        Scope.extend(Stream.toPull(Stream.rechunk(stream, 1)), scope),
-        (it) => pull = it
-      )
-      : Effect.succeed(pull)
-  )
-  const next = Effect.matchCause(Effect.flatten(opened), {
-    onFailure: (cause): Answer<Item, E> =>
-      Option.match(Cause.flipCauseOption(cause), {
-        onNone: () => Exit.succeed(Option.none()),
-        onSome: Exit.failCause
-      }),
-    onSuccess: (chunk): Answer<Item, E> => Exit.succeed(Chunk.head(chunk))
-  })
-  return {
-    ask: (answered) =>
-      Effect.map(Effect.forkDaemon(Effect.interruptible(next)), (fiber) => {
-        asked = fiber
-        fiber.addObserver((exit) => answered(Exit.flatten(exit)))
-      }),
-    close: Effect.zipRight(
-      Effect.suspend(() => asked === undefined ? Effect.void : Fiber.interrupt(asked)),
-      Scope.close(scope, Exit.void)
-    )
   }
 }
 

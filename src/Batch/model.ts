@@ -8,7 +8,7 @@ import type * as Effect from "effect/Effect"
 import { prettyOf } from "../internal/exit.ts"
 import type { ItemTimeout } from "../Job.ts"
 import type * as RateLimiter from "../RateLimiter.ts"
-import type { Checkpoint, CheckpointError, ItemDead, Superseded } from "./checkpoint.ts"
+import type { Checkpoint, CheckpointError, ItemDead, Superseded } from "./Checkpoint.ts"
 
 /**
  * The failures of an item that are not its job's own. The last three occur only with a checkpoint.

@@ -21,7 +21,7 @@ import * as Order from "effect/Order"
 import * as Stream from "effect/Stream"
 import { createHash } from "node:crypto"
 import * as path from "node:path"
-import type * as Batch from "../Batch.ts"
+import * as Checkpoint from "../Batch/Checkpoint.ts"
 import type * as Http from "../Http.ts"
 import type * as Job from "../Job.ts"
 import * as Parallel from "../Parallel.ts"
@@ -159,24 +159,25 @@ export const open = Effect.gen(function*() {
       folder: string,
       plan: ReadonlyMap<string, string>,
       verify: boolean
-    ): Batch.Checkpoint => ({
-      run: `mirror:${folder}`,
-      groupSize: rowsPerStatement,
-      begin: (urls) =>
-        Effect.map(
-          Parallel.forEach(urls, (url) => {
-            const row = rows.get(url)
-            return row?.status === "done" && row.path !== null && row.path === plan.get(url)
-              ? isUnchanged(path.join(folder, row.path), row, verify)
-              : Effect.succeed(false)
-          }, { concurrency: 16 }),
-          (isDone) =>
-            new Map(urls.filter((_, at) => isDone[at]).map((url) => [url, "done"] as const))
-        ).pipe(Effect.provideService(FileSystem.FileSystem, fs)),
-      commit: (_, effects) => Effect.as(effects, true),
-      release: () => Effect.void,
-      bury: () => Effect.void
-    })
+    ): Checkpoint.Checkpoint =>
+      Checkpoint.make({
+        run: `mirror:${folder}`,
+        groupSize: rowsPerStatement,
+        begin: (urls) =>
+          Effect.map(
+            Parallel.forEach(urls, (url) => {
+              const row = rows.get(url)
+              return row?.status === "done" && row.path !== null && row.path === plan.get(url)
+                ? isUnchanged(path.join(folder, row.path), row, verify)
+                : Effect.succeed(false)
+            }, { concurrency: 16 }),
+            (isDone) =>
+              new Map(urls.filter((_, at) => isDone[at]).map((url) => [url, "done"] as const))
+          ).pipe(Effect.provideService(FileSystem.FileSystem, fs)),
+        commit: (_, effects) => Effect.as(effects, true),
+        release: () => Effect.void,
+        bury: () => Effect.void
+      })
   }
 })
 

@@ -2,6 +2,7 @@ import { SqlClient, type SqlError } from "@effect/sql"
 import { expect, it } from "@effect/vitest"
 import { Config, ConfigProvider, Effect, Exit, Fiber, Schema } from "effect"
 import { Batch, Job, Parallel } from "holdfast"
+import * as Checkpoint from "holdfast/Batch/Checkpoint"
 import * as BatchPostgres from "holdfast/Batch/Postgres"
 import * as Postgres from "holdfast/Postgres"
 import { expectTypeOf } from "vitest"
@@ -23,8 +24,16 @@ const job = (sql: SqlClient.SqlClient, process: (i: number) => Effect.Effect<voi
       Effect.asVoid(sql`INSERT INTO effect_rows ${sql.insert({ key: String(i) })}`)
   })
 
-const isDone = (checkpoint: Batch.Checkpoint) =>
-  Effect.map(checkpoint.begin(["k"]), (known) => known.get("k") === "done")
+/** One key alone, whose effects are these. */
+const alone = <E>(checkpoint: Checkpoint.Checkpoint, effects: Effect.Effect<unknown, E>) =>
+  checkpoint.attach({ commit: () => effects }).commit({
+    key: "k",
+    item: "k",
+    value: undefined,
+    attempts: 1
+  })
+
+const isDone = (checkpoint: Checkpoint.Checkpoint) => checkpoint.attach({}).isDone("k")
 
 const counts = (sql: SqlClient.SqlClient) =>
   Effect.map(
@@ -61,8 +70,8 @@ it.layer(Postgres.layerEmbedded({ max: 4 }), {
       Effect.gen(function*() {
         const sql = yield* setUp
         const checkpoint = yield* BatchPostgres.checkpoint({ run: "failing" })
-        const failing = checkpoint.commit(
-          ["k"],
+        const failing = alone(
+          checkpoint,
           Effect.zipRight(
             sql`INSERT INTO effect_rows ${sql.insert({ key: "k" })}`,
             Effect.fail("after the effect")
@@ -71,7 +80,7 @@ it.layer(Postgres.layerEmbedded({ max: 4 }), {
         expect(Exit.isFailure(yield* Effect.exit(failing))).toBe(true)
         expect(yield* isDone(checkpoint)).toBe(false)
         expect(yield* counts(sql)).toEqual({ n: 0, d: 0 })
-        yield* checkpoint.commit(["k"], Effect.void)
+        yield* alone(checkpoint, Effect.void)
         expect(yield* isDone(checkpoint)).toBe(true)
         yield* sql`DROP TABLE effect_rows`
       }))
@@ -79,7 +88,7 @@ it.layer(Postgres.layerEmbedded({ max: 4 }), {
     it.scoped("as a service it has errors of its own, and those of the items pass unchanged", () =>
       Effect.gen(function*() {
         const sql = yield* setUp
-        const checkpoint = yield* Batch.Checkpoint
+        const checkpoint = yield* Checkpoint.Checkpoint
         const run = Batch.run(job(sql, () => Effect.void), items, { checkpoint })
         expectTypeOf(run).toEqualTypeOf<
           Effect.Effect<
@@ -91,10 +100,10 @@ it.layer(Postgres.layerEmbedded({ max: 4 }), {
         >()
         expect([(yield* run).done, (yield* run).alreadyDone]).toEqual([60, 60])
         const wrong = sql`SELECT * FROM no_such_table`
-        expect((yield* Effect.flip(checkpoint.commit(["k"], wrong)))._tag).toBe("SqlError")
+        expect((yield* Effect.flip(alone(checkpoint, wrong)))._tag).toBe("SqlError")
         yield* sql`ALTER TABLE holdfast_batch_done RENAME TO away`
-        const failed = yield* Effect.flip(checkpoint.commit(["k"], Effect.void))
-        const unread = yield* Effect.flip(checkpoint.begin(["k"]))
+        const failed = yield* Effect.flip(alone(checkpoint, Effect.void))
+        const unread = yield* Effect.flip(isDone(checkpoint))
         yield* sql`ALTER TABLE away RENAME TO holdfast_batch_done`
         if (failed._tag !== "CheckpointError" || unread._tag !== "CheckpointError") {
           return expect.fail(`${failed}, ${unread}`)
@@ -120,7 +129,7 @@ it.layer(Postgres.layerEmbedded({ max: 4 }), {
         expect(all.length).toBe(4)
       }))
 
-    it.scoped("BatchPostgres-1 Batch-7: many items share a transaction; one that fails is replayed alone and doubles nothing", () =>
+    it.scoped("BatchPostgres-1 BatchCheckpoint-2: many items share a transaction; one that fails is replayed alone and doubles nothing", () =>
       Effect.gen(function*() {
         const sql = yield* setUp
         const checkpoint = yield* BatchPostgres.checkpoint({ run: "grouped", groupSize: 20 })
@@ -161,7 +170,10 @@ it.layer(Postgres.layerEmbedded({ max: 4 }), {
         const rows = [1, 2, 3].map((id) => ({ id, due: new Date(id) }))
         for (let crash = 0; crash < 2; crash++) {
           // A process that dies here has begun item 3, and ends nothing.
-          yield* Effect.flatMap(BatchPostgres.checkpoint(options), (it) => it.begin(["3"]))
+          yield* Effect.flatMap(
+            BatchPostgres.checkpoint(options),
+            (it) => it.attach({}).isDone("3")
+          )
         }
         const run = Effect.flatMap(
           BatchPostgres.checkpoint(options),

@@ -53,7 +53,7 @@ export const mutants: ReadonlyArray<Mutant> = [
     "the failure of a stream is a mere end",
     "return Exit.isFailure(answer) ? answer.cause : undefined",
     "return undefined",
-    "Batch-9",
+    "BatchStreams-1",
     "Batch/intake.ts"
   ),
   mutant(
@@ -100,15 +100,16 @@ export const mutants: ReadonlyArray<Mutant> = [
   ),
   mutant(
     "a done item is processed again",
-    "state === \"done\"",
-    "state === \"never\" as string",
+    "(isDone) => isDone ? Effect.succeed(alreadyDone) : fresh",
+    "() => fresh",
     "with a checkpoint: what is done is not processed again"
   ),
   mutant(
     "`commit` runs beside the checkpoint's transaction",
-    "checkpoint.commit(group.map(({ key }) => key), effectsOf(group))",
-    "Effect.zipLeft(checkpoint.commit(group.map(({ key }) => key), Effect.void), effectsOf(group))",
-    "with a checkpoint: what is done is not processed again"
+    "commit(group.map(({ key }) => key), effectsOf(group))",
+    "Effect.zipLeft(commit(group.map(({ key }) => key), Effect.void), effectsOf(group))",
+    "with a checkpoint: what is done is not processed again",
+    "Batch/Checkpoint.ts"
   ),
   mutant(
     "a verdict of `skip` counts as a failure",
@@ -126,63 +127,65 @@ export const mutants: ReadonlyArray<Mutant> = [
     "one item that fails spoils its group",
     "Effect.forEach(group, (one) => commitGroup([one]))",
     "Effect.succeed(group.map(() => exit))",
-    "Batch-7: items that wait together"
+    "BatchCheckpoint-2: items that wait together",
+    "Batch/Checkpoint.ts"
   ),
   mutant(
     "a group is committed, then each of its items again",
-    "(Exit.isSuccess(exit) ? exit.value : ",
-    "(Exit.isSuccess(exit) ? false : ",
-    "Batch-7: items that wait together"
+    "      ? exit.value\n",
+    "      ? false\n",
+    "BatchCheckpoint-2: items that wait together",
+    "Batch/Checkpoint.ts"
   ),
   mutant(
     "an interrupted item does not await its group",
     "if (at < 0) return Condition.wait(changed, isAnswered)",
     "if (at < 0) return Effect.void",
-    "Batch-7: a group that is interrupted",
-    "Batch/groups.ts"
+    "BatchCheckpoint-1: a group that is interrupted",
+    "Batch/Checkpoint.ts"
   ),
   mutant(
     "the skip limit is each worker's own",
     "    if (!isOver) this.skipping++\n",
     "    this.skipping = this.tally.skipped\n",
-    "Batch-8"
+    "Batch-7"
   ),
   mutant(
     "a dead letter that is lost is no failure",
     "const isLost = Exit.isFailure(letter)",
     "const isLost = false",
-    "Batch-8"
+    "Batch-7"
   ),
   mutant(
     "an item counts as skipped before its dead letter is written",
     "    const bounded = verdict === \"skip\"\n",
     "    const bounded = verdict === \"skip\" && Effect.runFork(written) === undefined\n",
-    "Batch-8"
+    "Batch-7"
   ),
   mutant(
     "the last progress is not shown",
     "yield* Effect.exit(progress.once)",
     "Exit.void",
-    "Batch-10"
+    "Batch-8"
   ),
   mutant(
     "a rate limit is not kept",
     "    const start = rate === undefined\n",
     "    const start = rate === undefined || rate !== undefined\n",
-    "Batch-10"
+    "Batch-8"
   ),
   mutant(
     "outcomes come as they end",
     "ordered ? settled.has(next) : settled.size > 0",
     "settled.size > 0",
-    "Batch-11",
-    "Batch.ts"
+    "BatchStreams-2",
+    "Batch/Streams.ts"
   ),
   mutant(
     "a reader that leaves does not end the run",
     "isClosed ? Effect.interrupt : Effect.void",
     "Effect.void",
-    "Batch-11",
-    "Batch.ts"
+    "BatchStreams-2",
+    "Batch/Streams.ts"
   )
 ]
