@@ -16,7 +16,6 @@
  * - Batch-6 With a `key`, a key that comes twice in one run is one item.
  * - Batch-7 At most `skipLimit` items are skipped, by all workers together. With a checkpoint each has one dead letter, written before
  *   it counts as skipped; an item with a dead letter is not processed; a letter that cannot be written ends the run.
- * - Batch-8 The numbers of `progress` never decrease, but for `inFlight`, and its last ones are those of the report.
  *
  * COST (2026-11) about 0.8 µs per item over the item itself; memory is O(concurrency), plus the keys if there is a `key`.
  * NOT DONE adaptive concurrency; the cluster.
@@ -56,15 +55,13 @@ const rules = {
     accepts: (value: unknown) => typeof value === "function" || verdicts.accepts(value)
   },
   skipLimit: Rules.integer(0),
-  skipRate: Rules.number(0, 1),
   rate: Rules.anything,
   checkpoint: Rules.anything,
   drain: Rules.anything,
-  progress: Rules.anything,
+  progress: Rules.callback,
   onSettled: Rules.callback
 }
 const drainRules = { when: Rules.anything, grace: Rules.duration }
-const progressRules = { every: Rules.positiveDuration, onProgress: Rules.callback }
 
 /**
  * Runs a job over a source and reports.
@@ -105,11 +102,10 @@ export const run = <Item, A, E, R, E2 = never, R2 = never, E3 = never, R3 = neve
   return Effect.suspend(() => {
     Rules.check("Batch.run", options, rules)
     Rules.check("Batch.run, drain", options.drain, drainRules)
-    Rules.check("Batch.run, progress", options.progress, progressRules)
     Rules.check("Batch.run, job", { timeout: job.timeout }, { timeout: Rules.positiveDuration })
     if (options.checkpoint !== undefined && job.key === undefined) {
       throw new RangeError(
-        `Batch-6: job "${job.name}" has a checkpoint but no \`key\` to remember items by.`
+        `Batch-6: job "${job.name}" has a checkpoint but no \`key\`.`
       )
     }
     const run = new Engine.Run<Item, A, E | ItemFailure, E2 | E3, R | R2 | R3>(

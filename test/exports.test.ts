@@ -71,11 +71,19 @@ describe("exports", () => {
     expect(`\n${surface}\n`).toMatchInlineSnapshot(`
       "
       holdfast/Batch
-        BatchFailed Checkpoint CheckpointError ItemDead Superseded run stream
-        type Checkpoint DeadLetter DeadLetters Ending ItemFailure Letter Options Outcome Progress Report Source Tally Verdict
+        BatchFailed run
+        type Answer Ending Feed ItemFailure Options Outcome Progress Report Source Tally Verdict
+      holdfast/Batch/Checkpoint
+        Checkpoint CheckpointError ItemDead Superseded make
+        type Backend Checkpoint CheckpointFailure DeadLetter DeadLetters Letter Marked
       holdfast/Batch/Postgres
         checkpoint deadLetters layer layerConfig status
         type Options
+      holdfast/Batch/Progress
+        every
+        type Progress
+      holdfast/Batch/Streams
+        outcomes source
       holdfast/Deadline
         exit
       holdfast/ExitStack
@@ -90,6 +98,9 @@ describe("exports", () => {
       holdfast/Http/Server
         layer layerConfig
         type Checks Options
+      holdfast/Job
+        ItemTimeout make
+        type Commits Job Processed Work
       holdfast/Ledger
         Ledger StillHeld TypeId assertEmpty describe describeDeadlock events layer layerConfig leaks make snapshot unsafeInForce unsafeSite withOwner withSite withSpan
         type Deadlock Details Entry Event LayerOptions Options Recorder Service Site Sites Snapshot SpanOptions State Totals

@@ -295,13 +295,16 @@ export const make = (backend: Backend): Checkpoint => ({
     isDone: grouped(
       backend.groupSize,
       (keys: ReadonlyArray<string>) =>
-        Effect.map(backend.begin(keys), (known) =>
-          keys.map((key): Exit.Exit<boolean, CheckpointFailure | ItemDead> => {
-            const state = known.get(key)
-            return state === undefined || state === "done"
-              ? Exit.succeed(state === "done")
-              : Exit.fail(new ItemDead({ run: backend.run, key, reason: state }))
-          }))
+        Effect.map(
+          backend.begin(keys),
+          (known) =>
+            keys.map((key): Exit.Exit<boolean, CheckpointFailure | ItemDead> => {
+              const state = known.get(key)
+              return state === undefined || state === "done"
+                ? Exit.succeed(state === "done")
+                : Exit.fail(new ItemDead({ run: backend.run, key, reason: state }))
+            })
+        )
     ),
     commit: committer(backend, job)
   })

@@ -19,7 +19,6 @@ import * as Stream from "effect/Stream"
 import * as Batch from "../Batch.ts"
 import * as Condition from "../internal/condition.ts"
 import type * as Job from "../Job.ts"
-import { FeedTypeId } from "./intake.ts"
 
 /**
  * A stream as the source of a batch, for one run. It is pulled by free workers only, and closed when the run ends.
@@ -62,7 +61,6 @@ export const source = <Item, E, R>(stream: Stream.Stream<Item, E, R>): Batch.Sou
     onSuccess: (chunk): Batch.Answer<Item, E> => Exit.succeed(Chunk.head(chunk))
   })
   return {
-    [FeedTypeId]: FeedTypeId,
     ask: (answered) =>
       Effect.map(Effect.forkDaemon(Effect.interruptible(next)), (fiber) => {
         asked = fiber

@@ -3,7 +3,6 @@
  */
 import * as Cause from "effect/Cause"
 import * as Chunk from "effect/Chunk"
-import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -27,7 +26,6 @@ import {
   type Ending,
   type ItemFailure,
   type Options,
-  type Progress,
   type Report,
   type Tally,
   type Verdict
@@ -106,11 +104,7 @@ export const beginItem = <Item, A, E, R>(
 /** For an item that the source gave after the last worker had ended. */
 const notBegun: Attempts<never, never, never> = { work: Effect.interrupt, attempts: () => 0 }
 
-const defaultGrace = Duration.seconds(25)
-const defaultEvery = Duration.seconds(1)
-const releaseBound = Duration.seconds(5)
-/** `skipRate` is looked at from so many ended items on. */
-const rateAfter = 100
+const silent = Effect.succeed({ once: Effect.void, repeated: Effect.never })
 
 const fatal = (cause: Cause.Cause<unknown>): boolean =>
   Cause.isDie(cause) || failedWith(cause, "CheckpointError")
@@ -161,8 +155,9 @@ export class Run<Item, A, E, E2, R> {
 
   /** Forks the workers, watches for a drain, and closes the source after the last of them. */
   supervise(): Effect.Effect<Report, BatchFailed<RunFailure<E, E2>>, R> {
-    const { group, intake, options: { concurrency = 16, drain } } = this
-    const grace = Duration.decode(drain?.grace ?? defaultGrace)
+    const { group, intake, options, tally, total } = this
+    const { concurrency = 16, drain } = options
+    const grace = Duration.decode(drain?.grace ?? "25 seconds")
     const stop = Effect.sync(() => Workers.stop(group))
     const workers = Workers.run(group, {
       count: concurrency,
@@ -185,7 +180,7 @@ export class Run<Item, A, E, E2, R> {
     // MASK: the watchers and the source must be ended whatever the workers' end; `workers` is restored.
     return Effect.uninterruptibleMask((restore) =>
       Effect.gen(this, function*() {
-        const progress = yield* this.progress()
+        const progress = yield* options.progress?.(tally, total) ?? silent
         const watchers = [yield* watch(drainOnRequest), yield* watch(progress.repeated)]
         const ended = yield* Effect.exit(restore(workers))
         yield* Fiber.interruptAll(watchers)
@@ -197,22 +192,6 @@ export class Run<Item, A, E, E2, R> {
         return yield* this.reported(both(both(ended, closed), shown))
       })
     )
-  }
-
-  /** Calls the hook now and then; Batch-8. */
-  progress() {
-    const { options: { progress }, tally, total } = this
-    return Effect.map(Clock.currentTimeMillis, (began) => {
-      if (progress === undefined) return { once: Effect.void, repeated: Effect.never }
-      const once = Effect.flatMap(
-        Clock.currentTimeMillis,
-        (now) => progress.onProgress(progressOf(tally, total, now - began))
-      )
-      return {
-        once,
-        repeated: Effect.forever(Effect.delay(once, progress.every ?? defaultEvery))
-      }
-    })
   }
 
   reported(
@@ -237,17 +216,14 @@ export class Run<Item, A, E, E2, R> {
   worker(): Effect.Effect<void, RunFailure<E, E2>, R> {
     const { group, intake, options: { rate } } = this
     const stopped = Condition.wait(group.changed, () => group.stopped)
-    const start = rate === undefined
-      ? (taken: Intake.Taken<Item>, restore: Semaphore.Restore) =>
-        this.settle(taken, restore, this.begin)
+    const start = (taken: Intake.Taken<Item>, restore: Semaphore.Restore) => {
+      const settle = () => this.settle(taken, restore, group.stopped ? () => notBegun : this.begin)
       // Paced after it is taken: before, the end of the source would have to wait for its turn too.
-      : (taken: Intake.Taken<Item>, restore: Semaphore.Restore) =>
-        Effect.flatMap(
-          Effect.exit(
-            restore(Parallel.raceFirst(RateLimiter.withLimit(Effect.void, rate), stopped))
-          ),
-          () => this.settle(taken, restore, group.stopped ? () => notBegun : this.begin)
-        )
+      return rate === undefined ? settle() : Effect.flatMap(
+        Effect.exit(restore(Parallel.raceFirst(RateLimiter.withLimit(Effect.void, rate), stopped))),
+        settle
+      )
+    }
     const settleNext = (restore: Semaphore.Restore) => {
       const taken = group.stopped ? undefined : intake.take()
       if (taken === undefined) return Effect.void
@@ -266,16 +242,13 @@ export class Run<Item, A, E, E2, R> {
     )
   }
 
-  /** True if the key is new in this run (Batch-6). */
-  isFirst(key: string | undefined): boolean {
-    if (key === undefined) return true
-    if (this.seen.has(key)) {
-      this.tally.duplicates++
-      return false
-    }
-    this.seen.add(key)
-    return true
-  }
+  readonly attributesOf = (
+    { index, key }: { readonly index: number; readonly key?: string | undefined }
+  ) => ({
+    "holdfast.batch.job": this.job.name,
+    "holdfast.batch.index": index,
+    ...key === undefined ? {} : { "holdfast.batch.key": key }
+  })
 
   /** An `onError` that throws is itself a failure, which ends the run. */
   judge(cause: Cause.Cause<E>, item: Item): { cause: Cause.Cause<E>; verdict: Verdict } {
@@ -294,12 +267,9 @@ export class Run<Item, A, E, E2, R> {
     }
   }
 
-  /** INVARIANT Batch-7: counted before anything is awaited, so the limits hold for all workers together. */
+  /** INVARIANT Batch-7: counted before anything is awaited, so the limit holds for all workers together. */
   limited(cause: Cause.Cause<E>): { cause: Cause.Cause<E>; verdict: Verdict } {
-    const { options: { skipLimit = Infinity, skipRate = 1 }, skipping, tally } = this
-    const ended = tally.done + tally.alreadyDone + tally.failed + skipping + 1
-    const isOver = skipping >= skipLimit
-      || (ended >= rateAfter && (skipping + 1) / ended > skipRate)
+    const isOver = this.skipping >= (this.options.skipLimit ?? Infinity)
     if (!isOver) this.skipping++
     return { cause, verdict: isOver ? "fail" : "skip" }
   }
@@ -308,33 +278,29 @@ export class Run<Item, A, E, E2, R> {
     { item }: Intake.Taken<Item>,
     restore: Semaphore.Restore,
     begin: Begin<Item, A, E, R>
-  ): Effect.Effect<void, RunFailure<E, E2>, R> {
+  ): Effect.Effect<unknown, RunFailure<E, E2>, R> {
     const key = this.job.key?.(item)
-    if (!this.isFirst(key)) return Effect.void
+    // INVARIANT Batch-6.
+    if (key !== undefined && this.seen.has(key)) {
+      return Effect.sync(() => this.tally.duplicates++)
+    }
+    if (key !== undefined) this.seen.add(key)
     const { attempts, work } = begin(item, key)
     // INVARIANT Batch-2: up to the count of its ending, no failure may leave this function.
     const taken = { item, index: this.tally.taken++ }
-    return Effect.matchCauseEffect(restore(this.spanned(taken, key, work)), {
-      onSuccess: (ending) => {
-        this.tally[ending.status]++
-        return this.settled(taken, attempts(), ending)
-      },
-      onFailure: (cause) => this.failed(taken, key, attempts(), cause)
-    })
-  }
-
-  spanned<B>(
-    { index }: Intake.Taken<Item>,
-    key: string | undefined,
-    work: Effect.Effect<B, E, R>
-  ): Effect.Effect<B, E, R> {
-    const attributes = () => ({
-      "holdfast.batch.job": this.job.name,
-      "holdfast.batch.index": index,
-      ...key === undefined ? {} : { "holdfast.batch.key": key }
-    })
-    return Effect.withFiberRuntime<B, E, R>((fiber) =>
-      withSpan(fiber, work, "batch.item", attributes, undefined)
+    return Effect.matchCauseEffect(
+      restore(
+        Effect.withFiberRuntime<Ending<A, E>, E, R>((fiber) =>
+          withSpan(fiber, work, "batch.item", this.attributesOf, { index: taken.index, key })
+        )
+      ),
+      {
+        onSuccess: (ending) => {
+          this.tally[ending.status]++
+          return this.settled(taken, attempts(), ending)
+        },
+        onFailure: (cause) => this.failed(taken, key, attempts(), cause)
+      }
     )
   }
 
@@ -344,7 +310,7 @@ export class Run<Item, A, E, E2, R> {
     key: string | undefined,
     attempts: number,
     found: Cause.Cause<E>
-  ): Effect.Effect<void, RunFailure<E, E2>, R> {
+  ): Effect.Effect<unknown, RunFailure<E, E2>, R> {
     const { options: { checkpoint }, tally } = this
     const isInterrupted = Cause.isInterruptedOnly(found)
     const { cause, verdict } = isInterrupted
@@ -363,11 +329,7 @@ export class Run<Item, A, E, E2, R> {
           cause: prettyOf(cause)
         })
     )
-    // An end that was cut has no time for a database that does not answer.
-    const bounded = verdict === "skip"
-      ? Effect.exit(written)
-      : Effect.as(exitWithin(written, releaseBound), Exit.void)
-    return Effect.flatMap(bounded, (letter) => {
+    return Effect.flatMap(Effect.exit(written), (letter) => {
       const isLost = Exit.isFailure(letter)
       const ending: Ending<A, E> = isInterrupted
         ? { status: "interrupted" }
@@ -385,10 +347,10 @@ export class Run<Item, A, E, E2, R> {
     { index, item }: Intake.Taken<Item>,
     attempts: number,
     ending: Ending<A, E>
-  ): Effect.Effect<void, E2, R> {
+  ): Effect.Effect<unknown, E2, R> {
     const { onSettled } = this.options
     if (onSettled === undefined) return Effect.void
-    return Effect.asVoid(Effect.suspend(() => onSettled({ item, index, attempts, ...ending })))
+    return Effect.suspend(() => onSettled({ item, index, attempts, ...ending }))
   }
 }
 
@@ -400,22 +362,3 @@ const both = <A, E, E2>(
   first: Exit.Exit<A, E>,
   second: Exit.Exit<unknown, E2>
 ): Exit.Exit<A, E | E2> => Exit.isSuccess(second) ? first : withFailure(first, second.cause)
-
-const rateFrom = 2000
-
-const progressOf = (tally: Tally, total: number | undefined, millis: number): Progress => {
-  const worked = tally.done + tally.skipped + tally.failed
-  const ended = worked + tally.alreadyDone + tally.interrupted
-  const perSecond = millis < rateFrom ? null : worked * 1000 / millis
-  const left = total === undefined ? undefined : total - ended - tally.duplicates
-  return {
-    ...tally,
-    inFlight: tally.taken - ended,
-    total,
-    elapsed: Duration.millis(millis),
-    perSecond,
-    eta: perSecond === null || perSecond === 0 || left === undefined
-      ? null
-      : Duration.seconds(left / perSecond)
-  }
-}

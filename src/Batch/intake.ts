@@ -15,8 +15,6 @@ import * as Iterables from "../internal/source.ts"
 import type * as Workers from "../internal/workers.ts"
 import * as Semaphore from "../Semaphore.ts"
 
-export const FeedTypeId = Symbol.for("holdfast/Batch/Feed")
-
 /**
  * An item, or none at the end, or the failure of the source.
  *
@@ -32,7 +30,6 @@ export type Answer<Item, E> = Exit.Exit<Option.Option<Item>, E>
  * @since 0.1.0
  */
 export interface Feed<Item, E, R> {
-  readonly [FeedTypeId]: typeof FeedTypeId
   /** Asks for one item, and calls back whatever happens to the asker. */
   readonly ask: (answered: (answer: Answer<Item, E>) => void) => Effect.Effect<void, never, R>
   readonly close: Effect.Effect<unknown, never, R>
@@ -67,7 +64,7 @@ export const open = <Item, E, R>(
   source: Source<Item, E, R>,
   group: Workers.Group<unknown>
 ): Intake<Item, E, R> => {
-  if (typeof source === "object" && FeedTypeId in source) return asynchronous(source, group)
+  if (typeof source === "object" && "ask" in source) return asynchronous(source, group)
   if (Symbol.asyncIterator in Object(source)) {
     return asynchronous(promised(source as AsyncIterable<Item>), group)
   }
@@ -91,7 +88,6 @@ const promised = <Item>(source: AsyncIterable<Item>): Feed<Item, never, never> =
     }
   }
   return {
-    [FeedTypeId]: FeedTypeId,
     ask: (answered) => Effect.sync(() => void next().then(answered)),
     close: Effect.promise(async () => iterator.return?.())
   }

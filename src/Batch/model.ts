@@ -73,22 +73,6 @@ export interface Report extends Tally {
 }
 
 /**
- * How far a run is. Rate and remaining time are null in the first two seconds, and the latter if the total is not known.
- *
- * @category models
- * @since 0.1.0
- */
-export interface Progress extends Tally {
-  readonly inFlight: number
-  /** Known if the source is an array. */
-  readonly total: number | undefined
-  readonly elapsed: Duration.Duration
-  /** The mean; items done by an earlier run took no time and do not count. */
-  readonly perSecond: number | null
-  readonly eta: Duration.Duration | null
-}
-
-/**
  * A failure that ended the whole run. `failure` holds every concurrent one.
  *
  * @category errors
@@ -113,6 +97,21 @@ export class BatchFailed<E> extends Data.TaggedError("BatchFailed")<{
 export type Verdict = "fail" | "collect" | "skip"
 
 /**
+ * Shows how far a run is: `repeated` while it lasts, `once` when all items have ended. `total` is known if the source is an array.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Progress<E, R> = (tally: Tally, total: number | undefined) => Effect.Effect<
+  {
+    readonly once: Effect.Effect<unknown, E, R>
+    readonly repeated: Effect.Effect<unknown, E, R>
+  },
+  never,
+  R
+>
+
+/**
  * How to run a job. `E` is the error of an item, `E2` and `R2` are those of the hooks.
  *
  * @category models
@@ -126,8 +125,6 @@ export interface Options<Item, A, E, E2 = E, R2 = never> {
   readonly onError?: Verdict | ((cause: Cause.Cause<E>, item: Item) => Verdict) | undefined
   /** Items skipped at the most; one more ends the run. Default: no limit. */
   readonly skipLimit?: number | undefined
-  /** The largest part of the ended items that may be skipped, from 0 to 1; looked at from 100 items on. Default 1. */
-  readonly skipRate?: number | undefined
   /** Items start no faster than this. */
   readonly rate?: RateLimiter.RateLimiter | undefined
   /** Remembers done items, and writes a dead letter for each that is skipped. */
@@ -139,11 +136,8 @@ export interface Options<Item, A, E, E2 = E, R2 = never> {
     readonly when?: Effect.Effect<unknown, never, R2> | undefined
     readonly grace?: Duration.DurationInput | undefined
   } | undefined
-  /** `onProgress` is called each `every` (default 1 second) and once at the end. */
-  readonly progress?: {
-    readonly every?: Duration.DurationInput | undefined
-    readonly onProgress: (progress: Progress) => Effect.Effect<unknown, E2, R2>
-  } | undefined
+  /** By `every` of `holdfast/Batch/Progress`. */
+  readonly progress?: Progress<E2, R2> | undefined
   readonly onSettled?:
     | ((outcome: Outcome<Item, A, E>) => Effect.Effect<unknown, E2, R2>)
     | undefined

@@ -25,6 +25,7 @@ import * as Redacted from "effect/Redacted"
 import { createHash } from "node:crypto"
 import * as path from "node:path"
 import * as Batch from "../Batch.ts"
+import * as BatchProgress from "../Batch/Progress.ts"
 import * as Files from "../Files.ts"
 import * as Http from "../Http.ts"
 import * as Job from "../Job.ts"
@@ -219,10 +220,10 @@ const download = (
       onError: verdict,
       drain: { when: shutdown.requested, grace: options.drain },
       checkpoint: store.checkpoint(folder, plan, options.verify),
-      progress: {
-        every: Progress.redrawEvery,
-        onProgress: (now) => Effect.sync(() => Progress.update(progress, now))
-      },
+      progress: BatchProgress.every(
+        Progress.redrawEvery,
+        (now) => Effect.sync(() => Progress.update(progress, now))
+      ),
       onSettled: settled
     }))
     run.status = report.status

@@ -16,7 +16,7 @@
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
-import type * as Batch from "../Batch.ts"
+import type * as BatchProgress from "../Batch/Progress.ts"
 import * as Managed from "../Managed.ts"
 
 /** The counters of a run, which the run alone writes; `startedAt` is in milliseconds of the `Clock`. */
@@ -62,7 +62,7 @@ export const start = (total: number, startedAt: number): ProgressState => ({
 /** Takes over the counts of a run: nothing is counted twice. */
 export const update = (
   state: ProgressState,
-  { alreadyDone, done, failed, inFlight, skipped, taken }: Batch.Progress
+  { alreadyDone, done, failed, inFlight, skipped, taken }: BatchProgress.Progress
 ): void => {
   Object.assign(state, { alreadyDone, done, failed, inFlight, skipped, taken })
 }

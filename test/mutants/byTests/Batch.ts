@@ -94,8 +94,8 @@ export const mutants: ReadonlyArray<Mutant> = [
   ),
   mutant(
     "a key that comes twice is two items",
-    "    if (!this.isFirst(key)) return Effect.void\n",
-    "",
+    "if (key !== undefined && this.seen.has(key)) {",
+    "if (key === \"no key\") {",
     "Batch-6"
   ),
   mutant(
@@ -145,9 +145,9 @@ export const mutants: ReadonlyArray<Mutant> = [
     "Batch/Checkpoint.ts"
   ),
   mutant(
-    "the skip limit is each worker's own",
-    "    if (!isOver) this.skipping++\n",
-    "    this.skipping = this.tally.skipped\n",
+    "the skip limit does not see the letters that are being written",
+    "this.skipping >= (this.options.skipLimit ?? Infinity)",
+    "this.tally.skipped >= (this.options.skipLimit ?? Infinity)",
     "Batch-7"
   ),
   mutant(
@@ -157,22 +157,16 @@ export const mutants: ReadonlyArray<Mutant> = [
     "Batch-7"
   ),
   mutant(
-    "an item counts as skipped before its dead letter is written",
-    "    const bounded = verdict === \"skip\"\n",
-    "    const bounded = verdict === \"skip\" && Effect.runFork(written) === undefined\n",
-    "Batch-7"
-  ),
-  mutant(
     "the last progress is not shown",
     "yield* Effect.exit(progress.once)",
     "Exit.void",
-    "Batch-8"
+    "BatchProgress-1"
   ),
   mutant(
     "a rate limit is not kept",
-    "    const start = rate === undefined\n",
-    "    const start = rate === undefined || rate !== undefined\n",
-    "Batch-8"
+    "return rate === undefined ? settle()",
+    "return rate === undefined || taken ? settle()",
+    "BatchProgress-1"
   ),
   mutant(
     "outcomes come as they end",
