@@ -10,6 +10,8 @@ import { tcpProxy } from "../support/tcpProxy.ts"
 
 const server = embeddedServer()
 const { ask, pool, table } = poolsOf(server, "zombie")
+/** `HOLDFAST_ZOMBIES=200` for a long run. */
+const rounds = Number(process.env["HOLDFAST_ZOMBIES"] ?? 3)
 const items = Array.from({ length: 60 }, (_, i) => i)
 
 /** Opens the run and works on all items, in a pool of its own. */
@@ -42,7 +44,7 @@ const counts = (effects: string) =>
 it.scopedLive("BatchPostgres-3: a COMMIT that arrives late doubles nothing", () =>
   Effect.gen(function*() {
     const { host, port } = server.get()
-    for (let round = 0; round < 4; round++) {
+    for (let round = 0; round < rounds; round++) {
       const effects = yield* table("key text")
       const proxy = yield* Effect.promise(() => tcpProxy(host, port))
       const zombie = yield* Effect.fork(Effect.either(
@@ -53,11 +55,14 @@ it.scopedLive("BatchPostgres-3: a COMMIT that arrives late doubles nothing", () 
         Effect.map(counts(effects), (seen) => seen!["n"] > round * 5)
       )
       proxy.hold("toServer")
+      const held = yield* counts(effects)
       const next = yield* Effect.fork(runOn(effects, effects))
       yield* Effect.sleep(20 * round)
       proxy.resume()
       expect((yield* Fiber.join(next)).status).toBe("complete")
       const before = yield* Fiber.join(zombie)
+      // On a busy machine it may have been through before it was held.
+      if (held!["n"] < 50) expect(Either.isLeft(before)).toBe(true)
       if (Either.isLeft(before)) expect(String(before.left)).toContain("a later run of this name")
       expect(yield* counts(effects)).toEqual({ n: 60, d: 60 })
       yield* Effect.promise(proxy.close)
@@ -66,7 +71,7 @@ it.scopedLive("BatchPostgres-3: a COMMIT that arrives late doubles nothing", () 
 
 it.scopedLive("BatchPostgres-3: of two runs at once the earlier ends as superseded, and nothing is doubled", () =>
   Effect.gen(function*() {
-    for (let round = 0; round < 4; round++) {
+    for (let round = 0; round < rounds; round++) {
       const effects = yield* table("key text")
       const runs = yield* Effect.forEach([0, 1], (at) =>
         Effect.fork(Effect.either(

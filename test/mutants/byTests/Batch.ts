@@ -1,5 +1,5 @@
 /** Mutants of Batch, found by test/Batch.test.ts; test/mutants.byTests.slow.test.ts says how to add one. */
-import { type Mutant } from "./mutant.ts"
+import { type Mutant, of } from "./mutant.ts"
 
 const mutant = (
   what: string,
@@ -15,6 +15,9 @@ const mutant = (
   tests: "Batch.test.ts",
   title
 })
+
+const postgres = of("Batch/Postgres.ts", "Batch/Postgres.test.ts")
+const zombie = of("Batch/Postgres.ts", "Batch/Postgres.zombie.test.ts")
 
 export const mutants: ReadonlyArray<Mutant> = [
   mutant(
@@ -181,5 +184,35 @@ export const mutants: ReadonlyArray<Mutant> = [
     "Effect.void",
     "BatchStreams-2",
     "Batch/Streams.ts"
+  ),
+  zombie(
+    "a later run does not fence an earlier one",
+    "SELECT ${run}, key FROM fence, unnest(${list}) key",
+    "SELECT ${run}, key FROM unnest(${list}) key",
+    "a COMMIT that arrives late"
+  ),
+  zombie(
+    "a mark that is there refuses nothing",
+    "rows.length === keys.length",
+    "rows.length >= 0",
+    "two runs of one epoch"
+  ),
+  postgres(
+    "the mark is committed before the effects",
+    "          sql.withTransaction,\n",
+    "",
+    "a commit that fails leaves neither"
+  ),
+  postgres(
+    "a discarded dead letter is lost",
+    "INSERT INTO holdfast_batch_done (run, key) SELECT ${run}, key FROM taken",
+    "INSERT INTO holdfast_batch_done (run, key) SELECT ${run}, key FROM taken WHERE false",
+    "BatchPostgres-5"
+  ),
+  postgres(
+    "an item that kills its process is started for ever",
+    "FROM started WHERE n > ${maxCrashes}",
+    "FROM started WHERE n < ${maxCrashes} - ${maxCrashes}",
+    "BatchPostgres-4"
   )
 ]
