@@ -30,8 +30,7 @@ const cores = [
 ]
 
 /** Modules in a core's folder that are adapters, with their own folders; all others there belong to the core. */
-const adapters =
-  /^(Ledger\/View|Lock\/(Postgres|Redis|File)|Batch\/(Postgres|Cluster))(\/|$)/
+const adapters = /^(Ledger\/View|Lock\/(Postgres|Redis|File)|Batch\/(Postgres|Cluster))(\/|$)/
 
 /** Where the core that a module belongs to stands in the list; -1 for any other module. */
 const rankOf = (name: string): number =>
