@@ -106,9 +106,6 @@ const notBegun: Attempts<never, never, never> = { work: Effect.interrupt, attemp
 
 const silent = Effect.succeed({ once: Effect.void, repeated: Effect.never })
 
-const fatal = (cause: Cause.Cause<unknown>): boolean =>
-  Cause.isDie(cause) || failedWith(cause, "CheckpointError")
-
 /** The name, key and schema of a job: what a run needs of it beside the work. */
 type Named<Item> = Pick<Job<Item, unknown, unknown, unknown>, "name" | "key" | "item">
 
@@ -247,7 +244,7 @@ export class Run<Item, A, E, E2, R> {
   ) => ({
     "holdfast.batch.job": this.job.name,
     "holdfast.batch.index": index,
-    ...key === undefined ? {} : { "holdfast.batch.key": key }
+    ...key !== undefined && { "holdfast.batch.key": key }
   })
 
   /** An `onError` that throws is itself a failure, which ends the run. */
@@ -258,7 +255,7 @@ export class Run<Item, A, E, E2, R> {
     try {
       const verdict = typeof onError === "function"
         ? onError(cause, item)
-        : fatal(cause)
+        : Cause.isDie(cause) || failedWith(cause, "CheckpointError")
         ? "fail"
         : onError ?? "fail"
       return verdict === "skip" ? this.limited(cause) : { cause, verdict }

@@ -97,7 +97,7 @@ const asynchronous = <Item, E, R>(
   feed: Feed<Item, E, R>,
   group: Workers.Group<unknown>
 ): Intake<Item, E, R> => {
-  const turn = Semaphore.unsafeMake(1, { name: "batch source" })
+  const turn = Semaphore.unsafeMake(1, { name: "source" })
   let question: { answer: Answer<Item, E> | undefined } | undefined
   let exhausted = false
   let index = 0
