@@ -4,6 +4,9 @@ import * as fs from "node:fs"
 
 const { backend, directory, log, namespace, postgres, through, ttl } = JSON.parse(process.argv[2])
 const note = (line) => Effect.sync(() => fs.appendFileSync(log, `${line}\n`))
+// A test that was killed kills none of its processes.
+const parent = process.ppid
+setInterval(() => process.ppid === parent || process.exit(1), 1000).unref()
 process.on("unhandledRejection", (error) => fs.appendFileSync(log, `? ${process.pid} ${error}\n`))
 
 // Only what this backend needs: the processes start often.
