@@ -27,7 +27,9 @@ import type * as ConfigError from "effect/ConfigError"
 import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
+import * as Deadline from "../Deadline.ts"
 import * as Checkpoint from "./Checkpoint.ts"
 
 /**
@@ -73,6 +75,8 @@ const createTables = (sql: SqlClient.SqlClient) =>
       PRIMARY KEY (run, key)
     )`
   ], { discard: true }))
+
+const releaseWithin = "5 seconds"
 
 /** Rolls the transaction back; `commit` turns it into its answer. */
 class AlreadyDone extends Data.TaggedError("AlreadyDone")<{}> {}
@@ -203,10 +207,23 @@ export const checkpoint = (
       release: (key) =>
         maxCrashes === undefined
           ? Effect.void
-          : Effect.asVoid(
-            failed("release")(
-              sql`DELETE FROM holdfast_batch_attempt WHERE run = ${run} AND key = ${key}`
-            )
+          // An item that was interrupted waits for this: a database that is silent must not hold it.
+          : Effect.flatMap(
+            Deadline.exit(
+              failed("release")(
+                sql`DELETE FROM holdfast_batch_attempt WHERE run = ${run} AND key = ${key}`
+              ),
+              releaseWithin
+            ),
+            Option.match({
+              onNone: () =>
+                new Checkpoint.CheckpointError({
+                  operation: "release",
+                  run,
+                  cause: `no answer within ${releaseWithin}`
+                }),
+              onSome: (exit) => Effect.asVoid(exit)
+            })
           ),
       bury: ({ attempts, cause, item, key, schema }) => {
         const encoded = Effect.mapError(

@@ -1,6 +1,6 @@
 import { SqlClient, type SqlError } from "@effect/sql"
 import { expect, it } from "@effect/vitest"
-import { Config, ConfigProvider, Effect, Exit, Fiber, Schema } from "effect"
+import { Config, ConfigProvider, Deferred, Effect, Exit, Fiber, Schema, TestClock } from "effect"
 import { Batch, Job, Parallel } from "holdfast"
 import * as Checkpoint from "holdfast/Batch/Checkpoint"
 import * as BatchPostgres from "holdfast/Batch/Postgres"
@@ -200,6 +200,31 @@ it.layer(Postgres.layerEmbedded({ max: 4 }), {
         // Items that ended, in whatever way, count no crash.
         const sql = yield* SqlClient.SqlClient
         expect(yield* sql`SELECT * FROM holdfast_batch_attempt`).toEqual([])
+      }))
+
+    it.scoped("BatchPostgres-4: a database that does not answer holds an item that has ended for 5 seconds at most", () =>
+      Effect.gen(function*() {
+        const sql = yield* SqlClient.SqlClient
+        const checkpoint = yield* BatchPostgres.checkpoint({ run: "silent", maxCrashes: 2 })
+        const isLocked = yield* Deferred.make<void>()
+        const blocker = yield* Effect.fork(sql.withTransaction(
+          sql`LOCK TABLE holdfast_batch_attempt`.pipe(
+            Effect.zipRight(Deferred.succeed(isLocked, undefined)),
+            Effect.zipRight(Effect.never)
+          )
+        ))
+        yield* Deferred.await(isLocked)
+        const releasing = yield* Effect.fork(
+          Effect.uninterruptible(Effect.flip(checkpoint.release("k")))
+        )
+        const waits = sql<{ n: number }>`SELECT count(*)::int AS n FROM pg_locks WHERE NOT granted`
+        yield* Effect.repeat(waits, { until: ([row]) => row!.n === 1 })
+        yield* TestClock.adjust("5 seconds")
+        expect(yield* Fiber.join(releasing)).toMatchObject({
+          operation: "release",
+          cause: "no answer within 5 seconds"
+        })
+        yield* Fiber.interrupt(blocker)
       }))
   }
 )
