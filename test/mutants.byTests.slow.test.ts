@@ -213,11 +213,14 @@ const modules = Object.entries(rows).map(([module, all]) => {
     titles: [mutant.title],
     mutant
   }))
-  const unchanged = Array.from(new Set(mutants.map(({ tests }) => tests)), (tests): Copy => ({
-    folder: `unchanged-${module}-${slug(tests)}`,
-    tests,
-    titles: mutants.filter((mutant) => mutant.tests === tests).map(({ title }) => title)
-  }))
+  // `npm test` runs these tests on the sources anyway.
+  const unchanged = !isWhole ?
+    [] :
+    Array.from(new Set(mutants.map(({ tests }) => tests)), (tests): Copy => ({
+      folder: `unchanged-${module}-${slug(tests)}`,
+      tests,
+      titles: mutants.filter((mutant) => mutant.tests === tests).map(({ title }) => title)
+    }))
   return { module, mutated, unchanged }
 })
 
