@@ -127,6 +127,7 @@ export class LockSession extends Session {
   ): Effect.Effect<ReadonlyArray<Row>, Lock.LockBackendError> {
     const millis = Duration.toMillis(this.own.answerTimeout)
     const asked = Effect.suspend(() => {
+      this.announceLoss()
       const late = setTimeout(
         () => this.unsafeEnd(`the server did not answer "${op}" in time`),
         millis
@@ -149,8 +150,19 @@ export class LockSession extends Session {
     values: ReadonlyArray<unknown>
   ): Effect.Effect<ReadonlyArray<Row>, Lock.LockBackendError> {
     return Semaphore.withPermit(this.turns)(
-      Effect.mapError(Effect.suspend(() => this.query(sql, values, rowsOf)), failed("lock"))
+      Effect.mapError(
+        Effect.suspend(() => {
+          this.announceLoss()
+          return this.query(sql, values, rowsOf)
+        }),
+        failed("lock")
+      )
     )
+  }
+
+  /** Again: a session that was lost at the end of its opening was not its owner's yet, and would be given to all that come. */
+  announceLoss(): void {
+    if (this.lost !== undefined) this.own.onLost(this)
   }
 
   /** After a wait that failed or was cancelled: undoes what it may have done, or ends the session. */

@@ -186,6 +186,24 @@ describe("faults", () => {
       expect(yield* Fiber.join(waiter)).toBe("next")
     }))
 
+  it.scopedLive("LockPostgres-10: a session that ends with the last answer of its opening is not kept", () =>
+    Effect.gen(function*() {
+      const proxy = yield* proxied
+      const lock = yield* far(proxy)
+      proxy.delay(100, "toClient")
+      const fiber = yield* Effect.fork(lock.withLock(freshKey())(Effect.succeed("done")))
+      const prepared = "application_name like 'lock:%' and query like 'LISTEN%' and state = 'idle'"
+      const sessions = ask(`select pid from pg_stat_activity where ${prepared}`)
+      const [{ pid }] = (yield* Effect.repeat(sessions, { until: (rows) => rows.length > 0 })) as [
+        { readonly pid: number }
+      ]
+      proxy.hold("toClient")
+      yield* ask(`select pg_terminate_backend(${pid}, 5000)`)
+      yield* pause(20)
+      proxy.resume()
+      expect(yield* Fiber.join(fiber)).toBe("done")
+    }))
+
   it.scopedLive("LockPostgres-10: a row that another took, or that is gone, loses the lease; a late release frees nothing of another's", () =>
     Effect.gen(function*() {
       const lock = yield* direct({ ttl: "2 seconds" })

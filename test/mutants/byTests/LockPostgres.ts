@@ -147,5 +147,11 @@ export const mutants: ReadonlyArray<Mutant> = [
     "while: isPassing,",
     "while: () => false,",
     "LockPostgres-10: resets, and the end of each session"
+  ),
+  of("Lock/Postgres/session.ts", "Lock/Postgres/lease.test.ts")(
+    "a session that was lost at the end of its opening is kept",
+    "if (this.lost !== undefined) this.own.onLost(this)",
+    "",
+    "LockPostgres-10: a session that ends with the last answer"
   )
 ]
